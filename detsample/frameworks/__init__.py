@@ -1,0 +1,116 @@
+"""Who owns a tensor, and what the library needs of that owner: one small set of functions a framework.
+
+A kernel is told addresses, shapes and strides and knows of no framework; what differs between Paddle, torch
+and NumPy is here. The adapter is chosen by the class of the tensor and imported when first needed, so
+importing this package imports none of them, and a process that has only one of them never looks for the
+others.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from detsample.buffer import Buffer
+
+Device = tuple[str, int]
+"""``("gpu", index)`` or ``("cpu", 0)``: always with an index, so that equal means the same device."""
+
+
+class Framework(Protocol):
+    """What an adapter provides; the adapters are modules, so ``self`` is not passed.
+
+    Attributes
+    ----------
+    name : str
+        ``"numpy"``, ``"torch"`` or ``"paddle"``.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the framework."""
+
+    def is_tensor(self, x: object) -> bool:
+        """Whether ``x`` is a tensor of this framework, and not a dtype or a shape of it."""
+
+    def shape(self, x: Any) -> tuple[int, ...]:
+        """Return the shape of ``x``."""
+
+    def strides(self, x: Any) -> tuple[int, ...]:
+        """Return the strides of ``x`` in elements; without meaning where ``x`` is empty."""
+
+    def dtype_name(self, x: Any) -> str:
+        """Return the element type by its NumPy name: ``"float32"``, ``"bfloat16"``, ``"int64"``..."""
+
+    def device(self, x: Any) -> Device:
+        """Return where the elements of ``x`` are."""
+
+    def on_gpu(self, x: Any) -> bool:
+        """Whether the elements of ``x`` are in a GPU's memory."""
+
+    def empty(self, shape: tuple[int, ...], dtype_name: str, device: Device) -> Any:
+        """Return a new tensor, contiguous and not initialised."""
+
+    def buffer(self, x: Any) -> Buffer:
+        """Return ``x`` as a kernel argument: a ``HostBuffer`` where ``x`` is on the host."""
+
+    def as_array(self, x: Any) -> np.ndarray:
+        """Return a host tensor as an array, sharing its memory; bfloat16 as the exact float32, a copy."""
+
+    def from_array(self, a: np.ndarray, device: Device) -> Any:
+        """Return an array as a host tensor, perhaps sharing its memory; ``device`` must be the CPU."""
+
+    def fetch(self, x: Any) -> np.ndarray:
+        """Copy ``x`` to the host, after everything queued on the current stream; bfloat16 as float32."""
+
+    def launching(self, device: Device) -> AbstractContextManager[object]:
+        """Inside, Triton launches go to ``device``, on the framework's current stream there."""
+
+    def multiprocessor_count(self, device: Device) -> int:
+        """Return the number of multiprocessors of a GPU; 1 for the CPU, where programs run in turn."""
+
+
+_MODULES = {
+    "numpy": "detsample.frameworks.numpy_arrays",
+    "torch": "detsample.frameworks.torch_tensors",
+    "paddle": "detsample.frameworks.paddle_tensors",
+}
+
+# Which framework a class belongs to depends on nothing but the class.
+_BY_CLASS: dict[type, Framework] = {}
+
+
+def of(tensor: object, name: str = "tensor") -> Framework:
+    """Return the framework that ``tensor`` belongs to.
+
+    Parameters
+    ----------
+    tensor : object
+        A tensor of Paddle or torch, or a NumPy array; of a subclass, too.
+    name : str
+        The argument's name, for the message of the error.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    """
+    framework = _BY_CLASS.get(type(tensor))
+    if framework is None:
+        framework = _BY_CLASS[type(tensor)] = _find(tensor, name)
+    return framework
+
+
+def _find(tensor: object, name: str) -> Framework:
+    """Import the adapter for a class not seen before, by its bases, for a subclass may be from anywhere."""
+    for base in type(tensor).__mro__:
+        module = _MODULES.get(base.__module__.partition(".")[0])
+        if module is not None:
+            framework = cast(Framework, import_module(module))
+            if framework.is_tensor(tensor):
+                return framework
+    kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
+    raise TypeError(f"{name} must be a Paddle tensor, a torch tensor or a NumPy array, got {kind}")

@@ -1,0 +1,10 @@
+"""bfloat16 without a NumPy type for it: its bits in uint16, its values in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def to_float32(bits: np.ndarray) -> np.ndarray:
+    """Widen bfloat16 values, given as uint16, exactly: they are the upper halves of float32 values."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

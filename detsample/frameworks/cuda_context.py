@@ -1,0 +1,65 @@
+"""Make a GPU current for the calling thread, for a moment and without a trace.
+
+Triton launches into the CUDA context that is current on the thread. A framework's own switch is not a good
+way to choose it: ``paddle.device.set_device`` also changes the default place of every tensor made later, and
+in no version does Paddle offer a guard that puts the CUDA device back. Paddle and torch each carry a CUDA
+runtime of their own, too, but both run on the device's one *primary* context, and the driver library that
+every runtime calls is one. So the primary context is pushed on the thread's stack of contexts, and popped:
+the caller's device, or its having none yet, is back exactly, for every runtime in the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from types import TracebackType
+
+
+class CudaError(RuntimeError):
+    """The CUDA driver refused a call."""
+
+
+@cache
+def _driver() -> ctypes.PyDLL:
+    """Load the CUDA driver; PyDLL keeps the interpreter lock, which calls this short should not give up."""
+    driver = ctypes.PyDLL("libcuda.so.1")
+    driver.cuCtxPushCurrent_v2.argtypes = [ctypes.c_void_p]
+    driver.cuCtxPopCurrent_v2.argtypes = [ctypes.c_void_p]
+    _check(driver.cuInit(0), "cuInit")
+    return driver
+
+
+def _check(code: int, call: str) -> None:
+    if code:
+        raise CudaError(f"{call} failed with CUresult {code}")
+
+
+@cache
+def _primary_context(index: int) -> ctypes.c_void_p:
+    """Return a device's primary context; kept for the life of the process, as the runtimes keep it."""
+    context = ctypes.c_void_p()
+    _check(_driver().cuDevicePrimaryCtxRetain(ctypes.byref(context), index), "cuDevicePrimaryCtxRetain")
+    return context
+
+
+class Current:
+    """A context manager inside which GPU ``index`` is current for the calling thread.
+
+    Parameters
+    ----------
+    index : int
+        The device, as CUDA counts them in this process.
+    """
+
+    __slots__ = ("_index",)
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def __enter__(self) -> None:
+        _check(_driver().cuCtxPushCurrent_v2(_primary_context(self._index)), "cuCtxPushCurrent")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _check(_driver().cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p())), "cuCtxPopCurrent")

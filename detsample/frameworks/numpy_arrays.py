@@ -1,0 +1,84 @@
+"""NumPy arrays: the CPU reference's own, and the memory that Triton's interpreter runs kernels on."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from detsample.buffer import HostBuffer
+from detsample.frameworks import bfloat16
+from detsample.frameworks.host import CPU, NOTHING, require_cpu
+
+name = "numpy"
+
+
+def is_tensor(x: object) -> bool:
+    """Whether ``x`` is an array; NumPy's scalars are not, having no memory to share."""
+    return isinstance(x, np.ndarray)
+
+
+def shape(x: np.ndarray) -> tuple[int, ...]:
+    """Return the shape."""
+    return x.shape
+
+
+def strides(x: np.ndarray) -> tuple[int, ...]:
+    """Return the strides in elements."""
+    return tuple(step // x.itemsize for step in x.strides)
+
+
+def dtype_name(x: np.ndarray) -> str:
+    """Return the element type; ml_dtypes calls its type "bfloat16" as well."""
+    return x.dtype.name
+
+
+def device(x: np.ndarray) -> tuple[str, int]:
+    """Return the CPU."""
+    return CPU
+
+
+def on_gpu(x: np.ndarray) -> bool:
+    """Return False."""
+    return False
+
+
+def empty(shape: tuple[int, ...], dtype_name: str, device: tuple[str, int]) -> np.ndarray:
+    """Return a new array; bfloat16 is known to NumPy once ml_dtypes has been imported."""
+    require_cpu(device)
+    return np.empty(shape, np.dtype(dtype_name))
+
+
+def buffer(x: np.ndarray) -> HostBuffer:
+    """Return the array as an argument of Triton's interpreter."""
+    return HostBuffer(x)
+
+
+def as_array(x: np.ndarray) -> np.ndarray:
+    """Return the array itself, as a plain ndarray in native byte order; bfloat16 as float32."""
+    if x.dtype.name == "bfloat16":
+        return bfloat16.to_float32(x.view(np.uint16))
+    return np.asarray(x) if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
+
+
+def from_array(a: np.ndarray, device: tuple[str, int]) -> np.ndarray:
+    """Return the array itself."""
+    require_cpu(device)
+    return a
+
+
+def fetch(x: np.ndarray) -> np.ndarray:
+    """Return a copy of the array."""
+    return as_array(x).copy()
+
+
+def launching(device: tuple[str, int]) -> AbstractContextManager[object]:
+    """Return a context that does nothing."""
+    require_cpu(device)
+    return NOTHING
+
+
+def multiprocessor_count(device: tuple[str, int]) -> int:
+    """Return 1: the interpreter runs one program after another."""
+    require_cpu(device)
+    return 1

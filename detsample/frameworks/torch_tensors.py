@@ -1,0 +1,113 @@
+"""torch's tensors. Triton's own driver follows torch's device and stream: here it is left as it is."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from detsample.buffer import Buffer, HostBuffer
+from detsample.frameworks import bfloat16
+from detsample.frameworks.host import CPU, NOTHING, require_cpu
+
+name = "torch"
+
+
+def is_tensor(x: object) -> bool:
+    """Whether ``x`` is a tensor."""
+    return isinstance(x, torch.Tensor)
+
+
+def shape(x: torch.Tensor) -> tuple[int, ...]:
+    """Return the shape."""
+    return tuple(x.shape)
+
+
+def strides(x: torch.Tensor) -> tuple[int, ...]:
+    """Return the strides in elements."""
+    return x.stride()
+
+
+@cache
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).rpartition(".")[2]
+
+
+def dtype_name(x: torch.Tensor) -> str:
+    """Return the element type."""
+    return _dtype_name(x.dtype)
+
+
+def device(x: torch.Tensor) -> tuple[str, int]:
+    """Return the device; a tensor has an index even if it was asked for on "cuda" without one."""
+    if x.is_cuda:
+        return ("gpu", x.get_device())
+    if x.device.type == "cpu":
+        return CPU
+    raise TypeError(f"a torch tensor must be on a CUDA device or the CPU, got one on {x.device}")
+
+
+def on_gpu(x: torch.Tensor) -> bool:
+    """Whether the tensor is on a GPU."""
+    return x.is_cuda
+
+
+@cache
+def _torch_device(device: tuple[str, int]) -> torch.device:
+    """Return torch's name of a device; the CPU has no index there."""
+    return torch.device("cpu") if device == CPU else torch.device("cuda", device[1])
+
+
+def empty(shape: tuple[int, ...], dtype_name: str, device: tuple[str, int]) -> torch.Tensor:
+    """Return a new tensor; torch takes care of the current device."""
+    return torch.empty(shape, dtype=getattr(torch, dtype_name), device=_torch_device(device))
+
+
+def buffer(x: torch.Tensor) -> Buffer:
+    """Return the tensor as a kernel argument; an address does not care whether a gradient is required."""
+    if x.is_cuda:
+        return Buffer(x.data_ptr(), _dtype_name(x.dtype), x)
+    return HostBuffer(_bits(x), _dtype_name(x.dtype))
+
+
+def _bits(x: torch.Tensor) -> np.ndarray:
+    """Return a view of a host tensor, bfloat16 as uint16: NumPy has no such type."""
+    if x.device.type != "cpu":
+        raise TypeError(f"a torch tensor must be on the CPU here, got one on {x.device}")
+    x = x.detach()
+    return x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()
+
+
+def as_array(x: torch.Tensor) -> np.ndarray:
+    """Return a view of a host tensor; bfloat16 as float32."""
+    return bfloat16.to_float32(_bits(x)) if x.dtype == torch.bfloat16 else _bits(x)
+
+
+def from_array(a: np.ndarray, device: tuple[str, int]) -> torch.Tensor:
+    """Return the array as a tensor that shares its memory; as a copy if it is read-only or strided."""
+    require_cpu(device)
+    return torch.from_numpy(a if a.flags.writeable and a.flags.c_contiguous else a.copy())
+
+
+def fetch(x: torch.Tensor) -> np.ndarray:
+    """Copy to the host; torch orders the copy after the current stream of the tensor's own device."""
+    host = x.detach().cpu()
+    return as_array(host) if x.is_cuda else as_array(host).copy()
+
+
+def launching(device: tuple[str, int]) -> AbstractContextManager[Any]:
+    """Make the device current for torch, which is where Triton's driver looks for device and stream."""
+    if device == CPU or torch.cuda.current_device() == device[1]:
+        return NOTHING
+    return torch.cuda.device(device[1])
+
+
+@cache
+def multiprocessor_count(device: tuple[str, int]) -> int:
+    """Return the number of multiprocessors of a GPU; 1 for the CPU."""
+    if device == CPU:
+        return 1
+    return int(torch.cuda.get_device_properties(device[1]).multi_processor_count)

@@ -1,0 +1,88 @@
+"""The draw (spec section 8): the largest exact score of the kept set, found through bounds of groups."""
+
+import triton
+import triton.language as tl
+
+from detsample.kernels.gumbel import token_gumbel
+from detsample.kernels.order import LAST_TOKEN, key_of, within
+from detsample.kernels.tiles import MOST_GROUPS, SPAN, TILE, first_token_of_group
+
+NO_SCORE = tl.constexpr(-9223372036854775808)
+
+
+@triton.jit
+def exact_score(z, seed, token, position):
+    """The int64 score of tokens, in units of 2^-32."""
+    clamped = tl.minimum(tl.maximum(z, -1073741824.0), 1073741824.0)
+    return (clamped * 4294967296.0).to(tl.int64) + token_gumbel(seed, token, position)
+
+
+@triton.jit
+def best_of(score, token):
+    """The largest score and, among equals, the lowest id."""
+    top = tl.max(score, axis=0)
+    return top, tl.min(tl.where(score == top, token, LAST_TOKEN), axis=0)
+
+
+@triton.jit
+def better_of(score, token, other_score, other_token):
+    """The better of two (score, token)."""
+    other = (other_score > score) | ((other_score == score) & (other_token < token))
+    return tl.where(other, other_score, score), tl.where(other, other_token, token)
+
+
+@triton.jit
+def may_beat(bound, score):
+    """Whether a group with this bound could hold a score of at least `score`.
+
+    Bounds are fp32: 2^-12 + |bound| / 2^20 covers what their four roundings, those of `gumbel_bound` and that of the score to
+    fp32 can lose, about |bound| / 2^22 + 2^-16.
+    """
+    margin = 0.000244140625 + tl.abs(bound) * 9.5367431640625e-07
+    return (bound > float("-inf")) & (bound + margin >= score.to(tl.float32) * 2.3283064365386963e-10)
+
+
+@triton.jit
+def score_group(row_logits, vocab, segment_tiles, group, scale, seed, position, boundary_key, boundary_token):
+    """(score, token) of the best kept token of one group, evaluated exactly."""
+    best = tl.full([], NO_SCORE, tl.int64)
+    winner = tl.full([], LAST_TOKEN, tl.int32)
+    lane = tl.arange(0, 4 * SPAN)
+    first = first_token_of_group(group, segment_tiles) + lane % SPAN
+    for tile in range(0, segment_tiles, 4):
+        tile_of_lane = tile + lane // SPAN
+        token = first + tile_of_lane * TILE
+        valid = (token < vocab) & (tile_of_lane < segment_tiles)
+        x = tl.load(row_logits + token, mask=valid, other=float("-inf")).to(tl.float32)
+        kept = (x > float("-inf")) & within(key_of(x), token, boundary_key, boundary_token)
+        score = tl.where(kept, exact_score(x * scale, seed, token, position), NO_SCORE)
+        top, at = best_of(score, token)
+        best, winner = better_of(best, winner, top, at)
+    return best, winner
+
+
+@triton.jit
+def draw_from_groups(
+    row_logits, vocab, segment_tiles, groups, group_bound, scale, seed, position, boundary_key, boundary_token, most_groups
+):
+    """(token, decided): groups are evaluated in falling order of their bounds until none left may hold the winner.
+
+    `group_bound` points at the row's bounds, which may be of more tokens than the kept set. Where `most_groups` evaluations did not
+    decide it, `decided` is false and the token means nothing.
+    """
+    index = tl.arange(0, MOST_GROUPS)
+    bounds = tl.load(group_bound + index, mask=index < groups, other=float("-inf"))
+    best = tl.full([], NO_SCORE, tl.int64)
+    winner = tl.full([], LAST_TOKEN, tl.int32)
+    top = tl.max(bounds, axis=0)
+    evaluated = 0
+    while may_beat(top, best) & (evaluated < most_groups):
+        group = tl.min(tl.where(bounds == top, index, MOST_GROUPS), axis=0)
+        score, token = score_group(
+            row_logits, vocab, segment_tiles, group, scale, seed, position, boundary_key, boundary_token
+        )
+        best, winner = better_of(best, winner, score, token)
+        bounds = tl.where(index == group, float("-inf"), bounds)
+        top = tl.max(bounds, axis=0)
+        evaluated += 1
+    return winner, may_beat(top, best) == 0

@@ -1,0 +1,61 @@
+"""What a row ends with: its outputs, its status and, for masks, its boundary (spec sections 3, 6 and 9)."""
+
+import triton
+import triton.language as tl
+
+from detsample.kernels.logarithm import ln_of_weight
+from detsample.kernels.rows import QUIET_NAN, RECORD, STATUS, fp32_from_bits, write_boundary
+from detsample.kernels.weight import scaled_logit
+
+
+@triton.jit
+def quiet_nan():
+    return fp32_from_bits(tl.full([], QUIET_NAN, tl.int32))
+
+
+@triton.jit
+def log_probability(gap, kept_weight):
+    """The token's log probability in the kept set, from its gap to the largest z and the set's weight."""
+    units = (tl.minimum(gap, 1073741824.0) * 4294967296.0).to(tl.int64) + ln_of_weight(kept_weight)
+    return (-units).to(tl.float32) * 2.3283064365386963e-10
+
+
+@triton.jit
+def log_kept_mass(kept_weight, total_weight):
+    """log_z: the log of the kept mass of the full softmax."""
+    units = tl.minimum(ln_of_weight(kept_weight) - ln_of_weight(total_weight), 0)
+    return units.to(tl.float32) * 2.3283064365386963e-10
+
+
+@triton.jit
+def write_outcome(records, token_ids, num_kept, status, logprobs, log_z, row, reason, token, count, logprob, mass):
+    """The row is finished: no later kernel touches it."""
+    tl.store(token_ids + row, token.to(tl.int64))
+    tl.store(num_kept + row, count.to(tl.int32))
+    tl.store(status + row, reason.to(tl.int32))
+    tl.store(logprobs + row, logprob)
+    tl.store(log_z + row, mass)
+    tl.store(records + row * RECORD + STATUS, reason.to(tl.int64))
+
+
+@triton.jit
+def write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason):
+    """An invalid row: no token, nothing kept, and the reason."""
+    nan = quiet_nan()
+    none = tl.full([], -1, tl.int32)
+    count = tl.full([], 0, tl.int32)
+    write_outcome(records, token_ids, num_kept, status, logprobs, log_z, row, reason, none, count, nan, nan)
+    write_boundary(records, row, tl.full([], 0x7FFFFFFF, tl.int32), none)
+
+
+@triton.jit
+def write_drawn(
+    row_logits, records, token_ids, num_kept, status, logprobs, log_z,
+    row, token, count, scale, largest, kept_weight, total_weight, greedy,
+):  # fmt: skip
+    """A valid row, given its token and the weights of the kept set and of all tokens."""
+    x = tl.load(row_logits + tl.maximum(token, 0)).to(tl.float32)
+    logprob = log_probability(largest - scaled_logit(x, scale), kept_weight)
+    mass = log_kept_mass(kept_weight, tl.where(greedy, kept_weight, total_weight))
+    valid = tl.full([], 0, tl.int32)
+    write_outcome(records, token_ids, num_kept, status, logprobs, log_z, row, valid, token, count, logprob, mass)

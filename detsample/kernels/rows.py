@@ -1,0 +1,110 @@
+"""A row's parameters, and its record: what later kernels need of them, in eight int64 (spec sections 2 and 3).
+
+Parameters come as a scalar or as a vector, and one compiled kernel serves both: `given` has a bit for each that is a vector, the
+scalar's bits are passed beside the pointer, and the masked load takes the one or the other. Vectors may be strided ([B, 1] views).
+"""
+
+import triton
+import triton.language as tl
+
+from detsample.kernels.fraction import ceil_product
+
+TEMPERATURE_GIVEN = tl.constexpr(1)
+TOP_K_GIVEN = tl.constexpr(2)
+TOP_P_GIVEN = tl.constexpr(4)
+MIN_P_GIVEN = tl.constexpr(8)
+SEED_GIVEN = tl.constexpr(16)
+POSITION_GIVEN = tl.constexpr(32)
+
+WANT_TOKEN = tl.constexpr(1)
+WANT_LOGPROBS = tl.constexpr(2)
+WANT_LOG_Z = tl.constexpr(4)
+
+STATUS_NAN = tl.constexpr(1)
+STATUS_INF = tl.constexpr(2)
+STATUS_EMPTY = tl.constexpr(4)
+STATUS_PARAMETER = tl.constexpr(8)
+
+RECORD = tl.constexpr(8)  # int64 words in a record:
+SEED = tl.constexpr(0)
+POSITION = tl.constexpr(1)
+TOP_K = tl.constexpr(2)  # 0: off; greedy rows have 1
+MIN_WEIGHT = tl.constexpr(3)  # min-p's threshold on weights; 0: off
+FLOATS = tl.constexpr(4)  # 1/temperature in the low half, top_p in the high half, as bits
+STATUS = tl.constexpr(5)  # of the parameters, then of the row; PENDING while nobody has finished the row
+BOUNDARY = tl.constexpr(6)  # key of the last kept token in the high half, its id in the low half
+MODE = tl.constexpr(7)  # GREEDY, BOUNDED
+
+GREEDY = tl.constexpr(1)
+BOUNDED = tl.constexpr(2)  # `scan` left bounds of the scores in `group_bound`
+PENDING = tl.constexpr(1 << 16)
+
+WEIGHT_ONE = tl.constexpr(1 << 40)
+QUIET_NAN = tl.constexpr(0x7FC00000)
+
+
+@triton.jit
+def scalar_or_vector(pointer, stride, row, scalar, given):
+    """One parameter of one row. `scalar` has the type that the vector's elements are brought to."""
+    loaded = tl.load(pointer + row * stride, mask=given != 0, other=0)
+    return tl.where(given != 0, loaded.to(scalar.dtype), scalar)
+
+
+@triton.jit
+def fp32_from_bits(bits):
+    return bits.to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def join_words(low, high):
+    return (high.to(tl.int64) << 32) | (low.to(tl.int64) & 0xFFFFFFFF)
+
+
+@triton.jit
+def inverse_temperature(temperature):
+    """min(1 / temperature, FLT_MAX), correctly rounded; 1 for greedy rows, which have no use for it.
+
+    By way of fp64: Triton 3.3 compiles `div_rn` of fp32 to an instruction that flushes subnormals. Rounding twice gives the same fp32,
+    for a quotient of two 24-bit numbers is never within 2^-50 of where fp32 rounding turns without being there.
+    """
+    safe = tl.where(temperature > 0.0, temperature, 1.0).to(tl.float64)
+    return tl.minimum((1.0 / safe).to(tl.float32), 3.4028234663852886e38)
+
+
+@triton.jit
+def minimum_weight(min_p):
+    """Min-p as a threshold on weights, capped at the largest weight; 0 where it is off."""
+    inside = (min_p > 0.0) & (min_p < 1.0)
+    product = ceil_product(tl.where(inside, min_p, 0.5), tl.full([], 1 << 40, tl.int64))
+    return tl.where(inside, product, tl.where(min_p >= 1.0, WEIGHT_ONE, 0))
+
+
+@triton.jit
+def parameter_status(temperature, top_p, min_p, position):
+    """STATUS_PARAMETER where a parameter is not valid, else 0."""
+    valid = (temperature >= 0.0) & (temperature < float("inf")) & (top_p == top_p) & (min_p == min_p) & (position >= 0)
+    return tl.where(valid, 0, STATUS_PARAMETER)
+
+
+@triton.jit
+def read_field(records, row, FIELD: tl.constexpr):
+    return tl.load(records + row * RECORD + FIELD)
+
+
+@triton.jit
+def read_floats(records, row):
+    """(1 / temperature, top_p) of a row's record."""
+    both = tl.load(records + row * RECORD + FLOATS)
+    return fp32_from_bits(both), fp32_from_bits(both >> 32)
+
+
+@triton.jit
+def write_boundary(records, row, key, token):
+    tl.store(records + row * RECORD + BOUNDARY, join_words(token, key))
+
+
+@triton.jit
+def read_boundary(records, row):
+    """(key, token id) of the last kept token."""
+    both = tl.load(records + row * RECORD + BOUNDARY)
+    return (both >> 32).to(tl.int32), both.to(tl.int32)

@@ -1,0 +1,145 @@
+"""Kernel 1, grid (rows, parts): reads every logit once and leaves what tells later kernels where to look.
+
+For each group of tokens: the key of its largest logit, and, for rows whose kept set may be large, a bound that no score of the
+group exceeds. For each part of a row: its largest key and how many of its tokens can be drawn. Part 0 also writes the row's record.
+Rows with top-k on draw from a few candidates later, so they pay for no noise here.
+"""
+
+import triton
+import triton.language as tl
+
+from detsample.kernels.gumbel import gumbel_bound
+from detsample.kernels.order import MINUS_INF_KEY, key_of
+from detsample.kernels.philox import TOKEN_HIGH, philox
+from detsample.kernels.rows import (
+    BOUNDARY,
+    BOUNDED,
+    FLOATS,
+    GREEDY,
+    MIN_P_GIVEN,
+    MIN_WEIGHT,
+    MODE,
+    PENDING,
+    POSITION,
+    POSITION_GIVEN,
+    RECORD,
+    SEED,
+    SEED_GIVEN,
+    STATUS,
+    TEMPERATURE_GIVEN,
+    TOP_K,
+    TOP_K_GIVEN,
+    TOP_P_GIVEN,
+    WANT_TOKEN,
+    fp32_from_bits,
+    inverse_temperature,
+    join_words,
+    minimum_weight,
+    parameter_status,
+    scalar_or_vector,
+)
+from detsample.kernels.tiles import GROUPS, LANES, TILE, fold_groups, load_tile, split_quads
+
+
+@triton.jit
+def tile_bound(x0, x1, x2, x3, start, scale, seed, position):
+    """[LANES]: a bound of the scores of each quad's tokens. The scale of scores ends at -2^30 (spec section 8)."""
+    quads = ((start >> 2) + tl.arange(0, LANES)).to(tl.uint32)
+    w0, w1, w2, w3 = philox(seed, quads, position, TOKEN_HIGH)
+    b0 = tl.maximum(x0 * scale, -1073741824.0) + gumbel_bound(w0)
+    b1 = tl.maximum(x1 * scale, -1073741824.0) + gumbel_bound(w1)
+    b2 = tl.maximum(x2 * scale, -1073741824.0) + gumbel_bound(w2)
+    b3 = tl.maximum(x3 * scale, -1073741824.0) + gumbel_bound(w3)
+    return tl.maximum(tl.maximum(b0, b1), tl.maximum(b2, b3))
+
+
+@triton.jit
+def largest_of_quad(x0, x1, x2, x3):
+    """[LANES]; a NaN anywhere in the quad gives NaN, so that finding invalid rows costs nothing more."""
+    all_nans: tl.constexpr = tl.PropagateNan.ALL
+    upper = tl.maximum(x0, x1, propagate_nan=all_nans)
+    return tl.maximum(upper, tl.maximum(x2, x3, propagate_nan=all_nans), propagate_nan=all_nans)
+
+
+@triton.jit
+def drawable(x):
+    return (x > float("-inf")).to(tl.int32)
+
+
+NOT_SPECIALIZED = [
+    "row_stride", "vocab", "segment_tiles", "segments", "segments_of_part", "parts", "want", "given",
+    "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
+    "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
+    "seed_ptr", "seed_stride", "seed_low", "seed_high", "position_ptr", "position_stride", "position_low", "position_high",
+]  # fmt: skip
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+def scan(
+    logits, row_stride, vocab, segment_tiles, segments, segments_of_part, parts, want, given,
+    temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
+    top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
+    seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
+    records, group_key, group_bound, part_key, part_count,
+    ALIGNED: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    if ALIGNED:
+        row_stride = tl.multiple_of(row_stride, 16)
+    row_logits = logits + row * row_stride
+
+    temperature = scalar_or_vector(
+        temperature_ptr, temperature_stride, row, fp32_from_bits(temperature_bits), given & TEMPERATURE_GIVEN
+    )
+    top_k = scalar_or_vector(top_k_ptr, top_k_stride, row, top_k_scalar.to(tl.int64), given & TOP_K_GIVEN)
+    top_p = scalar_or_vector(top_p_ptr, top_p_stride, row, fp32_from_bits(top_p_bits), given & TOP_P_GIVEN)
+    min_p = scalar_or_vector(min_p_ptr, min_p_stride, row, fp32_from_bits(min_p_bits), given & MIN_P_GIVEN)
+    seed = scalar_or_vector(seed_ptr, seed_stride, row, join_words(seed_low, seed_high), given & SEED_GIVEN)
+    position = scalar_or_vector(
+        position_ptr, position_stride, row, join_words(position_low, position_high), given & POSITION_GIVEN
+    )
+
+    status = parameter_status(temperature, top_p, min_p, position)
+    greedy = temperature == 0.0
+    scale = inverse_temperature(temperature)
+    top_k = tl.where((top_k > 0) & (top_k < vocab), top_k, 0)
+    top_k = tl.where(greedy, 1, top_k)
+    bounded = (top_k == 0) & (status == 0) & ((want & WANT_TOKEN) != 0)
+
+    if part == 0:
+        record = records + row * RECORD
+        tl.store(record + SEED, seed)
+        tl.store(record + POSITION, position)
+        tl.store(record + TOP_K, top_k)
+        tl.store(record + MIN_WEIGHT, tl.where(greedy, 0, minimum_weight(min_p)))
+        top_p = tl.where(greedy, 1.0, top_p)
+        tl.store(record + FLOATS, join_words(scale.to(tl.int32, bitcast=True), top_p.to(tl.int32, bitcast=True)))
+        tl.store(record + STATUS, (status | PENDING).to(tl.int64))
+        tl.store(record + BOUNDARY, tl.full([], 0, tl.int64))
+        mode = tl.where(greedy, GREEDY, 0) | tl.where(bounded, BOUNDED, 0)
+        tl.store(record + MODE, mode.to(tl.int64))
+
+    part_largest = tl.full([GROUPS], MINUS_INF_KEY, tl.int32)
+    count = tl.zeros([LANES], tl.int32)
+    first_segment = part * segments_of_part
+    last_segment = tl.minimum(first_segment + segments_of_part, segments)
+    for segment in range(first_segment, last_segment):
+        largest = tl.full([LANES], float("-inf"), tl.float32)
+        bound = tl.full([LANES], float("-inf"), tl.float32)
+        start = segment * segment_tiles * TILE
+        for _ in range(segment_tiles):
+            x0, x1, x2, x3 = split_quads(load_tile(row_logits, start, vocab))
+            largest = tl.maximum(largest, largest_of_quad(x0, x1, x2, x3), propagate_nan=tl.PropagateNan.ALL)
+            count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)
+            if bounded:
+                bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, scale, seed, position))
+            start += TILE
+        group = (row * segments + segment) * GROUPS + tl.arange(0, GROUPS)
+        keys = fold_groups(key_of(largest))
+        tl.store(group_key + group, keys)
+        if bounded:
+            tl.store(group_bound + group, fold_groups(bound))
+        part_largest = tl.maximum(part_largest, keys)
+    tl.store(part_key + row * parts + part, tl.max(part_largest, axis=0))
+    tl.store(part_count + row * parts + part, tl.sum(count, axis=0))

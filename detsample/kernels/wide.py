@@ -1,0 +1,302 @@
+"""Kernel 4, grid (rows): finishes the rows that `narrow` left: kept sets of thousands of tokens, found among all of the row.
+
+The boundary is searched between keys: each look at the row measures what reaches each of eight pivots, and the interval between
+two pivots becomes the next one. The first pivots come from a sample of the row, so that two looks usually leave few enough tokens
+to list and cut; alternate rounds bisect values and keys, and every look also shrinks the interval to the values that occur in it, so no row
+takes more than about twenty looks and a row of equal values one.
+"""
+
+import triton
+import triton.language as tl
+
+from detsample.kernels.candidates import (
+    CAPACITY,
+    append,
+    last_kept,
+    load_candidates,
+    ranks,
+    top_p_target,
+    weight_of_key,
+)
+from detsample.kernels.lanes import draw_from_groups
+from detsample.kernels.mass import largest_key, needs_mass
+from detsample.kernels.narrow import MOST_DRAWS, sum_parts
+from detsample.kernels.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of, within
+from detsample.kernels.outcome import write_drawn
+from detsample.kernels.rows import (
+    BOUNDED,
+    GREEDY,
+    MIN_WEIGHT,
+    MODE,
+    PENDING,
+    POSITION,
+    SEED,
+    STATUS,
+    TOP_K,
+    WANT_TOKEN,
+    read_boundary,
+    read_field,
+    read_floats,
+    write_boundary,
+)
+from detsample.kernels.scan import tile_bound
+from detsample.kernels.tiles import GROUPS, LANES, MOST_GROUPS, TILE, fold_groups, load_span, load_tile, split_quads
+from detsample.kernels.weight import scaled_logit, weight
+
+PIVOTS = tl.constexpr(8)
+LARGE_COUNT = tl.constexpr(0x7FFFFFFF)
+
+
+@triton.jit
+def sample_pivots(row_logits, vocab, scale, largest, limit, target, by_weight, total, scratch_key, scratch_token):
+    """Pivots around the place where a sample of CAPACITY tokens says the boundary is. Only a guess: any pivots give the same result."""
+    place = tl.arange(0, CAPACITY)
+    token = ((place.to(tl.int64) * vocab) // CAPACITY).to(tl.int32)
+    x = tl.load(row_logits + token).to(tl.float32)
+    tl.debug_barrier()
+    tl.store(scratch_key + place, key_of(x))
+    tl.store(scratch_token + place, place)
+    tl.debug_barrier()
+    key = key_of(x)
+    rank, before = ranks(scratch_key, scratch_token, CAPACITY, key, place, scale, largest)
+    whole = tl.sum(weight_of_key(key, scale, largest), axis=0).to(tl.float32)
+    # A sample of the row weighs as much less than it as it has fewer tokens, where the row's own weight is not known.
+    whole = tl.where(total > 0, whole, CAPACITY)
+    row_whole = tl.where(total > 0, total.to(tl.float32), vocab.to(tl.float32))
+    goal = target.to(tl.float32) * whole
+    rank_by_weight = tl.sum((before.to(tl.float32) * row_whole < goal).to(tl.int32), axis=0)
+    rank_by_count = ((limit * CAPACITY) // vocab).to(tl.int32)
+    centre = tl.where(by_weight, rank_by_weight, rank_by_count)
+    pivot = tl.arange(0, PIVOTS)
+    upper = pivot % 4
+    distance = tl.where(upper == 0, 1, tl.where(upper == 1, 5, tl.where(upper == 2, 16, 64)))
+    wanted = centre + tl.where(pivot < 4, distance, -distance)
+    wanted = tl.minimum(tl.maximum(wanted, 0), CAPACITY - 1)
+    return tl.sum(tl.where(rank[:, None] == wanted[None, :], key[:, None], 0), axis=0)
+
+
+@triton.jit
+def pivots_between(low, high, by_value):
+    """Eight keys that cut [low, high) into ninths, of its values or of its keys."""
+    ninth = tl.arange(0, PIVOTS) + 1
+    share = ninth.to(tl.float32) * 0.1111111119389534
+    first = value_of(low.to(tl.int32))
+    last = value_of((high - 1).to(tl.int32))
+    values = first * (1.0 - share) + last * share
+    keys = low + ((high - low) * ninth.to(tl.int64)) // 9
+    return tl.where(by_value, key_of(values), keys.to(tl.int32))
+
+
+@triton.jit
+def measure(row_logits, vocab, scale, largest, pivots, low, high):
+    """One look: for each pivot the number and the weight of the keys that reach it; the smallest and largest key in [low, high)."""
+    counts = tl.zeros([TILE, PIVOTS], tl.int32)
+    weights = tl.zeros([TILE, PIVOTS], tl.int64)
+    smallest = tl.full([TILE], 0x7FFFFFFF, tl.int32)
+    biggest = tl.full([TILE], -2147483648, tl.int32)
+    for start in range(0, vocab, TILE):
+        x = load_span(row_logits, start, vocab)
+        key = key_of(x)
+        w = weight(largest - scaled_logit(x, scale))
+        reaches = (key[:, None] >= pivots[None, :]) & (x > float("-inf"))[:, None]
+        counts += reaches.to(tl.int32)
+        weights += tl.where(reaches, w[:, None], 0)
+        inside = (key >= low) & (key < high)
+        smallest = tl.minimum(smallest, tl.where(inside, key, 0x7FFFFFFF))
+        biggest = tl.maximum(biggest, tl.where(inside, key, -2147483648))
+    return tl.sum(counts, axis=0), tl.sum(weights, axis=0), tl.min(smallest, axis=0), tl.max(biggest, axis=0)
+
+
+@triton.jit
+def list_inside(row_logits, vocab, low, high, scratch_key, scratch_token):
+    """Lists the tokens with keys in [low, high), known to be at most CAPACITY."""
+    filled = tl.full([], 0, tl.int32)
+    for start in range(0, vocab, TILE):
+        key = key_of(load_span(row_logits, start, vocab))
+        inside = (key >= low) & (key < high)
+        if tl.max(inside.to(tl.int32), axis=0) > 0:
+            filled = append(scratch_key, scratch_token, filled, key, start + tl.arange(0, TILE), inside)
+    return filled
+
+
+@triton.jit
+def nth_token(row_logits, vocab, key, n):
+    """The n-th token (n from 1) with this key, which is known to exist."""
+    seen = tl.full([], 0, tl.int64)
+    found = tl.full([], LAST_TOKEN, tl.int32)
+    start = 0
+    while (found == LAST_TOKEN) & (start < vocab):
+        equal = (key_of(load_span(row_logits, start, vocab)) == key).to(tl.int32)
+        here = tl.sum(equal, axis=0)
+        if seen + here >= n:
+            order = tl.cumsum(equal, axis=0)
+            token = start + tl.arange(0, TILE)
+            found = tl.min(tl.where((equal > 0) & (order == n - seen), token, LAST_TOKEN), axis=0)
+        seen += here
+        start += TILE
+    return found
+
+
+@triton.jit
+def search(
+    row_logits, vocab, scale, largest, top_key, limit, target, by_weight, total, scratch_key, scratch_token
+):
+    """(key, token, weight) of the last token of the shortest prefix that has `limit` tokens or, by weight, weighs `target`.
+
+    Invariant: the keys from `low` on reach the goal, those from `high` on do not; `above_*` belong to the latter.
+    """
+    low = tl.full([], LOWEST_KEY, tl.int64)
+    high = top_key.to(tl.int64) + 1
+    above_count = tl.full([], 0, tl.int32)
+    above_weight = tl.full([], 0, tl.int64)
+    low_count = tl.full([], LARGE_COUNT, tl.int32)
+    pivots = sample_pivots(
+        row_logits, vocab, scale, largest, limit, target, by_weight, total, scratch_key, scratch_token
+    )
+    looks = 0
+    while (high - low > 1) & (low_count - above_count > CAPACITY):
+        counts, weights, smallest, biggest = measure(row_logits, vocab, scale, largest, pivots, low, high)
+        reached = tl.where(by_weight, weights >= target, counts >= limit)
+        above_count = tl.maximum(above_count, tl.max(tl.where(reached, 0, counts), axis=0))
+        above_weight = tl.maximum(above_weight, tl.max(tl.where(reached, 0, weights), axis=0))
+        low_count = tl.minimum(low_count, tl.min(tl.where(reached, counts, LARGE_COUNT), axis=0))
+        low = tl.maximum(low, tl.max(tl.where(reached, pivots, LOWEST_KEY), axis=0).to(tl.int64))
+        high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, pivots), axis=0).to(tl.int64))
+        low = tl.maximum(low, smallest.to(tl.int64))
+        high = tl.minimum(high, biggest.to(tl.int64) + 1)
+        pivots = pivots_between(low, high, looks % 2 == 0)
+        looks += 1
+
+    boundary_key = low.to(tl.int32)
+    boundary_token = tl.full([], LAST_TOKEN, tl.int32)
+    prefix_weight = tl.full([], 0, tl.int64)
+    if high - low > 1:
+        tl.debug_barrier()
+        filled = list_inside(row_logits, vocab, low, high, scratch_key, scratch_token)
+        tl.debug_barrier()
+        place = tl.arange(0, CAPACITY)
+        key, token = load_candidates(scratch_key, scratch_token, place, filled)
+        rank, before = ranks(scratch_key, scratch_token, filled, key, token, scale, largest)
+        short = tl.where(by_weight, before < target - above_weight, rank < limit - above_count)
+        keep = (place < filled) & short
+        boundary_key, boundary_token = last_kept(keep, rank, key, token, tl.sum(keep.to(tl.int32), axis=0))
+        own = weight_of_key(key, scale, largest)
+        prefix_weight = above_weight + tl.sum(tl.where(keep, own, 0), axis=0)
+    else:
+        each = weight_of_key(boundary_key, scale, largest)
+        ties = tl.where(by_weight, (target - above_weight + each - 1) // tl.maximum(each, 1), limit - above_count)
+        boundary_token = nth_token(row_logits, vocab, boundary_key, ties)
+        prefix_weight = above_weight + ties * each
+    return boundary_key, boundary_token, prefix_weight
+
+
+@triton.jit
+def sum_kept(row_logits, vocab, scale, largest, boundary_key, boundary_token, min_weight):
+    """(count, weight, smallest key) of the tokens up to the boundary that min-p keeps."""
+    count = tl.zeros([TILE], tl.int32)
+    total = tl.zeros([TILE], tl.int64)
+    smallest = tl.full([TILE], 0x7FFFFFFF, tl.int32)
+    for start in range(0, vocab, TILE):
+        x = load_span(row_logits, start, vocab)
+        key = key_of(x)
+        w = weight(largest - scaled_logit(x, scale))
+        keep = within(key, start + tl.arange(0, TILE), boundary_key, boundary_token)
+        keep = keep & (w >= min_weight) & (x > float("-inf"))
+        count += keep.to(tl.int32)
+        total += tl.where(keep, w, 0)
+        smallest = tl.minimum(smallest, tl.where(keep, key, 0x7FFFFFFF))
+    return tl.sum(count, axis=0), tl.sum(total, axis=0), tl.min(smallest, axis=0)
+
+
+@triton.jit
+def only_kept(x, token, boundary_key, boundary_token):
+    return tl.where(within(key_of(x), token, boundary_key, boundary_token), x, float("-inf"))
+
+
+@triton.jit
+def bound_kept(
+    row_logits, vocab, segments, segment_tiles, scale, seed, position, boundary_key, boundary_token, group_bound
+):
+    """Bounds of the scores of the kept tokens alone, group by group, as `scan` leaves them for all tokens."""
+    token = tl.arange(0, LANES) * 4
+    for segment in range(segments):
+        bound = tl.full([LANES], float("-inf"), tl.float32)
+        start = segment * segment_tiles * TILE
+        for _ in range(segment_tiles):
+            x0, x1, x2, x3 = split_quads(load_tile(row_logits, start, vocab))
+            x0 = only_kept(x0, start + token, boundary_key, boundary_token)
+            x1 = only_kept(x1, start + token + 1, boundary_key, boundary_token)
+            x2 = only_kept(x2, start + token + 2, boundary_key, boundary_token)
+            x3 = only_kept(x3, start + token + 3, boundary_key, boundary_token)
+            bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, scale, seed, position))
+            start += TILE
+        tl.store(group_bound + segment * GROUPS + tl.arange(0, GROUPS), fold_groups(bound))
+
+
+@triton.jit(do_not_specialize=["row_stride", "vocab", "segment_tiles", "segments", "parts", "want"])
+def wide(
+    logits, row_stride, vocab, segment_tiles, segments, parts, want,
+    records, group_bound, part_key, part_mass,
+    scratch_key, scratch_token, token_ids, num_kept, status, logprobs, log_z,
+    ALIGNED: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    if ALIGNED:
+        row_stride = tl.multiple_of(row_stride, 16)
+    row_logits = logits + row * row_stride
+    scratch_key += row * CAPACITY
+    scratch_token += row * CAPACITY
+    group_bound += row * segments * GROUPS
+    if read_field(records, row, STATUS) == PENDING:
+        scale, top_p = read_floats(records, row)
+        top_k = read_field(records, row, TOP_K)
+        min_weight = read_field(records, row, MIN_WEIGHT)
+        seed = read_field(records, row, SEED)
+        position = read_field(records, row, POSITION)
+        mode = read_field(records, row, MODE)
+        top_key = largest_key(part_key, row, parts)
+        largest = scaled_logit(value_of(top_key), scale)
+        total = tl.full([], 0, tl.int64)
+        if needs_mass(records, row, want):
+            total = sum_parts(part_mass, row, parts)
+
+        boundary_key = tl.full([], LOWEST_KEY, tl.int32)
+        boundary_token = tl.full([], LAST_TOKEN, tl.int32)
+        survivors = total
+        for stage in range(2):  # first top-k by count, then top-p by weight; a loop, so that the code is compiled once
+            by_weight = stage == 1
+            if tl.where(by_weight, top_p < 1.0, top_k > 0):
+                boundary_key, boundary_token, survivors = search(
+                    row_logits, vocab, scale, largest, top_key, top_k, top_p_target(top_p, survivors), by_weight, total,
+                    scratch_key, scratch_token,
+                )  # fmt: skip
+        count, kept_weight, smallest = sum_kept(
+            row_logits, vocab, scale, largest, boundary_key, boundary_token, min_weight
+        )
+        boundary_token = tl.where(smallest > boundary_key, LAST_TOKEN, boundary_token)
+        boundary_key = smallest
+        write_boundary(records, row, boundary_key, boundary_token)
+
+        # The bounds that `scan` left are of all tokens; where they do not settle the draw, bounds of the kept ones will.
+        winner = tl.full([], -1, tl.int32)
+        decided = (want & WANT_TOKEN) == 0
+        bounded = (mode & BOUNDED) != 0
+        most = MOST_DRAWS
+        while decided == 0:
+            if bounded == 0:
+                tl.debug_barrier()
+                bound_kept(
+                    row_logits, vocab, segments, segment_tiles, scale, seed, position,
+                    boundary_key, boundary_token, group_bound,
+                )  # fmt: skip
+                tl.debug_barrier()
+                most = MOST_GROUPS
+            winner, decided = draw_from_groups(
+                row_logits, vocab, segment_tiles, segments * GROUPS, group_bound, scale, seed, position,
+                boundary_key, boundary_token, most,
+            )  # fmt: skip
+            bounded = False
+        write_drawn(
+            row_logits, records, token_ids, num_kept, status, logprobs, log_z,
+            row, winner, count, scale, largest, kept_weight, tl.maximum(total, 1), (mode & GREEDY) != 0,
+        )  # fmt: skip

@@ -1,0 +1,60 @@
+"""What calls return: tensors of the logits' framework, on the logits' device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Csr:
+    """A kept set in compressed rows.
+
+    Attributes
+    ----------
+    row_offsets : [B + 1] int64
+        Row ``b`` keeps ``token_ids[row_offsets[b]:row_offsets[b + 1]]``.
+    token_ids : [capacity] int32
+        Token ids, ascending in each row; ``-1`` from ``row_offsets[B]`` on.
+    """
+
+    row_offsets: Any
+    token_ids: Any
+
+
+@dataclass(frozen=True)
+class SampleOutput:
+    """What `detsample.sample` returns.
+
+    Attributes
+    ----------
+    token_ids : [B] int64
+        The tokens drawn; ``-1`` in invalid rows.
+    num_kept : [B] int32
+        Size of the set that the token was drawn from; 0 in invalid rows.
+    status : [B] int32
+        0, or the sum of the `detsample.Status` bits that say why a row is invalid.
+    logprobs : [B] float32, or None
+        Log probability of the token in the distribution it was drawn from; NaN in invalid rows.
+    log_z : [B] float32, or None
+        Log of the kept mass of the full softmax at that temperature; NaN in invalid rows.
+    mask : [B, V] bool, [B, ceil(V / 32)] int32, `Csr`, or None
+        The kept set, in the form asked for.
+    """
+
+    token_ids: Any
+    num_kept: Any
+    status: Any
+    logprobs: Any | None
+    log_z: Any | None
+    mask: Any | None
+
+
+@dataclass(frozen=True)
+class MaskOutput:
+    """What `detsample.mask` returns: as `SampleOutput`, without a draw."""
+
+    mask: Any
+    num_kept: Any
+    status: Any
+    log_z: Any | None

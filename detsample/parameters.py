@@ -1,0 +1,178 @@
+"""The arguments of a call, checked as far as the host can see, and brought to the form in which kernels take them.
+
+What only the device can see (a bad value inside a vector) is the kernels' business: it sets that row's status.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detsample.frameworks import Device, Framework
+
+LARGEST_VOCABULARY = 1 << 21
+LOGIT_TYPES = ("float32", "bfloat16", "float16")
+INTEGER_TYPES = ("int64", "int32")
+REAL_TYPES = ("float32", "float64", "float16", "bfloat16")
+MASK_KINDS = ("bool", "bits", "csr")
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A parameter that is one number for the whole batch: a Python int, or a float that fp32 can hold."""
+
+    value: int | float
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A parameter with one number a row: a tensor, and the step from row to row in elements (0: the same for all)."""
+
+    tensor: Any
+    stride: int
+
+
+Parameter = Scalar | Vector
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Everything a row's token depends on besides its logits."""
+
+    topp_seed: Parameter
+    position: Parameter
+    temperature: Parameter
+    top_k: Parameter
+    top_p: Parameter
+    min_p: Parameter
+
+
+@dataclass(frozen=True)
+class Logits:
+    """The logits of a call and what the host knows of them."""
+
+    tensor: Any
+    framework: Framework
+    device: Device
+    rows: int
+    vocab: int
+    row_stride: int
+    dtype: str
+
+
+def read_logits(tensor: Any, framework: Framework) -> Logits:
+    """Check the logits.
+
+    Raises
+    ------
+    TypeError
+        If the element type is none of fp32, bf16 and fp16.
+    ValueError
+        If the shape is not [B, V] with V between 1 and 2^21, or tokens of a row are not neighbours in memory (GPU only).
+    """
+    shape = framework.shape(tensor)
+    dtype = framework.dtype_name(tensor)
+    if dtype not in LOGIT_TYPES:
+        raise TypeError(f"logits must be float32, bfloat16 or float16, got {dtype}")
+    if len(shape) != 2:
+        raise ValueError(f"logits must have shape [B, V], got {list(shape)}")
+    if not 1 <= shape[1] <= LARGEST_VOCABULARY:
+        raise ValueError(f"logits must have between 1 and 2^21 columns, got {shape[1]}")
+    strides = framework.strides(tensor) if shape[0] else (shape[1], 1)
+    if framework.on_gpu(tensor) and shape[1] > 1 and strides[1] != 1:
+        raise ValueError(
+            f"logits on a GPU must have neighbouring tokens side by side (column stride 1), got strides {list(strides)}"
+        )
+    row_stride = strides[0] if shape[0] > 1 else shape[1]
+    return Logits(tensor, framework, framework.device(tensor), shape[0], shape[1], row_stride, dtype)
+
+
+def read_parameters(
+    logits: Logits, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any
+) -> Parameters:
+    """Check the parameters of a call.
+
+    Raises
+    ------
+    TypeError
+        If one is neither a number nor a tensor of the logits' framework, or has the wrong element type.
+    ValueError
+        If a number is out of range, or a tensor is not [B], [B, 1] or a scalar, or is on another device.
+    """
+    return Parameters(
+        topp_seed=_integer("topp_seed", topp_seed, logits, -(1 << 63), (1 << 64) - 1),
+        position=_integer("position", position, logits, 0, (1 << 63) - 1),
+        temperature=_real("temperature", temperature, logits, "finite and at least 0", _is_temperature),
+        top_k=_integer("top_k", top_k, logits, -(1 << 63), (1 << 63) - 1),
+        top_p=_real("top_p", top_p, logits, "a number, not NaN", _is_number),
+        min_p=_real("min_p", min_p, logits, "a number, not NaN", _is_number),
+    )
+
+
+def read_mask_kind(name: str, kind: str | None) -> str | None:
+    """Check the kind of mask asked for."""
+    if kind is not None and kind not in MASK_KINDS:
+        raise ValueError(f"{name} must be None, 'bool', 'bits' or 'csr', got {kind!r}")
+    return kind
+
+
+def as_integer(name: str, value: Any, least: int, most: int) -> int:
+    """A Python int in range, from any integer number that is not a bool."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not least <= int(value) <= most:
+        raise ValueError(f"{name} must be between {least} and {most}, got {value}")
+    return int(value)
+
+
+def is_scalar(value: object) -> bool:
+    """Whether an argument is a number of Python's or NumPy's."""
+    return isinstance(value, (numbers.Number, np.generic))
+
+
+def _is_temperature(value: float) -> bool:
+    return 0.0 <= value < math.inf
+
+
+def _is_number(value: float) -> bool:
+    return not math.isnan(value)
+
+
+def _integer(name: str, value: Any, logits: Logits, least: int, most: int) -> Parameter:
+    if is_scalar(value):
+        return Scalar(as_integer(name, value, least, most))
+    return _vector(name, value, logits, INTEGER_TYPES)
+
+
+def _real(name: str, value: Any, logits: Logits, expected: str, valid: Any) -> Parameter:
+    if not is_scalar(value):
+        return _vector(name, value, logits, REAL_TYPES)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = float(np.float32(float(value)))
+    if not valid(rounded):
+        raise ValueError(f"{name} must be {expected}, got {value}")
+    return Scalar(rounded)
+
+
+def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> Vector:
+    framework = logits.framework
+    if not framework.is_tensor(tensor):
+        kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
+        raise TypeError(f"{name} must be a number or a {framework.name} tensor like the logits, got {kind}")
+    dtype = framework.dtype_name(tensor)
+    if dtype not in types:
+        raise TypeError(f"{name} must be of type {' or '.join(types)}, got {dtype}")
+    if framework.device(tensor) != logits.device:
+        raise ValueError(f"{name} must be on the logits' device {logits.device}, got {framework.device(tensor)}")
+    shape = framework.shape(tensor)
+    if shape == ():
+        return Vector(tensor, 0)
+    if shape not in ((logits.rows,), (logits.rows, 1)):
+        raise ValueError(f"{name} must be a number or have shape [{logits.rows}] (or [{logits.rows}, 1]), got {list(shape)}")
+    return Vector(tensor, framework.strides(tensor)[0] if logits.rows > 1 else 0)

@@ -1,0 +1,33 @@
+"""The executable specification of detsample: ``docs/spec.md`` in NumPy, one idea a file.
+
+It shares no code with the kernels, which are tested against it bit by bit, and imports nothing but NumPy and
+the standard library. ``sample`` and ``mask`` are the operations; the rest is what they are made of.
+
+Examples
+--------
+>>> sample(np.zeros((2, 5), np.float32), topp_seed=1, position=3).token_ids.shape
+(2,)
+"""
+
+import numpy as np  # noqa: F401  (for the examples)
+
+from .gumbel import gumbel_noise
+from .mask import Csr
+from .sampling import MaskOutput, SampleOutput, mask, sample
+from .seeds import fold_in
+from .status import Status
+
+CONTRACT_VERSION = 1
+"""Which version of the sampling contract this is."""
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "Csr",
+    "MaskOutput",
+    "SampleOutput",
+    "Status",
+    "fold_in",
+    "gumbel_noise",
+    "mask",
+    "sample",
+]

@@ -1,0 +1,46 @@
+"""Long elementwise computations by pieces. No result depends on it: no element knows another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+__all__ = ["by_pieces", "pieces"]
+
+_PIECE = 1 << 13
+"""Elements: temporaries of 64 KiB stay in cache and are not returned to the system in between."""
+
+
+def pieces(size: int) -> Iterator[slice]:
+    """Slices that cover ``0 .. size``.
+
+    Examples
+    --------
+    >>> [piece.stop for piece in pieces(10_000)]
+    [8192, 16384]
+    """
+    return (slice(start, start + _PIECE) for start in range(0, size, _PIECE))
+
+
+def by_pieces(function: Callable[..., np.ndarray], dtype: DTypeLike, *arrays: np.ndarray) -> np.ndarray:
+    """Apply an elementwise function to arrays of one shape, piece by piece.
+
+    Parameters
+    ----------
+    function : callable
+        From one-dimensional arrays to one of ``dtype``.
+    dtype : NumPy dtype
+    arrays : arrays of one shape
+
+    Examples
+    --------
+    >>> by_pieces(np.add, np.int64, np.arange(3), np.arange(3)).tolist()
+    [0, 2, 4]
+    """
+    result = np.empty(arrays[0].shape, dtype)
+    flat, flats = result.reshape(-1), [array.reshape(-1) for array in arrays]
+    for piece in pieces(flat.size):
+        flat[piece] = function(*(array[piece] for array in flats))
+    return result

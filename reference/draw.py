@@ -1,0 +1,55 @@
+"""The draw: section 8 of ``docs/spec.md``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .gumbel import gumbel, uniform, uniform_rows
+from .kept import Kept
+from .parameters import Parameters
+
+__all__ = ["draw", "fixed_point"]
+
+_LIMIT = np.float32(2.0**30)
+_UNIT = np.float32(2.0**32)
+
+
+def fixed_point(z: np.ndarray) -> np.ndarray:
+    """``trunc(min(max(z, -2^30), 2^30) * 2^32)``: int64 of float32.
+
+    Examples
+    --------
+    >>> fixed_point(np.float32([1, -3e38, 1e-40])).tolist() == [2**32, -(2**62), 0]
+    True
+    """
+    return (np.clip(z, -_LIMIT, _LIMIT) * _UNIT).astype(np.int64)  # a power of two: the product is exact
+
+
+def draw(kept: Kept, p: Parameters, vocab: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a token of each row.
+
+    Parameters
+    ----------
+    kept : Kept of R rows
+    p : Parameters of the same rows
+    vocab : int
+
+    Returns
+    -------
+    token : int64 array [R]
+    z : float32 array [R]
+        Of the token.
+    """
+    score = fixed_point(kept.z) + _noise(kept, p, vocab)
+    start = kept.start
+    best = score == np.maximum.reduceat(score, start)[kept.row]
+    token = np.minimum.reduceat(np.where(best, kept.token, vocab), start)
+    return token, kept.z[kept.token == token[kept.row]]
+
+
+def _noise(kept: Kept, p: Parameters, vocab: int) -> np.ndarray:
+    if len(kept.row) * 4 > len(p.position) * vocab:
+        s = uniform_rows(p.topp_seed, p.position, vocab)[kept.row, kept.token]
+    else:
+        s = uniform(p.topp_seed[kept.row], p.position[kept.row], kept.token)
+    return gumbel(s)

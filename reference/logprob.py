@@ -1,0 +1,46 @@
+"""Log probabilities: section 9 of ``docs/spec.md``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .draw import fixed_point
+from .logarithm import ln_mass
+from .temperature import gaps
+
+__all__ = ["log_z", "logprob"]
+
+_UNIT = np.float32(2.0**-32)
+
+
+def logprob(z: np.ndarray, m: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """The log probability of a token among the kept ones, float32 [R].
+
+    Parameters
+    ----------
+    z : float32 array [R]
+        Of the token.
+    m : float32 array [R]
+        The largest of the row.
+    mass : int64 array [R]
+        The sum of the kept tokens' weights.
+
+    Examples
+    --------
+    >>> zero = np.zeros(1, np.float32)
+    >>> logprob(zero, zero, np.int64([2 << 40]))
+    array([-0.6931472], dtype=float32)
+    """
+    a = fixed_point(gaps(z[:, None], m)[:, 0]) + ln_mass(mass)
+    return (-a).astype(np.float32) * _UNIT
+
+
+def log_z(mass: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """The log of the kept mass of the full softmax, float32 [R].
+
+    Parameters
+    ----------
+    mass, total : int64 array [R]
+        The sums of the kept tokens' weights and of all tokens' weights.
+    """
+    return np.minimum(ln_mass(mass) - ln_mass(total), 0).astype(np.float32) * _UNIT

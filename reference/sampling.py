@@ -1,0 +1,242 @@
+"""The two operations of the contract, a block of rows at a time; sections are those of ``docs/spec.md``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .draw import draw
+from .kept import GREEDY, Kept, kept_set, ways
+from .logprob import log_z, logprob
+from .mask import Mask, MaskBuilder
+from .parameters import Parameters, check_logits, parameters, to_fp32
+from .status import bad_rows_message, logit_status, parameter_status
+
+__all__ = ["MaskOutput", "SampleOutput", "mask", "sample"]
+
+_BLOCK = 1 << 18
+"""Logits at a time: bounds the memory and keeps temporaries in cache. No result depends on it."""
+_NAN = np.uint32(0x7FC00000).view(np.float32)
+
+
+@dataclass(frozen=True)
+class SampleOutput:
+    """What ``sample`` returns, of B rows."""
+
+    token_ids: np.ndarray
+    """int64 [B]: the drawn tokens; -1 where ``status`` is not 0."""
+    num_kept: np.ndarray
+    """int32 [B]: the number of tokens the filters kept; 0 where ``status`` is not 0."""
+    status: np.ndarray
+    """int32 [B]: bits of ``Status``, 0 for a valid row."""
+    logprobs: np.ndarray | None
+    """float32 [B], natural logarithm: of the token among the kept ones; NaN where ``status`` is not 0."""
+    log_z: np.ndarray | None
+    """float32 [B], natural logarithm: of the kept part of the full softmax; NaN where ``status`` is not 0."""
+    mask: Mask
+    """The kept tokens, in the format asked for."""
+
+
+@dataclass(frozen=True)
+class MaskOutput:
+    """What ``mask`` returns, of B rows; the fields are those of ``SampleOutput``."""
+
+    mask: Mask
+    num_kept: np.ndarray
+    status: np.ndarray
+    log_z: np.ndarray | None
+
+
+def sample(
+    logits: np.ndarray,
+    topp_seed: Any,
+    *,
+    position: Any = 0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    return_logprobs: bool = True,
+    return_log_z: bool = False,
+    return_mask: str | None = None,
+    check: bool = False,
+) -> SampleOutput:
+    """Draw one token of each row (sections 2 to 10).
+
+    Every parameter is a scalar or an array of shape [B] or [B, 1].
+
+    Parameters
+    ----------
+    logits : array [B, V] of float32, float16 or bfloat16
+        Any strides; never written to. ``1 <= V <= 2^21``.
+    topp_seed : integer, 64 bits, signed or unsigned
+        Which stream of noise.
+    position : integer, at least 0
+        Absolute index of the token being drawn in its sequence.
+    temperature : float, default 1.0
+        Finite and at least 0; 0 is greedy.
+    top_k : integer, default 0
+        On when ``1 <= top_k < V``.
+    top_p : float, default 1.0
+        Off when at least 1; the first token only when at most 0.
+    min_p : float, default 0.0
+        Relative to the largest probability. Off when at most 0.
+    return_logprobs, return_log_z : bool
+        Whether to compute ``logprobs`` and ``log_z``.
+    return_mask : None, "bool", "bits" or "csr"
+        Format of the mask (section 10).
+    check : bool, default False
+        Raise if any row is not valid.
+
+    Returns
+    -------
+    SampleOutput
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong type or dtype.
+    ValueError
+        A wrong shape, a scalar out of range, or, with ``check``, a row that is not valid. Without ``check``
+        such a row is told of in ``status`` only, and the other rows are as if it were not there.
+
+    Examples
+    --------
+    >>> logits = np.float32([[1, 2, 3, 4], [4, 3, 2, -np.inf]])
+    >>> out = sample(logits, 7, position=np.array([0, 12]), temperature=np.float32([0, 1]), top_p=0.6)
+    >>> out.token_ids.tolist(), out.num_kept.tolist(), out.logprobs.tolist()
+    ([3, 0], [1, 1], [0.0, 0.0])
+    """
+    rows, vocab = check_logits(logits)
+    p = parameters(
+        rows, topp_seed=topp_seed, position=position,
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+    )  # fmt: skip
+    masks = MaskBuilder("return_mask", return_mask, rows, vocab)
+    r = _run(logits, p, masks, _Wanted(True, return_logprobs, return_log_z, check))
+    return SampleOutput(r.token_ids, r.num_kept, r.status, r.logprobs, r.log_z, masks.result())
+
+
+def mask(
+    logits: np.ndarray,
+    *,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    kind: str | None = "bool",
+    return_log_z: bool = False,
+    check: bool = False,
+) -> MaskOutput:
+    """The kept set of each row, without a draw (sections 2 to 6, 9 and 10).
+
+    Parameters, errors and fields are those of ``sample``; ``kind`` is its ``return_mask``.
+
+    Examples
+    --------
+    >>> mask(np.float32([[1, 2, 3, 4]]), top_k=2).mask.tolist()
+    [[False, False, True, True]]
+    """
+    rows, vocab = check_logits(logits)
+    p = parameters(rows, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    masks = MaskBuilder("kind", kind, rows, vocab)
+    r = _run(logits, p, masks, _Wanted(False, False, return_log_z, check))
+    return MaskOutput(masks.result(), r.num_kept, r.status, r.log_z)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    draw: bool
+    logprobs: bool
+    log_z: bool
+    check: bool
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What comes of R valid rows that are treated in one way; of the last three, what is wanted."""
+
+    kept: Kept
+    token_ids: np.ndarray | None = None
+    logprobs: np.ndarray | None = None
+    log_z: np.ndarray | None = None
+
+
+class _Results:
+    """The outputs of B rows, which begin as those of rows that are not valid (section 3)."""
+
+    def __init__(self, rows: int, want: _Wanted) -> None:
+        self.token_ids = np.full(rows, -1, np.int64)
+        self.num_kept = np.zeros(rows, np.int32)
+        self.status = np.zeros(rows, np.int32)
+        self.logprobs = np.full(rows, _NAN) if want.logprobs else None
+        self.log_z = np.full(rows, _NAN) if want.log_z else None
+
+    def put(self, rows: np.ndarray, outcome: _Outcome) -> None:
+        """Take the outcome of some rows."""
+        self.num_kept[rows] = outcome.kept.num_kept
+        for mine, theirs in (
+            (self.token_ids, outcome.token_ids),
+            (self.logprobs, outcome.logprobs),
+            (self.log_z, outcome.log_z),
+        ):
+            if mine is not None and theirs is not None:
+                mine[rows] = theirs
+
+
+def _run(logits: np.ndarray, p: Parameters, masks: MaskBuilder, want: _Wanted) -> _Results:
+    rows, vocab = logits.shape
+    results = _Results(rows, want)
+    results.status |= parameter_status(p)
+    step = max(1, _BLOCK // vocab)
+    for start in range(0, rows, step):
+        _block(slice(start, min(start + step, rows)), logits, p, masks, want, results)
+    message = bad_rows_message(results.status) if want.check else None
+    if message:
+        raise ValueError(message)
+    return results
+
+
+def _block(
+    block: slice, logits: np.ndarray, p: Parameters, masks: MaskBuilder, want: _Wanted, results: _Results
+) -> None:
+    """Results of the rows ``block`` of a call."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN warns
+        # A copy, in C order, with +0 for -0 (section 4, step 1).
+        x = np.add(to_fp32(logits[block]), np.float32(0), order="C")
+    p = p.rows(block)
+    results.status[block] |= logit_status(x)
+    valid = results.status[block] == 0
+    way = ways(p, x.shape[1])
+    dense = None if masks.kind is None else np.zeros(x.shape, bool)
+    for one in np.unique(way[valid]).tolist():
+        rows = np.flatnonzero(valid & (way == one))
+        outcome = _outcome(one, x if len(rows) == len(x) else x[rows], p.rows(rows), want)
+        results.put(block.start + rows, outcome)
+        if dense is not None:
+            dense[rows[outcome.kept.row], outcome.kept.token] = True
+    if dense is not None:
+        masks.add(block.start, dense)
+
+
+def _outcome(way: int, x: np.ndarray, p: Parameters, want: _Wanted) -> _Outcome:
+    if way == GREEDY:
+        return _greedy(x)
+    kept = kept_set(way, x, p, want_mass=want.logprobs or want.log_z, want_total=want.log_z)
+    token = log_p = rest = None
+    if want.log_z and kept.mass is not None and kept.total is not None:
+        rest = log_z(kept.mass, kept.total)
+    if want.draw:
+        token, z = draw(kept, p, x.shape[1])
+        if want.logprobs and kept.mass is not None:
+            log_p = logprob(z, kept.m, kept.mass)
+    return _Outcome(kept, token, log_p, rest)
+
+
+def _greedy(x: np.ndarray) -> _Outcome:
+    """Section 4, step 3."""
+    rows, first, zero = np.arange(len(x)), x.argmax(axis=1), np.zeros(len(x), np.float32)
+    kept = Kept(np.ones(len(x), np.int64), rows, first, x[rows, first], x[rows, first], None, None)
+    return _Outcome(kept, first, zero, zero)

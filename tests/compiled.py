@@ -1,0 +1,76 @@
+"""Compiles the kernels for GPUs that need not be there: what the emitted code contains is part of the contract."""
+
+import functools
+import importlib
+import re
+from typing import Any
+
+TARGETS = (80, 89, 90, 100, 120)
+
+PARAMETERS = (
+    "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32 top_k_ptr:*i64 top_k_stride:i32 top_k_scalar:i32 "
+    "top_p_ptr:*fp32 top_p_stride:i32 top_p_bits:i32 min_p_ptr:*fp32 min_p_stride:i32 min_p_bits:i32 "
+    "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 position_ptr:*i64 position_stride:i32 position_low:i32 position_high:i32"
+)
+SUMS = "part_mass:*i64 part_min_mass:*i64 part_min_count:*i32 part_min_key:*i32"
+RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
+ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
+
+KERNELS = {
+    "scan.scan": (
+        f"{ROW} segment_tiles:i32 segments:i32 segments_of_part:i32 parts:i32 want:i32 given:i32 {PARAMETERS} "
+        "records:*i64 group_key:*i32 group_bound:*fp32 part_key:*i32 part_count:*i32 ALIGNED:constexpr",
+        4,
+    ),
+    "mass.mass": (
+        f"{ROW} segment_tiles:i32 segments_of_part:i32 parts:i32 want:i32 records:*i64 part_key:*i32 {SUMS} ALIGNED:constexpr",
+        4,
+    ),
+    "narrow.narrow": (
+        f"{ROW} segment_tiles:i32 groups:i32 parts:i32 want:i32 records:*i64 group_key:*i32 group_bound:*fp32 part_key:*i32 "
+        f"part_count:*i32 {SUMS} scratch_key:*i32 scratch_token:*i32 scratch_groups:*i32 {RESULTS}",
+        8,
+    ),
+    "wide.wide": (
+        f"{ROW} segment_tiles:i32 segments:i32 parts:i32 want:i32 records:*i64 group_bound:*fp32 part_key:*i32 part_mass:*i64 "
+        f"scratch_key:*i32 scratch_token:*i32 {RESULTS} ALIGNED:constexpr",
+        8,
+    ),
+    "masks.bool_mask": (f"{ROW} records:*i64 mask:*i1 ALIGNED:constexpr", 4),
+    "masks.bit_mask": (f"{ROW} words:i32 records:*i64 mask:*i32 ALIGNED:constexpr", 4),
+    "masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
+    "masks.csr_tokens": (f"{ROW} records:*i64 row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
+    "masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
+    "streams.noise": (
+        "columns:i32 tokens:*i64 token_row_stride:i32 token_stride:i32 given:i32 seed_ptr:*i64 seed_stride:i32 seed_low:i32 "
+        "seed_high:i32 position_ptr:*i64 position_stride:i32 position_low:i32 position_high:i32 result:*fp64",
+        4,
+    ),
+    "streams.folded_seeds": (
+        "count:i32 given:i32 seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 index_ptr:*i64 index_stride:i32 "
+        "index_low:i32 index_high:i32 result:*i64",
+        4,
+    ),
+}
+
+
+@functools.cache
+def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = False) -> Any:
+    """The compiled kernel for one architecture; `asm` holds its "ptx" and "cubin"."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    module, name = kernel.split(".")
+    function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
+    text, warps = KERNELS[kernel]
+    signature = dict(item.split(":") for item in text.format(dtype=dtype).split())
+    constexprs = {"ALIGNED": True} if "ALIGNED" in signature else {}
+    source = ASTSource(function, signature, constexprs)
+    options = {"num_warps": warps, "enable_fp_fusion": fusion}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def instructions(ptx: str) -> set[str]:
+    """The opcodes with their modifiers that occur in PTX text."""
+    return set(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z][a-z0-9_.:]*)\s", ptx, flags=re.MULTILINE))
