@@ -11,6 +11,7 @@ JOBS ?= 2
 
 VENV := .venv
 OLDEST := .venv-oldest
+TYPECHECK := build/typecheck
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-main test-oldest lint clean
@@ -24,9 +25,13 @@ test:
 	$(MAKE) test-main
 	$(MAKE) test-oldest
 
+# mypy knows nothing of package-dir: it gets the layout of an installed package, made of links.
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m ruff check .
-	$(VENV)/bin/python -m mypy
+	rm -rf $(TYPECHECK)
+	mkdir -p $(TYPECHECK)/detsample
+	ln -s $(CURDIR)/detsample/* $(CURDIR)/reference $(TYPECHECK)/detsample/
+	cd $(TYPECHECK) && $(CURDIR)/$(VENV)/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml
 
 test-main: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup

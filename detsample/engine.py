@@ -61,7 +61,7 @@ class Tuning:
 
     parts: int | None = None
     segment_tiles: int | None = None
-    warps: tuple[int, int, int, int] = (4, 4, 8, 8)
+    warps: tuple[int, int, int, int] = (4, 4, 8, 16)
 
 
 DEFAULT_TUNING = Tuning()
@@ -233,8 +233,8 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         )  # fmt: skip
         if _may_need_mass(parameters, wanted, logits.vocab):
             mass_kernel[(rows, cut.parts)](
-                *row, cut.segment_tiles, cut.segments_of_part, cut.parts, want,
-                *shared("records", "part_key", "part_mass", "part_min_mass", "part_min_count", "part_min_key"),
+                *row, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
+                *shared("records", "group_bound", "part_key", "part_mass", "part_min_mass", "part_min_count", "part_min_key"),
                 ALIGNED=aligned, num_warps=warps[1], enable_fp_fusion=False,
             )  # fmt: skip
         narrow_kernel[(rows,)](
@@ -248,7 +248,7 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         )  # fmt: skip
         wide_kernel[(rows,)](
             *row, cut.segment_tiles, cut.segments, cut.parts, want,
-            *shared("records", "group_bound", "part_key", "part_mass", "scratch_key", "scratch_token"),
+            *shared("records", "group_bound", "part_key", "part_count", "part_mass", "scratch_key", "scratch_token"),
             *results, ALIGNED=aligned, num_warps=warps[3], enable_fp_fusion=False,
         )  # fmt: skip
         if wanted.mask is not None:

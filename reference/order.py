@@ -96,10 +96,9 @@ def first_in_order(x: np.ndarray, count: int) -> np.ndarray:
 def _lower_bound(x: np.ndarray, count: int) -> np.ndarray:
     """A finite value that the ``count``-th token of each row, if there is one, is not below."""
     # The maxima of disjoint lanes are different tokens, so the count-th largest of them is such a value.
+    # Tokens behind the last full stretch are left out, which can only lower it.
     lanes = min(max(2048, _SPARSITY * count), x.shape[1])
     full = x.shape[1] // lanes * lanes
     maxima = x[:, :full].reshape(len(x), -1, lanes).max(axis=1)
-    rest = x.shape[1] - full
-    np.maximum(maxima[:, :rest], x[:, full:], out=maxima[:, :rest])
     maxima.partition(lanes - count, axis=1)
     return np.maximum(maxima[:, lanes - count], -FLT_MAX)

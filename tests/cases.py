@@ -531,7 +531,7 @@ class ScoreTie(NamedTuple):
 
 
 def _close_pair(noise: Noise, rng: np.random.Generator, V: int) -> tuple[int, int, int, int, int]:
-    """A seed, a position, two tokens, and by how many units (below 2^23) the first one's noise is the larger."""
+    """A seed, a position, two tokens, and the units (below 2^23) by which the first one's noise is larger."""
     block = max(1, (1 << 15) // V)
     while True:
         seed, at = seeds(rng, block), positions(rng, block)
@@ -548,9 +548,9 @@ def _close_pair(noise: Noise, rng: np.random.Generator, V: int) -> tuple[int, in
 def score_ties(noise: Noise, rng: np.random.Generator, B: int, V: int) -> ScoreTie:
     """Two tokens whose scores are equal, or one unit of 2^-32 apart, all others out of reach; `2 <= V`.
 
-    `noise` is `reference.gumbel_noise` or another with its signature. Seven kinds of rows in turn: a tie;
-    the second token one unit ahead; one behind; a tie only if `z` is truncated, z positive and z negative;
-    both z beyond 2^30 and both below -2^30, where saturation leaves the decision to the noise.
+    `noise` is `reference.gumbel_noise` or another with its signature. Seven kinds of rows in turn: a tie; the
+    second token one unit ahead; one behind; a tie only if `z` is truncated, z positive and z negative; both z
+    beyond 2^30 and both below -2^30, where saturation leaves the decision to the noise.
     """
     rows, params, tokens = np.full((B, V), -np.inf, F32), plain_parameters(rng, B), np.empty(B, np.int64)
     for b in range(B):

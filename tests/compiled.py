@@ -23,7 +23,8 @@ KERNELS = {
         4,
     ),
     "mass.mass": (
-        f"{ROW} segment_tiles:i32 segments_of_part:i32 parts:i32 want:i32 records:*i64 part_key:*i32 {SUMS} ALIGNED:constexpr",
+        f"{ROW} segment_tiles:i32 segments:i32 segments_of_part:i32 parts:i32 want:i32 "
+        f"records:*i64 group_bound:*fp32 part_key:*i32 {SUMS} ALIGNED:constexpr",
         4,
     ),
     "narrow.narrow": (
@@ -32,9 +33,9 @@ KERNELS = {
         8,
     ),
     "wide.wide": (
-        f"{ROW} segment_tiles:i32 segments:i32 parts:i32 want:i32 records:*i64 group_bound:*fp32 part_key:*i32 part_mass:*i64 "
+        f"{ROW} segment_tiles:i32 segments:i32 parts:i32 want:i32 records:*i64 group_bound:*fp32 part_key:*i32 part_count:*i32 part_mass:*i64 "
         f"scratch_key:*i32 scratch_token:*i32 {RESULTS} ALIGNED:constexpr",
-        8,
+        16,
     ),
     "masks.bool_mask": (f"{ROW} records:*i64 mask:*i1 ALIGNED:constexpr", 4),
     "masks.bit_mask": (f"{ROW} words:i32 records:*i64 mask:*i32 ALIGNED:constexpr", 4),

@@ -95,7 +95,7 @@ def test_exact_boundaries_in_a_large_row() -> None:
 
 @pytest.mark.parametrize("V", [2, 5, 64, 4099])
 def test_scores_that_tie_or_miss_a_tie_by_one_unit(V: int) -> None:
-    """Scores rounded, added in floating point, floored instead of truncated, or ties given to the higher id."""
+    """Scores added in floating point, floored instead of truncated, or ties given to the higher id."""
     rng = np.random.default_rng(V)
     rows = cases.score_ties(reference.gumbel_noise, rng, 28 if V < 4099 else 56, V)
     got = reference.sample(rows.logits, **rows.parameters)
@@ -141,7 +141,7 @@ def batches(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 @given(batches())
-@settings(max_examples=700, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 def test_reference_equals_oracle_on_searched_rows(batch: tuple[np.ndarray, dict[str, np.ndarray]]) -> None:
     """The same, on rows that hypothesis searches and shrinks."""
     assert_agrees(*batch)

@@ -14,7 +14,7 @@ WORDS = tl.constexpr(32)  # words of 32 bits for the tokens of a tile
 def kept_tokens(logits, row_stride, vocab, records, row, start):
     """Which of the TILE tokens from `start` on the row keeps."""
     boundary_key, boundary_token = read_boundary(records, row)
-    x = load_span(logits + row * row_stride, start, vocab)
+    x = load_span(logits + row * row_stride, start, vocab, TILE)
     return (x > float("-inf")) & within(key_of(x), start + tl.arange(0, TILE), boundary_key, boundary_token)
 
 

@@ -71,7 +71,7 @@ def examine(row_logits, vocab):
     inf = tl.zeros([TILE], tl.int32)
     finite = tl.zeros([TILE], tl.int32)
     for start in range(0, vocab, TILE):
-        x = load_span(row_logits, start, vocab)
+        x = load_span(row_logits, start, vocab, TILE)
         nan |= (x != x).to(tl.int32)
         inf |= (x == float("inf")).to(tl.int32)
         finite |= (tl.abs(x) < float("inf")).to(tl.int32)

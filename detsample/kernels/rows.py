@@ -36,7 +36,7 @@ BOUNDARY = tl.constexpr(6)  # key of the last kept token in the high half, its i
 MODE = tl.constexpr(7)  # GREEDY, BOUNDED
 
 GREEDY = tl.constexpr(1)
-BOUNDED = tl.constexpr(2)  # `scan` left bounds of the scores in `group_bound`
+BOUNDED = tl.constexpr(2)  # `scan` or `mass` leaves bounds of the scores in `group_bound`
 PENDING = tl.constexpr(1 << 16)
 
 WEIGHT_ONE = tl.constexpr(1 << 40)

@@ -8,6 +8,7 @@ Rows with top-k on draw from a few candidates later, so they pay for no noise he
 import triton
 import triton.language as tl
 
+from detsample.kernels.candidates import CAPACITY
 from detsample.kernels.gumbel import gumbel_bound
 from detsample.kernels.order import MINUS_INF_KEY, key_of
 from detsample.kernels.philox import TOKEN_HIGH, philox
@@ -105,14 +106,16 @@ def scan(
     scale = inverse_temperature(temperature)
     top_k = tl.where((top_k > 0) & (top_k < vocab), top_k, 0)
     top_k = tl.where(greedy, 1, top_k)
-    bounded = (top_k == 0) & (status == 0) & ((want & WANT_TOKEN) != 0)
+    min_weight = tl.where(greedy, 0, minimum_weight(min_p))
+    bounded = ((top_k == 0) | (top_k > CAPACITY)) & (status == 0) & ((want & WANT_TOKEN) != 0)
+    bounds_here = bounded & ((top_k > 0) | (min_weight == 0))
 
     if part == 0:
         record = records + row * RECORD
         tl.store(record + SEED, seed)
         tl.store(record + POSITION, position)
         tl.store(record + TOP_K, top_k)
-        tl.store(record + MIN_WEIGHT, tl.where(greedy, 0, minimum_weight(min_p)))
+        tl.store(record + MIN_WEIGHT, min_weight)
         top_p = tl.where(greedy, 1.0, top_p)
         tl.store(record + FLOATS, join_words(scale.to(tl.int32, bitcast=True), top_p.to(tl.int32, bitcast=True)))
         tl.store(record + STATUS, (status | PENDING).to(tl.int64))
@@ -132,13 +135,13 @@ def scan(
             x0, x1, x2, x3 = split_quads(load_tile(row_logits, start, vocab))
             largest = tl.maximum(largest, largest_of_quad(x0, x1, x2, x3), propagate_nan=tl.PropagateNan.ALL)
             count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)
-            if bounded:
+            if bounds_here:
                 bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, scale, seed, position))
             start += TILE
         group = (row * segments + segment) * GROUPS + tl.arange(0, GROUPS)
         keys = fold_groups(key_of(largest))
         tl.store(group_key + group, keys)
-        if bounded:
+        if bounds_here:
             tl.store(group_bound + group, fold_groups(bound))
         part_largest = tl.maximum(part_largest, keys)
     tl.store(part_key + row * parts + part, tl.max(part_largest, axis=0))

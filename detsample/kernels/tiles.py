@@ -44,10 +44,10 @@ def load_tile(row_logits, start, vocab):
 
 
 @triton.jit
-def load_span(row_logits, start, vocab):
-    """The logits of TILE neighbouring tokens as fp32 [TILE]; -inf behind the end."""
-    tokens = start + tl.arange(0, TILE)
-    if start + TILE <= vocab:
+def load_span(row_logits, start, vocab, SIZE: tl.constexpr):
+    """The logits of SIZE neighbouring tokens as fp32; -inf behind the end."""
+    tokens = start + tl.arange(0, SIZE)
+    if start + SIZE <= vocab:
         x = tl.load(row_logits + tokens).to(tl.float32)
     else:
         x = tl.load(row_logits + tokens, mask=tokens < vocab, other=float("-inf")).to(tl.float32)

@@ -1,0 +1,68 @@
+"""The command ``detsample``: sample from a file of logits, check this machine, or see a real model sampled.
+
+Exit status, as grep's: 0, all is well; 1, it ran and something is not (an invalid row, a mismatch); 2, it could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+import detsample
+from detsample.cli import demo, sample, selftest
+from detsample.cli.failure import Failure
+
+EXIT_STATUS = "exit status: 0, all is well; 1, an invalid row or a mismatch; 2, the command could not be carried out"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of all commands."""
+    top = argparse.ArgumentParser(
+        prog="detsample",
+        description="Deterministic sampling: a token depends on its logits, its parameters, its seed and its position, "
+        "on nothing else.",
+        epilog=EXIT_STATUS,
+    )
+    version = f"detsample {detsample.__version__}, contract {detsample.CONTRACT_VERSION}"
+    top.add_argument("--version", action="version", version=version)
+    commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+    for command in (sample, selftest, demo):
+        command.add_parser(commands).set_defaults(run=command.run)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of this process by default.
+
+    Returns
+    -------
+    int
+        The exit status. Wrong usage raises ``SystemExit(2)``, as argparse does.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(arguments)
+    options.argv = arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # vocabularies hold more than some terminals can show
+    try:
+        status = int(options.run(options))
+        sys.stdout.flush()  # here, where a closed pipe is understood
+        return status
+    except Failure as failure:
+        print(f"detsample {options.command}: error: {failure}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `detsample ... | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130

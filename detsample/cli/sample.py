@@ -1,0 +1,284 @@
+"""``detsample sample``: draw from the logits in a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import detsample
+from detsample.cli import gpu
+from detsample.cli.digest import Digest, host_fields
+from detsample.cli.failure import Failure
+from detsample.cli.progress import Progress
+from detsample.cli.tables import bits, line, shortest
+from detsample.status import describe
+
+BLOCK = 1 << 21
+"""Logits computed at a time, so that a file larger than memory can be sampled; no result depends on it."""
+MASK64 = (1 << 64) - 1
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """The arguments of this command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "sample",
+        help="sample from logits in a .npy or .npz file",
+        description="Draw one token for each row of a file of logits, [V] or [B, V], fp32 or fp16.",
+        epilog="Every row uses the same seed and position unless --seed-file or --consecutive says otherwise: rows are taken for "
+        "unrelated requests, and no row number is mixed into the seed. Exit status: 0; 1 if a row is invalid (its status says "
+        "why, the others are unaffected); 2 if nothing could be sampled.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help=".npy, or .npz with --array")
+    parser.add_argument("--array", metavar="NAME", help="which array of a .npz; not needed if it has only one")
+    parser.add_argument("--bf16", action="store_true", help="the file holds bfloat16, as its bits in uint16")
+    parser.add_argument("--rows", type=_range, default=(0, None), metavar="A:B", help="only rows A to B - 1")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=_integer, default=0, help="of all rows, any 64 bits (default: 0)")
+    seeds.add_argument(
+        "--seed-file", type=Path, metavar="SEEDS", help="a seed for each row of FILE: a .npy, or integers in a text file"
+    )
+    parser.add_argument("--position", type=_integer, default=0, help="index of the token being drawn (default: 0)")
+    parser.add_argument("--consecutive", action="store_true", help="row r is drawn at position + r, as one sequence's steps")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: 1)")
+    parser.add_argument("--top-k", type=_integer, default=0, help="keep the first k; 0 is off (default)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="keep the shortest prefix of this mass; 1 is off (default)")
+    parser.add_argument("--min-p", type=float, default=0.0, help="keep what is this probable relative to the best; 0 is off (default)")
+    parser.add_argument(
+        "--logprobs", action=argparse.BooleanOptionalAction, default=True, help="log probability of the token (default: yes)"
+    )
+    parser.add_argument(
+        "--log-z", action=argparse.BooleanOptionalAction, default=False, help="log of the kept mass (default: no)"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON, with the floats' bits in hexadecimal")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="the same bits on either (default: cpu)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Sample and print; 1 if a row is invalid."""
+    logits = read_logits(options.file, options.array, options.bf16)
+    start, stop = selected(options.rows, len(logits))
+    seeds = None if options.seed_file is None else read_seeds(options.seed_file, len(logits))
+    invalid, digest = 0, Digest()
+    printer: Any = Json(options, logits, start, stop) if options.json else Table(options, stop)
+    for block in sampled(logits, start, stop, seeds, options):
+        digest.add(block.fields)
+        invalid += int(np.count_nonzero(block.fields["status"]))
+        printer.rows(block)
+    printer.end(digest.hex())
+    if invalid:
+        print(f"detsample sample: {invalid} of {stop - start} rows are invalid", file=sys.stderr)
+    return int(invalid > 0)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Results of neighbouring rows."""
+
+    first: int
+    seeds: np.ndarray
+    positions: np.ndarray
+    fields: dict[str, np.ndarray]
+
+
+def sampled(
+    logits: np.ndarray, start: int, stop: int, seeds: np.ndarray | None, options: argparse.Namespace
+) -> Iterator[Block]:
+    """Sample a block of rows at a time."""
+    tensor: Callable[[np.ndarray], Any] = gpu.require().tensor if options.device == "gpu" else np.ascontiguousarray
+    if not -(1 << 63) <= options.seed <= MASK64:
+        raise Failure(f"--seed must be a 64-bit integer, signed or unsigned, got {options.seed}")
+    if not 0 <= options.position <= (1 << 63) - 1 - (stop if options.consecutive else 0):
+        raise Failure(f"--position must be between 0 and 2^63 - 1 in every row, got {options.position}")
+    step = max(1, BLOCK // max(logits.shape[1], 1))
+    progress = Progress("rows", stop - start)
+    for first in range(start, stop, step):
+        rows = np.arange(first, min(first + step, stop))
+        one = np.full(len(rows), options.seed & MASK64, np.uint64).view(np.int64)
+        of_rows = one if seeds is None else seeds[rows]
+        positions = options.position + rows * options.consecutive
+        try:
+            out = detsample.sample(
+                tensor(decoded(logits[first : first + len(rows)], options.bf16)),
+                tensor(of_rows),
+                position=tensor(positions),
+                temperature=options.temperature,
+                top_k=options.top_k,
+                top_p=options.top_p,
+                min_p=options.min_p,
+                return_logprobs=options.logprobs,
+                return_log_z=options.log_z,
+            )
+        except (TypeError, ValueError) as error:
+            raise Failure(str(error)) from error
+        fields = host_fields(out)
+        progress.clear()
+        yield Block(first, of_rows, positions, fields)
+        progress.at(int(rows[-1]) + 1 - start)
+    progress.clear()
+
+
+def decoded(rows: np.ndarray, bf16: bool) -> np.ndarray:
+    """Rows of the file as native floats; bfloat16 as the same numbers in fp32."""
+    rows = np.ascontiguousarray(rows, rows.dtype.newbyteorder("="))
+    return (rows.astype(np.uint32) << 16).view(np.float32) if bf16 else rows
+
+
+def read_logits(file: Path, name: str | None, bf16: bool) -> np.ndarray:
+    """The logits of a file, [B, V]; those of a .npy are mapped, not read."""
+    array = _named(_load(file), file, name)
+    if array.ndim not in (1, 2):
+        raise Failure(f"{file}: logits must have shape [V] or [B, V], got {list(array.shape)}")
+    if bf16 and array.dtype != np.uint16:
+        raise Failure(f"{file}: with --bf16 the array must be uint16, got {array.dtype}")
+    if not bf16 and array.dtype.name not in ("float32", "float16"):
+        hint = "; is it bfloat16? then say --bf16" if array.dtype == np.uint16 else ""
+        raise Failure(f"{file}: logits must be float32 or float16, got {array.dtype}{hint}")
+    return array.reshape(1, -1) if array.ndim == 1 else array
+
+
+def _load(file: Path) -> Any:
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise Failure(f"{file}: not an array of numbers in a .npy or .npz file ({error})") from error
+
+
+def _named(loaded: Any, file: Path, name: str | None) -> np.ndarray:
+    if isinstance(loaded, np.ndarray):
+        if name is not None:
+            raise Failure(f"{file}: --array is for .npz files, and this is a .npy")
+        return loaded
+    names = list(loaded)
+    if name is None and len(names) != 1:
+        raise Failure(f"{file}: choose an array with --array: {', '.join(names) or 'there are none'}")
+    if name is not None and name not in names:
+        raise Failure(f"{file}: no array {name!r}, only {', '.join(names)}")
+    try:
+        return np.asarray(loaded[name or names[0]])
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise Failure(f"{file}: not an array of numbers ({error})") from error
+
+
+def read_seeds(file: Path, rows: int) -> np.ndarray:
+    """A seed for each row of the logits, int64."""
+    if file.suffix == ".npy":
+        array = _load(file)
+        if array.dtype.kind not in "iu":
+            raise Failure(f"{file}: seeds must be integers, got {array.dtype}")
+        numbers = [int(seed) for seed in array.reshape(-1)]
+    else:
+        try:
+            numbers = [_integer(word) for word in file.read_text(encoding="utf-8").split()]
+        except OSError as error:
+            raise Failure(f"{file}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise Failure(f"{file}: seeds must be integers ({error})") from error
+    if len(numbers) != rows:
+        raise Failure(f"{file}: {len(numbers)} seeds for {rows} rows of logits")
+    if any(not -(1 << 63) <= seed <= MASK64 for seed in numbers):
+        raise Failure(f"{file}: seeds must be 64-bit integers, signed or unsigned")
+    return np.array([seed & MASK64 for seed in numbers], np.uint64).view(np.int64)
+
+
+def selected(rows: tuple[int, int | None], count: int) -> tuple[int, int]:
+    """The first row, and the one behind the last."""
+    start, stop = rows[0], count if rows[1] is None else rows[1]
+    if not 0 <= start <= stop <= count:
+        raise Failure(f"--rows {start}:{stop} is not within the file's {count} rows")
+    return start, stop
+
+
+def _range(text: str) -> tuple[int, int | None]:
+    start, colon, stop = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"expected A:B, A: or :B, got {text!r}")
+    try:
+        return int(start or 0), int(stop) if stop else None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected A:B, A: or :B, got {text!r}") from None
+
+
+def _integer(text: str) -> int:
+    """An integer in any base that its prefix names."""
+    return int(text, 0)
+
+
+class Table:
+    """Prints a line a row, as soon as it is known."""
+
+    def __init__(self, options: argparse.Namespace, stop: int) -> None:
+        self._columns = {"row": max(3, len(str(stop - 1))), "token": 8, "kept": 8}
+        self._columns |= {"logprob": 13} if options.logprobs else {}
+        self._columns |= {"log_z": 13} if options.log_z else {}
+        self._columns |= {"status": -1}
+        print(line(list(self._columns), list(self._columns.values())))
+
+    def rows(self, block: Block) -> None:
+        """Print the rows of a block."""
+        fields = block.fields
+        for i, status in enumerate(fields["status"].tolist()):
+            cells = [block.first + i, int(fields["token_ids"][i]), int(fields["num_kept"][i])]
+            cells += [shortest(fields[name][i]) for name in ("logprobs", "log_z") if name in fields]
+            cells.append(describe(status) or "ok")
+            print(line(cells, list(self._columns.values())))
+
+    def end(self, digest: str) -> None:
+        """Print the digest of all rows."""
+        print(f"\ndigest of all results: {digest}")
+
+
+class Json:
+    """Collects the rows for one object."""
+
+    def __init__(self, options: argparse.Namespace, logits: np.ndarray, start: int, stop: int) -> None:
+        names = ("temperature", "top_k", "top_p", "min_p")
+        self._head = {
+            "detsample": detsample.__version__,
+            "contract": detsample.CONTRACT_VERSION,
+            "file": str(options.file),
+            "shape": list(logits.shape),
+            "rows": [start, stop],
+            "device": options.device,
+            "parameters": {name: _number(getattr(options, name)) for name in names},
+        }
+        self._results: list[dict[str, Any]] = []
+
+    def rows(self, block: Block) -> None:
+        """Take the rows of a block."""
+        fields = block.fields
+        for i, status in enumerate(fields["status"].tolist()):
+            row: dict[str, Any] = {
+                "row": block.first + i,
+                "seed": int(block.seeds[i]),
+                "position": int(block.positions[i]),
+                "token": int(fields["token_ids"][i]),
+                "kept": int(fields["num_kept"][i]),
+            }
+            for name, key in (("logprobs", "logprob"), ("log_z", "log_z")):
+                if name in fields:
+                    row[key] = _number(float(fields[name][i]))
+                    row[f"{key}_bits"] = bits(fields[name][i])
+            self._results.append(row | {"status": status, "why": describe(status)})
+
+    def end(self, digest: str) -> None:
+        """Print it all."""
+        print(json.dumps(self._head | {"results": self._results, "digest": digest}, indent=1, ensure_ascii=False))
+
+
+def _number(value: int | float) -> int | float | str | None:
+    """A number as JSON has it: null for NaN, and infinities in words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
