@@ -3,10 +3,11 @@
     scan    (rows x parts)   one look at every logit: maxima, score bounds, validity
     mass    (rows x parts)   sums of weights; rows that need none leave at once
     narrow  (rows)           finishes rows with a small or already known kept set, and invalid ones
-    wide    (rows)           finishes the rest
+    collect (rows x parts)   lists the tokens around the boundary of the rows left over
+    wide    (rows)           finishes those
     masks   (rows x tiles)   only when a mask is asked for
 
-Four launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made on the way and
+Five launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made on the way and
 nothing comes back to the host. Every launch passes `enable_fp_fusion=False`: a fused multiply-add would change bits.
 """
 
@@ -20,9 +21,12 @@ import numpy as np
 from detsample.buffer import Buffer
 from detsample.kernels.candidates import CAPACITY
 from detsample.kernels.mass import mass as mass_kernel
+from detsample.kernels.collect import LIST
+from detsample.kernels.collect import collect as collect_kernel
 from detsample.kernels.masks import bit_mask, bool_mask, csr_offsets, csr_tail, csr_tokens
 from detsample.kernels.narrow import MOST_SELECTED
 from detsample.kernels.narrow import narrow as narrow_kernel
+from detsample.kernels.pivots import PIVOTS
 from detsample.kernels.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
@@ -56,7 +60,7 @@ class Tuning:
     segment_tiles : int or None
         Tiles in a segment; None: as few as 128 segments a row allow.
     warps : tuple of int
-        Warps a program of `scan`, `mass`, `narrow` and `wide`.
+        Warps a program of `scan`, of `mass` and `collect`, of `narrow`, of `wide`.
     """
 
     parts: int | None = None
@@ -124,6 +128,10 @@ def _areas(rows: int, cut: Cut) -> dict[str, tuple[str, int]]:
         "scratch_key": ("int32", rows * int(CAPACITY.value)),
         "scratch_token": ("int32", rows * int(CAPACITY.value)),
         "scratch_groups": ("int32", rows * int(MOST_SELECTED.value)),
+        "pivot_key": ("int32", rows * int(PIVOTS.value)),
+        "part_pivot_count": ("int32", rows * cut.parts * int(PIVOTS.value)),
+        "part_pivot_mass": ("int64", rows * cut.parts * int(PIVOTS.value)),
+        "list_token": ("int32", rows * int(LIST.value)),
         "unwanted": ("float32", rows),
         "unused_real": ("float32", 1),
         "unused_integer": ("int64", 1),
@@ -176,10 +184,11 @@ def _is_aligned(logits: Logits, buffer: Buffer) -> bool:
 
 def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
     """Whether some row may need `mass`, as far as the host can tell; a row by itself is decided by `mass.needs_mass`."""
-    if wanted.log_z:
+    top_k = parameters.top_k
+    if wanted.log_z or not isinstance(top_k, Scalar):
         return True
-    if isinstance(parameters.top_k, Scalar) and 1 <= parameters.top_k.value < vocab:
-        return False
+    if 1 <= top_k.value < vocab:
+        return top_k.value > int(CAPACITY.value)
     return wanted.logprobs or not (_is_off(parameters.top_p, 1.0) and _is_off(parameters.min_p, 0.0))
 
 
@@ -234,7 +243,10 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         if _may_need_mass(parameters, wanted, logits.vocab):
             mass_kernel[(rows, cut.parts)](
                 *row, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
-                *shared("records", "group_bound", "part_key", "part_mass", "part_min_mass", "part_min_count", "part_min_key"),
+                *shared(
+                    "records", "group_bound", "part_key", "part_mass", "part_min_mass", "part_min_count", "part_min_key",
+                    "pivot_key", "part_pivot_count", "part_pivot_mass",
+                ),
                 ALIGNED=aligned, num_warps=warps[1], enable_fp_fusion=False,
             )  # fmt: skip
         narrow_kernel[(rows,)](
@@ -246,9 +258,16 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
             ),
             *results, num_warps=warps[2], enable_fp_fusion=False,
         )  # fmt: skip
+        collect_kernel[(rows, cut.parts)](
+            *row, cut.segment_tiles, cut.segments_of_part, cut.parts,
+            *shared("records", "part_key", "part_mass", "pivot_key", "part_pivot_count", "part_pivot_mass", "list_token"),
+            ALIGNED=aligned, num_warps=warps[1], enable_fp_fusion=False,
+        )  # fmt: skip
         wide_kernel[(rows,)](
             *row, cut.segment_tiles, cut.segments, cut.parts, want,
-            *shared("records", "group_bound", "part_key", "part_count", "part_mass", "scratch_key", "scratch_token"),
+            *shared(
+                "records", "group_bound", "part_key", "part_count", "part_mass", "list_token", "scratch_key", "scratch_token"
+            ),
             *results, ALIGNED=aligned, num_warps=warps[3], enable_fp_fusion=False,
         )  # fmt: skip
         if wanted.mask is not None:

@@ -13,6 +13,7 @@ PARAMETERS = (
     "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 position_ptr:*i64 position_stride:i32 position_low:i32 position_high:i32"
 )
 SUMS = "part_mass:*i64 part_min_mass:*i64 part_min_count:*i32 part_min_key:*i32"
+MEASURES = "pivot_key:*i32 part_pivot_count:*i32 part_pivot_mass:*i64"
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
 
@@ -24,7 +25,7 @@ KERNELS = {
     ),
     "mass.mass": (
         f"{ROW} segment_tiles:i32 segments:i32 segments_of_part:i32 parts:i32 want:i32 "
-        f"records:*i64 group_bound:*fp32 part_key:*i32 {SUMS} ALIGNED:constexpr",
+        f"records:*i64 group_bound:*fp32 part_key:*i32 {SUMS} {MEASURES} ALIGNED:constexpr",
         4,
     ),
     "narrow.narrow": (
@@ -32,9 +33,14 @@ KERNELS = {
         f"part_count:*i32 {SUMS} scratch_key:*i32 scratch_token:*i32 scratch_groups:*i32 {RESULTS}",
         8,
     ),
+    "collect.collect": (
+        f"{ROW} segment_tiles:i32 segments_of_part:i32 parts:i32 records:*i64 part_key:*i32 part_mass:*i64 {MEASURES} "
+        "list_token:*i32 ALIGNED:constexpr",
+        4,
+    ),
     "wide.wide": (
-        f"{ROW} segment_tiles:i32 segments:i32 parts:i32 want:i32 records:*i64 group_bound:*fp32 part_key:*i32 part_count:*i32 part_mass:*i64 "
-        f"scratch_key:*i32 scratch_token:*i32 {RESULTS} ALIGNED:constexpr",
+        f"{ROW} segment_tiles:i32 segments:i32 parts:i32 want:i32 records:*i64 group_bound:*fp32 part_key:*i32 part_count:*i32 "
+        f"part_mass:*i64 list_token:*i32 scratch_key:*i32 scratch_token:*i32 {RESULTS} ALIGNED:constexpr",
         16,
     ),
     "masks.bool_mask": (f"{ROW} records:*i64 mask:*i1 ALIGNED:constexpr", 4),

@@ -265,6 +265,9 @@ def seam_points() -> list[int]:
     points = [source.getrandbits(source.randrange(1, 65)) for _ in range(3000)]
     seams = [2**k for k in range(64)] + [(3037000499 << k) >> 10 for k in range(43)]
     points += [max(seam + step, 0) for seam in seams for step in range(-3, 4)]
+    last_bits = (2782365138, 2878157519, 2899064188)  # here the last bit of q11 shows, below that of h10
+    points += [t << k for t in last_bits for k in (0, 9, 20)]
+    points += [v << 33 for v in (1022064678, 1019388244, 1055995825)]
     return points + [2**64 - 1 - s for s in points]
 
 

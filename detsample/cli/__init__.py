@@ -1,6 +1,7 @@
 """The command ``detsample``: sample from a file of logits, check this machine, or see a real model sampled.
 
-Exit status, as grep's: 0, all is well; 1, it ran and something is not (an invalid row, a mismatch); 2, it could not run.
+Exit status, as grep's: 0, all is well; 1, it ran and something is not (an invalid row, a mismatch); 2, it
+could not run.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import detsample
 from detsample.cli import demo, sample, selftest
 from detsample.cli.failure import Failure
 
-EXIT_STATUS = "exit status: 0, all is well; 1, an invalid row or a mismatch; 2, the command could not be carried out"
+EXIT_STATUS = "Exit status: 0, all is well; 1, an invalid row or a mismatch; 2, it could not be done."
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     top = argparse.ArgumentParser(
         prog="detsample",
-        description="Deterministic sampling: a token depends on its logits, its parameters, its seed and its position, "
-        "on nothing else.",
+        description="Deterministic sampling: a token depends on its logits, its parameters, its seed and its "
+        "position, on nothing else.",
         epilog=EXIT_STATUS,
     )
     version = f"detsample {detsample.__version__}, contract {detsample.CONTRACT_VERSION}"
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.argv = arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # vocabularies hold more than some terminals can show
+            stream.reconfigure(errors="backslashreplace")  # not every terminal can show a vocabulary
     try:
         status = int(options.run(options))
         sys.stdout.flush()  # here, where a closed pipe is understood

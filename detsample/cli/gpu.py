@@ -16,7 +16,7 @@ class Gpu(Protocol):
     name: str
 
     def tensor(self, array: np.ndarray, dtype: str | None = None) -> Any:
-        """A copy of an array on the GPU; in another floating type if one is named, into which the values fit exactly."""
+        """A copy of an array on the GPU, perhaps in another floating type that holds its values exactly."""
 
 
 class Paddle:
@@ -68,7 +68,7 @@ def driver_sees_one() -> bool:
 
 
 def find() -> Gpu | None:
-    """The GPU through Paddle or, where that is not installed for GPUs, through torch; None where there is none."""
+    """The GPU through Paddle or, where that reaches none, through torch; None where neither does."""
     if not driver_sees_one():
         return None
     for framework in (Paddle, Torch):
@@ -83,6 +83,6 @@ def require() -> Gpu:
     """The GPU, or a failure that says what is missing."""
     found = find()
     if found is None:
-        missing = "Paddle or torch built for it" if driver_sees_one() else "an NVIDIA GPU, and its driver sees none here"
-        raise Failure(f"--device gpu needs {missing}")
+        lacking = "Paddle or torch, built for GPUs" if driver_sees_one() else "an NVIDIA GPU and its driver"
+        raise Failure(f"--device gpu needs {lacking}")
     return found

@@ -33,33 +33,36 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "sample",
         help="sample from logits in a .npy or .npz file",
         description="Draw one token for each row of a file of logits, [V] or [B, V], fp32 or fp16.",
-        epilog="Every row uses the same seed and position unless --seed-file or --consecutive says otherwise: rows are taken for "
-        "unrelated requests, and no row number is mixed into the seed. Exit status: 0; 1 if a row is invalid (its status says "
-        "why, the others are unaffected); 2 if nothing could be sampled.",
+        epilog="All rows use the one --seed at the one --position, unless --seed-file or --consecutive says "
+        "otherwise: no row number is mixed into either. Exit status: 0; 1 if a row is invalid (its status says why, "
+        "the others are unaffected); 2 if nothing could be sampled.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help=".npy, or .npz with --array")
-    parser.add_argument("--array", metavar="NAME", help="which array of a .npz; not needed if it has only one")
+    parser.add_argument("--array", metavar="NAME", help="which array of a .npz that has several")
     parser.add_argument("--bf16", action="store_true", help="the file holds bfloat16, as its bits in uint16")
     parser.add_argument("--rows", type=_range, default=(0, None), metavar="A:B", help="only rows A to B - 1")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=_integer, default=0, help="of all rows, any 64 bits (default: 0)")
     seeds.add_argument(
-        "--seed-file", type=Path, metavar="SEEDS", help="a seed for each row of FILE: a .npy, or integers in a text file"
+        "--seed-file", type=Path, metavar="SEEDS", help="a seed for each row of FILE, in a .npy or as text"
     )
-    parser.add_argument("--position", type=_integer, default=0, help="index of the token being drawn (default: 0)")
-    parser.add_argument("--consecutive", action="store_true", help="row r is drawn at position + r, as one sequence's steps")
+    parser.add_argument("--position", type=_integer, default=0, help="index of the token drawn (default: 0)")
+    parser.add_argument(
+        "--consecutive",
+        action="store_true",
+        help="draw row r at position + r: the rows are one sequence's steps",
+    )
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: 1)")
     parser.add_argument("--top-k", type=_integer, default=0, help="keep the first k; 0 is off (default)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="keep the shortest prefix of this mass; 1 is off (default)")
-    parser.add_argument("--min-p", type=float, default=0.0, help="keep what is this probable relative to the best; 0 is off (default)")
     parser.add_argument(
-        "--logprobs", action=argparse.BooleanOptionalAction, default=True, help="log probability of the token (default: yes)"
+        "--top-p", type=float, default=1.0, help="keep the first of this mass; 1 is off (default)"
     )
-    parser.add_argument(
-        "--log-z", action=argparse.BooleanOptionalAction, default=False, help="log of the kept mass (default: no)"
-    )
+    parser.add_argument("--min-p", type=float, default=0.0, help="relative to the best; 0 is off (default)")
+    yes_or_no = argparse.BooleanOptionalAction
+    parser.add_argument("--logprobs", action=yes_or_no, default=True, help="of the token (default: yes)")
+    parser.add_argument("--log-z", action=yes_or_no, default=False, help="log of the kept mass (default: no)")
     parser.add_argument("--json", action="store_true", help="JSON, with the floats' bits in hexadecimal")
-    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="the same bits on either (default: cpu)")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="the same bits on either")
     return parser
 
 
@@ -94,7 +97,8 @@ def sampled(
     logits: np.ndarray, start: int, stop: int, seeds: np.ndarray | None, options: argparse.Namespace
 ) -> Iterator[Block]:
     """Sample a block of rows at a time."""
-    tensor: Callable[[np.ndarray], Any] = gpu.require().tensor if options.device == "gpu" else np.ascontiguousarray
+    on_gpu = options.device == "gpu"
+    tensor: Callable[[np.ndarray], Any] = gpu.require().tensor if on_gpu else np.ascontiguousarray
     if not -(1 << 63) <= options.seed <= MASK64:
         raise Failure(f"--seed must be a 64-bit integer, signed or unsigned, got {options.seed}")
     if not 0 <= options.position <= (1 << 63) - 1 - (stop if options.consecutive else 0):
@@ -229,7 +233,7 @@ class Table:
         """Print the rows of a block."""
         fields = block.fields
         for i, status in enumerate(fields["status"].tolist()):
-            cells = [block.first + i, int(fields["token_ids"][i]), int(fields["num_kept"][i])]
+            cells: list[Any] = [block.first + i, int(fields["token_ids"][i]), int(fields["num_kept"][i])]
             cells += [shortest(fields[name][i]) for name in ("logprobs", "log_z") if name in fields]
             cells.append(describe(status) or "ok")
             print(line(cells, list(self._columns.values())))
@@ -274,7 +278,8 @@ class Json:
 
     def end(self, digest: str) -> None:
         """Print it all."""
-        print(json.dumps(self._head | {"results": self._results, "digest": digest}, indent=1, ensure_ascii=False))
+        whole = self._head | {"results": self._results, "digest": digest}
+        print(json.dumps(whole, indent=1, ensure_ascii=False))
 
 
 def _number(value: int | float) -> int | float | str | None:

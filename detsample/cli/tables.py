@@ -47,7 +47,11 @@ def clipped(text: str, width: int) -> str:
     return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
 
 
-def quoted(text: str, width: int) -> str:
-    """A token in quotes, so that its spaces show; cut at the end where it is too wide."""
-    shown = repr(text)
-    return shown if len(shown) <= width else shown[: width - 1] + "…"
+def token_text(text: str, width: int) -> str:
+    """A token with its spaces visible; cut at the end where it is too wide.
+
+    >>> token_text(" the\\n", 12)
+    '␣the⏎'
+    """
+    text = "".join("␣" if c == " " else "⏎" if c == "\n" else c if c.isprintable() else "·" for c in text)
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""The Triton kernels: one idea a file, device functions composed into five kernels.
+"""The Triton kernels: one idea a file, device functions composed into a few kernels.
 
 ========== ==========================================================================================
 `philox`    counter-based random words                                            (spec section 7)
@@ -13,10 +13,14 @@
 `scan`      kernel 1: reads every logit once
 `mass`      kernel 2: sums of weights, for rows that need them
 `narrow`    kernel 3: everything else, for rows whose kept set is small or already known
-`wide`      kernel 4: everything else, for the others
-`masks`     kernel 5: the kept set written out, on request
+`pivots`    where a boundary probably is, guessed from a sample
+`collect`   kernel 4: lists the tokens around such a boundary
+`wide`      kernel 5: everything else, for the others
+`outcome`   what a row ends with                                             (spec sections 3, 6, 9)
+`tiles`     how a row is cut into segments, tiles, quads and groups
+`masks`     kernel 6: the kept set written out, on request
 `streams`   `gumbel_noise` and `fold_in` on their own
 ========== ==========================================================================================
 
-Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`: `launch.py` is the only caller.
+Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`: `detsample.engine` and `detsample.streams` are the only callers.
 """

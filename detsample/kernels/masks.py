@@ -1,4 +1,4 @@
-"""Kernel 5, on request: the kept set as bools, as bits or as CSR, made from each row's boundary (spec section 10)."""
+"""Kernel 6, on request: the kept set as bools, as bits or as CSR, made from each row's boundary (spec section 10)."""
 
 import triton
 import triton.language as tl

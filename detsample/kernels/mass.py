@@ -1,14 +1,17 @@
 """Kernel 2, grid (rows, parts): sums of weights over the row, which need its largest logit first, hence a second look.
 
 For each part: the weight of all tokens; where min-p is on, also the weight, the number and the smallest key of the tokens it keeps, and
-bounds of their scores, group by group, as `scan` leaves them for other rows. Integer sums, so parts can be added in any order. A row
-needs this for its log probability where no top-k is on, for top-p alone, for min-p alone and for log_z.
+bounds of their scores, group by group, as `scan` leaves them for other rows; where the boundary seems to lie among thousands of
+tokens, what reaches each of four pivots around it. Integer sums, so parts can be added in any order. A row needs this for its log
+probability where no top-k is on, for a large top-k, for top-p alone, for min-p alone and for log_z.
 """
 
 import triton
 import triton.language as tl
 
+from detsample.kernels.candidates import CAPACITY
 from detsample.kernels.order import key_of, value_of
+from detsample.kernels.pivots import PIVOTS, guess_pivots, pivot_at, sample_keys
 from detsample.kernels.rows import (
     BOUNDED,
     MIN_WEIGHT,
@@ -27,6 +30,7 @@ from detsample.kernels.scan import tile_bound
 from detsample.kernels.tiles import GROUPS, LANES, MOST_SEGMENTS, TILE, fold_groups, load_tile, split_quads
 from detsample.kernels.weight import scaled_logit, weight
 
+FEW_OF_SAMPLE = tl.constexpr(2)
 NO_KEY = tl.constexpr(0x7FFFFFFF)
 
 
@@ -43,14 +47,28 @@ def needs_mass(records, row, want):
     _, top_p = read_floats(records, row)
     unlimited = read_field(records, row, TOP_K) == 0
     filtered = (top_p < 1.0) | (read_field(records, row, MIN_WEIGHT) > 0)
-    for_cut = unlimited & (filtered | ((want & WANT_LOGPROBS) != 0))
+    for_cut = (unlimited & (filtered | ((want & WANT_LOGPROBS) != 0))) | (read_field(records, row, TOP_K) > CAPACITY)
     return (for_cut | ((want & WANT_LOG_Z) != 0)) & (read_field(records, row, STATUS) == PENDING)
+
+
+@triton.jit
+def reaching(key, w, pivot):
+    """For each quad how many of its tokens reach the pivot, and their weight."""
+    reaches = key >= pivot
+    return tl.sum(reaches.to(tl.int32), axis=1), tl.sum(tl.where(reaches, w, 0), axis=1)
+
+
+@triton.jit
+def wanted_share(top_k, top_p, vocab):
+    """The share of the row, in tokens where top-k is on and in weight otherwise, that its kept prefix is expected to hold."""
+    return tl.where(top_k > 0, (top_k.to(tl.float64) / vocab.to(tl.float64)).to(tl.float32), tl.maximum(top_p, 0.0))
 
 
 @triton.jit(do_not_specialize=["row_stride", "vocab", "segment_tiles", "segments", "segments_of_part", "parts", "want"])
 def mass(
     logits, row_stride, vocab, segment_tiles, segments, segments_of_part, parts, want,
     records, group_bound, part_key, part_mass, part_min_mass, part_min_count, part_min_key,
+    pivot_key, part_pivot_count, part_pivot_mass,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -64,8 +82,27 @@ def mass(
         min_weight = read_field(records, row, MIN_WEIGHT)
         seed = read_field(records, row, SEED)
         position = read_field(records, row, POSITION)
-        unlimited = read_field(records, row, TOP_K) == 0
+        top_k = read_field(records, row, TOP_K)
+        unlimited = top_k == 0
         bounds_here = ((read_field(records, row, MODE) & BOUNDED) != 0) & unlimited & (min_weight > 0)
+
+        pivots = tl.full([PIVOTS], 0x7FFFFFFF, tl.int32)
+        in_doubt = (unlimited & (top_p < 1.0)) | (top_k > CAPACITY)
+        if in_doubt:
+            sample = sample_keys(row_logits, vocab)
+            guess = guess_pivots(sample, scale, largest, wanted_share(top_k, top_p, vocab), unlimited)
+            # A boundary among the sample's very first tokens is among the few hundred that `narrow` lists.
+            in_doubt = tl.sum((sample >= tl.min(guess, axis=0)).to(tl.int32), axis=0) > FEW_OF_SAMPLE
+            if in_doubt:
+                pivots = guess
+        if part == 0:
+            tl.store(pivot_key + row * PIVOTS + tl.arange(0, PIVOTS), pivots)
+        p0, p1, p2, p3 = pivot_at(pivots, 0), pivot_at(pivots, 1), pivot_at(pivots, 2), pivot_at(pivots, 3)
+        count0, count1 = tl.zeros([LANES], tl.int32), tl.zeros([LANES], tl.int32)
+        count2, count3 = tl.zeros([LANES], tl.int32), tl.zeros([LANES], tl.int32)
+        mass0, mass1 = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
+        mass2, mass3 = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
+
         total = tl.zeros([LANES, 4], tl.int64)
         kept = tl.zeros([LANES, 4], tl.int64)
         count = tl.zeros([LANES, 4], tl.int32)
@@ -78,6 +115,14 @@ def mass(
                 x = load_tile(row_logits, start, vocab)
                 w = weight(largest - scaled_logit(x, scale))
                 total += w
+                if in_doubt:
+                    key = key_of(x)
+                    c0, m0 = reaching(key, w, p0)
+                    c1, m1 = reaching(key, w, p1)
+                    c2, m2 = reaching(key, w, p2)
+                    c3, m3 = reaching(key, w, p3)
+                    count0, count1, count2, count3 = count0 + c0, count1 + c1, count2 + c2, count3 + c3
+                    mass0, mass1, mass2, mass3 = mass0 + m0, mass1 + m1, mass2 + m2, mass3 + m3
                 if min_weight > 0:
                     keep = (w >= min_weight) & (x > float("-inf"))
                     if tl.max(tl.max(keep.to(tl.int32), axis=1), axis=0) > 0:
@@ -96,3 +141,12 @@ def mass(
         tl.store(part_min_mass + at, tl.sum(tl.sum(kept, axis=1), axis=0))
         tl.store(part_min_count + at, tl.sum(tl.sum(count, axis=1), axis=0))
         tl.store(part_min_key + at, tl.min(tl.min(smallest, axis=1), axis=0))
+        if in_doubt:
+            tl.store(part_pivot_count + at * PIVOTS, tl.sum(count0, axis=0))
+            tl.store(part_pivot_count + at * PIVOTS + 1, tl.sum(count1, axis=0))
+            tl.store(part_pivot_count + at * PIVOTS + 2, tl.sum(count2, axis=0))
+            tl.store(part_pivot_count + at * PIVOTS + 3, tl.sum(count3, axis=0))
+            tl.store(part_pivot_mass + at * PIVOTS, tl.sum(mass0, axis=0))
+            tl.store(part_pivot_mass + at * PIVOTS + 1, tl.sum(mass1, axis=0))
+            tl.store(part_pivot_mass + at * PIVOTS + 2, tl.sum(mass2, axis=0))
+            tl.store(part_pivot_mass + at * PIVOTS + 3, tl.sum(mass3, axis=0))

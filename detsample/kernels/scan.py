@@ -17,6 +17,7 @@ from detsample.kernels.rows import (
     BOUNDED,
     FLOATS,
     GREEDY,
+    LISTED,
     MIN_P_GIVEN,
     MIN_WEIGHT,
     MODE,
@@ -122,6 +123,7 @@ def scan(
         tl.store(record + BOUNDARY, tl.full([], 0, tl.int64))
         mode = tl.where(greedy, GREEDY, 0) | tl.where(bounded, BOUNDED, 0)
         tl.store(record + MODE, mode.to(tl.int64))
+        tl.store(record + LISTED, tl.full([], 0, tl.int64))
 
     part_largest = tl.full([GROUPS], MINUS_INF_KEY, tl.int32)
     count = tl.zeros([LANES], tl.int32)

@@ -1,9 +1,9 @@
-"""Kernel 4, grid (rows): finishes the rows that `narrow` left: kept sets of thousands of tokens, found among all of the row.
+"""Kernel 5, grid (rows): finishes the rows that `narrow` left: kept sets of thousands of tokens.
 
-The boundary is searched between keys: each look at the row measures what reaches each of four pivots, and the interval between
-two pivots becomes the next one. The first pivots come from a sample of the row, so that two looks usually leave few enough tokens
-to list and cut; alternate rounds bisect values and keys, and every look also shrinks the interval to the values that occur in it, so no row
-takes more than about twenty looks and a row of equal values one.
+The boundary is searched between keys, among the tokens that `collect` listed or, where it could not, among the whole row: each look
+measures what reaches each of four pivots, and the interval between two of them becomes the next one. Rounds cut values and keys in
+turn, and every look shrinks the interval to the keys that occur in it, so no row takes more than about thirty looks, a usual
+one three, and a row of equal values one. The last few dozen tokens are ranked like those of `narrow`.
 """
 
 import triton
@@ -18,14 +18,20 @@ from detsample.kernels.candidates import (
     top_p_target,
     weight_of_key,
 )
+from detsample.kernels.collect import LIST
 from detsample.kernels.lanes import draw_from_groups
 from detsample.kernels.mass import largest_key, needs_mass
 from detsample.kernels.narrow import MOST_DRAWS, sum_parts
 from detsample.kernels.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of, within
 from detsample.kernels.outcome import write_drawn
+from detsample.kernels.pivots import PIVOTS
 from detsample.kernels.rows import (
+    ABOVE_COUNT,
+    ABOVE_MASS,
     BOUNDED,
     GREEDY,
+    INTERVAL,
+    LISTED,
     MIN_WEIGHT,
     MODE,
     PENDING,
@@ -44,36 +50,21 @@ from detsample.kernels.tiles import GROUPS, LANES, MOST_GROUPS, TILE, fold_group
 from detsample.kernels.weight import scaled_logit, weight
 
 SPAN = tl.constexpr(2048)  # tokens looked at at a time
-PIVOTS = tl.constexpr(4)
+FEW = tl.constexpr(64)
 LARGE_COUNT = tl.constexpr(0x7FFFFFFF)
 
 
 @triton.jit
-def sample_pivots(row_logits, vocab, scale, largest, limit, target, by_weight, total, scratch_key, scratch_token):
-    """Pivots around the place where a sample of CAPACITY tokens says the boundary is. Only a guess: any pivots give the same result."""
-    place = tl.arange(0, CAPACITY)
-    token = ((place.to(tl.int64) * vocab) // CAPACITY).to(tl.int32)
-    x = tl.load(row_logits + token).to(tl.float32)
-    tl.debug_barrier()
-    tl.store(scratch_key + place, key_of(x))
-    tl.store(scratch_token + place, place)
-    tl.debug_barrier()
-    key = key_of(x)
-    rank, before = ranks(scratch_key, scratch_token, CAPACITY, key, place, scale, largest)
-    whole = tl.sum(weight_of_key(key, scale, largest), axis=0).to(tl.float32)
-    # A sample of the row weighs as much less than it as it has fewer tokens, where the row's own weight is not known.
-    whole = tl.where(total > 0, whole, CAPACITY)
-    row_whole = tl.where(total > 0, total.to(tl.float32), vocab.to(tl.float32))
-    goal = target.to(tl.float32) * whole
-    rank_by_weight = tl.sum((before.to(tl.float32) * row_whole < goal).to(tl.int32), axis=0)
-    rank_by_count = ((limit * CAPACITY) // vocab).to(tl.int32)
-    centre = tl.where(by_weight, rank_by_weight, rank_by_count)
-    # The estimate's own standard deviation is at most 11 ranks, and 5 for p = .95.
-    pivot = tl.arange(0, PIVOTS)
-    distance = tl.where((pivot & 1) == 0, 3, 12)
-    wanted = centre + tl.where(pivot < 2, distance, -distance)
-    wanted = tl.minimum(tl.maximum(wanted, 0), CAPACITY - 1)
-    return tl.sum(tl.where(rank[:, None] == wanted[None, :], key[:, None], 0), axis=0)
+def look_at(row_logits, list_token, start, size, listed):
+    """(tokens, keys) number `start` and following: of the list where there is one, of the row otherwise."""
+    place = start + tl.arange(0, SPAN)
+    if listed:
+        token = tl.load(list_token + place, mask=place < size, other=0)
+        key = key_of(tl.load(row_logits + token, mask=place < size, other=float("-inf")).to(tl.float32))
+    else:
+        token = place
+        key = key_of(load_span(row_logits, start, size, SPAN))
+    return token, key
 
 
 @triton.jit
@@ -89,34 +80,32 @@ def pivots_between(low, high, by_value):
 
 
 @triton.jit
-def measure(row_logits, vocab, scale, largest, pivots, low, high):
-    """One look: for each pivot the number and the weight of the keys that reach it; the smallest and largest key in [low, high)."""
+def measure(row_logits, list_token, size, listed, scale, largest, pivots, low, high):
+    """One look at the keys in [low, high): how many reach each pivot, and their weight; the smallest and the largest of them."""
     counts = tl.zeros([SPAN, PIVOTS], tl.int32)
     weights = tl.zeros([SPAN, PIVOTS], tl.int64)
     smallest = tl.full([SPAN], 0x7FFFFFFF, tl.int32)
     biggest = tl.full([SPAN], -2147483648, tl.int32)
-    for start in range(0, vocab, SPAN):
-        x = load_span(row_logits, start, vocab, SPAN)
-        key = key_of(x)
-        w = weight(largest - scaled_logit(x, scale))
-        reaches = (key[:, None] >= pivots[None, :]) & (x > float("-inf"))[:, None]
-        counts += reaches.to(tl.int32)
-        weights += tl.where(reaches, w[:, None], 0)
+    for start in range(0, size, SPAN):
+        _, key = look_at(row_logits, list_token, start, size, listed)
         inside = (key >= low) & (key < high)
+        reaches = (key[:, None] >= pivots[None, :]) & inside[:, None]
+        counts += reaches.to(tl.int32)
+        weights += tl.where(reaches, weight_of_key(key, scale, largest)[:, None], 0)
         smallest = tl.minimum(smallest, tl.where(inside, key, 0x7FFFFFFF))
         biggest = tl.maximum(biggest, tl.where(inside, key, -2147483648))
     return tl.sum(counts, axis=0), tl.sum(weights, axis=0), tl.min(smallest, axis=0), tl.max(biggest, axis=0)
 
 
 @triton.jit
-def list_inside(row_logits, vocab, low, high, scratch_key, scratch_token):
+def list_inside(row_logits, list_token, size, listed, low, high, scratch_key, scratch_token):
     """Lists the tokens with keys in [low, high), known to be at most CAPACITY."""
     filled = tl.full([], 0, tl.int32)
-    for start in range(0, vocab, SPAN):
-        key = key_of(load_span(row_logits, start, vocab, SPAN))
+    for start in range(0, size, SPAN):
+        token, key = look_at(row_logits, list_token, start, size, listed)
         inside = (key >= low) & (key < high)
         if tl.max(inside.to(tl.int32), axis=0) > 0:
-            filled = append(scratch_key, scratch_token, filled, key, start + tl.arange(0, SPAN), inside)
+            filled = append(scratch_key, scratch_token, filled, key, token, inside)
     return filled
 
 
@@ -140,41 +129,41 @@ def nth_token(row_logits, vocab, key, n):
 
 @triton.jit
 def search(
-    row_logits, vocab, scale, largest, top_key, limit, target, by_weight, total, scratch_key, scratch_token
-):
+    row_logits, vocab, list_token, size, listed, scale, largest, low, high, inside, above_count, above_weight,
+    limit, target, by_weight, scratch_key, scratch_token,
+):  # fmt: skip
     """The shortest prefix that has `limit` tokens or, by weight, weighs `target`: (key, token) of its last token, its count, its weight.
 
-    Invariant: the keys from `low` on reach the goal, those from `high` on do not; `above_*` belong to the latter.
+    Invariant: the keys from `low` on reach the goal, those from `high` on do not and have `above_count` and `above_weight`; at most
+    `inside` tokens lie between.
     """
-    low = tl.full([], LOWEST_KEY, tl.int64)
-    high = top_key.to(tl.int64) + 1
-    above_count = tl.full([], 0, tl.int32)
-    above_weight = tl.full([], 0, tl.int64)
-    low_count = tl.full([], LARGE_COUNT, tl.int32)
-    pivots = sample_pivots(
-        row_logits, vocab, scale, largest, limit, target, by_weight, total, scratch_key, scratch_token
-    )
+    enough = tl.where(listed, FEW, CAPACITY)  # a look at the list costs less than ranking hundreds, one at the row more
     looks = 0
-    while (high - low > 1) & (low_count - above_count > CAPACITY):
-        counts, weights, smallest, biggest = measure(row_logits, vocab, scale, largest, pivots, low, high)
+    while (high - low > 1) & (inside > enough):
+        pivots = pivots_between(low, high, looks % 2 == 0)
+        counts, weights, smallest, biggest = measure(
+            row_logits, list_token, size, listed, scale, largest, pivots, low, high
+        )
+        counts = counts.to(tl.int64) + above_count
+        weights += above_weight
         reached = tl.where(by_weight, weights >= target, counts >= limit)
+        low_count = tl.min(tl.where(reached, counts, above_count + inside), axis=0)
         above_count = tl.maximum(above_count, tl.max(tl.where(reached, 0, counts), axis=0))
         above_weight = tl.maximum(above_weight, tl.max(tl.where(reached, 0, weights), axis=0))
-        low_count = tl.minimum(low_count, tl.min(tl.where(reached, counts, LARGE_COUNT), axis=0))
+        inside = tl.minimum(inside, low_count - above_count)
         low = tl.maximum(low, tl.max(tl.where(reached, pivots, LOWEST_KEY), axis=0).to(tl.int64))
         high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, pivots), axis=0).to(tl.int64))
         low = tl.maximum(low, smallest.to(tl.int64))
         high = tl.minimum(high, biggest.to(tl.int64) + 1)
-        pivots = pivots_between(low, high, looks % 2 == 0)
         looks += 1
 
     boundary_key = low.to(tl.int32)
     boundary_token = tl.full([], LAST_TOKEN, tl.int32)
     prefix_count = tl.full([], 0, tl.int64)
     prefix_weight = tl.full([], 0, tl.int64)
-    if high - low > 1:
+    if inside <= CAPACITY:
         tl.debug_barrier()
-        filled = list_inside(row_logits, vocab, low, high, scratch_key, scratch_token)
+        filled = list_inside(row_logits, list_token, size, listed, low, high, scratch_key, scratch_token)
         tl.debug_barrier()
         place = tl.arange(0, CAPACITY)
         key, token = load_candidates(scratch_key, scratch_token, place, filled)
@@ -183,13 +172,13 @@ def search(
         keep = (place < filled) & short
         count = tl.sum(keep.to(tl.int32), axis=0)
         boundary_key, boundary_token = last_kept(keep, rank, key, token, count)
-        prefix_count = (above_count + count).to(tl.int64)
         own = weight_of_key(key, scale, largest)
+        prefix_count = above_count + count
         prefix_weight = above_weight + tl.sum(tl.where(keep, own, 0), axis=0)
     else:
         each = weight_of_key(boundary_key, scale, largest)
         ties = tl.where(by_weight, (target - above_weight + each - 1) // tl.maximum(each, 1), limit - above_count)
-        if ties < low_count - above_count:
+        if ties < inside:
             boundary_token = nth_token(row_logits, vocab, boundary_key, ties)
         prefix_count = above_count + ties
         prefix_weight = above_weight + ties * each
@@ -242,7 +231,7 @@ def bound_kept(
 @triton.jit(do_not_specialize=["row_stride", "vocab", "segment_tiles", "segments", "parts", "want"])
 def wide(
     logits, row_stride, vocab, segment_tiles, segments, parts, want,
-    records, group_bound, part_key, part_count, part_mass,
+    records, group_bound, part_key, part_count, part_mass, list_token,
     scratch_key, scratch_token, token_ids, num_kept, status, logprobs, log_z,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
@@ -252,6 +241,7 @@ def wide(
     row_logits = logits + row * row_stride
     scratch_key += row * CAPACITY
     scratch_token += row * CAPACITY
+    list_token += row * LIST
     group_bound += row * segments * GROUPS
     if read_field(records, row, STATUS) == PENDING:
         scale, top_p = read_floats(records, row)
@@ -275,8 +265,26 @@ def wide(
         for stage in range(2):  # first top-k by count, then top-p by weight; a loop, so that the code is compiled once
             by_weight = stage == 1
             if tl.where(by_weight, top_p < 1.0, top_k > 0):
+                low = tl.full([], LOWEST_KEY, tl.int64)
+                high = top_key.to(tl.int64) + 1
+                above_count = tl.full([], 0, tl.int64)
+                above_weight = tl.full([], 0, tl.int64)
+                inside = read_field(records, row, LISTED)
+                # `collect` worked towards the first goal of the row, and may have found more than its list holds.
+                measured = (inside > 0) & (by_weight == (top_k == 0))
+                if measured:
+                    interval = read_field(records, row, INTERVAL)
+                    low = interval.to(tl.int32).to(tl.int64)
+                    high = interval >> 32
+                    above_count = read_field(records, row, ABOVE_COUNT)
+                    above_weight = read_field(records, row, ABOVE_MASS)
+                else:
+                    inside = tl.full([], LARGE_COUNT, tl.int64)
+                listed = inside <= LIST
+                size = tl.where(listed, inside, vocab).to(tl.int32)
                 boundary_key, boundary_token, count, kept_weight = search(
-                    row_logits, vocab, scale, largest, top_key, limit, top_p_target(top_p, kept_weight), by_weight, total,
+                    row_logits, vocab, list_token, size, listed, scale, largest,
+                    low, high, inside, above_count, above_weight, limit, top_p_target(top_p, kept_weight), by_weight,
                     scratch_key, scratch_token,
                 )  # fmt: skip
         # Min-p cuts further only where the boundary weighs too little, or where nothing else has cut.

@@ -1,0 +1,111 @@
+"""The Triton kernels, run on arrays: on a GPU, or in Triton's interpreter where there is none."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+import detsample
+from detsample import frameworks
+from detsample.cli.cases import Case
+from detsample.cli.digest import host_fields
+from detsample.cli.gpu import Gpu
+
+Fields = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class OnGpu:
+    """The kernels on a GPU, through the calls that users make."""
+
+    gpu: Gpu
+
+    rows = 4000
+    vocabularies = (5, 64, 1000, 5000, 32000, 50257, 129280, 151936)
+    dtypes = ("float32", "bfloat16", "float16")
+    most = 1 << 21
+
+    def __str__(self) -> str:
+        return f"on the GPU with tensors of {self.gpu.name}"
+
+    def sample(self, case: Case) -> Fields:
+        """All results for a batch."""
+        logits = self.gpu.tensor(case.logits, None if case.dtype == "float32" else case.dtype)
+        parameters = {name: self.gpu.tensor(value) for name, value in case.parameters.items()}
+        return host_fields(detsample.sample(logits, **parameters, return_log_z=True, return_mask="bits"))
+
+    def gumbel_noise(self, seeds: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """The noise on its own."""
+        return _fetched(detsample.gumbel_noise(*(self.gpu.tensor(x) for x in (seeds, positions, tokens))))
+
+    def fold_in(self, seeds: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Derived seeds."""
+        return _fetched(detsample.fold_in(self.gpu.tensor(seeds), self.gpu.tensor(indices)))
+
+
+@dataclass(frozen=True)
+class InInterpreter:
+    """The kernels' own source, statement by statement on the CPU: slow, so rows are few and short.
+
+    Requires ``TRITON_INTERPRET=1`` before Triton is imported; see `interpreting`.
+    """
+
+    rows = 20
+    vocabularies = (5, 37, 300, 1100)
+    dtypes = ("float32", "float16")
+    most = 1 << 12
+
+    def __str__(self) -> str:
+        return "in Triton's interpreter"
+
+    def sample(self, case: Case) -> Fields:
+        """All results for a batch."""
+        from detsample import engine
+        from detsample.parameters import read_logits, read_parameters
+
+        array = case.logits.astype(case.dtype)
+        logits = read_logits(array, frameworks.of(array, "logits"))
+        names = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
+        parameters = read_parameters(logits, *(case.parameters[name] for name in names))
+        with np.errstate(all="ignore"):  # the kernels compute more than they use
+            return host_fields(engine.run(logits, parameters, engine.Wanted(True, True, True, "bits")))
+
+    def gumbel_noise(self, seeds: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """The noise on its own."""
+        from detsample import streams
+
+        with np.errstate(all="ignore"):
+            return _fetched(streams.gumbel_noise(frameworks.of(tokens), seeds, positions, tokens))
+
+    def fold_in(self, seeds: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Derived seeds."""
+        from detsample import streams
+
+        with np.errstate(all="ignore"):
+            return _fetched(streams.fold_in(frameworks.of(seeds), ("cpu", 0), seeds, indices))
+
+
+Kernels = OnGpu | InInterpreter
+
+
+def triton_is_installed() -> bool:
+    """Whether there is a Triton to run kernels with."""
+    return find_spec("triton") is not None
+
+
+def interpreting() -> bool:
+    """Have Triton interpret kernels in this process; False if it is too late, Triton being imported already."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        if "triton" in sys.modules:
+            return False
+        os.environ["TRITON_INTERPRET"] = "1"
+    return True
+
+
+def _fetched(tensor: Any) -> np.ndarray:
+    return frameworks.of(tensor).fetch(tensor)

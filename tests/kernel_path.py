@@ -1,0 +1,289 @@
+"""The kernels behind the signatures of the reference: arrays in, arrays out, so that one suite tests both.
+
+Where there is a GPU, on its tensors (DETSAMPLE_TEST_FRAMEWORK says whose: torch or paddle). Elsewhere in Triton's
+interpreter, for which conftest.py sets TRITON_INTERPRET=1 before anybody imports triton: interpreted and compiled
+kernels cannot be in one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import importlib.util
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+OUTPUTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
+
+
+def _count_gpus() -> int:
+    """GPUs that the CUDA driver sees; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
+
+
+def _sees_gpu(framework: str) -> bool:
+    if importlib.util.find_spec(framework) is None:
+        return False
+    if framework == "torch":
+        import torch
+
+        return bool(torch.cuda.is_available())
+    import paddle
+
+    return bool(paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count())
+
+
+def _choose() -> str | None:
+    if os.environ.get("TRITON_INTERPRET") == "1" or not _count_gpus():
+        return None
+    asked = os.environ.get("DETSAMPLE_TEST_FRAMEWORK")
+    if asked and not _sees_gpu(asked):
+        raise RuntimeError(f"DETSAMPLE_TEST_FRAMEWORK must name a framework that sees the GPU, got {asked!r}")
+    return asked or next((name for name in ("torch", "paddle") if _sees_gpu(name)), None)
+
+
+GPU: str | None = _choose()
+"""The framework whose GPU tensors the kernels run on; None: the interpreter."""
+
+
+# ---- arrays to the kernels and back
+
+
+def on_device(value: Any) -> Any:
+    """An array as a tensor on the GPU, with the array's own strides; without a GPU, or if no array, as it is."""
+    if GPU is None or not isinstance(value, np.ndarray):
+        return value
+    return _torch_tensor(value) if GPU == "torch" else _paddle_tensor(value)
+
+
+def _memory(array: np.ndarray) -> tuple[np.ndarray, list[int], int]:
+    """(flat memory, strides, offset) of an array, in elements: of the array it is a view of, if it is one."""
+    base = array
+    while isinstance(base.base, np.ndarray) and base.base.dtype == array.dtype:
+        base = base.base
+    if not base.flags.c_contiguous or array.flags.c_contiguous:
+        base = array = np.ascontiguousarray(array)
+    offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    return base.reshape(-1), [step // array.itemsize for step in array.strides], offset // array.itemsize
+
+
+def _torch_tensor(array: np.ndarray) -> Any:
+    import torch
+
+    flat, strides, offset = _memory(array)
+    if flat.dtype.name == "bfloat16":
+        tensor = torch.tensor(flat.view(np.int16)).cuda().view(torch.bfloat16)
+    else:
+        tensor = torch.tensor(flat).cuda()
+    return torch.as_strided(tensor, array.shape, strides, offset)
+
+
+def _paddle_tensor(array: np.ndarray) -> Any:
+    import paddle
+
+    flat, strides, offset = _memory(array)
+    bits = flat.view(np.uint16) if flat.dtype.name == "bfloat16" else flat  # uint16 is Paddle's name for bfloat16
+    tensor = paddle.to_tensor(bits, place=paddle.CUDAPlace(0))
+    if array.flags.c_contiguous or 0 in array.shape:
+        return tensor if array.ndim == 1 else paddle.to_tensor(bits.reshape(array.shape), place=paddle.CUDAPlace(0))
+    return paddle.as_strided(tensor, list(array.shape), strides, offset * array.itemsize)
+
+
+def to_array(value: Any) -> Any:
+    """A tensor of any framework, or a `Csr` or an output of such, as arrays."""
+    from detsample import frameworks
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: to_array(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    if value is None or isinstance(value, (int, np.ndarray)):
+        return value
+    return frameworks.of(value).fetch(value)
+
+
+# ---- the reference's signatures
+
+
+def sample(
+    logits: np.ndarray,
+    topp_seed: Any,
+    *,
+    position: Any = 0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    return_logprobs: bool = True,
+    return_log_z: bool = False,
+    return_mask: str | None = None,
+    check: bool = False,
+    tuning: Any = None,
+) -> Any:
+    """`reference.sample` by the kernels; `tuning` is an `engine.Tuning`."""
+    parameters = (topp_seed, position, temperature, top_k, top_p, min_p)
+    return _run(logits, parameters, (True, return_logprobs, return_log_z, return_mask), check, tuning)
+
+
+def mask(
+    logits: np.ndarray,
+    *,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    kind: str = "bool",
+    return_log_z: bool = False,
+    check: bool = False,
+    tuning: Any = None,
+) -> Any:
+    """`reference.mask` by the kernels."""
+    parameters = (0, 0, temperature, top_k, top_p, min_p)
+    return _run(logits, parameters, (False, False, return_log_z, kind), check, tuning)
+
+
+def _run(
+    logits: np.ndarray, parameters: tuple[Any, ...], wanted: tuple[Any, ...], check: bool, tuning: Any
+) -> Any:
+    from detsample import engine, frameworks
+    from detsample.parameters import read_logits, read_parameters
+    from detsample.status import raise_for_status
+
+    hasten_interpreter()
+    tensor = on_device(logits)
+    framework = frameworks.of(tensor, "logits")
+    read = read_logits(tensor, framework)
+    given = read_parameters(read, *map(on_device, parameters))
+    out = engine.run(read, given, engine.Wanted(*wanted), tuning or engine.DEFAULT_TUNING)
+    if check:
+        raise_for_status(framework, out.status)
+    return to_array(out)
+
+
+def gumbel_noise(topp_seed: Any, position: Any, token_ids: np.ndarray) -> np.ndarray:
+    """`reference.gumbel_noise` by the kernels; `token_ids` is an array."""
+    from detsample import frameworks, streams
+
+    hasten_interpreter()
+    tokens = on_device(token_ids)
+    noise = streams.gumbel_noise(frameworks.of(tokens), on_device(topp_seed), on_device(position), tokens)
+    return to_array(noise)
+
+
+def fold_in(topp_seed: Any, i: Any) -> np.ndarray:
+    """`reference.fold_in` by the kernels; at least one of the two is an array."""
+    from detsample import frameworks, streams
+
+    hasten_interpreter()
+    given = [on_device(topp_seed), on_device(i)]
+    tensor = given[0] if isinstance(topp_seed, np.ndarray) else given[1]
+    framework = frameworks.of(tensor)
+    return to_array(streams.fold_in(framework, framework.device(tensor), *given))
+
+
+# ---- comparing outputs
+
+
+def bits(value: np.ndarray) -> np.ndarray:
+    """Floats as the integers they are made of: NaN equals NaN, and -0 is not 0."""
+    return value.view({4: np.int32, 8: np.int64}[value.itemsize]) if value.dtype.kind == "f" else value
+
+
+def assert_same(found: Any, expected: Any, context: object = "") -> None:
+    """All outputs equal as bits, of equal types and shapes; the message names the first rows that differ."""
+    for name in OUTPUTS:
+        one, other = getattr(found, name, None), getattr(expected, name, None)
+        if hasattr(one, "row_offsets"):
+            one, other = (np.append(csr.row_offsets, csr.token_ids) for csr in (one, other))
+        if one is None or other is None:
+            assert one is other, f"{name}: {one} against {other}"
+            continue
+        assert (one.dtype, one.shape) == (other.dtype, other.shape), f"{name}: {one.dtype}{one.shape}"
+        differ = (bits(one) != bits(other)).reshape(len(one), -1).any(axis=1)
+        rows = np.flatnonzero(differ)[:5]
+        assert not rows.size, f"{name} of rows {rows}: {one[rows]} against {other[rows]}; {context}"
+
+
+def only_rows(parameters: dict[str, Any], rows: Any) -> dict[str, Any]:
+    """The parameters of some of the rows."""
+    return {name: value[rows] if np.ndim(value) else value for name, value in parameters.items()}
+
+
+# ---- which kernel finished a row (interpreter only)
+
+
+@contextlib.contextmanager
+def left_to_wide() -> Iterator[list[np.ndarray]]:
+    """Inside, each call appends an array that says which of its rows `narrow` left to `wide`."""
+    from detsample import engine
+    from detsample.kernels.rows import PENDING, RECORD, STATUS
+
+    found: list[np.ndarray] = []
+    records: dict[str, Any] = {}
+    allocate, narrow = engine.allocate, engine.narrow_kernel
+
+    def allocate_and_keep(*arguments: Any) -> Any:
+        areas = allocate(*arguments)
+        records["buffer"] = areas["records"]
+        return areas
+
+    class Narrow:
+        def __getitem__(self, grid: Any) -> Any:
+            def launch(*arguments: Any, **options: Any) -> None:
+                narrow[grid](*arguments, **options)
+                table = records["buffer"]._owner.reshape(-1, int(RECORD.value))
+                found.append(table[:, int(STATUS.value)] == int(PENDING.value))
+
+            return launch
+
+    engine.allocate, engine.narrow_kernel = allocate_and_keep, Narrow()  # type: ignore[assignment]
+    try:
+        yield found
+    finally:
+        engine.allocate, engine.narrow_kernel = allocate, narrow
+
+
+# ---- a faster interpreter
+
+
+@functools.cache
+def hasten_interpreter() -> None:
+    """Leave out two things that Triton's interpreter does for nothing; a row then takes a third of the time.
+
+    It patches the language anew for every call of a device function, though it is still patched by the kernel that
+    calls it; and it computes every 32-bit sum twice, for an overflow check whose outcome it ignores outside debug mode.
+    Where a version of Triton has neither, nothing is done.
+    """
+    if GPU is not None:
+        return
+    from triton import language as tl
+    from triton.runtime import interpreter
+
+    patch = getattr(interpreter, "_patch_lang", None)
+    options = getattr(getattr(interpreter, "interpreter_builder", None), "options", None)
+    if patch is None or not hasattr(options, "sanitize_overflow"):
+        return
+    languages: dict[int, list[Any]] = {}
+
+    def patch_once(function: Any) -> Any:
+        names = function.__globals__
+        if id(names) not in languages:
+            languages[id(names)] = [value for value in names.values() if value is tl or value is tl.core]
+        if any(tl.core.is_builtin(language.load) for language in languages[id(names)]):
+            return patch(function)
+        scope = getattr(interpreter, "_LangPatchScope", None)
+        return scope() if scope else None
+
+    interpreter._patch_lang = patch_once
+    interpreter.interpreter_builder.options = dataclasses.replace(options, sanitize_overflow=False)
