@@ -1,8 +1,9 @@
 """detsample: a deterministic sampler for language models.
 
-The same logits, parameters, seed and position give the same token, bit for bit, whatever the batch, the GPU, the framework or the
-machine. `sample` draws tokens, `mask` gives the kept sets alone, `gumbel_noise` and `fold_in` the streams behind them. docs/spec.md is
-the contract, `detsample.reference` its executable form in NumPy.
+The same logits, parameters, seed and position give the same token, bit for bit, whatever the batch, the GPU,
+the framework or the machine. `sample` draws tokens, `mask` gives the kept sets alone, `gumbel_noise` and
+`fold_in` the streams behind them. docs/spec.md is the contract, `detsample.reference` its executable form in
+NumPy.
 """
 
 from detsample.noise import fold_in, gumbel_noise

@@ -7,8 +7,9 @@
     wide    (rows)           finishes those
     masks   (rows x tiles)   only when a mask is asked for
 
-Five launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made on the way and
-nothing comes back to the host. Every launch passes `enable_fp_fusion=False`: a fused multiply-add would change bits.
+Five launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made
+on the way and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`: a fused
+multiply-add would change bits.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import numpy as np
 
 from detsample.buffer import Buffer
 from detsample.kernels.candidates import CAPACITY
-from detsample.kernels.mass import mass as mass_kernel
 from detsample.kernels.collect import LIST
 from detsample.kernels.collect import collect as collect_kernel
 from detsample.kernels.masks import bit_mask, bool_mask, csr_offsets, csr_tail, csr_tokens
+from detsample.kernels.mass import mass as mass_kernel
 from detsample.kernels.narrow import MOST_SELECTED
 from detsample.kernels.narrow import narrow as narrow_kernel
 from detsample.kernels.pivots import PIVOTS
@@ -82,9 +83,7 @@ class Wanted:
 
     def bits(self) -> int:
         """The `want` argument of the kernels."""
-        return (
-            WANT_TOKEN.value * self.token + WANT_LOGPROBS.value * self.logprobs + WANT_LOG_Z.value * self.log_z
-        )
+        return WANT_TOKEN.value * self.token + WANT_LOGPROBS.value * self.logprobs + WANT_LOG_Z.value * self.log_z
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,9 @@ def _clipped(value: int) -> tuple[int]:
 
 
 def _arguments(parameters: Parameters, logits: Logits, areas: dict[str, Buffer]) -> tuple[int, list[Any]]:
-    """(`given`, arguments): for each parameter a pointer, a stride and the scalar's words; one side of them is not used."""
+    """(`given`, arguments): for each parameter a pointer, a stride and the scalar's words; one side of them is
+    not used.
+    """
     given: int = 0
     arguments: list[Any] = []
     unused_real, unused_integer = areas["unused_real"], areas["unused_integer"]
@@ -183,7 +184,9 @@ def _is_aligned(logits: Logits, buffer: Buffer) -> bool:
 
 
 def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
-    """Whether some row may need `mass`, as far as the host can tell; a row by itself is decided by `mass.needs_mass`."""
+    """Whether some row may need `mass`, as far as the host can tell; a row by itself is decided by
+    `mass.needs_mass`.
+    """
     top_k = parameters.top_k
     if wanted.log_z or not isinstance(top_k, Scalar):
         return True
@@ -244,7 +247,8 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
             mass_kernel[(rows, cut.parts)](
                 *row, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
                 *shared(
-                    "records", "group_bound", "part_key", "part_mass", "part_min_mass", "part_min_count", "part_min_key",
+                    "records", "group_bound", "part_key", "part_mass",
+                    "part_min_mass", "part_min_count", "part_min_key",
                     "pivot_key", "part_pivot_count", "part_pivot_mass",
                 ),
                 ALIGNED=aligned, num_warps=warps[1], enable_fp_fusion=False,
@@ -259,14 +263,15 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
             *results, num_warps=warps[2], enable_fp_fusion=False,
         )  # fmt: skip
         collect_kernel[(rows, cut.parts)](
-            *row, cut.segment_tiles, cut.segments_of_part, cut.parts,
-            *shared("records", "part_key", "part_mass", "pivot_key", "part_pivot_count", "part_pivot_mass", "list_token"),
-            ALIGNED=aligned, num_warps=warps[1], enable_fp_fusion=False,
+            *row, cut.segment_tiles, cut.segments_of_part, cut.parts, *shared("records", "part_key",
+            "part_mass", "pivot_key", "part_pivot_count", "part_pivot_mass", "list_token"), ALIGNED=aligned,
+            num_warps=warps[1], enable_fp_fusion=False,
         )  # fmt: skip
         wide_kernel[(rows,)](
             *row, cut.segment_tiles, cut.segments, cut.parts, want,
             *shared(
-                "records", "group_bound", "part_key", "part_count", "part_mass", "list_token", "scratch_key", "scratch_token"
+                "records", "group_bound", "part_key", "part_count", "part_mass",
+                "list_token", "scratch_key", "scratch_token",
             ),
             *results, ALIGNED=aligned, num_warps=warps[3], enable_fp_fusion=False,
         )  # fmt: skip

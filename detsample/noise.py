@@ -26,8 +26,8 @@ def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     Returns
     -------
     [N] or [B, N] float64
-        Noise, a multiple of ``2**-32``; of the framework and on the device of `token_ids`, or NumPy if those are plain numbers. Of
-        shape [B, N] as soon as an argument has rows.
+        Noise, a multiple of ``2**-32``; of the framework and on the device of `token_ids`, or NumPy if those
+        are plain numbers. Of shape [B, N] as soon as an argument has rows.
 
     Raises
     ------
@@ -44,7 +44,9 @@ def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     framework = frameworks.of(token_ids, "token_ids")
     if not framework.on_gpu(token_ids):
         noise = reference.gumbel_noise(
-            _host(framework, "topp_seed", topp_seed), _host(framework, "position", position), framework.as_array(token_ids)
+            _host(framework, "topp_seed", topp_seed),
+            _host(framework, "position", position),
+            framework.as_array(token_ids),
         )
         return framework.from_array(noise, framework.device(token_ids))
     from detsample import streams
@@ -65,7 +67,8 @@ def fold_in(topp_seed: Any, i: Any) -> Any:
     Returns
     -------
     int, or [N] int64
-        Seeds, signed; an int if both arguments are, otherwise of the framework and on the device of the tensor among them.
+        Seeds, signed; an int if both arguments are, otherwise of the framework and on the device of the tensor
+        among them.
 
     Raises
     ------

@@ -72,7 +72,8 @@ def read_logits(tensor: Any, framework: Framework) -> Logits:
     TypeError
         If the element type is none of fp32, bf16 and fp16.
     ValueError
-        If the shape is not [B, V] with V between 1 and 2^21, or tokens of a row are not neighbours in memory (GPU only).
+        If the shape is not [B, V] with V between 1 and 2^21, or tokens of a row are not neighbours in memory
+        (GPU only).
     """
     shape = framework.shape(tensor)
     dtype = framework.dtype_name(tensor)
@@ -174,5 +175,7 @@ def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> V
     if shape == ():
         return Vector(tensor, 0)
     if shape not in ((logits.rows,), (logits.rows, 1)):
-        raise ValueError(f"{name} must be a number or have shape [{logits.rows}] (or [{logits.rows}, 1]), got {list(shape)}")
+        raise ValueError(
+            f"{name} must be a number or have shape [{logits.rows}] (or [{logits.rows}, 1]), got {list(shape)}"
+        )
     return Vector(tensor, framework.strides(tensor)[0] if logits.rows > 1 else 0)

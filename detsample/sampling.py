@@ -32,26 +32,27 @@ def sample(
 ) -> SampleOutput:
     """Draw one token a row; the same bits in give the same bits out, wherever it runs.
 
-    A row's results depend on its logits and its own parameters alone (docs/spec.md). GPU tensors are sampled by Triton kernels on
-    the tensor's own device and on its framework's current stream, without waiting for the device; CPU tensors and arrays by the
-    NumPy reference.
+    A row's results depend on its logits and its own parameters alone (docs/spec.md). GPU tensors are sampled by
+    Triton kernels on the tensor's own device and on its framework's current stream, without waiting for the
+    device; CPU tensors and arrays by the NumPy reference.
 
     Parameters
     ----------
     logits : [B, V] fp32, bf16 or fp16
-        A Paddle tensor, a torch tensor or a NumPy array, ``1 <= V <= 2**21``, any row stride. Never written to. ``-inf`` excludes
-        a token.
+        A Paddle tensor, a torch tensor or a NumPy array, ``1 <= V <= 2**21``, any row stride. Never written to.
+        ``-inf`` excludes a token.
     topp_seed : int, or [B] or [B, 1] int64 or int32
         Which stream of noise the row draws from: any 64 bits.
     position : int, or [B] or [B, 1] int64 or int32
-        Absolute index, from 0, of the token being drawn in its sequence. The noise is a function of seed, position and token id.
+        Absolute index, from 0, of the token being drawn in its sequence. The noise is a function of seed,
+        position and token id.
     temperature : float, or [B] or [B, 1] floating
         ``0`` is greedy. Rounded to fp32, as `top_p` and `min_p` are.
     top_k : int, or [B] or [B, 1] int64 or int32
         Keep exactly the first k tokens; off if ``<= 0`` or ``>= V``.
     top_p : float, or [B] or [B, 1] floating
-        Keep the shortest prefix of the survivors of top-k that has at least this share of their weight; off if ``>= 1``, the first
-        token alone if ``<= 0``.
+        Keep the shortest prefix of the survivors of top-k that has at least this share of their weight; off if
+        ``>= 1``, the first token alone if ``<= 0``.
     min_p : float, or [B] or [B, 1] floating
         Keep tokens at least this probable relative to the most probable one; off if ``<= 0``.
     return_logprobs : bool
@@ -59,10 +60,11 @@ def sample(
     return_log_z : bool
         Whether to return the log of the kept mass of the full softmax.
     return_mask : None, "bool", "bits" or "csr"
-        The form in which to return the kept set. ``"csr"`` on a GPU with a `top_k` that is not one number for all rows waits for the
-        device once, to learn the size; nothing else does.
+        The form in which to return the kept set. ``"csr"`` on a GPU with a `top_k` that is not one number for
+        all rows waits for the device once, to learn the size; nothing else does.
     check : bool
-        Wait for the device and raise if a row is invalid. Otherwise such a row has token -1 and a status, and harms no other.
+        Wait for the device and raise if a row is invalid. Otherwise such a row has token -1 and a status, and
+        harms no other.
 
     Returns
     -------
@@ -72,7 +74,8 @@ def sample(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came, for all that the host can see; with `check`, for invalid rows.
+        Naming the argument, what was expected and what came, for all that the host can see; with `check`, for
+        invalid rows.
 
     Examples
     --------

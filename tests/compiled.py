@@ -8,9 +8,11 @@ from typing import Any
 TARGETS = (80, 89, 90, 100, 120)
 
 PARAMETERS = (
-    "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32 top_k_ptr:*i64 top_k_stride:i32 top_k_scalar:i32 "
+    "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32 "
+    "top_k_ptr:*i64 top_k_stride:i32 top_k_scalar:i32 "
     "top_p_ptr:*fp32 top_p_stride:i32 top_p_bits:i32 min_p_ptr:*fp32 min_p_stride:i32 min_p_bits:i32 "
-    "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 position_ptr:*i64 position_stride:i32 position_low:i32 position_high:i32"
+    "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 "
+    "position_ptr:*i64 position_stride:i32 position_low:i32 position_high:i32"
 )
 SUMS = "part_mass:*i64 part_min_mass:*i64 part_min_count:*i32 part_min_key:*i32"
 MEASURES = "pivot_key:*i32 part_pivot_count:*i32 part_pivot_mass:*i64"
@@ -29,18 +31,21 @@ KERNELS = {
         4,
     ),
     "narrow.narrow": (
-        f"{ROW} segment_tiles:i32 groups:i32 parts:i32 want:i32 records:*i64 group_key:*i32 group_bound:*fp32 part_key:*i32 "
-        f"part_count:*i32 {SUMS} scratch_key:*i32 scratch_token:*i32 scratch_groups:*i32 {RESULTS}",
+        f"{ROW} segment_tiles:i32 groups:i32 parts:i32 want:i32 records:*i64 "
+        f"group_key:*i32 group_bound:*fp32 part_key:*i32 part_count:*i32 {SUMS} scratch_key:*i32 "
+        f"scratch_token:*i32 scratch_groups:*i32 {RESULTS}",
         8,
     ),
     "collect.collect": (
-        f"{ROW} segment_tiles:i32 segments_of_part:i32 parts:i32 records:*i64 part_key:*i32 part_mass:*i64 {MEASURES} "
+        f"{ROW} segment_tiles:i32 segments_of_part:i32 parts:i32 records:*i64 part_key:*i32 "
+        f"part_mass:*i64 {MEASURES} "
         "list_token:*i32 ALIGNED:constexpr",
         4,
     ),
     "wide.wide": (
-        f"{ROW} segment_tiles:i32 segments:i32 parts:i32 want:i32 records:*i64 group_bound:*fp32 part_key:*i32 part_count:*i32 "
-        f"part_mass:*i64 list_token:*i32 scratch_key:*i32 scratch_token:*i32 {RESULTS} ALIGNED:constexpr",
+        f"{ROW} segment_tiles:i32 segments:i32 parts:i32 want:i32 records:*i64 "
+        f"group_bound:*fp32 part_key:*i32 part_count:*i32 part_mass:*i64 list_token:*i32 "
+        f"scratch_key:*i32 scratch_token:*i32 {RESULTS} ALIGNED:constexpr",
         16,
     ),
     "masks.bool_mask": (f"{ROW} records:*i64 mask:*i1 ALIGNED:constexpr", 4),
@@ -49,12 +54,14 @@ KERNELS = {
     "masks.csr_tokens": (f"{ROW} records:*i64 row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
     "masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
     "streams.noise": (
-        "columns:i32 tokens:*i64 token_row_stride:i32 token_stride:i32 given:i32 seed_ptr:*i64 seed_stride:i32 seed_low:i32 "
-        "seed_high:i32 position_ptr:*i64 position_stride:i32 position_low:i32 position_high:i32 result:*fp64",
+        "columns:i32 tokens:*i64 token_row_stride:i32 token_stride:i32 given:i32 "
+        "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 position_ptr:*i64 position_stride:i32 "
+        "position_low:i32 position_high:i32 result:*fp64",
         4,
     ),
     "streams.folded_seeds": (
-        "count:i32 given:i32 seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 index_ptr:*i64 index_stride:i32 "
+        "count:i32 given:i32 seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 index_ptr:*i64 "
+        "index_stride:i32 "
         "index_low:i32 index_high:i32 result:*i64",
         4,
     ),

@@ -2,14 +2,16 @@
 
     python tests/gpu_report.py --framework torch --rows 1000000 --out report.json
 
-Worker processes make cases (`cases.py`) and their reference results; this process runs the kernels on the same inputs and compares
-every output as bits. A mismatch is printed, counted and makes the exit status 1. Times are medians of CUDA-graph replays over
-inputs that together do not fit in the L2 cache (torch only), taken only when the check found nothing.
+Worker processes make cases (`cases.py`) and their reference results; this process runs the kernels on the same
+inputs and compares every output as bits. A mismatch is printed, counted and makes the exit status 1. Times are
+medians of CUDA-graph replays over inputs that together do not fit in the L2 cache (torch only), taken only when
+the check found nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import platform
@@ -54,7 +56,9 @@ class Batch:
 
 
 def jobs(rows: int, number: int) -> Iterator[Job]:
-    """Jobs of `rows` rows in all: nearly all small vocabularies for the count, and each larger one with each case kind."""
+    """Jobs of `rows` rows in all: nearly all small vocabularies for the count, and each larger one with each
+    case kind.
+    """
     import cases
 
     rng = np.random.default_rng(number)
@@ -62,7 +66,9 @@ def jobs(rows: int, number: int) -> Iterator[Job]:
     serial, done = 0, 0
     for vocab, batch in [(v, 64) for v in MIDDLE] + [(v, 4) for v in LARGE]:
         for kind in kinds:
-            yield Job(number * 1_000_000 + serial, batch, vocab, kind, str(rng.choice(["float32", "bfloat16", "float16"])))
+            yield Job(
+                number * 1_000_000 + serial, batch, vocab, kind, str(rng.choice(["float32", "bfloat16", "float16"]))
+            )
             serial, done = serial + 1, done + batch
     while done < rows:
         vocab = int(rng.choice(SMALL))
@@ -184,7 +190,10 @@ def check(framework: Any, rows: int, number: int, processes: int) -> dict[str, A
         for batch in pool.imap_unordered(make_batch, jobs(rows, number), chunksize=1):
             compare(batch, run_on_gpu(framework, batch), report)
             if report["rows"] // 1_000_000 > (report["rows"] - batch.job.rows) // 1_000_000:
-                print(f"{report['rows']} rows, {time.monotonic() - started:.0f} s, mismatches {report['mismatches']}", flush=True)
+                print(
+                    f"{report['rows']} rows, {time.monotonic() - started:.0f} s, mismatches {report['mismatches']}",
+                    flush=True,
+                )
     report["seconds"] = round(time.monotonic() - started, 1)
     return report
 
@@ -235,14 +244,17 @@ def time_kernels(scale: float, batches: tuple[int, ...], vocab: int = 151936) ->
         positions = torch.arange(rows, device="cuda")
 
         def vector(value: float | int, rows: int = rows) -> Any:
-            return torch.full((rows,), value, device="cuda", dtype=torch.int64 if isinstance(value, int) else torch.float32)
+            return torch.full(
+                (rows,), value, device="cuda", dtype=torch.int64 if isinstance(value, int) else torch.float32
+            )
 
-        table.setdefault("row maximum (torch.max), for scale", {})[str(rows)] = graph_time(
-            torch, [lambda x=x: x.amax(dim=1) for x in inputs]
+        table.setdefault("row maximum (torch.amax), for scale", {})[str(rows)] = graph_time(
+            torch, [functools.partial(torch.amax, x, dim=1) for x in inputs]
         )
         for name, setting in SETTINGS.items():
             vectors = {k: v if isinstance(v, bool) else vector(v) for k, v in setting.items()}
-            calls = [lambda x=x, v=vectors: detsample.sample(x, seeds, position=positions, **v) for x in inputs]
+            vectors["position"] = positions
+            calls = [functools.partial(detsample.sample, x, seeds, **vectors) for x in inputs]
             table.setdefault(name, {})[str(rows)] = round(graph_time(torch, calls), 2)
     return table
 

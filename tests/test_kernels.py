@@ -22,7 +22,7 @@ from detsample import reference
 pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
 
 F32 = np.float32
-SIZES = {1: 64, 2: 64, 3: 256, 31: 1024, 1000: 256} if GPU else {1: 1, 2: 1, 3: 2, 31: 2, 1000: 2}
+SIZES = {3: 256, 31: 1024, 1000: 256} if GPU else {3: 1, 31: 2, 1000: 1}
 KINDS = ("bool", "bits", "csr", None)
 
 
@@ -44,7 +44,8 @@ def rng_of(*names: object) -> np.random.Generator:
 
 @pytest.mark.parametrize("kind", cases.CASES)
 def test_every_case_kind(kind: str) -> None:
-    """Catches any difference in order, ties, validity, weights, filters, noise, draw or logarithms, on rows chosen for each.
+    """Catches any difference in order, ties, validity, weights, filters, noise, draw or logarithms, on rows
+    chosen for each.
 
     Parameters differ from row to row and about one row in twenty has an invalid one.
     """
@@ -54,8 +55,18 @@ def test_every_case_kind(kind: str) -> None:
         compare(logits, cases.parameters(rng, rows, vocab), KINDS[int(rng.integers(3))])
 
 
+@pytest.mark.parametrize("vocab", [1, 2])
+def test_the_smallest_vocabularies(vocab: int) -> None:
+    """Catches an index, a search or a sample of the row that needs more tokens than there are."""
+    rng = rng_of("smallest", vocab)
+    rows = 1024 if GPU else 12
+    compare(cases.mixed(rng, rows, vocab), cases.parameters(rng, rows, vocab))
+
+
 def test_boundaries_hit_exactly() -> None:
-    """Catches a top-p sum compared with < for <=, or with a target rounded down: one unit decides each of these rows."""
+    """Catches a top-p sum compared with < for <=, or with a target rounded down: one unit decides each of these
+    rows.
+    """
     for vocab, rows in ((8, 6), (100, 6)):
         case = cases.exact_half_boundaries(rng_of("half", vocab), rows * (20 if GPU else 1), vocab)
         found = compare(case.logits, case.parameters)
@@ -105,12 +116,13 @@ def flat(V: int, value: float) -> np.ndarray:
 NARROW, WIDE = False, True
 WAYS: dict[str, tuple[np.ndarray, dict[str, Any], bool]] = {
     "candidates by count": (randn(5000), {"top_k": 50, "top_p": 0.95, "min_p": 0.01}, NARROW),
-    "candidates by count, all 512": (randn(5000), {"top_k": 500}, NARROW),
+    "candidates by count, most groups": (randn(5000), {"top_k": 60}, NARROW),
     "candidates by weight": (randn(5000, 5), {"top_p": 0.9}, NARROW),
     "candidates by weight, with min-p": (randn(5000, 5), {"top_p": 0.99, "min_p": 0.05}, NARROW),
     "first token only": (randn(5000), {"top_p": 0.0}, NARROW),
     "greedy": (randn(5000), {"temperature": 0.0, "top_p": 0.3}, NARROW),
-    "greedy among ties": (levels(5000, 3), {"temperature": 0.0}, NARROW),
+    "greedy among ties": (levels(5000, 50), {"temperature": 0.0}, NARROW),
+    "greedy among too many ties": (levels(5000, 3), {"temperature": 0.0}, WIDE),
     "sums alone, no filter": (randn(5000), {}, NARROW),
     "sums alone, no filter, -inf": (with_fills(5000, 37), {"temperature": 0.7}, NARROW),
     "sums alone, min-p": (randn(5000), {"min_p": 0.1}, NARROW),
@@ -120,6 +132,7 @@ WAYS: dict[str, tuple[np.ndarray, dict[str, Any], bool]] = {
     "+inf in the middle": (spoilt(5000, np.inf, 2500), {"top_p": 0.5}, NARROW),
     "nothing finite": (flat(5000, -np.inf), {}, NARROW),
     "by count": (randn(5000), {"top_k": 700}, WIDE),
+    "by count, more than groups": (randn(5000), {"top_k": 200, "top_p": 0.9}, WIDE),
     "by count, nearly all": (randn(5000), {"top_k": 4999}, WIDE),
     "by count, then by weight and min-p": (randn(5000), {"top_k": 3000, "top_p": 0.8, "min_p": 0.05}, WIDE),
     "by count, half the row at -1e9": (np.where(np.arange(5000) % 2, randn(5000), F32(-1e9)), {"top_k": 2800}, WIDE),
@@ -139,7 +152,9 @@ WAYS: dict[str, tuple[np.ndarray, dict[str, Any], bool]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_through_the_kernels(way: str) -> None:
-    """Catches a wrong boundary, sum or draw in one of the paths, and a row that takes another path than it is meant to test."""
+    """Catches a wrong boundary, sum or draw in one of the paths, and a row that takes another path than it is
+    meant to test.
+    """
     logits, params, wide = WAYS[way]
     params = {"topp_seed": 2**40 + 5, "position": 2**33 + 1, **params}
     if GPU:
@@ -162,16 +177,16 @@ def test_ways_mixed_in_one_batch() -> None:
     compare(logits, {"topp_seed": np.arange(6), **params}, "csr")
 
 
-@pytest.mark.parametrize("value", [1e6, -1e6, 1e9, 3e38])
+@pytest.mark.parametrize("value", [1e7, -1e7, 1e9, 3e38])
 def test_a_draw_that_bounds_cannot_settle(value: float) -> None:
     """Catches a draw that trusts fp32 bounds where they tie: equal large logits, so that only the exact noise tells.
 
-    At 1e6 the step of fp32 is 1/16 and every group's bound is within its margin of the winner, more groups than are
+    At 1e7 the step of fp32 is 1 and every group's bound is within its margin of the winner, more groups than are
     evaluated one by one; from 2^30 on the scale of scores is saturated.
     """
-    for vocab, params in ((5000, {}), (3000, {"top_k": 2900}), (300, {"top_p": 0.6})):
+    for vocab, params in ((1300, {}), (1100, {"top_k": 1000}), (200, {"top_p": 0.6})):
         logits = np.full((1, vocab), value, F32)
-        if GPU or vocab != 5000:
+        if GPU or vocab != 1300:
             compare(logits, {"topp_seed": 11, "position": 3, **params}, None)
             continue
         with left_to_wide() as left:
@@ -207,8 +222,9 @@ def test_sixteen_bit_logits(dtype: str) -> None:
         with np.errstate(over="ignore"):
             logits = cases.CASES[kind](rng, 2, vocab).astype(element)
         compare(logits, cases.parameters(rng, 2, vocab))
-    smallest = np.arange(-16, 16, dtype=np.int16).view(np.uint16)[None, :] & np.uint16(0x800F)
-    compare(np.repeat(smallest, 2, axis=0).view(element), {"topp_seed": 1, "top_k": np.array([7, 20])})
+    if dtype == "float16" or GPU:  # Triton's interpreter widens the 254 subnormal bfloat16 numbers wrongly (3.3 to 3.9)
+        smallest = np.arange(-16, 16, dtype=np.int16).view(np.uint16)[None, :] & np.uint16(0x800F)
+        compare(np.repeat(smallest, 2, axis=0).view(element), {"topp_seed": 1, "top_k": np.array([7, 20])})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -294,7 +310,9 @@ def test_unsigned_seeds() -> None:
 
 
 def test_one_row_in_every_layout() -> None:
-    """Catches a row stride or an offset in memory that is not followed, with rows that start on 16 bytes and that do not."""
+    """Catches a row stride or an offset in memory that is not followed, with rows that start on 16 bytes and
+    that do not.
+    """
     rng = rng_of("layout")
     memory = rng.standard_normal((6, 80), dtype=F32)
     views = [memory[:, :64], memory[:, 1:65], memory[::2, 3:50], memory[::-1, :64], memory[2:3, 7:71], memory[1:, :80]]
@@ -332,7 +350,8 @@ PARAMETERS = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=400 if GPU else 60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=400 if GPU else 30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck),
+    database=None
 )
 @given(st.lists(VALUES, min_size=1, max_size=40), PARAMETERS)
 def test_any_row(row: list[float], params: dict[str, Any]) -> None:

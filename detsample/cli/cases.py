@@ -133,11 +133,11 @@ def cases(
     share = -(-rows // (passes * len(KINDS)))
     found: list[Case] = []
     while rows > 0:
-        number = len(found)
-        kind = list(KINDS)[number % len(KINDS)]
-        # Each pass over the kinds starts one vocabulary further on: in time every kind meets every size.
-        vocab = vocabularies[(number + number // len(KINDS)) % len(vocabularies)]
-        dtype = dtypes[number % len(dtypes)]
+        turn, which = divmod(len(found), len(KINDS))
+        kind = list(KINDS)[which]
+        # Each turn through the kinds starts one further on: in time every kind meets every size and type.
+        vocab = vocabularies[(which + turn) % len(vocabularies)]
+        dtype = dtypes[(which + turn) % len(dtypes)]
         count = max(1, min(share, most // vocab, rows))
         logits = rounded(KINDS[kind](rng, count, vocab), dtype)
         found.append(Case(kind, dtype, logits, parameters(rng, count, vocab)))

@@ -56,8 +56,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "demo",
         help="sample from a real model's logits and compare all bits with those stored in the package",
-        description="Sample the logits of SmolLM2-135M-Instruct for eight prompts in several ways, and compare "
-        "every bit of every result with what is stored in the package.",
+        description="Sample the logits of SmolLM2-135M-Instruct for eight prompts in several ways, and "
+        "compare every bit of every result with what is stored in the package.",
         epilog="Exit status: 0, every bit is as stored; 1, some are not; 2, the demo could not be run.",
     )
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="the same bits on either")
@@ -218,7 +218,8 @@ class Demo:
         print(f"\n{title}  [{found[:16]}{verdict}]")
 
     def _text(self, token: Any) -> str:
-        return token_text(self.real.token_text(int(token)), TOKEN)
+        known = 0 <= int(token) < self.real.logits.shape[1]  # -1, of an invalid row, is none
+        return token_text(self.real.token_text(int(token)), TOKEN) if known else str(token)
 
 
 def tick(same: bool) -> str:

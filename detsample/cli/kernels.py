@@ -99,7 +99,7 @@ def triton_is_installed() -> bool:
 
 
 def interpreting() -> bool:
-    """Have Triton interpret kernels in this process; False if it is too late, Triton being imported already."""
+    """Have Triton interpret kernels in this process; False where it is too late, Triton being imported."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         if "triton" in sys.modules:
             return False

@@ -34,26 +34,28 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="sample from logits in a .npy or .npz file",
         description="Draw one token for each row of a file of logits, [V] or [B, V], fp32 or fp16.",
         epilog="All rows use the one --seed at the one --position, unless --seed-file or --consecutive says "
-        "otherwise: no row number is mixed into either. Exit status: 0; 1 if a row is invalid (its status says why, "
-        "the others are unaffected); 2 if nothing could be sampled.",
+        "otherwise: no row number is mixed into either. Exit status: 0; 1 if a row is invalid (its status "
+        "says why, the others are unaffected); 2 if nothing could be sampled.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help=".npy, or .npz with --array")
     parser.add_argument("--array", metavar="NAME", help="which array of a .npz that has several")
     parser.add_argument("--bf16", action="store_true", help="the file holds bfloat16, as its bits in uint16")
-    parser.add_argument("--rows", type=_range, default=(0, None), metavar="A:B", help="only rows A to B - 1")
+    parser.add_argument(
+        "--rows", type=row_range, default=(0, None), metavar="A:B", help="rows A to B - 1 only"
+    )
     seeds = parser.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=_integer, default=0, help="of all rows, any 64 bits (default: 0)")
+    seeds.add_argument("--seed", type=integer, default=0, help="of all rows, any 64 bits (default: 0)")
     seeds.add_argument(
         "--seed-file", type=Path, metavar="SEEDS", help="a seed for each row of FILE, in a .npy or as text"
     )
-    parser.add_argument("--position", type=_integer, default=0, help="index of the token drawn (default: 0)")
+    parser.add_argument("--position", type=integer, default=0, help="index of the token drawn (default: 0)")
     parser.add_argument(
         "--consecutive",
         action="store_true",
         help="draw row r at position + r: the rows are one sequence's steps",
     )
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: 1)")
-    parser.add_argument("--top-k", type=_integer, default=0, help="keep the first k; 0 is off (default)")
+    parser.add_argument("--top-k", type=integer, default=0, help="keep the first k; 0 is off (default)")
     parser.add_argument(
         "--top-p", type=float, default=1.0, help="keep the first of this mass; 1 is off (default)"
     )
@@ -156,7 +158,7 @@ def _load(file: Path) -> Any:
     except OSError as error:
         raise Failure(f"{file}: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise Failure(f"{file}: not an array of numbers in a .npy or .npz file ({error})") from error
+        raise Failure(f"{file}: not an array of numbers in a .npy or .npz file") from error
 
 
 def _named(loaded: Any, file: Path, name: str | None) -> np.ndarray:
@@ -184,7 +186,7 @@ def read_seeds(file: Path, rows: int) -> np.ndarray:
         numbers = [int(seed) for seed in array.reshape(-1)]
     else:
         try:
-            numbers = [_integer(word) for word in file.read_text(encoding="utf-8").split()]
+            numbers = [integer(word) for word in file.read_text(encoding="utf-8").split()]
         except OSError as error:
             raise Failure(f"{file}: {error.strerror or error}") from error
         except ValueError as error:
@@ -204,7 +206,7 @@ def selected(rows: tuple[int, int | None], count: int) -> tuple[int, int]:
     return start, stop
 
 
-def _range(text: str) -> tuple[int, int | None]:
+def row_range(text: str) -> tuple[int, int | None]:
     start, colon, stop = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError(f"expected A:B, A: or :B, got {text!r}")
@@ -214,7 +216,7 @@ def _range(text: str) -> tuple[int, int | None]:
         raise argparse.ArgumentTypeError(f"expected A:B, A: or :B, got {text!r}") from None
 
 
-def _integer(text: str) -> int:
+def integer(text: str) -> int:
     """An integer in any base that its prefix names."""
     return int(text, 0)
 
@@ -227,10 +229,17 @@ class Table:
         self._columns |= {"logprob": 13} if options.logprobs else {}
         self._columns |= {"log_z": 13} if options.log_z else {}
         self._columns |= {"status": -1}
-        print(line(list(self._columns), list(self._columns.values())))
+        self._headed = False
+
+    def _head(self) -> None:
+        """Print the names of the columns, once; not before there is something below them."""
+        if not self._headed:
+            print(line(list(self._columns), list(self._columns.values())))
+            self._headed = True
 
     def rows(self, block: Block) -> None:
         """Print the rows of a block."""
+        self._head()
         fields = block.fields
         for i, status in enumerate(fields["status"].tolist()):
             cells: list[Any] = [block.first + i, int(fields["token_ids"][i]), int(fields["num_kept"][i])]
@@ -240,6 +249,7 @@ class Table:
 
     def end(self, digest: str) -> None:
         """Print the digest of all rows."""
+        self._head()
         print(f"\ndigest of all results: {digest}")
 
 

@@ -30,9 +30,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "selftest",
         help="check detsample on this machine",
-        description="Check the reference against known answers, and the kernels against the reference, bit for "
-        "bit: on the GPU (through Paddle or torch) if there is one, otherwise in Triton's interpreter, which takes "
-        "about half a second a row.",
+        description="Check the reference against known answers, and the kernels against the reference, bit "
+        "for bit: on the GPU (through Paddle or torch) if there is one, otherwise in Triton's interpreter, "
+        "which takes about half a second a row.",
         epilog="Exit status: 0, all equal; 1, a mismatch, which is printed; 2, the test could not be run.",
     )
     parser.add_argument(

@@ -22,5 +22,6 @@
 `streams`   `gumbel_noise` and `fold_in` on their own
 ========== ==========================================================================================
 
-Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`: `detsample.engine` and `detsample.streams` are the only callers.
+Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`: `detsample.engine` and
+`detsample.streams` are the only callers.
 """

@@ -1,7 +1,8 @@
-"""A few tokens that hold the whole kept set, or the part of it that is in doubt, and the cut through them (spec section 6).
+"""A few tokens that hold the whole kept set, or the part of it that is in doubt, and the cut through them (spec
+section 6).
 
-They lie in a scratch list of at most `CAPACITY` (key, token) pairs in any order. Ranks and prefix sums come from comparing all pairs:
-no sort, and equal logits need no special case since a token id breaks every tie.
+They lie in a scratch list of at most `CAPACITY` (key, token) pairs in any order. Ranks and prefix sums come
+from comparing all pairs: no sort, and equal logits need no special case since a token id breaks every tie.
 """
 
 import triton
@@ -19,7 +20,9 @@ EVERYTHING = tl.constexpr(1 << 62)  # a target that no sum of weights or count r
 
 @triton.jit
 def append(scratch_key, scratch_token, filled, key, token, chosen):
-    """Appends the chosen tokens of a flat block to the list; gives the new length, which may exceed CAPACITY (the rest is not stored)."""
+    """Appends the chosen tokens of a flat block to the list; gives the new length, which may exceed CAPACITY
+    (the rest is not stored).
+    """
     place = filled + tl.cumsum(chosen.to(tl.int32), axis=0) - 1
     fits = chosen & (place < CAPACITY)
     tl.store(scratch_key + place, key, mask=fits)

@@ -1,7 +1,9 @@
-"""Kernel 4, grid (rows, parts): lists the tokens among which the boundary lies, for rows that `mass` measured and `narrow` left.
+"""Kernel 4, grid (rows, parts): lists the tokens among which the boundary lies, for rows that `mass` measured
+and `narrow` left.
 
-The measures at the pivots tell exactly between which two keys the boundary is. About one token in fifty lies there; `wide` then
-looks at these alone. The list's order is that of the programs' arrival and is never relied on.
+The measures at the pivots tell exactly between which two keys the boundary is. About one token in thirty lies
+there; `wide` then looks at these alone. The list's order is that of the programs' arrival and is never relied
+on.
 """
 
 import triton
@@ -26,7 +28,7 @@ from detsample.kernels.rows import (
 )
 from detsample.kernels.tiles import MOST_SEGMENTS, TILE, load_span
 
-LIST = tl.constexpr(4096)  # tokens that a row's list holds
+LIST = tl.constexpr(8192)  # tokens that a row's list holds
 UNMEASURED = tl.constexpr(0x7FFFFFFF)
 
 

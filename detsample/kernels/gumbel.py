@@ -66,9 +66,10 @@ def token_gumbel(seed, token, position):
 def gumbel_bound(high):
     """An fp32 number that no noise with this high word exceeds by more than `lanes.MARGIN`.
 
-    -ln(-ln(1-u)) <= -ln u, and log2(1 + f) >= f on [0, 1], so the bits of the fp32 `high`, read as an integer, are a lower bound of
-    its logarithm (Mitchell's logarithm). u may be as small as 2^-65 when `high` is 0, which is 2^-33 in units of the high word.
-    The bound is at most 0.06 above -ln u. No hardware function: the interpreter and every GPU filter alike.
+    -ln(-ln(1-u)) <= -ln u, and log2(1 + f) >= f on [0, 1], so the bits of the fp32 `high`, read as an integer,
+    are a lower bound of its logarithm (Mitchell's logarithm). u may be as small as 2^-65 when `high` is 0,
+    which is 2^-33 in units of the high word. The bound is at most 0.06 above -ln u. No hardware function: the
+    interpreter and every GPU filter alike.
     """
     value = tl.maximum(high.to(tl.float32), 1.1641532182693481e-10)
     return LN2_TIMES_159 - value.to(tl.int32, bitcast=True).to(tl.float32) * LN2_TIMES_2_POW_MINUS_23

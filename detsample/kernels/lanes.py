@@ -35,8 +35,8 @@ def better_of(score, token, other_score, other_token):
 def may_beat(bound, score):
     """Whether a group with this bound could hold a score of at least `score`.
 
-    Bounds are fp32: 2^-12 + |bound| / 2^20 covers what their four roundings, those of `gumbel_bound` and that of the score to
-    fp32 can lose, about |bound| / 2^22 + 2^-16.
+    Bounds are fp32: 2^-12 + |bound| / 2^20 covers what their four roundings, those of `gumbel_bound` and that
+    of the score to fp32 can lose, about |bound| / 2^22 + 2^-16.
     """
     margin = 0.000244140625 + tl.abs(bound) * 9.5367431640625e-07
     return (bound > float("-inf")) & (bound + margin >= score.to(tl.float32) * 2.3283064365386963e-10)
@@ -63,12 +63,22 @@ def score_group(row_logits, vocab, segment_tiles, group, scale, seed, position, 
 
 @triton.jit
 def draw_from_groups(
-    row_logits, vocab, segment_tiles, groups, group_bound, scale, seed, position, boundary_key, boundary_token, most_groups
+    row_logits,
+    vocab,
+    segment_tiles,
+    groups,
+    group_bound,
+    scale,
+    seed,
+    position,
+    boundary_key,
+    boundary_token,
+    most_groups,
 ):
     """(token, decided): groups are evaluated in falling order of their bounds until none left may hold the winner.
 
-    `group_bound` points at the row's bounds, which may be of more tokens than the kept set. Where `most_groups` evaluations did not
-    decide it, `decided` is false and the token means nothing.
+    `group_bound` points at the row's bounds, which may be of more tokens than the kept set. Where `most_groups`
+    evaluations did not decide it, `decided` is false and the token means nothing.
     """
     index = tl.arange(0, MOST_GROUPS)
     bounds = tl.load(group_bound + index, mask=index < groups, other=float("-inf"))

@@ -1,9 +1,10 @@
 """Kernel 2, grid (rows, parts): sums of weights over the row, which need its largest logit first, hence a second look.
 
-For each part: the weight of all tokens; where min-p is on, also the weight, the number and the smallest key of the tokens it keeps, and
-bounds of their scores, group by group, as `scan` leaves them for other rows; where the boundary seems to lie among thousands of
-tokens, what reaches each of four pivots around it. Integer sums, so parts can be added in any order. A row needs this for its log
-probability where no top-k is on, for a large top-k, for top-p alone, for min-p alone and for log_z.
+For each part: the weight of all tokens; where min-p is on, also the weight, the number and the smallest key of
+the tokens it keeps, and bounds of their scores, group by group, as `scan` leaves them for other rows; where the
+boundary seems to lie among thousands of tokens, what reaches each of four pivots around it. Integer sums, so
+parts can be added in any order. A row needs this for its log probability where no top-k is on, for a large
+top-k, for top-p alone, for min-p alone and for log_z.
 """
 
 import triton
@@ -30,7 +31,7 @@ from detsample.kernels.scan import tile_bound
 from detsample.kernels.tiles import GROUPS, LANES, MOST_SEGMENTS, TILE, fold_groups, load_tile, split_quads
 from detsample.kernels.weight import scaled_logit, weight
 
-FEW_OF_SAMPLE = tl.constexpr(2)
+FEW_OF_SAMPLE = tl.constexpr(6)
 NO_KEY = tl.constexpr(0x7FFFFFFF)
 
 
@@ -60,7 +61,9 @@ def reaching(key, w, pivot):
 
 @triton.jit
 def wanted_share(top_k, top_p, vocab):
-    """The share of the row, in tokens where top-k is on and in weight otherwise, that its kept prefix is expected to hold."""
+    """The share of the row, in tokens where top-k is on and in weight otherwise, that its kept prefix is
+    expected to hold.
+    """
     return tl.where(top_k > 0, (top_k.to(tl.float64) / vocab.to(tl.float64)).to(tl.float32), tl.maximum(top_p, 0.0))
 
 

@@ -1,9 +1,10 @@
 """Kernel 3, grid (rows): finishes every row whose kept set is small, or is known from sums alone.
 
-Rows with no filter or with min-p alone have their boundary from `mass`. For the others the groups' maxima give a threshold that
-the boundary cannot lie below: of k groups whose maxima reach t, each holds a logit that reaches t, so the k-th largest logit does
-too; and what the maxima weigh, the row weighs at least. The few groups that reach the threshold are gathered, cut and drawn from.
-Invalid rows end here. What is left stays PENDING for `wide`.
+Rows with no filter or with min-p alone have their boundary from `mass`. For the others the groups' maxima give
+a threshold that the boundary cannot lie below: of k groups whose maxima reach t, each holds a logit that
+reaches t, so the k-th largest logit does too; and what the maxima weigh, the row weighs at least. The few
+groups that reach the threshold are gathered, cut and drawn from. Invalid rows end here. What is left stays
+PENDING for `wide`.
 """
 
 import triton
@@ -28,7 +29,6 @@ from detsample.kernels.rows import (
     GREEDY,
     MIN_WEIGHT,
     MODE,
-    PENDING,
     POSITION,
     SEED,
     STATUS,
@@ -42,7 +42,6 @@ from detsample.kernels.rows import (
     write_boundary,
 )
 from detsample.kernels.tiles import (
-    GROUPS,
     MOST_GROUPS,
     MOST_SEGMENTS,
     SPAN,
@@ -66,7 +65,9 @@ def sum_parts(pointer, row, parts):
 
 @triton.jit
 def examine(row_logits, vocab):
-    """The status bits of a row that has a NaN or +inf somewhere. Such rows are rare, so they may take a look of their own."""
+    """The status bits of a row that has a NaN or +inf somewhere. Such rows are rare, so they may take a look of
+    their own.
+    """
     nan = tl.zeros([TILE], tl.int32)
     inf = tl.zeros([TILE], tl.int32)
     finite = tl.zeros([TILE], tl.int32)
@@ -91,7 +92,9 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 
 @triton.jit
 def threshold_key(group_keys, measure, need, top_key):
-    """A key that the boundary cannot lie below, from the groups' maxima and what each counts for, by bisection between values."""
+    """A key that the boundary cannot lie below, from the groups' maxima and what each counts for, by bisection
+    between values.
+    """
     present = group_keys > MINUS_INF_KEY
     low = value_of(tl.min(tl.where(present, group_keys, top_key), axis=0))
     high = value_of(top_key)
@@ -106,7 +109,9 @@ def threshold_key(group_keys, measure, need, top_key):
 
 @triton.jit
 def gather(row_logits, vocab, segment_tiles, selected_groups, selected, threshold, scratch_key, scratch_token):
-    """Lists the tokens of the selected groups that reach the threshold; gives their number, which may exceed CAPACITY."""
+    """Lists the tokens of the selected groups that reach the threshold; gives their number, which may exceed
+    CAPACITY.
+    """
     filled = tl.full([], 0, tl.int32)
     lane = tl.arange(0, GATHER)
     for first in range(0, selected, GATHER // SPAN):
@@ -206,7 +211,14 @@ def narrow(
                 if selected <= MOST_SELECTED:
                     tl.debug_barrier()
                     filled = gather(
-                        row_logits, vocab, segment_tiles, scratch_groups, selected, threshold, scratch_key, scratch_token
+                        row_logits,
+                        vocab,
+                        segment_tiles,
+                        scratch_groups,
+                        selected,
+                        threshold,
+                        scratch_key,
+                        scratch_token,
                     )
                 if filled <= CAPACITY:
                     tl.debug_barrier()

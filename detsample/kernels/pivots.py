@@ -1,6 +1,7 @@
 """Where a boundary probably is: four keys around it, guessed from a sample of the row.
 
-Only speed hangs on the guess. `mass` measures the row at these keys, and the exact measures say between which two the boundary lies.
+Only speed hangs on the guess. `mass` measures the row at these keys, and the exact measures say between which
+two the boundary lies.
 """
 
 import triton
@@ -10,8 +11,8 @@ from detsample.kernels.order import LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.weight import scaled_logit, weight
 
 PIVOTS = tl.constexpr(4)
-SAMPLE = tl.constexpr(512)
-BISECTIONS = tl.constexpr(14)
+SAMPLE = tl.constexpr(2048)
+BISECTIONS = tl.constexpr(12)
 
 
 @triton.jit
@@ -22,10 +23,12 @@ def rough_root(x):
 
 @triton.jit
 def shares_around(share):
-    """[PIVOTS]: shares that lie 2.4 and 0.6 standard deviations of the sample's own share to both sides of the wanted one."""
-    deviation = rough_root(share * (1.0 - share)) * 0.04419417  # 1 / sqrt(SAMPLE)
+    """[PIVOTS]: shares that lie 3.2 and 0.7 standard deviations of the sample's own share to both sides of the
+    wanted one.
+    """
+    deviation = rough_root(share * (1.0 - share)) * 0.02209709  # 1 / sqrt(SAMPLE)
     pivot = tl.arange(0, PIVOTS)
-    away = tl.where((pivot & 1) == 0, 0.6, 2.4)
+    away = tl.where((pivot & 1) == 0, 0.7, 3.2)
     return tl.minimum(tl.maximum(share + tl.where(pivot < 2, away, -away) * deviation, 0.0), 1.0)
 
 
@@ -40,8 +43,9 @@ def sample_keys(row_logits, vocab):
 def guess_pivots(keys, scale, largest, share, by_weight):
     """[PIVOTS] keys that about the shares around `share` of the sample's weight, or of its tokens, reach."""
     weights = weight(largest - scaled_logit(value_of(keys), scale))
-    measure = tl.where(keys > MINUS_INF_KEY, tl.where(by_weight, weights, 1), 0)
-    goal = (shares_around(share) * tl.sum(measure, axis=0).to(tl.float32)).to(tl.int64)
+    # Weights in units of 2^-18 of the largest: their sum fits 32 bits, and a guess needs no more.
+    measure = tl.where(keys > MINUS_INF_KEY, tl.where(by_weight, (weights >> 22).to(tl.int32), 1), 0)
+    goal = (shares_around(share) * tl.sum(measure, axis=0).to(tl.float32)).to(tl.int32)
     low = tl.min(tl.where(measure > 0, keys, 0x7FFFFFFF), axis=0)
     high = tl.max(keys, axis=0)
     lowest = tl.full([PIVOTS], 0.0, tl.float32) + value_of(tl.minimum(low, high))

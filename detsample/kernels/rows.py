@@ -1,7 +1,8 @@
 """A row's parameters, and its record: what later kernels need of them, in twelve int64 (spec sections 2 and 3).
 
-Parameters come as a scalar or as a vector, and one compiled kernel serves both: `given` has a bit for each that is a vector, the
-scalar's bits are passed beside the pointer, and the masked load takes the one or the other. Vectors may be strided ([B, 1] views).
+Parameters come as a scalar or as a vector, and one compiled kernel serves both: `given` has a bit for each that
+is a vector, the scalar's bits are passed beside the pointer, and the masked load takes the one or the other.
+Vectors may be strided ([B, 1] views).
 """
 
 import triton
@@ -34,7 +35,9 @@ FLOATS = tl.constexpr(4)  # 1/temperature in the low half, top_p in the high hal
 STATUS = tl.constexpr(5)  # of the parameters, then of the row; PENDING while nobody has finished the row
 BOUNDARY = tl.constexpr(6)  # key of the last kept token in the high half, its id in the low half
 MODE = tl.constexpr(7)  # GREEDY, BOUNDED
-INTERVAL = tl.constexpr(8)  # keys between which `collect` knows the boundary: first in the low half, end in the high half
+INTERVAL = tl.constexpr(
+    8
+)  # keys between which `collect` knows the boundary: first in the low half, end in the high half
 ABOVE_COUNT = tl.constexpr(9)  # how many tokens lie above the interval,
 ABOVE_MASS = tl.constexpr(10)  # their weight,
 LISTED = tl.constexpr(11)  # and how many lie in it; 0: the row was not measured
@@ -68,8 +71,9 @@ def join_words(low, high):
 def inverse_temperature(temperature):
     """min(1 / temperature, FLT_MAX), correctly rounded; 1 for greedy rows, which have no use for it.
 
-    By way of fp64: Triton 3.3 compiles `div_rn` of fp32 to an instruction that flushes subnormals. Rounding twice gives the same fp32,
-    for a quotient of two 24-bit numbers is never within 2^-50 of where fp32 rounding turns without being there.
+    By way of fp64: Triton 3.3 compiles `div_rn` of fp32 to an instruction that flushes subnormals. Rounding
+    twice gives the same fp32, for a quotient of two 24-bit numbers is never within 2^-50 of where fp32 rounding
+    turns without being there.
     """
     safe = tl.where(temperature > 0.0, temperature, 1.0).to(tl.float64)
     return tl.minimum((1.0 / safe).to(tl.float32), 3.4028234663852886e38)

@@ -1,8 +1,9 @@
 """Kernel 1, grid (rows, parts): reads every logit once and leaves what tells later kernels where to look.
 
-For each group of tokens: the key of its largest logit, and, for rows whose kept set may be large, a bound that no score of the
-group exceeds. For each part of a row: its largest key and how many of its tokens can be drawn. Part 0 also writes the row's record.
-Rows with top-k on draw from a few candidates later, so they pay for no noise here.
+For each group of tokens: the key of its largest logit, and, for rows whose kept set may be large, a bound that
+no score of the group exceeds. For each part of a row: its largest key and how many of its tokens can be drawn.
+Part 0 also writes the row's record. Rows with top-k on draw from a few candidates later, so they pay for no
+noise here.
 """
 
 import triton
@@ -72,7 +73,8 @@ NOT_SPECIALIZED = [
     "row_stride", "vocab", "segment_tiles", "segments", "segments_of_part", "parts", "want", "given",
     "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
     "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
-    "seed_ptr", "seed_stride", "seed_low", "seed_high", "position_ptr", "position_stride", "position_low", "position_high",
+    "seed_ptr", "seed_stride", "seed_low", "seed_high",
+    "position_ptr", "position_stride", "position_low", "position_high",
 ]  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """How a row is cut: segments of tiles of quads, and the groups of tokens that one summary number stands for.
 
-A tile is `TILE` tokens, loaded as `LANES` quads: four neighbours share one Philox counter. A segment is `segment_tiles` tiles, chosen
-by the host so that a row has at most 128 of them. Within a segment, `QUADS` neighbouring quads of every tile form a group; a row has
-at most `MOST_GROUPS` groups. None of this can show in a result: groups only tell where to look.
+A tile is `TILE` tokens, loaded as `LANES` quads: four neighbours share one Philox counter. A segment is
+`segment_tiles` tiles, chosen by the host so that a row has at most 128 of them. Within a segment, `QUADS`
+neighbouring quads of every tile form a group; a row has at most `MOST_GROUPS` groups. None of this can show in
+a result: groups only tell where to look.
 """
 
 import triton
@@ -34,7 +35,9 @@ def split_quads(block):
 
 @triton.jit
 def load_tile(row_logits, start, vocab):
-    """The logits of one tile as fp32 [LANES, 4]; -inf behind the end. A whole tile is loaded without a mask, hence in full width."""
+    """The logits of one tile as fp32 [LANES, 4]; -inf behind the end. A whole tile is loaded without a mask,
+    hence in full width.
+    """
     tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
     if start + TILE <= vocab:
         x = tl.load(row_logits + tokens).to(tl.float32)

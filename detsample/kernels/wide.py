@@ -1,9 +1,10 @@
 """Kernel 5, grid (rows): finishes the rows that `narrow` left: kept sets of thousands of tokens.
 
-The boundary is searched between keys, among the tokens that `collect` listed or, where it could not, among the whole row: each look
-measures what reaches each of four pivots, and the interval between two of them becomes the next one. Rounds cut values and keys in
-turn, and every look shrinks the interval to the keys that occur in it, so no row takes more than about thirty looks, a usual
-one three, and a row of equal values one. The last few dozen tokens are ranked like those of `narrow`.
+The boundary is searched between keys, among the tokens that `collect` listed or, where it could not, among the
+whole row: each look measures what reaches each of four pivots, and the interval between two of them becomes the
+next one. Rounds cut values and keys in turn, and every look shrinks the interval to the keys that occur in it,
+so no row takes more than about thirty looks, a usual one three, and a row of equal values one. The last few
+dozen tokens are ranked like those of `narrow`.
 """
 
 import triton
@@ -40,7 +41,6 @@ from detsample.kernels.rows import (
     STATUS,
     TOP_K,
     WANT_TOKEN,
-    read_boundary,
     read_field,
     read_floats,
     write_boundary,
@@ -81,7 +81,9 @@ def pivots_between(low, high, by_value):
 
 @triton.jit
 def measure(row_logits, list_token, size, listed, scale, largest, pivots, low, high):
-    """One look at the keys in [low, high): how many reach each pivot, and their weight; the smallest and the largest of them."""
+    """One look at the keys in [low, high): how many reach each pivot, and their weight; the smallest and the
+    largest of them.
+    """
     counts = tl.zeros([SPAN, PIVOTS], tl.int32)
     weights = tl.zeros([SPAN, PIVOTS], tl.int64)
     smallest = tl.full([SPAN], 0x7FFFFFFF, tl.int32)
@@ -132,9 +134,11 @@ def search(
     row_logits, vocab, list_token, size, listed, scale, largest, low, high, inside, above_count, above_weight,
     limit, target, by_weight, scratch_key, scratch_token,
 ):  # fmt: skip
-    """The shortest prefix that has `limit` tokens or, by weight, weighs `target`: (key, token) of its last token, its count, its weight.
+    """The shortest prefix that has `limit` tokens or, by weight, weighs `target`: (key, token) of its last
+    token, its count, its weight.
 
-    Invariant: the keys from `low` on reach the goal, those from `high` on do not and have `above_count` and `above_weight`; at most
+    Invariant: the keys from `low` on reach the goal, those from `high` on do not and have `above_count` and
+    `above_weight`; at most
     `inside` tokens lie between.
     """
     enough = tl.where(listed, FEW, CAPACITY)  # a look at the list costs less than ranking hundreds, one at the row more
@@ -295,7 +299,8 @@ def wide(
             boundary_token = tl.full([], LAST_TOKEN, tl.int32)
         write_boundary(records, row, boundary_key, boundary_token)
 
-        # The bounds that `scan` left are of all tokens; where they do not settle the draw, bounds of the kept ones will.
+        # The bounds that `scan` left are of all tokens; where they do not settle the draw, bounds of the kept
+        # ones will.
         winner = tl.full([], -1, tl.int32)
         decided = (want & WANT_TOKEN) == 0
         bounded = (mode & BOUNDED) != 0
