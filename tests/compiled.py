@@ -3,6 +3,9 @@
 import functools
 import importlib
 import re
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
 TARGETS = (80, 89, 90, 100, 120)
@@ -87,4 +90,20 @@ def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = F
 
 def instructions(ptx: str) -> set[str]:
     """The opcodes with their modifiers that occur in PTX text."""
-    return set(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z][a-z0-9_.:]*)\s", ptx, flags=re.MULTILINE))
+    opcode = r"^[\s{]*(?:@!?%\w+\s+)?([a-z][A-Za-z0-9_.:]*)(?=[\s;])"  # after a brace or a guard; no directive, no label
+    return set(re.findall(opcode, ptx, flags=re.MULTILINE))
+
+
+def machine_code(cubin: bytes) -> list[str] | None:
+    """The instructions in a cubin, one a line, guards left out; None where Triton came without cuobjdump."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if not tool.exists():
+        return None
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(tool), "-sass", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][^;]*?)\s*;", text, flags=re.MULTILINE)

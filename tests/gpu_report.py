@@ -181,19 +181,19 @@ def compare(batch: Batch, found: dict[str, np.ndarray], report: dict[str, Any]) 
             print(f"MISMATCH {batch.job} {name}: {bad.size} rows, the first is row {row}, {values}", flush=True)
 
 
-def check(framework: Any, rows: int, number: int, processes: int) -> dict[str, Any]:
-    """The whole comparison."""
+def check(framework: Any, rows: int, number: int, processes: int, seconds: float) -> dict[str, Any]:
+    """The whole comparison, or as much of it as the time allows."""
     report: dict[str, Any] = {"rows": 0, "tokens": 0, "mismatches": {}, "rows_by_kind": {}}
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes) as pool:
         for batch in pool.imap_unordered(make_batch, jobs(rows, number), chunksize=1):
             compare(batch, run_on_gpu(framework, batch), report)
+            passed = time.monotonic() - started
             if report["rows"] // 1_000_000 > (report["rows"] - batch.job.rows) // 1_000_000:
-                print(
-                    f"{report['rows']} rows, {time.monotonic() - started:.0f} s, mismatches {report['mismatches']}",
-                    flush=True,
-                )
+                print(f"{report['rows']} rows, {passed:.0f} s, mismatches {report['mismatches']}", flush=True)
+            if passed > seconds:
+                break
     report["seconds"] = round(time.monotonic() - started, 1)
     return report
 
@@ -281,13 +281,19 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000, help="of the cases; default: fresh")
     parser.add_argument("--processes", type=int, default=max(1, (multiprocessing.cpu_count() or 2) - 1))
+    parser.add_argument("--seconds", type=float, default=3600.0, help="end the check after this long, with fewer rows")
     parser.add_argument("--no-times", action="store_true")
+    parser.add_argument("--errors", action="store_true", help="also measure errors over all inputs (torch)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     framework = Torch() if options.framework == "torch" else Paddle()
     report: dict[str, Any] = {"machine": machine(framework), "seed": options.seed}
-    report["check"] = check(framework, options.rows, options.seed, options.processes)
+    report["check"] = check(framework, options.rows, options.seed, options.processes, options.seconds)
     red = bool(report["check"]["mismatches"])
+    if options.errors:
+        import gpu_errors
+
+        report["errors"] = gpu_errors.errors()
     if not (red or options.no_times or options.framework == "paddle"):
         for scale in (1.0, 5.0):
             report[f"microseconds, randn x {scale:g}"] = time_kernels(scale, (1, 8, 64, 128, 256))

@@ -167,10 +167,9 @@ def test_every_way_through_the_kernels(way: str) -> None:
 
 def test_ways_mixed_in_one_batch() -> None:
     """Catches scratch memory shared between rows, and a row finished with what belongs to its neighbour."""
-    names = ["candidates by count", "NaN in the last tile", "by count", "sums alone, min-p", "by weight, flat", "greedy"]
-    logits = np.concatenate([WAYS[name][0] for name in names])
-    columns = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-    params: dict[str, Any] = {
+    names = ["candidates by count", "NaN in the last tile", "by count", "sums alone, min-p", "by weight, flat",
+    "greedy"] logits = np.concatenate([WAYS[name][0] for name in names]) columns = {"temperature": 1.0, "top_k":
+    0, "top_p": 1.0, "min_p": 0.0} params: dict[str, Any] = {
         column: np.asarray([WAYS[name][1].get(column, off) for name in names], np.int64 if column == "top_k" else F32)
         for column, off in columns.items()
     }

@@ -1,0 +1,220 @@
+"""What the compiler makes of the kernels, for GPUs that need not be there: section 1 of docs/spec.md in PTX and
+machine code.
+
+Kernels compile in processes of their own, without TRITON_INTERPRET, one for each architecture;
+tests/compiled.py does it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cases
+import kernel_path
+import numpy as np
+import pytest
+from compiled import TARGETS
+from kernel_path import assert_same
+
+from detsample import reference
+
+pytest.importorskip("triton", reason="Triton is not installed: nothing can be compiled")
+pytestmark = pytest.mark.triton_contract
+
+TESTS = Path(__file__).resolve().parent
+
+COMPILE = """
+import json
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import compiled
+
+kernels, capability, dtype, fusion, sass = json.loads(sys.argv[2])
+for name in kernels or compiled.KERNELS:
+    kernel = compiled.compiled(name, capability, dtype, fusion)
+    ptx = kernel.asm["ptx"]
+    code = compiled.machine_code(kernel.asm["cubin"]) if sass else None
+    print(json.dumps([name, {"ptx": ptx, "opcodes": sorted(compiled.instructions(ptx)), "sass": code}]))
+"""
+
+
+@functools.cache
+def compile_all(
+    capability: int, kernels: tuple[str, ...] = (), dtype: str = "fp32", fusion: bool = False, sass: bool = False
+) -> dict[str, dict[str, Any]]:
+    """For each kernel (all of them by default) its PTX, opcodes and, where wanted and possible, machine code."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    arguments = json.dumps([kernels, capability, dtype, fusion, sass])
+    command = [sys.executable, "-c", COMPILE, str(TESTS), arguments]
+    done = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A cache of this session's own: what is tested was compiled now, by this Triton, from these sources."""
+    before = os.environ.get("TRITON_CACHE_DIR")
+    os.environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton_cache"))
+    yield
+    if before is None:
+        del os.environ["TRITON_CACHE_DIR"]
+    else:
+        os.environ["TRITON_CACHE_DIR"] = before
+
+
+# Approximations and fused operations. `div.rn`, of fp32 or fp64, is correctly rounded; `div.full` and
+# `div.approx` are not.
+FORBIDDEN = re.compile(r"\bfma\b|\bmad\.\w*\.?f\d|approx|\.ftz|\bdiv\.full|sqrt|\bex2|\blg2|\brcp\b|\bsin\b|\bcos\b|tanh|\btex\b")
+# Any call: libdevice is linked in before PTX is written, so a call of it would be inlined or appear as one.
+CALLS = re.compile(r"\bcall(\.uni)?\b|\.extern\s+\.func|__nv_")
+
+
+def code_lines(ptx: str) -> list[str]:
+    """The lines of PTX that are code: debug information names files and functions, which may be called anything."""
+    text = re.split(r"\.section\s+\.debug", ptx)[0]
+    lines = (line.split("//")[0] for line in text.splitlines())
+    return [line for line in lines if not re.match(r"\s*\.(file|loc)\b", line)]
+
+
+def offences(ptx: str) -> list[str]:
+    """The lines of PTX that the contract does not allow."""
+    return [line.strip() for line in code_lines(ptx) if FORBIDDEN.search(line) or CALLS.search(line)]
+
+
+def on_targets(capabilities: tuple[int, ...]) -> list[Any]:
+    """One parameter for each architecture, which one process tests."""
+    return [pytest.param(c, marks=pytest.mark.xdist_group(f"sm_{c}"), id=f"sm_{c}") for c in capabilities]
+
+
+@pytest.mark.parametrize("capability", on_targets(TARGETS))
+def test_ptx_has_only_exactly_rounded_operations(capability: int) -> None:
+    """Catches a launch, a Triton or a kernel that fuses, approximates, flushes subnormals or calls a math library."""
+    found = {name: offences(kernel["ptx"]) for name, kernel in compile_all(capability, sass=capability == 90).items()}
+    assert found, "nothing was compiled"
+    assert {name: lines[:5] for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize("capability", on_targets((90,)))
+def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
+    """Catches `add.f32` without `.rn`, which ptxas may fuse, and any operation nobody has looked at yet."""
+    known = re.compile(
+        r"(add|sub|mul)\.rn\.f(32|64)|div\.rn\.f64|(min|max)(\.NaN)?\.f32|abs\.f32|neg\.f32|(mov|selp)\.f(32|64)"
+        r"|setp\.\w+\.f(32|64)|(ld|st)\.[\w:.]+\.f(32|64)|cvt\.(f64\.f32|rn\.f32\.f64|rn\.f64\.s64)"
+        r"|cvt\.rn\.f32\.[su](32|64)|cvt\.rzi\.[su](32|64)\.f32"
+    )
+    found = {
+        f"{name}: {opcode}"
+        for name, kernel in compile_all(capability, sass=True).items()
+        for opcode in kernel["opcodes"]
+        if re.search(r"\.f(16|32|64)\b", opcode) and not known.fullmatch(opcode)
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize("capability", on_targets((90,)))
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_sixteen_bit_logits_are_only_widened(dtype: str, capability: int) -> None:
+    """Catches 16-bit arithmetic: the one operation on 16-bit floats is their conversion to fp32."""
+    for name, kernel in compile_all(capability, ("scan.scan", "mass.mass"), dtype).items():
+        assert offences(kernel["ptx"]) == [], name
+        halves = {opcode for opcode in kernel["opcodes"] if re.search(r"\.b?f16", opcode)}
+        assert halves <= {"cvt.f32.f16", "cvt.f32.bf16"}, name
+
+
+# ---- the test can fail
+
+
+@pytest.mark.parametrize("capability", on_targets((90,)))
+def test_with_fusion_the_compiler_does_fuse(capability: int) -> None:
+    """Catches a check that would also pass with fusion on: then `fma` appears wherever weights or bounds are
+    computed.
+    """
+    for name, kernel in compile_all(capability, ("scan.scan", "mass.mass"), fusion=True, sass=True).items():
+        assert any("fma.rn.f32" in line for line in offences(kernel["ptx"])), name
+        if kernel["sass"] is not None:
+            assert len(fused(kernel["sass"])) > 10, name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fma.rn.f32 	%f1, %f2, %f3, %f4;", "@%p1 ex2.approx.ftz.f32 %f1, %f2;", "div.full.f32 %f1, %f2, %f3;",
+        "{ mul.ftz.f32 %f1, %f2, %f3; }", "call.uni (retval0), __nv_expf, (param0);", "sqrt.rn.f32 %f1, %f2;",
+        "mad.rn.f32 %f1, %f2, %f3, %f4;", "div.approx.f32 %f1, %f2, %f3;", ".extern .func (.param .b32 r) vprintf",
+    ],
+)  # fmt: skip
+def test_offences_are_recognised(line: str) -> None:
+    """Catches a pattern that matches nothing."""
+    assert offences("\n\t" + line) == [line]
+
+
+def test_what_is_no_offence() -> None:
+    """Catches a pattern that matches integer arithmetic or debug information."""
+    fine = 'mad.lo.s32 %r1, %r2, %r3, %r4;\n\t.file 1 "fma/sqrt.py"\nadd.rn.f32 %f1, %f2, %f3; // fma\n\t.section .debug_str\nsqrt'
+    assert offences(fine) == []
+
+
+# ---- machine code
+
+
+def fused(code: list[str]) -> list[str]:
+    """The fp32 multiply-adds in machine code, but for those of fp64 division.
+
+    `FFMA d, RZ, a, b` multiplies by zero: with it ptxas looks at the exponent of a quotient to find the rare
+    operands of a division that need the slow way. What it yields decides a branch and is part of no result.
+    """
+    return [line for line in code if re.match(r"F(FMA|MAD)", line) and not re.match(r"FFMA\S* \w+, RZ, ", line)]
+
+
+def allowed_helpers(ptx: str) -> str:
+    """A pattern of the approximate or fused instructions of which ptxas makes exact divisions, where there are any.
+
+    `div.rn.f64` (IEEE-correct: a reciprocal's estimate, refined by fp64 FMAs and corrected) and division of integers,
+    which is exact whatever the estimate it starts from.
+    """
+    allowed = []
+    if "div.rn.f64" in ptx:
+        allowed += [r"MUFU\.RCP64H ", r"DFMA(\.R[MPZ])? ", r"DMUL\.RP "]
+    if re.search(r"\b(div|rem)\.[su](32|64)", ptx):
+        allowed += [r"MUFU\.RCP ", r"F2I\.FTZ\.U32\.TRUNC\.NTZ ", r"I2F\.U(32|64)\.RP ", r"F2I\.U64\.TRUNC "]
+    return "|".join(allowed) or r"(?!)"
+
+
+@pytest.mark.parametrize("capability", on_targets((90,)))
+def test_machine_code_fuses_and_approximates_nothing(capability: int) -> None:
+    """Catches ptxas fusing what PTX kept apart, flushing subnormals, or using the special-function unit."""
+    for name, kernel in compile_all(capability, sass=True).items():
+        code = kernel["sass"]
+        if code is None:
+            pytest.skip("this Triton came without cuobjdump")
+        assert len(code) > 20, name helpers = re.compile(allowed_helpers("\n".join(code_lines(kernel["ptx"]))))
+        suspects = [line for line in code if re.match(r"MUFU|DFMA|\S*\.FTZ|\S*\.R[MPZ] ", line) and not
+        helpers.match(line)] assert suspects + fused(code) == [], name assert "div.rn.f64" in kernel["ptx"] or
+        not [line for line in code if line.startswith("FFMA")], name
+
+
+# ---- and what it means
+
+
+def test_a_few_rows_equal_the_reference() -> None:
+    """Catches a Triton in which an operation means something else: the kernels' bits, with the version installed."""
+    rng = np.random.default_rng(33)
+    for vocab in (31, 700):
+        logits = cases.mixed(rng, 4, vocab)
+        parameters = cases.parameters(rng, 4, vocab)
+        wanted: dict[str, Any] = {"return_log_z": True, "return_mask": "csr"}
+        found = kernel_path.sample(logits, **parameters, **wanted)
+        assert_same(found, reference.sample(logits, **parameters, **wanted), parameters)
+    flat = np.zeros((1, 1300), np.float32)
+    for parameters in ({"top_k": 600}, {"top_p": 0.7}, {"min_p": 0.5}):
+        found = kernel_path.sample(flat, 3, **parameters)
+        assert_same(found, reference.sample(flat, 3, **parameters), parameters)
