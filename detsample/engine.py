@@ -14,6 +14,7 @@ multiply-add would change bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,14 +163,15 @@ def _arguments(parameters: Parameters, logits: Logits, areas: dict[str, Buffer])
     given: int = 0
     arguments: list[Any] = []
     unused_real, unused_integer = areas["unused_real"], areas["unused_integer"]
-    for bit, parameter, unused, as_words, none in (
+    table: tuple[tuple[Any, Parameter, Buffer, Callable[[Any], tuple[int, ...]], tuple[int, ...]], ...] = (
         (TEMPERATURE_GIVEN, parameters.temperature, unused_real, _float_bits, (0,)),
         (TOP_K_GIVEN, parameters.top_k, unused_integer, _clipped, (0,)),
         (TOP_P_GIVEN, parameters.top_p, unused_real, _float_bits, (0,)),
         (MIN_P_GIVEN, parameters.min_p, unused_real, _float_bits, (0,)),
         (SEED_GIVEN, parameters.topp_seed, unused_integer, words, (0, 0)),
         (POSITION_GIVEN, parameters.position, unused_integer, words, (0, 0)),
-    ):
+    )
+    for bit, parameter, unused, as_words, none in table:
         if isinstance(parameter, Scalar):
             arguments += [unused, 0, *as_words(parameter.value)]
         else:

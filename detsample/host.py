@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from detsample import reference
+import detsample.reference as reference
 from detsample.output import Csr, SampleOutput
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
 

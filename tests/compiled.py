@@ -90,7 +90,8 @@ def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = F
 
 def instructions(ptx: str) -> set[str]:
     """The opcodes with their modifiers that occur in PTX text."""
-    opcode = r"^[\s{]*(?:@!?%\w+\s+)?([a-z][A-Za-z0-9_.:]*)(?=[\s;])"  # after a brace or a guard; no directive, no label
+    # First on its line, or behind a brace or a guard; neither a directive nor a label.
+    opcode = r"^[\s{]*(?:@!?%\w+\s+)?([a-z][A-Za-z0-9_.:]*)(?=[\s;])"
     return set(re.findall(opcode, ptx, flags=re.MULTILINE))
 
 

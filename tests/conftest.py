@@ -17,7 +17,8 @@ if kernel_path.GPU is None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Overflow and NaN are what many cases are about; NumPy warns of them inside Triton's interpreter."""
-    config.addinivalue_line("filterwarnings", r"ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
+    message = "(overflow|invalid value|divide by zero) encountered"
+    config.addinivalue_line("filterwarnings", f"ignore:{message}:RuntimeWarning")
 
 
 def pytest_report_header() -> str:

@@ -82,8 +82,8 @@ def rounded(logits: np.ndarray, dtype: str) -> np.ndarray:
     """fp32 values that the type can hold."""
     if dtype == "bfloat16":
         bits = logits.view(np.uint32)
-        special = ~np.isfinite(logits)
-        return np.where(special, logits, (bits & np.uint32(0xFFFF0000)).view(np.float32))
+        quiet = np.where(np.isnan(logits), bits | np.uint32(0x00400000), bits)  # a NaN stays one without its low half
+        return (quiet & np.uint32(0xFFFF0000)).view(np.float32)
     if dtype == "float16":
         with np.errstate(over="ignore"):
             half = logits.astype(np.float16).astype(np.float32)

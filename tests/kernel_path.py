@@ -156,9 +156,7 @@ def mask(
     return MaskOutput(out.mask, out.num_kept, out.status, out.log_z)
 
 
-def _run(
-    logits: np.ndarray, parameters: tuple[Any, ...], wanted: tuple[Any, ...], check: bool, tuning: Any
-) -> Any:
+def _run(logits: np.ndarray, parameters: tuple[Any, ...], wanted: tuple[Any, ...], check: bool, tuning: Any) -> Any:
     from detsample import engine, frameworks
     from detsample.parameters import read_logits, read_parameters
     from detsample.status import raise_for_status

@@ -199,9 +199,7 @@ def test_invalid_rows_are_told_and_exit_1(run: Run, file: Path, logits: np.ndarr
     assert out.splitlines()[3].endswith("a logit is NaN")
     assert out.splitlines()[6].endswith("no logit is finite")
     tokens = tokens_of(out)
-    assert [t for i, t in enumerate(tokens) if i not in (2, 5)] == [
-        t for i, t in enumerate(right) if i not in (2, 5)
-    ]
+    assert [t for i, t in enumerate(tokens) if i not in (2, 5)] == [t for i, t in enumerate(right) if i not in (2, 5)]
     status, out, _ = run("sample", file, "--json", "--log-z")
     bad = strict_json(out)["results"][2]
     assert status == 1
@@ -299,9 +297,7 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
         assert process.wait() == 0
 
 
-def test_progress_waits_and_then_counts(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_waits_and_then_counts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect caught: quick commands chatter on stderr, slow ones are silent, or progress is on stdout."""
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
@@ -451,6 +447,15 @@ def test_selftest_survives_kernels_that_do_not_run() -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.count("    RuntimeError: no way") == 2
     assert "gumbel_noise" in done.stdout
+
+
+def test_selftest_tells_an_interpreter_too_old_for_numpy() -> None:
+    """Defect caught: Triton 3.6 beside NumPy 2.4 looks as if the kernels were wrong."""
+    pytest.importorskip("triton")
+    code = f"import detsample.engine as e\ndef old(*a): raise TypeError({selftest.OLD_INTERPRETER!r})\ne.run = old"
+    done = program("selftest", "--device", "interpreter", code=code, TRITON_INTERPRET="1")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "NumPy below 2.4" in done.stderr
 
 
 @pytest.mark.parametrize("rows", [1, 20, 4000])

@@ -167,13 +167,14 @@ def test_every_way_through_the_kernels(way: str) -> None:
 
 def test_ways_mixed_in_one_batch() -> None:
     """Catches scratch memory shared between rows, and a row finished with what belongs to its neighbour."""
-    names = ["candidates by count", "NaN in the last tile", "by count", "sums alone, min-p", "by weight, flat",
-    "greedy"] logits = np.concatenate([WAYS[name][0] for name in names]) columns = {"temperature": 1.0, "top_k":
-    0, "top_p": 1.0, "min_p": 0.0} params: dict[str, Any] = {
-        column: np.asarray([WAYS[name][1].get(column, off) for name in names], np.int64 if column == "top_k" else F32)
-        for column, off in columns.items()
-    }
-    compare(logits, {"topp_seed": np.arange(6), **params}, "csr")
+    names = ["candidates by count", "NaN in the last tile", "by count", "sums alone, min-p", "by weight, flat"]
+    names.append("greedy")
+    logits = np.concatenate([WAYS[name][0] for name in names])
+    params: dict[str, Any] = {"topp_seed": np.arange(6)}
+    for column, off in {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}.items():
+        values = [WAYS[name][1].get(column, off) for name in names]
+        params[column] = np.asarray(values, np.int64 if column == "top_k" else F32)
+    compare(logits, params, "csr")
 
 
 @pytest.mark.parametrize("value", [1e7, -1e7, 1e9, 3e38])
@@ -276,10 +277,10 @@ def test_outputs_not_asked_for(logprobs: bool, log_z: bool) -> None:
 
 def forms(values: np.ndarray) -> list[Any]:
     """One number a row, all equal, in every form in which a call takes it."""
-    number, rows = values[0].item(), len(values)
-    spread = np.zeros((rows, 3), values.dtype)
+    spread = np.zeros((len(values), 3), values.dtype)
     spread[:, 1] = values
-    return [number, values[0], np.array(number, values.dtype), values, values[:, None], spread[:, 1], spread[:, 1:2], values[::-1]]
+    numbers = [values[0].item(), values[0], np.array(values[0])]
+    return [*numbers, values, values[:, None], spread[:, 1], spread[:, 1:2], values[::-1]]
 
 
 @pytest.mark.parametrize(
@@ -349,8 +350,11 @@ PARAMETERS = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=400 if GPU else 30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck),
-    database=None
+    max_examples=400 if GPU else 30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    database=None,
 )
 @given(st.lists(VALUES, min_size=1, max_size=40), PARAMETERS)
 def test_any_row(row: list[float], params: dict[str, Any]) -> None:

@@ -73,7 +73,9 @@ def _fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 # Approximations and fused operations. `div.rn`, of fp32 or fp64, is correctly rounded; `div.full` and
 # `div.approx` are not.
-FORBIDDEN = re.compile(r"\bfma\b|\bmad\.\w*\.?f\d|approx|\.ftz|\bdiv\.full|sqrt|\bex2|\blg2|\brcp\b|\bsin\b|\bcos\b|tanh|\btex\b")
+FORBIDDEN = re.compile(
+    r"\bfma\b|\bmad\.\w*\.?f\d|approx|\.ftz|\bdiv\.full|sqrt|\bex2|\blg2|\brcp\b|\bsin\b|\bcos\b|tanh"
+)
 # Any call: libdevice is linked in before PTX is written, so a call of it would be inlined or appear as one.
 CALLS = re.compile(r"\bcall(\.uni)?\b|\.extern\s+\.func|__nv_")
 
@@ -108,8 +110,8 @@ def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
     """Catches `add.f32` without `.rn`, which ptxas may fuse, and any operation nobody has looked at yet."""
     known = re.compile(
         r"(add|sub|mul)\.rn\.f(32|64)|div\.rn\.f64|(min|max)(\.NaN)?\.f32|abs\.f32|neg\.f32|(mov|selp)\.f(32|64)"
-        r"|setp\.\w+\.f(32|64)|(ld|st)\.[\w:.]+\.f(32|64)|cvt\.(f64\.f32|rn\.f32\.f64|rn\.f64\.s64)"
-        r"|cvt\.rn\.f32\.[su](32|64)|cvt\.rzi\.[su](32|64)\.f32"
+        r"|setp\.\w+\.f(32|64)|(ld|st)\.[\w:.]+\.f(32|64)|cvt\.(f64\.f32|rn\.f32\.f64)"
+        r"|cvt\.rn\.f(32|64)\.[su](32|64)|cvt\.rzi\.[su](32|64)\.f32"
     )
     found = {
         f"{name}: {opcode}"
@@ -123,11 +125,11 @@ def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
 @pytest.mark.parametrize("capability", on_targets((90,)))
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_sixteen_bit_logits_are_only_widened(dtype: str, capability: int) -> None:
-    """Catches 16-bit arithmetic: the one operation on 16-bit floats is their conversion to fp32."""
+    """Catches 16-bit arithmetic: 16-bit floats are converted to fp32 or compared, and nothing else."""
     for name, kernel in compile_all(capability, ("scan.scan", "mass.mass"), dtype).items():
         assert offences(kernel["ptx"]) == [], name
         halves = {opcode for opcode in kernel["opcodes"] if re.search(r"\.b?f16", opcode)}
-        assert halves <= {"cvt.f32.f16", "cvt.f32.bf16"}, name
+        assert all(re.fullmatch(r"cvt\.f32\.b?f16|setp\.\w+\.b?f16", opcode) for opcode in halves), (name, halves)
 
 
 # ---- the test can fail
@@ -141,7 +143,7 @@ def test_with_fusion_the_compiler_does_fuse(capability: int) -> None:
     for name, kernel in compile_all(capability, ("scan.scan", "mass.mass"), fusion=True, sass=True).items():
         assert any("fma.rn.f32" in line for line in offences(kernel["ptx"])), name
         if kernel["sass"] is not None:
-            assert len(fused(kernel["sass"])) > 10, name
+            assert len(fused(kernel["sass"])) >= 4, name
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,8 @@ def test_offences_are_recognised(line: str) -> None:
 
 def test_what_is_no_offence() -> None:
     """Catches a pattern that matches integer arithmetic or debug information."""
-    fine = 'mad.lo.s32 %r1, %r2, %r3, %r4;\n\t.file 1 "fma/sqrt.py"\nadd.rn.f32 %f1, %f2, %f3; // fma\n\t.section .debug_str\nsqrt'
+    fine = 'mad.lo.s32 %r1, %r2, %r3, %r4;\n\t.file 1 "fma/sqrt.py"\nadd.rn.f32 %f1, %f2, %f3; // fma\n'
+    fine += "\t.section .debug_str\nsqrt"
     assert offences(fine) == []
 
 
@@ -173,6 +176,10 @@ def fused(code: list[str]) -> list[str]:
     operands of a division that need the slow way. What it yields decides a branch and is part of no result.
     """
     return [line for line in code if re.match(r"F(FMA|MAD)", line) and not re.match(r"FFMA\S* \w+, RZ, ", line)]
+
+
+# Machine code that estimates, fuses in fp64, flushes subnormals or does not round to nearest.
+UNUSUAL = re.compile(r"MUFU|DFMA|\S*\.FTZ|\S*\.R[MPZ] ")
 
 
 def allowed_helpers(ptx: str) -> str:
@@ -196,10 +203,11 @@ def test_machine_code_fuses_and_approximates_nothing(capability: int) -> None:
         code = kernel["sass"]
         if code is None:
             pytest.skip("this Triton came without cuobjdump")
-        assert len(code) > 20, name helpers = re.compile(allowed_helpers("\n".join(code_lines(kernel["ptx"]))))
-        suspects = [line for line in code if re.match(r"MUFU|DFMA|\S*\.FTZ|\S*\.R[MPZ] ", line) and not
-        helpers.match(line)] assert suspects + fused(code) == [], name assert "div.rn.f64" in kernel["ptx"] or
-        not [line for line in code if line.startswith("FFMA")], name
+        assert len(code) > 20, name
+        helpers = re.compile(allowed_helpers("\n".join(code_lines(kernel["ptx"]))))
+        suspects = [line for line in code if UNUSUAL.match(line) and not helpers.match(line)]
+        assert suspects + fused(code) == [], name
+        assert "div.rn.f64" in kernel["ptx"] or not [line for line in code if line.startswith("FFMA")], name
 
 
 # ---- and what it means

@@ -112,9 +112,7 @@ def rounded(logits: Rows, dtype: str) -> Rows:
     return logits
 
 
-def cases(
-    seed: int, rows: int, vocabularies: tuple[int, ...], dtypes: tuple[str, ...], most: int
-) -> list[Case]:
+def cases(seed: int, rows: int, vocabularies: tuple[int, ...], dtypes: tuple[str, ...], most: int) -> list[Case]:
     """Batches with so many rows in all, of at most `most` logits each.
 
     Parameters

@@ -103,9 +103,7 @@ def golden() -> dict[str, str]:
 class Demo:
     """Samples and prints section by section, comparing digests as it goes."""
 
-    def __init__(
-        self, real: RealLogits, tensor: Callable[[np.ndarray], Any], stored: dict[str, str] | None
-    ) -> None:
+    def __init__(self, real: RealLogits, tensor: Callable[[np.ndarray], Any], stored: dict[str, str] | None) -> None:
         self.real = real
         self._tensor, self._stored = tensor, stored
         self._digests: dict[str, str] = {"logits": sha256(real.logits.astype("<f4").tobytes()).hexdigest()}
@@ -115,9 +113,7 @@ class Demo:
         """All results of a call, on the host."""
         given = {"topp_seed": seed, "position": position, **parameters}
         given = {key: self._tensor(x) if isinstance(x, np.ndarray) else x for key, x in given.items()}
-        return host_fields(
-            detsample.sample(self._tensor(logits), **given, return_log_z=True, return_mask="bits")
-        )
+        return host_fields(detsample.sample(self._tensor(logits), **given, return_log_z=True, return_mask="bits"))
 
     def setting(self, setting: Setting) -> None:
         """Every prompt, with a few seeds of its own."""

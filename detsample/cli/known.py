@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from detsample import reference
+import detsample.reference as reference
 from detsample.reference.gumbel import gumbel
 from detsample.reference.philox import philox4x32
 from detsample.reference.weight import weight

@@ -40,9 +40,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("file", type=Path, metavar="FILE", help=".npy, or .npz with --array")
     parser.add_argument("--array", metavar="NAME", help="which array of a .npz that has several")
     parser.add_argument("--bf16", action="store_true", help="the file holds bfloat16, as its bits in uint16")
-    parser.add_argument(
-        "--rows", type=row_range, default=(0, None), metavar="A:B", help="rows A to B - 1 only"
-    )
+    parser.add_argument("--rows", type=row_range, default=(0, None), metavar="A:B", help="rows A to B - 1 only")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=integer, default=0, help="of all rows, any 64 bits (default: 0)")
     seeds.add_argument(
@@ -56,9 +54,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: 1)")
     parser.add_argument("--top-k", type=integer, default=0, help="keep the first k; 0 is off (default)")
-    parser.add_argument(
-        "--top-p", type=float, default=1.0, help="keep the first of this mass; 1 is off (default)"
-    )
+    parser.add_argument("--top-p", type=float, default=1.0, help="keep the first of this mass; 1 is off (default)")
     parser.add_argument("--min-p", type=float, default=0.0, help="relative to the best; 0 is off (default)")
     yes_or_no = argparse.BooleanOptionalAction
     parser.add_argument("--logprobs", action=yes_or_no, default=True, help="of the token (default: yes)")

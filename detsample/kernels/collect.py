@@ -1,9 +1,8 @@
-"""Kernel 4, grid (rows, parts): lists the tokens among which the boundary lies, for rows that `mass` measured
-and `narrow` left.
+"""Kernel 4, grid (rows, parts): lists the tokens among which the boundary lies, for rows that `narrow` left.
 
-The measures at the pivots tell exactly between which two keys the boundary is. About one token in thirty lies
-there; `wide` then looks at these alone. The list's order is that of the programs' arrival and is never relied
-on.
+The measures at the pivots tell exactly between which two keys the boundary is, and `narrow` left a key that it does
+not lie below. The few thousand tokens in between are what `wide` then looks at. The list's order is that of the
+programs' arrival and is never relied on.
 """
 
 import triton
@@ -21,6 +20,7 @@ from detsample.kernels.rows import (
     PENDING,
     RECORD,
     STATUS,
+    THRESHOLD,
     TOP_K,
     join_words,
     read_field,
@@ -40,14 +40,6 @@ def sum_measures(pointer, row, parts):
     return tl.sum(tl.load(pointer + at, mask=part[:, None] < parts, other=0), axis=0)
 
 
-@triton.jit
-def interval_of(pivots, reached, top_key):
-    """[low, high): keys from `low` on reach the goal, those from `high` on do not."""
-    low = tl.max(tl.where(reached, pivots, LOWEST_KEY), axis=0)
-    high = tl.min(tl.where(reached, 0x7FFFFFFF, pivots), axis=0)
-    return low, tl.minimum(high, top_key + 1)
-
-
 @triton.jit(do_not_specialize=["row_stride", "vocab", "segment_tiles", "segments_of_part", "parts"])
 def collect(
     logits, row_stride, vocab, segment_tiles, segments_of_part, parts,
@@ -63,6 +55,10 @@ def collect(
     _, top_p = read_floats(records, row)
     in_doubt = ((top_k == 0) & (top_p < 1.0)) | (top_k > CAPACITY)
     if in_doubt & (read_field(records, row, STATUS) == PENDING):
+        low = read_field(records, row, THRESHOLD).to(tl.int32)
+        high = largest_key(part_key, row, parts) + 1
+        above_count = tl.full([], 0, tl.int32)
+        above_mass = tl.full([], 0, tl.int64)
         pivots = tl.load(pivot_key + row * PIVOTS + tl.arange(0, PIVOTS))
         if tl.max(pivots, axis=0) != UNMEASURED:
             counts = sum_measures(part_pivot_count, row, parts)
@@ -70,12 +66,16 @@ def collect(
             at = tl.arange(0, MOST_SEGMENTS)
             total = tl.sum(tl.load(part_mass + row * parts + at, mask=at < parts, other=0), axis=0)
             reached = tl.where(top_k > 0, counts >= top_k, masses >= top_p_target(top_p, total))
-            low, high = interval_of(pivots, reached, largest_key(part_key, row, parts))
+            low = tl.maximum(low, tl.max(tl.where(reached, pivots, LOWEST_KEY), axis=0))
+            high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, pivots), axis=0))
+            above_count = tl.max(tl.where(reached, 0, counts), axis=0)
+            above_mass = tl.max(tl.where(reached, 0, masses), axis=0)
+        if low > LOWEST_KEY:
             if part == 0:
                 record = records + row * RECORD
                 tl.store(record + INTERVAL, join_words(low, high))
-                tl.store(record + ABOVE_COUNT, tl.max(tl.where(reached, 0, counts), axis=0).to(tl.int64))
-                tl.store(record + ABOVE_MASS, tl.max(tl.where(reached, 0, masses), axis=0))
+                tl.store(record + ABOVE_COUNT, above_count.to(tl.int64))
+                tl.store(record + ABOVE_MASS, above_mass)
             part_tokens = segments_of_part * segment_tiles * TILE
             for start in range(part * part_tokens, tl.minimum((part + 1) * part_tokens, vocab), TILE):
                 key = key_of(load_span(row_logits, start, vocab, TILE))

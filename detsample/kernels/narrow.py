@@ -30,11 +30,13 @@ from detsample.kernels.rows import (
     MIN_WEIGHT,
     MODE,
     POSITION,
+    RECORD,
     SEED,
     STATUS,
     STATUS_EMPTY,
     STATUS_INF,
     STATUS_NAN,
+    THRESHOLD,
     TOP_K,
     WANT_TOKEN,
     read_field,
@@ -200,12 +202,13 @@ def narrow(
                     row, winner, count, scale, largest, kept_weight, total, greedy,
                 )  # fmt: skip
         else:
+            index = tl.arange(0, MOST_GROUPS)
+            group_keys = tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
+            weights = weight(largest - scaled_logit(value_of(group_keys), scale))
+            measure = tl.where(group_keys > MINUS_INF_KEY, tl.where(unlimited, weights, 1), 0)
+            threshold = threshold_key(group_keys, measure, tl.where(unlimited, target, top_k), top_key)
+            tl.store(records + row * RECORD + THRESHOLD, threshold.to(tl.int64))
             if top_k <= CAPACITY:
-                index = tl.arange(0, MOST_GROUPS)
-                group_keys = tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
-                weights = weight(largest - scaled_logit(value_of(group_keys), scale))
-                measure = tl.where(group_keys > MINUS_INF_KEY, tl.where(unlimited, weights, 1), 0)
-                threshold = threshold_key(group_keys, measure, tl.where(unlimited, target, top_k), top_key)
                 selected = select_groups(group_keys, threshold, scratch_groups)
                 filled = tl.full([], CAPACITY + 1, tl.int32)
                 if selected <= MOST_SELECTED:

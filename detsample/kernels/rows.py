@@ -1,4 +1,4 @@
-"""A row's parameters, and its record: what later kernels need of them, in twelve int64 (spec sections 2 and 3).
+"""A row's parameters, and its record: what later kernels need of them, in fourteen int64 (spec sections 2 and 3).
 
 Parameters come as a scalar or as a vector, and one compiled kernel serves both: `given` has a bit for each that
 is a vector, the scalar's bits are passed beside the pointer, and the masked load takes the one or the other.
@@ -26,7 +26,7 @@ STATUS_INF = tl.constexpr(2)
 STATUS_EMPTY = tl.constexpr(4)
 STATUS_PARAMETER = tl.constexpr(8)
 
-RECORD = tl.constexpr(12)  # int64 words in a record:
+RECORD = tl.constexpr(14)  # int64 words in a record:
 SEED = tl.constexpr(0)
 POSITION = tl.constexpr(1)
 TOP_K = tl.constexpr(2)  # 0: off; greedy rows have 1
@@ -40,7 +40,8 @@ INTERVAL = tl.constexpr(
 )  # keys between which `collect` knows the boundary: first in the low half, end in the high half
 ABOVE_COUNT = tl.constexpr(9)  # how many tokens lie above the interval,
 ABOVE_MASS = tl.constexpr(10)  # their weight,
-LISTED = tl.constexpr(11)  # and how many lie in it; 0: the row was not measured
+LISTED = tl.constexpr(11)  # and how many lie in it; 0: nothing is known
+THRESHOLD = tl.constexpr(12)  # a key that the boundary does not lie below, from `narrow`
 
 GREEDY = tl.constexpr(1)
 BOUNDED = tl.constexpr(2)  # `scan` or `mass` leaves bounds of the scores in `group_bound`

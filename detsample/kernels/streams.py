@@ -44,6 +44,7 @@ def folded_seeds(
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
     row = tl.where(inside, place, 0)
+    given = given + (row & 0).to(tl.int32)  # one for each: the mask of a block of pointers is a block
     seed = scalar_or_vector(seed_ptr, seed_stride, row, join_words(seed_low, seed_high), given & SEED_GIVEN)
     index = scalar_or_vector(index_ptr, index_stride, row, join_words(index_low, index_high), given & POSITION_GIVEN)
     zero = (row & 0).to(tl.uint32)
