@@ -32,8 +32,8 @@ def check(answers: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
 
 def _philox(case: str) -> str:
     given, expected = case.split(" -> ")
-    counter, key = ([np.array([int(w, 16)], np.uint64) for w in part.split()] for part in given.split(" | "))
-    found = " ".join(f"{int(w[0]):08x}" for w in philox4x32(tuple(counter), tuple(key)))
+    c0, c1, c2, c3, k0, k1 = (np.array([int(w, 16)], np.uint64) for w in given.replace(" |", "").split())
+    found = " ".join(f"{int(w[0]):08x}" for w in philox4x32((c0, c1, c2, c3), (k0, k1)))
     return _difference(given, expected, found)
 
 

@@ -140,7 +140,7 @@ def check_reference(report: Report, seed: int) -> None:
     for name, found in surroundings.items():
         report.line(name, f"{len(logits)} rows", first_difference(whole, plain, found))
     # top_k of V or more is off, so V must not change on its account; the mask has other columns.
-    same = {name: value for name, value in parameters.items() if name != "top_k"}
+    same: dict[str, Any] = {name: value for name, value in parameters.items() if name != "top_k"}
     pair = [fields(reference.sample(x, **same, return_log_z=True)) for x in (logits, padded)]
     report.line("24 more columns of -inf", f"{len(logits)} rows", first_difference(whole, *pair))
 
@@ -199,8 +199,8 @@ def in_one_line(error: Exception) -> str:
 
 def expected(case: Case) -> Fields:
     """The reference's results for a batch."""
-    everything = {"return_log_z": True, "return_mask": "bits"}
-    return fields(reference.sample(case.logits, **case.parameters, **everything))
+    parameters: dict[str, Any] = dict(case.parameters)
+    return fields(reference.sample(case.logits, **parameters, return_log_z=True, return_mask="bits"))
 
 
 def fields(out: Any) -> Fields:
