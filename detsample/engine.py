@@ -249,7 +249,7 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
             mass_kernel[(rows, cut.parts)](
                 *row, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
                 *shared(
-                    "records", "group_bound", "part_key", "part_mass",
+                    "records", "group_key", "group_bound", "part_key", "part_mass",
                     "part_min_mass", "part_min_count", "part_min_key",
                     "pivot_key", "part_pivot_count", "part_pivot_mass",
                 ),
@@ -265,9 +265,12 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
             *results, num_warps=warps[2], enable_fp_fusion=False,
         )  # fmt: skip
         collect_kernel[(rows, cut.parts)](
-            *row, cut.segment_tiles, cut.segments_of_part, cut.parts, *shared("records", "part_key",
-            "part_mass", "pivot_key", "part_pivot_count", "part_pivot_mass", "list_token"), ALIGNED=aligned,
-            num_warps=warps[1], enable_fp_fusion=False,
+            *row, cut.segment_tiles, cut.segments_of_part, cut.parts,
+            *shared(
+                "records", "part_key", "part_count", "part_mass",
+                "pivot_key", "part_pivot_count", "part_pivot_mass", "list_token",
+            ),
+            ALIGNED=aligned, num_warps=warps[1], enable_fp_fusion=False,
         )  # fmt: skip
         wide_kernel[(rows,)](
             *row, cut.segment_tiles, cut.segments, cut.parts, want,

@@ -30,7 +30,7 @@ KERNELS = {
     ),
     "mass.mass": (
         f"{ROW} segment_tiles:i32 segments:i32 segments_of_part:i32 parts:i32 want:i32 "
-        f"records:*i64 group_bound:*fp32 part_key:*i32 {SUMS} {MEASURES} ALIGNED:constexpr",
+        f"records:*i64 group_key:*i32 group_bound:*fp32 part_key:*i32 {SUMS} {MEASURES} ALIGNED:constexpr",
         4,
     ),
     "narrow.narrow": (
@@ -41,7 +41,7 @@ KERNELS = {
     ),
     "collect.collect": (
         f"{ROW} segment_tiles:i32 segments_of_part:i32 parts:i32 records:*i64 part_key:*i32 "
-        f"part_mass:*i64 {MEASURES} "
+        f"part_count:*i32 part_mass:*i64 {MEASURES} "
         "list_token:*i32 ALIGNED:constexpr",
         4,
     ),

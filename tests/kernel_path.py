@@ -73,7 +73,7 @@ def _memory(array: np.ndarray) -> tuple[np.ndarray, list[int], int]:
     base = array
     while isinstance(base.base, np.ndarray) and base.base.dtype == array.dtype:
         base = base.base
-    if not base.flags.c_contiguous or array.flags.c_contiguous:
+    if not base.flags.c_contiguous or array.flags.c_contiguous or min(array.strides, default=0) < 0:
         base = array = np.ascontiguousarray(array)
     offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
     return base.reshape(-1), [step // array.itemsize for step in array.strides], offset // array.itemsize
@@ -83,10 +83,11 @@ def _torch_tensor(array: np.ndarray) -> Any:
     import torch
 
     flat, strides, offset = _memory(array)
+    flat = flat if flat.flags.writeable else flat.copy()
     if flat.dtype.name == "bfloat16":
-        tensor = torch.tensor(flat.view(np.int16)).cuda().view(torch.bfloat16)
+        tensor = torch.from_numpy(flat.view(np.int16)).cuda().view(torch.bfloat16)
     else:
-        tensor = torch.tensor(flat).cuda()
+        tensor = torch.from_numpy(flat).cuda()
     return torch.as_strided(tensor, array.shape, strides, offset)
 
 
@@ -95,10 +96,15 @@ def _paddle_tensor(array: np.ndarray) -> Any:
 
     flat, strides, offset = _memory(array)
     bits = flat.view(np.uint16) if flat.dtype.name == "bfloat16" else flat  # uint16 is Paddle's name for bfloat16
-    tensor = paddle.to_tensor(bits, place=paddle.CUDAPlace(0))
+    place = paddle.CUDAPlace(0)
     if array.flags.c_contiguous or 0 in array.shape:
-        return tensor if array.ndim == 1 else paddle.to_tensor(bits.reshape(array.shape), place=paddle.CUDAPlace(0))
-    return paddle.as_strided(tensor, list(array.shape), strides, offset * array.itemsize)
+        return paddle.to_tensor(bits.reshape(array.shape), place=place)
+    tensor, away = paddle.to_tensor(bits, place=place), offset * array.itemsize
+    for start in (away, offset):  # bytes or elements: Paddle's versions differ, its documentation does not say
+        view = paddle.as_strided(tensor, list(array.shape), strides, start)
+        if view.data_ptr() == tensor.data_ptr() + away:
+            return view
+    raise RuntimeError(f"paddle.as_strided must reach offset {offset} of {array.dtype}, got neither way to it")
 
 
 def to_array(value: Any) -> Any:
@@ -281,7 +287,10 @@ def hasten_interpreter() -> None:
         if id(names) not in languages:
             languages[id(names)] = [value for value in names.values() if value is tl or value is tl.core]
         if any(tl.core.is_builtin(language.load) for language in languages[id(names)]):
-            return patch(function)
+            patched = patch(function)
+            # 3.3 to 3.6 take int() of an array of one number, which NumPy 2.4 refuses.
+            tl.tensor.__index__ = lambda tensor: int(tensor.handle.data.item())
+            return patched
         scope = getattr(interpreter, "_LangPatchScope", None)
         return scope() if scope else None
 

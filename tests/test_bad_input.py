@@ -107,7 +107,7 @@ def test_no_reals(name: str, value: Any) -> None:
         ("temperature", -1.0), ("temperature", -1e-45), ("temperature", np.inf), ("temperature", np.nan),
         ("temperature", 1e39), ("temperature", np.float64(-3)), ("top_p", np.nan), ("min_p", np.nan),
         ("top_p", np.float32("nan")), ("position", -1), ("position", 2**63), ("position", np.int64(-5)),
-        ("top_k", 2**63), ("top_k", -(2**63) - 1), ("topp_seed", 2**64), ("topp_seed", -(2**63) - 1),
+        ("temperature", 10**400), ("temperature", fractions.Fraction(10**400)), ("top_k", 2**63), ("top_k", -(2**63) - 1), ("topp_seed", 2**64), ("topp_seed", -(2**63) - 1),
     ],
 )  # fmt: skip
 def test_numbers_out_of_range(name: str, value: Any) -> None:
@@ -119,9 +119,9 @@ def test_numbers_out_of_range(name: str, value: Any) -> None:
 @pytest.mark.parametrize("kind", ["BOOL", "dense", "", b"bool", 1, True, ["bool"]])
 def test_unknown_masks(kind: Any) -> None:
     """Catches a misspelt kind that gives no mask at all."""
-    with pytest.raises((TypeError, ValueError), match="return_mask must be .*got"):
+    with pytest.raises((TypeError, ValueError), match=r"return_mask must be .*got"):
         sample(return_mask=kind)
-    with pytest.raises((TypeError, ValueError), match="kind must be .*got"):
+    with pytest.raises((TypeError, ValueError), match=r"kind must be .*got"):
         detsample.mask(LOGITS, kind=kind)
 
 
@@ -147,7 +147,7 @@ def test_what_is_not_an_error() -> None:
     for right in (
         {"temperature": 0}, {"temperature": -0.0}, {"temperature": 1e-46}, {"top_k": -5}, {"top_k": 2**62},
         {"top_p": 7.5}, {"top_p": -np.inf}, {"min_p": np.inf}, {"topp_seed": 2**64 - 1}, {"temperature": 1},
-        {"temperature": np.float16(0.5)}, {"top_k": np.int8(3)}, {"top_p": np.float64(0.3)},
+        {"top_p": 10**400}, {"temperature": np.float16(0.5)}, {"top_k": np.int8(3)}, {"top_p": np.float64(0.3)},
         {"temperature": fractions.Fraction(1, 3)}, {"topp_seed": np.uint64(2**63)},
         {"logits": LOGITS.astype(">f4")}, {"logits": np.asfortranarray(LOGITS)}, {"logits": LOGITS[:, ::-1]},
     ):  # fmt: skip
@@ -162,7 +162,8 @@ def test_what_is_not_an_error() -> None:
     [
         ((1.5, 0, [1]), "topp_seed"), ((True, 0, [1]), "topp_seed"), ((2**64, 0, [1]), "topp_seed"),
         ((None, 0, [1]), "topp_seed"), ((1, -1, [1]), "position"), ((1, 0.0, [1]), "position"),
-        ((1, "0", [1]), "position"), ((1, 0, np.array([1.0])), "token_ids"), ((1, 0, np.zeros((2, 2, 2), int)), "token_ids"),
+        ((1, "0", [1]), "position"), ((1, 0, np.array([1.0])), "token_ids"), ((1, 0, [1.5]), "token_ids"),
+        ((1, 0, np.zeros((2, 2, 2), int)), "token_ids"), ((1, 0, [[1], [2, 3]]), "token_ids"),
         ((np.arange(3), 0, np.zeros((2, 2), int)), "topp_seed"), ((1, np.arange(3), np.zeros((2, 2), int)), "position"),
     ],
 )  # fmt: skip
@@ -196,7 +197,9 @@ GOOD: dict[str, np.ndarray] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("call", [reference.sample, kernel_path.sample, detsample.sample], ids=["reference", "kernels", "api"])
+@pytest.mark.parametrize(
+    "call", [reference.sample, kernel_path.sample, detsample.sample], ids=["reference", "kernels", "api"]
+)
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_row_alone_is_bad(call: Callable[..., Any], name: str) -> None:
     """Catches a bad value in a vector that raises, passes, or changes the bits of the rows beside it."""
@@ -265,10 +268,12 @@ def arrays(draw: st.DrawFn) -> np.ndarray:
 
 JUNK = st.one_of(
     arrays(),
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=2), st.complex_numbers(),
-    st.fractions(), st.decimals(), st.lists(st.integers(-5, 5), max_size=5), st.lists(st.floats(), max_size=3),
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=2),
+    st.complex_numbers(), st.fractions(), st.decimals(), st.lists(st.integers(-5, 5), max_size=5),
+    st.lists(st.floats(), max_size=3),
     st.dictionaries(st.integers(), st.integers(), max_size=1), st.just(object()), st.just(int), st.just(...),
-    st.sampled_from([10**400, -(10**400), 2**63, 2**64, -(2**63) - 1, np.float64(1e300), np.datetime64(1, "s"), np.str_("x")]),
+    st.sampled_from([10**400, -(10**400), 2**63, 2**64, -(2**63) - 1]),
+    st.sampled_from([np.float64(1e300), np.datetime64(1, "s"), np.str_("x")]),
     st.sampled_from([np.ma.masked, range(4), slice(4), np.float16(1), np.bool_(True), np.longdouble(1), [[1], [2, 3]]]),
 )  # fmt: skip
 ARGUMENTS = ["logits", *INTEGERS, *REALS, "return_mask"]
@@ -276,10 +281,12 @@ ARGUMENTS = ["logits", *INTEGERS, *REALS, "return_mask"]
 
 def assert_refused_or_served(call: Callable[..., Any], arguments: dict[str, Any], name: str) -> None:
     """The call works, or raises a TypeError or ValueError that names the argument."""
+    message = name
     try:
         call(**arguments)
     except (TypeError, ValueError) as error:
-        assert name in str(error), f"{name}={arguments[name]!r}: {error}"
+        message = str(error)
+    assert name in message, f"{name}={arguments[name]!r}"
 
 
 @settings(max_examples=1500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)

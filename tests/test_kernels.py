@@ -184,7 +184,8 @@ def test_a_draw_that_bounds_cannot_settle(value: float) -> None:
     At 1e7 the step of fp32 is 1 and every group's bound is within its margin of the winner, more groups than are
     evaluated one by one; from 2^30 on the scale of scores is saturated.
     """
-    for vocab, params in ((1300, {}), (1100, {"top_k": 1000}), (200, {"top_p": 0.6})):
+    filtered = ((1100, {"top_k": 1000}), (200, {"top_p": 0.6})) if GPU or value == 1e7 else ()
+    for vocab, params in ((1300, {}), *filtered):
         logits = np.full((1, vocab), value, F32)
         if GPU or vocab != 1300:
             compare(logits, {"topp_seed": 11, "position": 3, **params}, None)

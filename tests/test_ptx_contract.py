@@ -54,7 +54,7 @@ def compile_all(
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     arguments = json.dumps([kernels, capability, dtype, fusion, sass])
     command = [sys.executable, "-c", COMPILE, str(TESTS), arguments]
-    done = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=environment, cwd=TESTS, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
 

@@ -29,7 +29,7 @@ from detsample.kernels.rows import (
 from detsample.kernels.tiles import MOST_SEGMENTS, TILE, load_span
 
 LIST = tl.constexpr(8192)  # tokens that a row's list holds
-UNMEASURED = tl.constexpr(0x7FFFFFFF)
+UNLISTED = tl.constexpr(0x7FFFFFFF)  # in place of a number: more than any row has
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def sum_measures(pointer, row, parts):
 @triton.jit(do_not_specialize=["row_stride", "vocab", "segment_tiles", "segments_of_part", "parts"])
 def collect(
     logits, row_stride, vocab, segment_tiles, segments_of_part, parts,
-    records, part_key, part_mass, pivot_key, part_pivot_count, part_pivot_mass, list_token,
+    records, part_key, part_count, part_mass, pivot_key, part_pivot_count, part_pivot_mass, list_token,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -55,27 +55,28 @@ def collect(
     _, top_p = read_floats(records, row)
     in_doubt = ((top_k == 0) & (top_p < 1.0)) | (top_k > CAPACITY)
     if in_doubt & (read_field(records, row, STATUS) == PENDING):
-        low = read_field(records, row, THRESHOLD).to(tl.int32)
-        high = largest_key(part_key, row, parts) + 1
-        above_count = tl.full([], 0, tl.int32)
-        above_mass = tl.full([], 0, tl.int64)
         pivots = tl.load(pivot_key + row * PIVOTS + tl.arange(0, PIVOTS))
-        if tl.max(pivots, axis=0) != UNMEASURED:
-            counts = sum_measures(part_pivot_count, row, parts)
-            masses = sum_measures(part_pivot_mass, row, parts)
-            at = tl.arange(0, MOST_SEGMENTS)
-            total = tl.sum(tl.load(part_mass + row * parts + at, mask=at < parts, other=0), axis=0)
-            reached = tl.where(top_k > 0, counts >= top_k, masses >= top_p_target(top_p, total))
-            low = tl.maximum(low, tl.max(tl.where(reached, pivots, LOWEST_KEY), axis=0))
-            high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, pivots), axis=0))
-            above_count = tl.max(tl.where(reached, 0, counts), axis=0)
-            above_mass = tl.max(tl.where(reached, 0, masses), axis=0)
-        if low > LOWEST_KEY:
+        counts = sum_measures(part_pivot_count, row, parts)
+        masses = sum_measures(part_pivot_mass, row, parts)
+        at = tl.arange(0, MOST_SEGMENTS)
+        total = tl.sum(tl.load(part_mass + row * parts + at, mask=at < parts, other=0), axis=0)
+        drawable = tl.sum(tl.load(part_count + row * parts + at, mask=at < parts, other=0), axis=0)
+        reached = tl.where(top_k > 0, counts >= tl.minimum(top_k, drawable), masses >= top_p_target(top_p, total))
+        threshold = read_field(records, row, THRESHOLD).to(tl.int32)
+        low = tl.maximum(threshold, tl.max(tl.where(reached, pivots, LOWEST_KEY), axis=0))
+        top_key = largest_key(part_key, row, parts)
+        high = tl.minimum(top_key + 1, tl.min(tl.where(reached, 0x7FFFFFFF, pivots), axis=0))
+        above_count = tl.max(tl.where(reached, 0, counts), axis=0)
+        above_mass = tl.max(tl.where(reached, 0, masses), axis=0)
+        record = records + row * RECORD
+        if part == 0:
+            tl.store(record + INTERVAL, join_words(low, high))
+            tl.store(record + ABOVE_COUNT, above_count.to(tl.int64))
+            tl.store(record + ABOVE_MASS, above_mass)
+        if low == LOWEST_KEY:  # below all pivots: most of the row
             if part == 0:
-                record = records + row * RECORD
-                tl.store(record + INTERVAL, join_words(low, high))
-                tl.store(record + ABOVE_COUNT, above_count.to(tl.int64))
-                tl.store(record + ABOVE_MASS, above_mass)
+                tl.store(record + LISTED, tl.full([], UNLISTED, tl.int64))
+        else:
             part_tokens = segments_of_part * segment_tiles * TILE
             for start in range(part * part_tokens, tl.minimum((part + 1) * part_tokens, vocab), TILE):
                 key = key_of(load_span(row_logits, start, vocab, TILE))
@@ -83,6 +84,6 @@ def collect(
                 chosen = inside.to(tl.int32)
                 here = tl.sum(chosen, axis=0)
                 if here > 0:
-                    before = tl.atomic_add(records + row * RECORD + LISTED, here.to(tl.int64))
+                    before = tl.atomic_add(record + LISTED, here.to(tl.int64))
                     place = before + tl.cumsum(chosen, axis=0) - 1
                     tl.store(list_token + row * LIST + place, start + tl.arange(0, TILE), mask=inside & (place < LIST))

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.candidates import CAPACITY
-from detsample.kernels.order import key_of, value_of
-from detsample.kernels.pivots import PIVOTS, guess_pivots, pivot_at, sample_keys
+from detsample.kernels.order import MINUS_INF_KEY, key_of, value_of
+from detsample.kernels.pivots import PIVOTS, pivot_at, pivots_of_groups, pivots_of_sample, sample_keys
 from detsample.kernels.rows import (
     BOUNDED,
     MIN_WEIGHT,
@@ -28,10 +28,20 @@ from detsample.kernels.rows import (
     read_floats,
 )
 from detsample.kernels.scan import tile_bound
-from detsample.kernels.tiles import GROUPS, LANES, MOST_SEGMENTS, TILE, fold_groups, load_span, load_tile, split_quads
+from detsample.kernels.tiles import (
+    GROUPS,
+    LANES,
+    MOST_GROUPS,
+    MOST_SEGMENTS,
+    TILE,
+    fold_groups,
+    load_span,
+    load_tile,
+    split_quads,
+)
 from detsample.kernels.weight import scaled_logit, weight
 
-FEW_OF_SAMPLE = tl.constexpr(6)
+FEW_OF_SAMPLE = tl.constexpr(32)
 NO_KEY = tl.constexpr(0x7FFFFFFF)
 
 
@@ -146,7 +156,7 @@ def sum_min_p(
 @triton.jit(do_not_specialize=["row_stride", "vocab", "segment_tiles", "segments", "segments_of_part", "parts", "want"])
 def mass(
     logits, row_stride, vocab, segment_tiles, segments, segments_of_part, parts, want,
-    records, group_bound, part_key, part_mass, part_min_mass, part_min_count, part_min_key,
+    records, group_key, group_bound, part_key, part_mass, part_min_mass, part_min_count, part_min_key,
     pivot_key, part_pivot_count, part_pivot_mass,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
@@ -165,15 +175,15 @@ def mass(
         unlimited = top_k == 0
         bounds_here = ((read_field(records, row, MODE) & BOUNDED) != 0) & unlimited & (min_weight > 0)
 
-        pivots = tl.full([PIVOTS], 0x7FFFFFFF, tl.int32)
+        pivots = tl.zeros([PIVOTS], tl.int32)
         in_doubt = (unlimited & (top_p < 1.0)) | (top_k > CAPACITY)
         if in_doubt:
             sample = sample_keys(row_logits, vocab)
-            guess = guess_pivots(sample, scale, largest, wanted_share(top_k, top_p, vocab), unlimited)
-            # A boundary among the sample's very first tokens is among the few hundred that `narrow` lists.
-            in_doubt = tl.sum((sample >= tl.min(guess, axis=0)).to(tl.int32), axis=0) > FEW_OF_SAMPLE
-            if in_doubt:
-                pivots = guess
+            pivots = pivots_of_sample(sample, scale, largest, wanted_share(top_k, top_p, vocab), unlimited)
+            if tl.sum((sample >= tl.min(pivots, axis=0)).to(tl.int32), axis=0) <= FEW_OF_SAMPLE:
+                group = tl.arange(0, MOST_GROUPS)
+                keys = group_key + row * segments * GROUPS + group
+                pivots = pivots_of_groups(tl.load(keys, mask=group < segments * GROUPS, other=MINUS_INF_KEY))
         if part == 0:
             tl.store(pivot_key + row * PIVOTS + tl.arange(0, PIVOTS), pivots)
 

@@ -19,7 +19,7 @@ from detsample.kernels.candidates import (
     top_p_target,
     weight_of_key,
 )
-from detsample.kernels.collect import LIST
+from detsample.kernels.collect import LIST, UNLISTED
 from detsample.kernels.lanes import draw_from_groups
 from detsample.kernels.mass import largest_key, needs_mass
 from detsample.kernels.narrow import MOST_DRAWS, sum_parts
@@ -51,7 +51,6 @@ from detsample.kernels.weight import scaled_logit, weight
 
 SPAN = tl.constexpr(2048)  # tokens looked at at a time
 FEW = tl.constexpr(64)
-LARGE_COUNT = tl.constexpr(0x7FFFFFFF)
 
 
 @triton.jit
@@ -283,7 +282,7 @@ def wide(
                     above_count = read_field(records, row, ABOVE_COUNT)
                     above_weight = read_field(records, row, ABOVE_MASS)
                 else:
-                    inside = tl.full([], LARGE_COUNT, tl.int64)
+                    inside = tl.full([], UNLISTED, tl.int64)
                 listed = inside <= LIST
                 size = tl.where(listed, inside, vocab).to(tl.int32)
                 boundary_key, boundary_token, count, kept_weight = search(

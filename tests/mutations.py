@@ -1,0 +1,232 @@
+"""Deliberate breakages of the kernels, and the few rows that must reveal each: a suite that misses one is too weak.
+
+    python tests/mutations.py "score ties" launches
+
+runs some probes (all by default) in Triton's interpreter, on whatever `detsample` is on the path, and exits with
+status 3 if one finds a difference to the reference.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+F32 = np.float32
+FOUND = 3
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change of one file, at every place where the old text is."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    probe: str
+
+
+MUTATIONS = (
+    Mutation(
+        "of equal scores the highest id wins",
+        "kernels/lanes.py",
+        "tl.min(tl.where(score == top, token, LAST_TOKEN), axis=0)",
+        "tl.max(tl.where(score == top, token, -1), axis=0)",
+        "score ties",
+    ),
+    Mutation(
+        "the last tied token at a boundary is lost",
+        "kernels/order.py",
+        "(token <= boundary_token)",
+        "(token < boundary_token)",
+        "ties",
+    ),
+    Mutation("two words of a counter serve four tokens", "kernels/philox.py", "token & 3", "token & 1", "noise"),
+    Mutation(
+        "the high word of the position is dropped",
+        "kernels/philox.py",
+        "c2 = high_word(position)",
+        "c2 = high_word(position) & 0",
+        "noise",
+    ),
+    Mutation(
+        "min-p's and top-p's targets are rounded down",
+        "kernels/fraction.py",
+        "((lower + (1 << below) - 1) >> below)",
+        "(lower >> below)",
+        "halves",
+    ),
+    Mutation(
+        "a sum equal to top-p's target is not enough",
+        "kernels/narrow.py",
+        "before < target",
+        "before <= target",
+        "halves",
+    ),
+    Mutation(
+        "one token too many at the end of a row",
+        "kernels/tiles.py",
+        "mask=tokens < vocab",
+        "mask=tokens <= vocab",
+        "edges",
+    ),
+    Mutation(
+        "groups are one quad off", "kernels/tiles.py", "(group % GROUPS) * SPAN", "(group % GROUPS) * SPAN + 4", "edges"
+    ),
+    Mutation("fusion is on", "engine.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
+    Mutation(
+        "log_z without the total",
+        "kernels/outcome.py",
+        "kept_weight, total_weight))",
+        "kept_weight, kept_weight))",
+        "ties",
+    ),
+    Mutation(
+        "the n-th tie is the one after",
+        "kernels/wide.py",
+        "(order == n - seen)",
+        "(order == n - seen + 1)",
+        "many ties",
+    ),
+    Mutation("-0 is below +0", "kernels/order.py", "(x + 0.0).to", "x.to", "zeros"),
+    Mutation(
+        "a NaN among the logits goes unnoticed", "kernels/order.py", "tl.where(x != x, NAN_KEY, key)", "key", "edges"
+    ),
+    Mutation(
+        "bounds are trusted to the last bit",
+        "kernels/lanes.py",
+        "bound + margin >=",
+        "bound - margin >=",
+        "large equal logits",
+    ),
+    Mutation(
+        "weights are not rounded",
+        "kernels/weight.py",
+        ">> (y >> 23).to(tl.int64)) + 1) >> 1",
+        ">> (y >> 23).to(tl.int64))) >> 1",
+        "halves",
+    ),
+)
+
+
+# ---- probes
+
+
+def compare(logits: np.ndarray, params: dict[str, Any]) -> None:
+    """The kernels and the reference, all outputs as bits."""
+    import kernel_path
+
+    from detsample import reference
+
+    wanted = {"return_log_z": True, "return_mask": "bits"}
+    found = kernel_path.sample(logits, **params, **wanted)
+    kernel_path.assert_same(found, reference.sample(logits, **params, **wanted))
+
+
+def score_ties() -> None:
+    """Rows decided by the last bit of a score."""
+    import cases
+
+    from detsample import reference
+
+    case = cases.score_ties(reference.gumbel_noise, np.random.default_rng(1), 4, 40)
+    compare(case.logits, case.parameters)
+
+
+def ties() -> None:
+    """Boundaries within ties, of each filter."""
+    rows = np.tile(F32([2, 1, 1, 1, 0, 1, -1]), (3, 3))
+    compare(rows, {"topp_seed": 4, "top_k": np.array([5, 9, 0]), "top_p": F32([1, 0.5, 0.8])})
+
+
+def noise() -> None:
+    """Noise itself, and equal logits, where the token is that of the largest noise."""
+    import kernel_path
+
+    from detsample import reference
+
+    found, expected = (which.gumbel_noise(5, 2**40, np.arange(8)) for which in (kernel_path, reference))
+    assert np.array_equal(found, expected), (found, expected)
+    compare(np.zeros((3, 40), F32), {"topp_seed": np.arange(3), "position": np.array([5, 2**33 + 1, 2**62])})
+
+
+def halves() -> None:
+    """Sums that hit or miss their target by one unit."""
+    import cases
+
+    case = cases.exact_half_boundaries(np.random.default_rng(2), 8, 16)
+    compare(case.logits, case.parameters)
+    compare(np.random.default_rng(3).standard_normal((1, 50), dtype=F32), {"topp_seed": 1, "top_p": 0.7})
+
+
+def edges() -> None:
+    """The best token right behind a row's end; the winner in any quad of any group; a NaN."""
+    rows = np.random.default_rng(5).standard_normal((5, 203), dtype=F32)
+    rows[[1, 3], 0] = 50
+    rows[2, 64] = 9
+    rows[4, 77] = -np.nan  # with its sign set
+    compare(rows, {"topp_seed": np.arange(5), "top_k": np.array([0, 9, 0, 3, 5])})
+
+
+def launches() -> None:
+    """Every launch says that nothing may be fused; the interpreter does not care, a GPU's compiler does."""
+    import kernel_path
+    from triton.runtime import interpreter
+
+    call = interpreter.GridExecutor.__call__
+    said: list[Any] = []
+
+    def record(self: Any, *arguments: Any, **options: Any) -> Any:
+        said.append(options.get("enable_fp_fusion"))
+        return call(self, *arguments, **options)
+
+    interpreter.GridExecutor.__call__ = record
+    rows = np.zeros((1, 700), F32)
+    for kind, top_k in (("bool", 600), ("bits", 0), ("csr", 3)):
+        kernel_path.sample(rows, 1, top_k=top_k, top_p=0.5, return_log_z=True, return_mask=kind)
+    kernel_path.gumbel_noise(1, 2, np.arange(3))
+    kernel_path.fold_in(np.arange(3), 1)
+    assert len(said) > 12
+    assert all(fusion is False for fusion in said), said
+
+
+def many_ties() -> None:
+    """A boundary within a tie of more tokens than are ranked."""
+    compare(np.repeat(F32([[1, 2]]), 600, axis=1), {"topp_seed": 3, "top_k": 1100})
+
+
+def zeros() -> None:
+    """Zeros of both signs, which are one value."""
+    compare(np.where(np.arange(12) % 3, F32(-0.0), F32(0))[None, :], {"topp_seed": 1, "top_k": 6})
+
+
+def large_equal_logits() -> None:
+    """A draw that fp32 bounds cannot settle."""
+    compare(np.full((3, 400), 1e7, F32), {"topp_seed": np.arange(3)})
+
+
+PROBES: dict[str, Callable[[], None]] = {
+    probe.__name__.replace("_", " "): probe
+    for probe in (score_ties, ties, noise, halves, edges, launches, many_ties, zeros, large_equal_logits)
+}
+
+
+def main(names: list[str]) -> int:
+    """Run probes; 0, or `FOUND` if one of them finds a difference."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    for name in names or PROBES:
+        try:
+            PROBES[name]()
+        except AssertionError as error:
+            print(f"{name}: {str(error)[:500]}")
+            return FOUND
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
