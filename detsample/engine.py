@@ -282,7 +282,8 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         )  # fmt: skip
         if wanted.mask is not None:
             mask = _write_mask(logits, row, aligned, wanted.mask, areas["records"], num_kept, parameters.top_k)
-    return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask)
+    kept_alive = None if framework.frees_behind_stream(device) else areas["records"]  # which owns all areas
+    return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
 
 
 def _write_mask(

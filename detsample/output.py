@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -48,6 +48,8 @@ class SampleOutput:
     logprobs: Any | None
     log_z: Any | None
     mask: Any | None
+    # Working memory that the kernels may still be using, where its framework would hand it out again at once.
+    _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,4 @@ class MaskOutput:
     num_kept: Any
     status: Any
     log_z: Any | None
+    _kept_alive: Any = field(default=None, repr=False, compare=False)

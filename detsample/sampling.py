@@ -141,7 +141,7 @@ def mask(
     out = find(of, given, False, False, return_log_z, kind)
     if check:
         raise_for_status(framework, out.status)
-    return MaskOutput(out.mask, out.num_kept, out.status, out.log_z)
+    return MaskOutput(out.mask, out.num_kept, out.status, out.log_z, out._kept_alive)
 
 
 def _on_device(

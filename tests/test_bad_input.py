@@ -107,7 +107,9 @@ def test_no_reals(name: str, value: Any) -> None:
         ("temperature", -1.0), ("temperature", -1e-45), ("temperature", np.inf), ("temperature", np.nan),
         ("temperature", 1e39), ("temperature", np.float64(-3)), ("top_p", np.nan), ("min_p", np.nan),
         ("top_p", np.float32("nan")), ("position", -1), ("position", 2**63), ("position", np.int64(-5)),
-        ("temperature", 10**400), ("temperature", fractions.Fraction(10**400)), ("top_k", 2**63), ("top_k", -(2**63) - 1), ("topp_seed", 2**64), ("topp_seed", -(2**63) - 1),
+        pytest.param("temperature", 10**400, id="temperature-int"),
+        pytest.param("temperature", fractions.Fraction(10**400), id="temperature-fraction"),
+        ("top_k", 2**63), ("top_k", -(2**63) - 1), ("topp_seed", 2**64), ("topp_seed", -(2**63) - 1),
     ],
 )  # fmt: skip
 def test_numbers_out_of_range(name: str, value: Any) -> None:

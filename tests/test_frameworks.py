@@ -422,3 +422,17 @@ def test_paddle_on_a_gpu() -> None:
     assert paddle_tensors.multiprocessor_count(gpu) > 1
     with pytest.raises(TypeError, match="must be on the CPU here"):
         paddle_tensors.as_array(x)
+
+
+@pytest.mark.parametrize("frees", [True, False])
+def test_working_memory_lives_as_long_as_it_may_be_used(frees: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches working memory let go under Paddle while kernels on another stream still use it."""
+    pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
+    from detsample import engine, parameters
+    from detsample.frameworks import numpy_arrays
+
+    monkeypatch.setattr(numpy_arrays, "frees_behind_stream", lambda device: frees)
+    logits = parameters.read_logits(np.zeros((1, 4), np.float32), numpy_arrays)
+    given = parameters.read_parameters(logits, 1, 0, 1.0, 2, 1.0, 0.0)
+    out = engine.run(logits, given, engine.Wanted(True, True, False, None))
+    assert (out._kept_alive is None) == frees

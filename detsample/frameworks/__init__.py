@@ -69,6 +69,9 @@ class Framework(Protocol):
     def launching(self, device: Device) -> AbstractContextManager[object]:
         """Inside, Triton launches go to ``device``, on the framework's current stream there."""
 
+    def frees_behind_stream(self, device: Device) -> bool:
+        """Whether memory may be let go while the stream that it was made on still uses it."""
+
     def multiprocessor_count(self, device: Device) -> int:
         """Return the number of multiprocessors of a GPU; 1 for the CPU, where programs run in turn."""
 

@@ -78,6 +78,11 @@ def launching(device: tuple[str, int]) -> AbstractContextManager[object]:
     return NOTHING
 
 
+def frees_behind_stream(device: tuple[str, int]) -> bool:
+    """Return True: the interpreter is done when it returns."""
+    return True
+
+
 def multiprocessor_count(device: tuple[str, int]) -> int:
     """Return 1: the interpreter runs one program after another."""
     require_cpu(device)

@@ -105,6 +105,11 @@ def launching(device: tuple[str, int]) -> AbstractContextManager[Any]:
     return torch.cuda.device(device[1])
 
 
+def frees_behind_stream(device: tuple[str, int]) -> bool:
+    """Return True: torch hands memory out again behind the work of the stream on which it was made."""
+    return True
+
+
 @cache
 def multiprocessor_count(device: tuple[str, int]) -> int:
     """Return the number of multiprocessors of a GPU; 1 for the CPU."""
