@@ -41,8 +41,10 @@ def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     array([-1.1288763 , -0.32707352])
     """
     if not _is_tensor(token_ids):
-        token_ids = np.asarray(token_ids, np.int64)
+        token_ids = _as_token_ids(token_ids)
     framework = frameworks.of(token_ids, "token_ids")
+    if len(framework.shape(token_ids)) > 2:
+        raise ValueError(f"token_ids must have shape [N] or [B, N], got {list(framework.shape(token_ids))}")
     if not framework.on_gpu(token_ids):
         noise = reference.gumbel_noise(
             _host(framework, "topp_seed", topp_seed),
@@ -97,6 +99,17 @@ def fold_in(topp_seed: Any, i: Any) -> Any:
 
 def _is_tensor(x: object) -> bool:
     return not is_scalar(x) and not isinstance(x, (list, tuple))
+
+
+def _as_token_ids(numbers: Any) -> np.ndarray:
+    """An int or a list of ints as an array."""
+    try:
+        ids = np.asarray(numbers)
+    except ValueError as error:
+        raise ValueError(f"token_ids must be an integer or a list of integers, got {numbers!r}") from error
+    if ids.dtype.kind not in "iu" and ids.size:
+        raise TypeError(f"token_ids must be integers, got {numbers!r}")
+    return ids.astype(np.int64)
 
 
 def _host(framework: Framework, name: str, x: Any) -> Any:

@@ -116,7 +116,7 @@ def read_parameters(
 
 def read_mask_kind(name: str, kind: str | None) -> str | None:
     """Check the kind of mask asked for."""
-    if kind is not None and kind not in MASK_KINDS:
+    if kind is not None and not (isinstance(kind, str) and kind in MASK_KINDS):
         raise ValueError(f"{name} must be None, 'bool', 'bits' or 'csr', got {kind!r}")
     return kind
 
@@ -154,11 +154,19 @@ def _real(name: str, value: Any, logits: Logits, expected: str, valid: Any) -> P
         return _vector(name, value, logits, REAL_TYPES)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = float(np.float32(float(value)))
+    rounded = _to_fp32(value)
     if not valid(rounded):
         raise ValueError(f"{name} must be {expected}, got {value}")
     return Scalar(rounded)
+
+
+def _to_fp32(value: Any) -> float:
+    """A real number rounded to fp32, by way of fp64; infinite where it is beyond either."""
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            return float(np.float32(float(value)))
+    except OverflowError:  # an int or a fraction beyond fp64
+        return math.inf if value > 0 else -math.inf
 
 
 def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> Vector:

@@ -162,7 +162,7 @@ def _vector(name: str, array: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _is_scalar(value: Any) -> bool:
-    return np.ndim(value) == 0
+    return not isinstance(value, np.ndarray) or value.ndim == 0
 
 
 def _is_bfloat16(dtype: Any) -> bool:
