@@ -36,9 +36,10 @@ lint: $(VENV)/.installed-dev
 test-main: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup
 
-# An older Triton is where a change of the language shows: the whole suite would add little.
+# An older Triton is where a change of the language shows, an older NumPy one of the rules for types.
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest tests -m triton_contract
+	$(OLDEST)/bin/python -m pytest tests/test_oracle.py tests/test_reference_basics.py -m "not slow" -n $(JOBS)
 
 $(VENV)/.created $(OLDEST)/.created:
 	$(PYTHON) -m venv $(@D)
