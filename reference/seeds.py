@@ -51,8 +51,11 @@ def fold_in(topp_seed: Any, i: Any) -> Any:
     True
     """
     seed, index = as_seeds("topp_seed", topp_seed), as_seeds("i", i)
-    if seed.ndim and index.ndim and seed.shape != index.shape and 1 not in (seed.size, index.size):
-        raise ValueError(f"topp_seed and i: expected equal shapes, got {list(seed.shape)} and {list(index.shape)}")
+    try:
+        np.broadcast_shapes(seed.shape, index.shape)
+    except ValueError:
+        got = f"{list(seed.shape)} and {list(index.shape)}"
+        raise ValueError(f"topp_seed and i: expected shapes that broadcast, got {got}") from None
     zero = np.zeros(1, np.uint64)
     low, high = halves(np.atleast_1d(index))
     words = philox4x32((zero, low, high, zero + _DOMAIN_FOLD_IN), halves(np.atleast_1d(seed)))
