@@ -74,7 +74,7 @@ def _memory(array: np.ndarray) -> tuple[np.ndarray, list[int], int]:
     while isinstance(base.base, np.ndarray) and base.base.dtype == array.dtype:
         base = base.base
     if not base.flags.c_contiguous or array.flags.c_contiguous or min(array.strides, default=0) < 0:
-        base = array = np.ascontiguousarray(array)
+        base = array = np.array(array, order="C")  # ascontiguousarray would make one axis of none
     offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
     return base.reshape(-1), [step // array.itemsize for step in array.strides], offset // array.itemsize
 
