@@ -1,13 +1,13 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
-    scan    (rows x parts)   one look at every logit: maxima, score bounds, validity
-    mass    (rows x parts)   sums of weights; rows that need none leave at once
-    narrow  (rows)           finishes rows with a small or already known kept set, and invalid ones
-    collect (rows x parts)   lists the tokens around the boundary of the rows left over
-    wide    (rows)           finishes those
+    scan    (rows x parts)   one look at every logit: maxima, score bounds, validity, a guess of the boundary
+    mass    (rows x parts)   exact sums, and the tokens around the boundary; rows that need neither leave at once
+    retry   (rows x parts)   the latter once more, for the rows where a guess of `mass` missed; launched twice
+    narrow  (rows)           finishes rows with few candidates or an already known kept set, and invalid ones
+    wide    (rows)           finishes the others
     masks   (rows x tiles)   only when a mask is asked for
 
-Five launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made
+Six launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made
 on the way and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`: a fused
 multiply-add would change bits.
 """
@@ -21,19 +21,21 @@ from typing import Any
 import numpy as np
 
 from detsample.buffer import Buffer
-from detsample.kernels.candidates import CAPACITY
-from detsample.kernels.collect import LIST
-from detsample.kernels.collect import collect as collect_kernel
+from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
 from detsample.kernels.masks import bit_mask, bool_mask, csr_offsets, csr_tail, csr_tokens
 from detsample.kernels.mass import mass as mass_kernel
 from detsample.kernels.narrow import MOST_SELECTED
 from detsample.kernels.narrow import narrow as narrow_kernel
-from detsample.kernels.pivots import PIVOTS
+from detsample.kernels.pivots import RUNGS
+from detsample.kernels.retry import retry as retry_kernel
 from detsample.kernels.rows import (
+    LISTS,
     MIN_P_GIVEN,
     POSITION_GIVEN,
     RECORD,
+    RETRIES,
     SEED_GIVEN,
+    SUMS,
     TEMPERATURE_GIVEN,
     TOP_K_GIVEN,
     TOP_P_GIVEN,
@@ -42,13 +44,13 @@ from detsample.kernels.rows import (
     WANT_TOKEN,
 )
 from detsample.kernels.scan import scan as scan_kernel
-from detsample.kernels.tiles import GROUPS, MOST_SEGMENTS, TILE
+from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.kernels.wide import wide as wide_kernel
 from detsample.output import Csr, SampleOutput
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
 from detsample.workspace import allocate
 
-PROGRAMS_PER_MULTIPROCESSOR = 8
+PROGRAMS_PER_MULTIPROCESSOR = 6
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class Tuning:
     parts : int or None
         Programs a row in `scan` and `mass`; None: enough to fill the GPU.
     segment_tiles : int or None
-        Tiles in a segment; None: as few as 128 segments a row allow.
+        Tiles in a segment; None: as few as 128 segments a row allow, or one segment a part where rows are many.
     warps : tuple of int
-        Warps a program of `scan`, of `mass` and `collect`, of `narrow`, of `wide`.
+        Warps a program of `scan`, of `mass` and `retry`, of `narrow`, of `wide`.
     """
 
     parts: int | None = None
@@ -89,8 +91,9 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Cut:
-    """How the rows of a call are cut into segments and parts."""
+    """How the rows of a call are cut; see `kernels.tiles` for the words."""
 
+    quads: int
     segment_tiles: int
     segments: int
     parts: int
@@ -99,39 +102,38 @@ class Cut:
     @property
     def groups(self) -> int:
         """Groups of tokens in a row."""
-        return self.segments * int(GROUPS.value)
+        return self.segments * int(LANES.value) // self.quads
 
 
 def cut_rows(logits: Logits, tuning: Tuning) -> Cut:
     """Choose segments and parts for a call."""
-    tile, most = int(TILE.value), int(MOST_SEGMENTS.value)
-    segment_tiles = max(tuning.segment_tiles or 1, -(-logits.vocab // (tile * most)))
-    segments = -(-logits.vocab // (tile * segment_tiles))
+    tiles = -(-logits.vocab // int(TILE.value))
     programs = PROGRAMS_PER_MULTIPROCESSOR * logits.framework.multiprocessor_count(logits.device)
-    parts = min(segments, tuning.parts or max(1, programs // max(logits.rows, 1)))
-    segments_of_part = -(-segments // parts)
-    return Cut(segment_tiles, segments, -(-segments // segments_of_part), segments_of_part)
+    parts = min(tiles, tuning.parts or max(1, programs // max(logits.rows, 1)))
+    alone = parts * int(LANES.value) <= int(MOST_GROUPS.value)
+    most = parts if alone else int(MOST_SEGMENTS.value)
+    segment_tiles = max(tuning.segment_tiles or 1, -(-tiles // most))
+    segments = -(-tiles // segment_tiles)
+    quads = 1 if segments * int(LANES.value) <= int(MOST_GROUPS.value) else int(QUADS.value)
+    segments_of_part = -(-segments // min(segments, parts))
+    return Cut(quads, segment_tiles, segments, -(-segments // segments_of_part), segments_of_part)
 
 
 def _areas(rows: int, cut: Cut) -> dict[str, tuple[str, int]]:
     """What the kernels share, see their arguments of these names."""
     return {
         "records": ("int64", rows * int(RECORD.value)),
-        "part_mass": ("int64", rows * cut.parts),
-        "part_min_mass": ("int64", rows * cut.parts),
+        "part_masses": ("int64", rows * cut.parts * int(SUMS.value)),
+        "part_counts": ("int32", rows * cut.parts * int(SUMS.value)),
+        "part_key": ("int32", rows * cut.parts),
         "group_key": ("int32", rows * cut.groups),
         "group_bound": ("float32", rows * cut.groups),
-        "part_key": ("int32", rows * cut.parts),
-        "part_count": ("int32", rows * cut.parts),
-        "part_min_count": ("int32", rows * cut.parts),
-        "part_min_key": ("int32", rows * cut.parts),
-        "scratch_key": ("int32", rows * int(CAPACITY.value)),
-        "scratch_token": ("int32", rows * int(CAPACITY.value)),
-        "scratch_groups": ("int32", rows * int(MOST_SELECTED.value)),
-        "pivot_key": ("int32", rows * int(PIVOTS.value)),
-        "part_pivot_count": ("int32", rows * cut.parts * int(PIVOTS.value)),
-        "part_pivot_mass": ("int64", rows * cut.parts * int(PIVOTS.value)),
+        "listed": ("int32", rows * int(LISTS.value)),
+        "row_pivots": ("float32", rows * int(RUNGS.value)),
+        "part_rungs": ("float32", rows * cut.parts * int(RUNGS.value)),
         "list_token": ("int32", rows * int(LIST.value)),
+        "scratch_code": ("int64", rows * int(CAPACITY.value)),
+        "scratch_groups": ("int32", rows * int(MOST_SELECTED.value)),
         "unwanted": ("float32", rows),
         "unused_real": ("float32", 1),
         "unused_integer": ("int64", 1),
@@ -186,14 +188,12 @@ def _is_aligned(logits: Logits, buffer: Buffer) -> bool:
 
 
 def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
-    """Whether some row may need `mass`, as far as the host can tell; a row by itself is decided by
-    `mass.needs_mass`.
-    """
+    """Whether some row may need `mass`, as far as the host can tell; of each row `mass.needs_mass` decides."""
     top_k = parameters.top_k
     if wanted.log_z or not isinstance(top_k, Scalar):
         return True
     if 1 <= top_k.value < vocab:
-        return top_k.value > int(CAPACITY.value)
+        return top_k.value > int(MOST_K.value)
     return wanted.logprobs or not (_is_off(parameters.top_p, 1.0) and _is_off(parameters.min_p, 0.0))
 
 
@@ -207,7 +207,7 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
     Parameters
     ----------
     logits, parameters
-        Checked by `detsample.parameters`; at least one row.
+        Checked by `detsample.parameters`.
     wanted
         Results to make; the others are None.
     tuning
@@ -241,42 +241,45 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
 
     with framework.launching(device):
         scan_kernel[(rows, cut.parts)](
-            *row, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want, given, *parameter_arguments,
-            *shared("records", "group_key", "group_bound", "part_key", "part_count"),
-            ALIGNED=aligned, num_warps=warps[0], enable_fp_fusion=False,
+            *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
+            given, *parameter_arguments,
+            *shared(
+                "records", "group_key", "group_bound", "part_key", "part_counts",
+                "listed", "row_pivots", "part_rungs",
+            ),
+            ALIGNED=aligned, num_warps=warps[0], maxnreg=72, enable_fp_fusion=False,
         )  # fmt: skip
         if _may_need_mass(parameters, wanted, logits.vocab):
             mass_kernel[(rows, cut.parts)](
-                *row, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
+                *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
                 *shared(
-                    "records", "group_key", "group_bound", "part_key", "part_mass",
-                    "part_min_mass", "part_min_count", "part_min_key",
-                    "pivot_key", "part_pivot_count", "part_pivot_mass",
+                    "records", "group_bound", "part_key", "part_masses", "part_counts",
+                    "listed", "list_token", "row_pivots", "part_rungs",
                 ),
-                ALIGNED=aligned, num_warps=warps[1], enable_fp_fusion=False,
+                ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
             )  # fmt: skip
+            for attempt in range(1, 1 + int(RETRIES.value)):
+                retry_kernel[(rows, cut.parts)](
+                    *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want, attempt,
+                    *shared(
+                        "records", "group_bound", "part_key", "part_masses", "part_counts",
+                        "listed", "list_token", "row_pivots", "part_rungs",
+                    ),
+                    ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
+                )  # fmt: skip
         narrow_kernel[(rows,)](
-            *row, cut.segment_tiles, cut.groups, cut.parts, want,
+            *row, cut.quads, cut.segment_tiles, cut.groups, cut.parts, want,
             *shared(
-                "records", "group_key", "group_bound", "part_key", "part_count",
-                "part_mass", "part_min_mass", "part_min_count", "part_min_key",
-                "scratch_key", "scratch_token", "scratch_groups",
+                "records", "group_key", "group_bound", "part_key", "part_masses", "part_counts",
+                "scratch_code", "scratch_groups",
             ),
             *results, num_warps=warps[2], enable_fp_fusion=False,
         )  # fmt: skip
-        collect_kernel[(rows, cut.parts)](
-            *row, cut.segment_tiles, cut.segments_of_part, cut.parts,
-            *shared(
-                "records", "part_key", "part_count", "part_mass",
-                "pivot_key", "part_pivot_count", "part_pivot_mass", "list_token",
-            ),
-            ALIGNED=aligned, num_warps=warps[1], enable_fp_fusion=False,
-        )  # fmt: skip
         wide_kernel[(rows,)](
-            *row, cut.segment_tiles, cut.segments, cut.parts, want,
+            *row, cut.quads, cut.segment_tiles, cut.segments, cut.parts, want,
             *shared(
-                "records", "group_bound", "part_key", "part_count", "part_mass",
-                "list_token", "scratch_key", "scratch_token",
+                "records", "group_bound", "part_key", "part_masses", "part_counts", "listed",
+                "list_token", "scratch_code",
             ),
             *results, ALIGNED=aligned, num_warps=warps[3], enable_fp_fusion=False,
         )  # fmt: skip

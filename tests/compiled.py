@@ -17,38 +17,37 @@ PARAMETERS = (
     "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 "
     "position_ptr:*i64 position_stride:i32 position_low:i32 position_high:i32"
 )
-SUMS = "part_mass:*i64 part_min_mass:*i64 part_min_count:*i32 part_min_key:*i32"
-MEASURES = "pivot_key:*i32 part_pivot_count:*i32 part_pivot_mass:*i64"
+GROUPS = "records:*i64 group_key:*i32 group_bound:*fp32 part_key:*i32"
+SUMS = "part_masses:*i64 part_counts:*i32"
+GUESS = "row_pivots:*fp32 part_rungs:*fp32"
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
+CUT = ROW + " quads:i32 segment_tiles:i32"
 
 KERNELS = {
     "scan.scan": (
-        f"{ROW} segment_tiles:i32 segments:i32 segments_of_part:i32 parts:i32 want:i32 given:i32 {PARAMETERS} "
-        "records:*i64 group_key:*i32 group_bound:*fp32 part_key:*i32 part_count:*i32 ALIGNED:constexpr",
+        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 want:i32 given:i32 {PARAMETERS} "
+        f"{GROUPS} part_counts:*i32 listed:*i32 {GUESS} ALIGNED:constexpr",
         4,
     ),
     "mass.mass": (
-        f"{ROW} segment_tiles:i32 segments:i32 segments_of_part:i32 parts:i32 want:i32 "
-        f"records:*i64 group_key:*i32 group_bound:*fp32 part_key:*i32 {SUMS} {MEASURES} ALIGNED:constexpr",
+        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 want:i32 "
+        f"records:*i64 group_bound:*fp32 part_key:*i32 {SUMS} listed:*i32 list_token:*i32 {GUESS} ALIGNED:constexpr",
+        4,
+    ),
+    "retry.retry": (
+        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 want:i32 attempt:i32 records:*i64 "
+        f"group_bound:*fp32 part_key:*i32 {SUMS} listed:*i32 list_token:*i32 {GUESS} ALIGNED:constexpr",
         4,
     ),
     "narrow.narrow": (
-        f"{ROW} segment_tiles:i32 groups:i32 parts:i32 want:i32 records:*i64 "
-        f"group_key:*i32 group_bound:*fp32 part_key:*i32 part_count:*i32 {SUMS} scratch_key:*i32 "
-        f"scratch_token:*i32 scratch_groups:*i32 {RESULTS}",
+        f"{CUT} groups:i32 parts:i32 want:i32 {GROUPS} {SUMS} "
+        f"scratch_code:*i64 scratch_groups:*i32 {RESULTS}",
         8,
     ),
-    "collect.collect": (
-        f"{ROW} segment_tiles:i32 segments_of_part:i32 parts:i32 records:*i64 part_key:*i32 "
-        f"part_count:*i32 part_mass:*i64 {MEASURES} "
-        "list_token:*i32 ALIGNED:constexpr",
-        4,
-    ),
     "wide.wide": (
-        f"{ROW} segment_tiles:i32 segments:i32 parts:i32 want:i32 records:*i64 "
-        f"group_bound:*fp32 part_key:*i32 part_count:*i32 part_mass:*i64 list_token:*i32 "
-        f"scratch_key:*i32 scratch_token:*i32 {RESULTS} ALIGNED:constexpr",
+        f"{CUT} segments:i32 parts:i32 want:i32 records:*i64 group_bound:*fp32 part_key:*i32 "
+        f"{SUMS} listed_tokens:*i32 list_token:*i32 scratch_code:*i64 {RESULTS} ALIGNED:constexpr",
         16,
     ),
     "masks.bool_mask": (f"{ROW} records:*i64 mask:*i1 ALIGNED:constexpr", 4),

@@ -1,8 +1,8 @@
 """A few tokens that hold the whole kept set, or the part of it that is in doubt, and the cut through them (spec
 section 6).
 
-They lie in a scratch list of at most `CAPACITY` (key, token) pairs in any order. Ranks and prefix sums come
-from comparing all pairs: no sort, and equal logits need no special case since a token id breaks every tie.
+They lie in a scratch list of at most `CAPACITY` codes in any order. A code is a token's key and its id in one integer:
+the greater code comes first, equal logits included. Ranks and prefix sums come from comparing all pairs: no sort.
 """
 
 import triton
@@ -10,31 +10,48 @@ import triton.language as tl
 
 from detsample.kernels.fraction import ceil_product
 from detsample.kernels.lanes import NO_SCORE, best_of, exact_score
-from detsample.kernels.order import MINUS_INF_KEY, value_of, within
+from detsample.kernels.order import value_of
 from detsample.kernels.weight import scaled_logit, weight
 
-CAPACITY = tl.constexpr(512)
-BATCH = tl.constexpr(8)  # candidates compared with all others at a time
+CAPACITY = tl.constexpr(256)
+MOST_K = tl.constexpr(128)  # the largest top_k whose candidates are expected to fit
+LIST = tl.constexpr(2048)  # tokens around a boundary in doubt that a row's list holds
+BATCH = tl.constexpr(16)  # candidates compared with all others at a time
 EVERYTHING = tl.constexpr(1 << 62)  # a target that no sum of weights or count reaches
+NO_CODE = tl.constexpr(-9223372036854775808)
 
 
 @triton.jit
-def append(scratch_key, scratch_token, filled, key, token, chosen):
-    """Appends the chosen tokens of a flat block to the list; gives the new length, which may exceed CAPACITY
-    (the rest is not stored).
+def code_of(key, token):
+    """The int64 codes of tokens: the first in the order has the greatest."""
+    return (key.to(tl.int64) << 32) | (0x7FFFFFFF - token).to(tl.int64)
+
+
+@triton.jit
+def key_of_code(code):
+    return (code >> 32).to(tl.int32)
+
+
+@triton.jit
+def token_of_code(code):
+    return 0x7FFFFFFF - (code & 0x7FFFFFFF).to(tl.int32)
+
+
+@triton.jit
+def append(scratch_code, filled, code, chosen):
+    """Appends the chosen tokens of a flat block to the list; gives the new length, which may exceed CAPACITY (the rest
+    is not stored).
     """
     place = filled + tl.cumsum(chosen.to(tl.int32), axis=0) - 1
-    fits = chosen & (place < CAPACITY)
-    tl.store(scratch_key + place, key, mask=fits)
-    tl.store(scratch_token + place, token, mask=fits)
+    tl.store(scratch_code + place, code, mask=chosen & (place < CAPACITY))
     return filled + tl.sum(chosen.to(tl.int32), axis=0)
 
 
 @triton.jit
-def load_candidates(scratch_key, scratch_token, index, filled):
-    key = tl.load(scratch_key + index, mask=index < filled, other=MINUS_INF_KEY)
-    token = tl.load(scratch_token + index, mask=index < filled, other=0)
-    return key, token
+def load_candidates(scratch_code, filled):
+    """[CAPACITY] codes."""
+    place = tl.arange(0, CAPACITY)
+    return tl.load(scratch_code + place, mask=place < filled, other=NO_CODE)
 
 
 @triton.jit
@@ -43,19 +60,17 @@ def weight_of_key(key, scale, largest):
 
 
 @triton.jit
-def ranks(scratch_key, scratch_token, filled, key, token, scale, largest):
+def ranks(scratch_code, filled, code, scale, largest):
     """For each candidate: how many candidates come before it, and their weight."""
-    rank = tl.zeros([CAPACITY], tl.int32)
-    before = tl.zeros([CAPACITY], tl.int64)
+    rank = tl.zeros([CAPACITY, BATCH], tl.int32)
+    before = tl.zeros([CAPACITY, BATCH], tl.int64)
     for start in range(0, filled, BATCH):
-        other_key, other_token = load_candidates(scratch_key, scratch_token, start + tl.arange(0, BATCH), filled)
-        other_weight = weight_of_key(other_key, scale, largest)
-        precedes = within(other_key[None, :], other_token[None, :], key[:, None], token[:, None])
-        itself = (other_key[None, :] == key[:, None]) & (other_token[None, :] == token[:, None])
-        precedes = precedes & (itself == 0) & (start + tl.arange(0, BATCH) < filled)[None, :]
-        rank += tl.sum(precedes.to(tl.int32), axis=1)
-        before += tl.sum(tl.where(precedes, other_weight[None, :], 0), axis=1)
-    return rank, before
+        place = start + tl.arange(0, BATCH)
+        other = tl.load(scratch_code + place, mask=place < filled, other=NO_CODE)
+        precedes = other[None, :] > code[:, None]
+        rank += precedes.to(tl.int32)
+        before += tl.where(precedes, weight_of_key(key_of_code(other), scale, largest)[None, :], 0)
+    return tl.sum(rank, axis=1), tl.sum(before, axis=1)
 
 
 @triton.jit
@@ -67,14 +82,15 @@ def top_p_target(top_p, total):
 
 
 @triton.jit
-def last_kept(keep, rank, key, token, count):
+def last_kept(keep, rank, code, count):
     """(key, token) of the candidate with the highest rank among the kept ones, which are `count`."""
-    last = keep & (rank == count - 1)
-    return tl.sum(tl.where(last, key, 0), axis=0), tl.sum(tl.where(last, token, 0), axis=0)
+    last = tl.sum(tl.where(keep & (rank == count - 1), code, 0), axis=0)
+    return key_of_code(last), token_of_code(last)
 
 
 @triton.jit
-def draw_from_candidates(keep, key, token, scale, seed, position):
-    score = exact_score(value_of(key) * scale, seed, token, position)
+def draw_from_candidates(keep, code, scale, seed, position):
+    token = token_of_code(code)
+    score = exact_score(value_of(key_of_code(code)) * scale, seed, token, position)
     _, winner = best_of(tl.where(keep, score, NO_SCORE), tl.where(keep, token, 0x7FFFFFFF))
     return winner

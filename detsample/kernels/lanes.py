@@ -5,9 +5,10 @@ import triton.language as tl
 
 from detsample.kernels.gumbel import token_gumbel
 from detsample.kernels.order import LAST_TOKEN, key_of, within
-from detsample.kernels.tiles import MOST_GROUPS, SPAN, TILE, first_token_of_group
+from detsample.kernels.tiles import MOST_GROUPS, token_of_group
 
 NO_SCORE = tl.constexpr(-9223372036854775808)
+MEMBERS = tl.constexpr(256)  # tokens of a group scored at a time
 
 
 @triton.jit
@@ -43,16 +44,17 @@ def may_beat(bound, score):
 
 
 @triton.jit
-def score_group(row_logits, vocab, segment_tiles, group, scale, seed, position, boundary_key, boundary_token):
+def score_group(
+    row_logits, vocab, quads, segment_tiles, group, scale, seed, position, boundary_key, boundary_token
+):  # fmt: skip
     """(score, token) of the best kept token of one group, evaluated exactly."""
     best = tl.full([], NO_SCORE, tl.int64)
     winner = tl.full([], LAST_TOKEN, tl.int32)
-    lane = tl.arange(0, 4 * SPAN)
-    first = first_token_of_group(group, segment_tiles) + lane % SPAN
-    for tile in range(0, segment_tiles, 4):
-        tile_of_lane = tile + lane // SPAN
-        token = first + tile_of_lane * TILE
-        valid = (token < vocab) & (tile_of_lane < segment_tiles)
+    size = 4 * quads * segment_tiles
+    for start in range(0, size, MEMBERS):
+        member = start + tl.arange(0, MEMBERS)
+        token = token_of_group(group, member, quads, segment_tiles)
+        valid = (member < size) & (token < vocab)
         x = tl.load(row_logits + token, mask=valid, other=float("-inf")).to(tl.float32)
         kept = (x > float("-inf")) & within(key_of(x), token, boundary_key, boundary_token)
         score = tl.where(kept, exact_score(x * scale, seed, token, position), NO_SCORE)
@@ -63,18 +65,9 @@ def score_group(row_logits, vocab, segment_tiles, group, scale, seed, position, 
 
 @triton.jit
 def draw_from_groups(
-    row_logits,
-    vocab,
-    segment_tiles,
-    groups,
-    group_bound,
-    scale,
-    seed,
-    position,
-    boundary_key,
-    boundary_token,
-    most_groups,
-):
+    row_logits, vocab, quads, segment_tiles, groups, group_bound, scale, seed, position,
+    boundary_key, boundary_token, most_groups,
+):  # fmt: skip
     """(token, decided): groups are evaluated in falling order of their bounds until none left may hold the winner.
 
     `group_bound` points at the row's bounds, which may be of more tokens than the kept set. Where `most_groups`
@@ -89,7 +82,7 @@ def draw_from_groups(
     while may_beat(top, best) & (evaluated < most_groups):
         group = tl.min(tl.where(bounds == top, index, MOST_GROUPS), axis=0)
         score, token = score_group(
-            row_logits, vocab, segment_tiles, group, scale, seed, position, boundary_key, boundary_token
+            row_logits, vocab, quads, segment_tiles, group, scale, seed, position, boundary_key, boundary_token
         )
         best, winner = better_of(best, winner, score, token)
         bounds = tl.where(index == group, float("-inf"), bounds)

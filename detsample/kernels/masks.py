@@ -23,7 +23,7 @@ def bool_mask(logits, row_stride, vocab, records, mask, ALIGNED: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     start = tl.program_id(1) * TILE
     if ALIGNED:
-        row_stride = tl.multiple_of(row_stride, 16)
+        row_stride = (row_stride // 16) * 16
     keep = kept_tokens(logits, row_stride, vocab, records, row, start)
     token = start + tl.arange(0, TILE)
     tl.store(mask + row * vocab + token, keep, mask=token < vocab)
@@ -34,7 +34,7 @@ def bit_mask(logits, row_stride, vocab, words, records, mask, ALIGNED: tl.conste
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     if ALIGNED:
-        row_stride = tl.multiple_of(row_stride, 16)
+        row_stride = (row_stride // 16) * 16
     keep = kept_tokens(logits, row_stride, vocab, records, row, part * TILE)
     bits = tl.reshape(keep.to(tl.int32), [WORDS, 32]) << tl.arange(0, 32)[None, :]
     word = part * WORDS + tl.arange(0, WORDS)
@@ -57,7 +57,7 @@ def csr_offsets(rows, num_kept, row_offsets):
 def csr_tokens(logits, row_stride, vocab, records, row_offsets, kept, ALIGNED: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     if ALIGNED:
-        row_stride = tl.multiple_of(row_stride, 16)
+        row_stride = (row_stride // 16) * 16
     at = tl.load(row_offsets + row)
     for start in range(0, vocab, TILE):
         keep = kept_tokens(logits, row_stride, vocab, records, row, start).to(tl.int32)

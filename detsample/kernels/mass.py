@@ -1,48 +1,59 @@
-"""Kernel 2, grid (rows, parts): sums of weights over the row, which need its largest logit first, hence a second look.
+"""Kernel 2, grid (rows, parts): exact sums over the row, which need its largest logit first, hence a second look.
 
-For each part: the weight of all tokens; where min-p is on, also the weight, the number and the smallest key of
-the tokens it keeps, and bounds of their scores, group by group, as `scan` leaves them for other rows; where the
-boundary seems to lie among thousands of tokens, what reaches each of four pivots around it. Integer sums, so
-parts can be added in any order. A row needs this for its log probability where no top-k is on, for a large
-top-k, for top-p alone, for min-p alone and for log_z.
+For each part: the weight of all tokens; where min-p is on, the weight and number of those it keeps; where the boundary
+lies among thousands of tokens, what is above and what is in a narrow interval around where it seems to lie, and a
+list of the tokens in it, in the order of the programs' arrival, which is never relied on. Rows that will draw from
+more than a list get bounds of the scores of what they may keep, as `scan` leaves them for rows without a filter.
+Sums are of integers, so parts can be added in any order.
+
+Rows and parts are taken in the opposite order to `scan`: what it read last is still in the L2 cache.
 """
 
 import triton
 import triton.language as tl
 
-from detsample.kernels.candidates import CAPACITY
-from detsample.kernels.order import MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.pivots import PIVOTS, pivot_at, pivots_of_groups, pivots_of_sample, sample_keys
+from detsample.kernels.candidates import LIST
+from detsample.kernels.order import LOWEST_KEY, key_of, value_of
+from detsample.kernels.pivots import RUNGS, interval_around, rate_of
 from detsample.kernels.rows import (
+    ABOVE,
     BOUNDED,
+    DRAWABLE,
+    GREEDY,
+    INTERVAL,
+    LISTS,
     MIN_WEIGHT,
+    MINIMUM,
     MODE,
     PENDING,
     POSITION,
+    REACHED,
+    RECORD,
     SEED,
     STATUS,
+    SUMS,
     TOP_K,
     WANT_LOG_Z,
     WANT_LOGPROBS,
+    WANT_TOKEN,
+    join_words,
     read_field,
     read_floats,
+    write_boundary,
 )
-from detsample.kernels.scan import tile_bound
+from detsample.kernels.scan import is_in_doubt, tile_bound, wanted_share
 from detsample.kernels.tiles import (
-    GROUPS,
     LANES,
-    MOST_GROUPS,
     MOST_SEGMENTS,
     TILE,
-    fold_groups,
-    load_span,
+    groups_of_segment,
     load_tile,
     split_quads,
+    store_groups,
 )
 from detsample.kernels.weight import scaled_logit, weight
 
-FEW_OF_SAMPLE = tl.constexpr(32)
-NO_KEY = tl.constexpr(0x7FFFFFFF)
+CHOICES = tl.constexpr(256)  # keys tried at a time
 
 
 @triton.jit
@@ -53,157 +64,206 @@ def largest_key(part_key, row, parts):
 
 
 @triton.jit
-def needs_mass(records, row, want):
-    """Whether `mass` sums this row: exactly the rows for which somebody reads the sums."""
-    _, top_p = read_floats(records, row)
-    unlimited = read_field(records, row, TOP_K) == 0
-    filtered = (top_p < 1.0) | (read_field(records, row, MIN_WEIGHT) > 0)
-    for_cut = (unlimited & (filtered | ((want & WANT_LOGPROBS) != 0))) | (read_field(records, row, TOP_K) > CAPACITY)
-    return (for_cut | ((want & WANT_LOG_Z) != 0)) & (read_field(records, row, STATUS) == PENDING)
+def sum_parts(sums, row, parts, which):
+    """One of the sums that the parts of a row keep, added."""
+    part = tl.arange(0, MOST_SEGMENTS)
+    return tl.sum(tl.load(sums + (row * parts + part) * SUMS + which, mask=part < parts, other=0), axis=0)
 
 
 @triton.jit
-def wanted_share(top_k, top_p, vocab):
-    """The share of the row, in tokens where top-k is on and in weight otherwise, that its kept prefix is
-    expected to hold.
-    """
-    return tl.where(top_k > 0, (top_k.to(tl.float64) / vocab.to(tl.float64)).to(tl.float32), tl.maximum(top_p, 0.0))
+def needs_total(top_k, top_p, min_weight, want):
+    """Whether somebody reads the weight of all the row's tokens."""
+    by_weight = (top_p < 1.0) | ((min_weight == 0) & ((want & WANT_LOGPROBS) != 0))
+    return ((top_k == 0) & by_weight) | ((want & WANT_LOG_Z) != 0)
+
+
+@triton.jit
+def needs_mass(top_k, top_p, min_weight, want):
+    """Whether somebody reads any sum of the row's."""
+    in_prefix = ((top_k == 0) & (min_weight > 0)) | is_in_doubt(top_k, top_p)
+    return needs_total(top_k, top_p, min_weight, want) | in_prefix
+
+
+@triton.jit
+def lowest_key_of(scale, largest, top_key, min_weight):
+    """The smallest key of which tokens weigh `min_weight`: 256 are tried at a time, one byte of the key."""
+    below = tl.full([], LOWEST_KEY - 1, tl.int64)
+    for byte in tl.static_range(4):
+        step = 1 << (24 - 8 * byte)
+        key = below + (tl.arange(0, CHOICES).to(tl.int64) + 1) * step
+        inside = key <= top_key
+        w = weight(largest - scaled_logit(value_of(tl.where(inside, key, top_key).to(tl.int32)), scale))
+        below += tl.sum((inside & (w < min_weight)).to(tl.int32), axis=0).to(tl.int64) * step
+    return (below + 1).to(tl.int32)
 
 
 @triton.jit
 def sum_all(row_logits, first, last, vocab, scale, largest):
     """The weight of the tokens from `first` on, before `last`."""
-    total = tl.zeros([TILE], tl.int64)
-    for start in range(first, last, TILE):
-        total += weight(largest - scaled_logit(load_span(row_logits, start, vocab, TILE), scale))
-    return tl.sum(total, axis=0)
-
-
-@triton.jit
-def reaching(key, w, pivot):
-    """For each quad how many of its tokens reach the pivot, and their weight."""
-    reaches = key >= pivot
-    return tl.sum(reaches.to(tl.int32), axis=1), tl.sum(tl.where(reaches, w, 0), axis=1)
-
-
-@triton.jit
-def measure_around(row_logits, first, last, vocab, scale, largest, pivots, counts, masses):
-    """The weight of the same tokens; stores how many of them reach each pivot and what those weigh."""
-    p0, p1, p2, p3 = pivot_at(pivots, 0), pivot_at(pivots, 1), pivot_at(pivots, 2), pivot_at(pivots, 3)
-    count0, count1 = tl.zeros([LANES], tl.int32), tl.zeros([LANES], tl.int32)
-    count2, count3 = tl.zeros([LANES], tl.int32), tl.zeros([LANES], tl.int32)
-    mass0, mass1 = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
-    mass2, mass3 = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
     total = tl.zeros([LANES], tl.int64)
     for start in range(first, last, TILE):
-        x = load_tile(row_logits, start, vocab)
-        w = weight(largest - scaled_logit(x, scale))
-        key = key_of(x)
-        total += tl.sum(w, axis=1)
-        c0, m0 = reaching(key, w, p0)
-        c1, m1 = reaching(key, w, p1)
-        c2, m2 = reaching(key, w, p2)
-        c3, m3 = reaching(key, w, p3)
-        count0, count1, count2, count3 = count0 + c0, count1 + c1, count2 + c2, count3 + c3
-        mass0, mass1, mass2, mass3 = mass0 + m0, mass1 + m1, mass2 + m2, mass3 + m3
-    tl.store(counts, tl.sum(count0, axis=0))
-    tl.store(counts + 1, tl.sum(count1, axis=0))
-    tl.store(counts + 2, tl.sum(count2, axis=0))
-    tl.store(counts + 3, tl.sum(count3, axis=0))
-    tl.store(masses, tl.sum(mass0, axis=0))
-    tl.store(masses + 1, tl.sum(mass1, axis=0))
-    tl.store(masses + 2, tl.sum(mass2, axis=0))
-    tl.store(masses + 3, tl.sum(mass3, axis=0))
+        total += tl.sum(weight(largest - scaled_logit(load_tile(row_logits, start, vocab), scale)), axis=1)
     return tl.sum(total, axis=0)
+
+
+@triton.jit
+def bound_of(x, low, start, scale, seed, position):
+    """[LANES]: a bound of the scores of each quad's tokens that reach `low`."""
+    x0, x1, x2, x3 = split_quads(tl.where(x >= low, x, float("-inf")))
+    return tile_bound(x0, x1, x2, x3, start, scale, seed, position)
 
 
 @triton.jit
 def sum_min_p(
-    row_logits, vocab, first_segment, last_segment, segment_tiles, scale, largest, min_weight,
+    row_logits, vocab, first_segment, last_segment, quads, segment_tiles, scale, largest, low, whole,
     bounds_here, seed, position, group_bound,
 ):  # fmt: skip
-    """The weight of all tokens of some segments, and of those that weigh at least `min_weight` the weight, the
-    number and the smallest key; stores bounds of the latter's scores. Tiles that keep nothing pay for no noise.
+    """(weight of all tokens, weight and number of those that reach `low`) of some segments; stores bounds of the
+    latter's scores. Tiles that hold none are passed by, unless the `whole` is asked for.
     """
-    total = tl.zeros([LANES, 4], tl.int64)
-    kept = tl.zeros([LANES, 4], tl.int64)
-    count = tl.zeros([LANES, 4], tl.int32)
-    smallest = tl.full([LANES, 4], NO_KEY, tl.int32)
+    total = tl.zeros([LANES], tl.int64)
+    kept = tl.zeros([LANES], tl.int64)
+    count = tl.zeros([LANES], tl.int32)
     for segment in range(first_segment, last_segment):
         bound = tl.full([LANES], float("-inf"), tl.float32)
         start = segment * segment_tiles * TILE
         for _ in range(segment_tiles):
             x = load_tile(row_logits, start, vocab)
-            w = weight(largest - scaled_logit(x, scale))
-            total += w
-            keep = (w >= min_weight) & (x > float("-inf"))
-            if tl.max(tl.max(keep.to(tl.int32), axis=1), axis=0) > 0:
-                kept += tl.where(keep, w, 0)
-                count += keep.to(tl.int32)
-                smallest = tl.minimum(smallest, tl.where(keep, key_of(x), NO_KEY))
+            keep = x >= low
+            if whole | (tl.max(tl.max(keep.to(tl.int32), axis=1), axis=0) > 0):
+                w = weight(largest - scaled_logit(x, scale))
+                total += tl.sum(w, axis=1)
+                kept += tl.sum(tl.where(keep, w, 0), axis=1)
+                count += tl.sum(keep.to(tl.int32), axis=1)
                 if bounds_here:
-                    x0, x1, x2, x3 = split_quads(tl.where(keep, x, float("-inf")))
-                    bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, scale, seed, position))
+                    bound = tl.maximum(bound, bound_of(x, low, start, scale, seed, position))
             start += TILE
         if bounds_here:
-            tl.store(group_bound + segment * GROUPS + tl.arange(0, GROUPS), fold_groups(bound))
-    total = tl.sum(tl.sum(total, axis=1), axis=0)
-    kept = tl.sum(tl.sum(kept, axis=1), axis=0)
-    count = tl.sum(tl.sum(count, axis=1), axis=0)
-    return total, kept, count, tl.min(tl.min(smallest, axis=1), axis=0)
+            store_groups(group_bound, segment, bound, quads)
+    return tl.sum(total, axis=0), tl.sum(kept, axis=0), tl.sum(count, axis=0)
 
 
-@triton.jit(do_not_specialize=["row_stride", "vocab", "segment_tiles", "segments", "segments_of_part", "parts", "want"])
+@triton.jit
+def list_interval(x, start, low, high, listed, list_token):
+    """Appends a tile's tokens in [low, high) to the row's list, in no particular order. `listed` points at its length,
+    which may exceed what it holds.
+
+    One atomic a token, since each thread holds other tokens: one a quad saves nothing, and where threads share a quad
+    (rows that are not aligned) Triton 3.6 gives the answer to one of them only: stray stores, seen on an H100.
+    """
+    inside = (x >= low) & (x < high)
+    tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    place = tl.atomic_add(listed + tokens * 0, 1, mask=inside, sem="relaxed")
+    tl.store(list_token + place, tokens, mask=inside & (place >= 0) & (place < LIST))
+
+
+@triton.jit
+def sum_around(
+    row_logits, vocab, first_segment, last_segment, quads, segment_tiles, scale, largest, low, high,
+    bounds_here, seed, position, group_bound, listed, list_token,
+):  # fmt: skip
+    """(weight of all tokens; weight and number of those that reach `high`; the same for `low`) of some segments; lists
+    the tokens in between, until the list is full, and stores bounds of the scores of all that reach `low`.
+    """
+    total = tl.zeros([LANES], tl.int64)
+    above, reached = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
+    above_count, reached_count = tl.zeros([LANES], tl.int32), tl.zeros([LANES], tl.int32)
+    for segment in range(first_segment, last_segment):
+        bound = tl.full([LANES], float("-inf"), tl.float32)
+        start = segment * segment_tiles * TILE
+        is_open = tl.load(listed, volatile=True) <= LIST
+        for _ in range(segment_tiles):
+            x = load_tile(row_logits, start, vocab)
+            w = weight(largest - scaled_logit(x, scale))
+            total += tl.sum(w, axis=1)
+            above += tl.sum(tl.where(x >= high, w, 0), axis=1)
+            above_count += tl.sum((x >= high).to(tl.int32), axis=1)
+            reached += tl.sum(tl.where(x >= low, w, 0), axis=1)
+            reached_count += tl.sum((x >= low).to(tl.int32), axis=1)
+            if is_open:
+                list_interval(x, start, low, high, listed, list_token)
+            if bounds_here:
+                bound = tl.maximum(bound, bound_of(x, low, start, scale, seed, position))
+            start += TILE
+        if bounds_here:
+            store_groups(group_bound, segment, bound, quads)
+    return (
+        tl.sum(total, axis=0), tl.sum(above, axis=0), tl.sum(above_count, axis=0),
+        tl.sum(reached, axis=0), tl.sum(reached_count, axis=0),
+    )  # fmt: skip
+
+
+@triton.jit
+def write_interval(records, row, attempt, low, high, bounded, mode):
+    """Notes where an interval lies, and whether bounds of scores were left with it; `mode` is the rest of MODE."""
+    tl.store(records + row * RECORD + INTERVAL + attempt, join_words(key_of(low), key_of(high)))
+    tl.store(records + row * RECORD + MODE, mode | tl.where(bounded, BOUNDED, 0))
+
+
+NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "want"]
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def mass(
-    logits, row_stride, vocab, segment_tiles, segments, segments_of_part, parts, want,
-    records, group_key, group_bound, part_key, part_mass, part_min_mass, part_min_count, part_min_key,
-    pivot_key, part_pivot_count, part_pivot_mass,
+    logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts, want,
+    records, group_bound, part_key, part_masses, part_counts, listed, list_token, row_pivots, part_rungs,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    part = tl.program_id(1)
+    row = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64)
+    part = tl.num_programs(1) - 1 - tl.program_id(1)
     if ALIGNED:
-        row_stride = tl.multiple_of(row_stride, 16)
+        row_stride = (row_stride // 16) * 16
     row_logits = logits + row * row_stride
-    if needs_mass(records, row, want):
-        scale, top_p = read_floats(records, row)
-        largest = scaled_logit(value_of(largest_key(part_key, row, parts)), scale)
-        min_weight = read_field(records, row, MIN_WEIGHT)
+    scale, top_p = read_floats(records, row)
+    top_k = read_field(records, row, TOP_K)
+    min_weight = read_field(records, row, MIN_WEIGHT)
+    pending = read_field(records, row, STATUS) == PENDING
+    if pending & needs_mass(top_k, top_p, min_weight, want):
+        top_key = largest_key(part_key, row, parts)
+        largest = scaled_logit(value_of(top_key), scale)
+        mode = read_field(records, row, MODE)
         seed = read_field(records, row, SEED)
         position = read_field(records, row, POSITION)
-        top_k = read_field(records, row, TOP_K)
         unlimited = top_k == 0
-        bounds_here = ((read_field(records, row, MODE) & BOUNDED) != 0) & unlimited & (min_weight > 0)
-
-        pivots = tl.zeros([PIVOTS], tl.int32)
-        in_doubt = (unlimited & (top_p < 1.0)) | (top_k > CAPACITY)
-        if in_doubt:
-            sample = sample_keys(row_logits, vocab)
-            pivots = pivots_of_sample(sample, scale, largest, wanted_share(top_k, top_p, vocab), unlimited)
-            if tl.sum((sample >= tl.min(pivots, axis=0)).to(tl.int32), axis=0) <= FEW_OF_SAMPLE:
-                group = tl.arange(0, MOST_GROUPS)
-                keys = group_key + row * segments * GROUPS + group
-                pivots = pivots_of_groups(tl.load(keys, mask=group < segments * GROUPS, other=MINUS_INF_KEY))
-        if part == 0:
-            tl.store(pivot_key + row * PIVOTS + tl.arange(0, PIVOTS), pivots)
-
-        at = row * parts + part
+        in_doubt = is_in_doubt(top_k, top_p)
+        group_bound += row * segments * groups_of_segment(quads)
+        masses = part_masses + (row * parts + part) * SUMS
+        counts = part_counts + (row * parts + part) * SUMS
         first_segment = part * segments_of_part
         last_segment = tl.minimum(first_segment + segments_of_part, segments)
-        first = first_segment * segment_tiles * TILE
-        last = tl.minimum(last_segment * segment_tiles * TILE, vocab)
-        total = tl.full([], 0, tl.int64)
-        if min_weight > 0:
-            total, kept, count, smallest = sum_min_p(
-                row_logits, vocab, first_segment, last_segment, segment_tiles, scale, largest, min_weight,
-                bounds_here, seed, position, group_bound + row * segments * GROUPS,
+
+        total = tl.full([], 0, tl.int64)  # stored once: two stores to one place may come from two threads
+        by_min_p = unlimited & (min_weight > 0)
+        if by_min_p:
+            low_key = lowest_key_of(scale, largest, top_key, min_weight)
+            if part == 0:
+                write_boundary(records, row, low_key, tl.full([], 0x7FFFFFFF, tl.int32))
+            whole = needs_total(top_k, top_p, min_weight, want) & (in_doubt == 0)
+            total, kept, count = sum_min_p(
+                row_logits, vocab, first_segment, last_segment, quads, segment_tiles, scale, largest, value_of(low_key),
+                whole, (mode & BOUNDED) != 0, seed, position, group_bound,
             )  # fmt: skip
-            tl.store(part_min_mass + at, kept)
-            tl.store(part_min_count + at, count)
-            tl.store(part_min_key + at, smallest)
+            tl.store(masses + MINIMUM, kept)
+            tl.store(counts + MINIMUM, count)
         if in_doubt:
-            counts, masses = part_pivot_count + at * PIVOTS, part_pivot_mass + at * PIVOTS
-            total = measure_around(row_logits, first, last, vocab, scale, largest, pivots, counts, masses)
-        if (min_weight == 0) & (in_doubt == 0):
+            rate = rate_of(scale, unlimited)
+            share = wanted_share(top_k, top_p, vocab)
+            high, low = interval_around(
+                row_pivots + row * RUNGS, part_rungs, row, parts, rate, share, value_of(top_key), MOST_SEGMENTS
+            )
+            bounds_here = (high < float("inf")) & (by_min_p == 0) & ((want & WANT_TOKEN) != 0)
+            if part == 0:
+                write_interval(records, row, 0, low, high, bounds_here, tl.where(by_min_p, mode, mode & GREEDY))
+            total, above, above_count, reached, reached_count = sum_around(
+                row_logits, vocab, first_segment, last_segment, quads, segment_tiles, scale, largest, low, high,
+                bounds_here, seed, position, group_bound, listed + row * LISTS, list_token + row * LIST,
+            )  # fmt: skip
+            tl.store(masses + ABOVE, above)
+            tl.store(masses + REACHED, reached)
+            tl.store(counts + ABOVE, above_count)
+            tl.store(counts + REACHED, reached_count)
+        if (by_min_p == 0) & (in_doubt == 0):
+            first = first_segment * segment_tiles * TILE
+            last = tl.minimum(last_segment * segment_tiles * TILE, vocab)
             total = sum_all(row_logits, first, last, vocab, scale, largest)
-        tl.store(part_mass + at, total)
+        tl.store(masses + DRAWABLE, total)

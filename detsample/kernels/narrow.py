@@ -1,10 +1,9 @@
-"""Kernel 3, grid (rows): finishes every row whose kept set is small, or is known from sums alone.
+"""Kernel 4, grid (rows): finishes every row whose kept set is small, or is known from sums alone.
 
-Rows with no filter or with min-p alone have their boundary from `mass`. For the others the groups' maxima give
-a threshold that the boundary cannot lie below: of k groups whose maxima reach t, each holds a logit that
-reaches t, so the k-th largest logit does too; and what the maxima weigh, the row weighs at least. The few
-groups that reach the threshold are gathered, cut and drawn from. Invalid rows end here. What is left stays
-PENDING for `wide`.
+Rows with no filter or with min-p alone have their boundary from `mass`. Where top-k is on, the groups' maxima give a
+threshold that the boundary cannot lie below: of k groups whose maxima reach t, each holds a logit that reaches t, so
+the k-th largest logit does too. The few groups that reach the threshold are gathered, cut and drawn from. Invalid
+rows end here. What is left stays PENDING for `wide`.
 """
 
 import triton
@@ -12,8 +11,11 @@ import triton.language as tl
 
 from detsample.kernels.candidates import (
     CAPACITY,
+    MOST_K,
     append,
+    code_of,
     draw_from_candidates,
+    key_of_code,
     last_kept,
     load_candidates,
     ranks,
@@ -21,48 +23,42 @@ from detsample.kernels.candidates import (
     weight_of_key,
 )
 from detsample.kernels.lanes import draw_from_groups
-from detsample.kernels.mass import largest_key, needs_mass
+from detsample.kernels.mass import largest_key, needs_mass, sum_parts
 from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.outcome import write_drawn, write_invalid
 from detsample.kernels.rows import (
     BOUNDED,
+    DRAWABLE,
     GREEDY,
     MIN_WEIGHT,
+    MINIMUM,
     MODE,
     POSITION,
-    RECORD,
     SEED,
     STATUS,
     STATUS_EMPTY,
     STATUS_INF,
     STATUS_NAN,
-    THRESHOLD,
     TOP_K,
     WANT_TOKEN,
+    read_boundary,
     read_field,
     read_floats,
     write_boundary,
 )
 from detsample.kernels.tiles import (
     MOST_GROUPS,
-    MOST_SEGMENTS,
-    SPAN,
     TILE,
-    first_token_of_group,
     load_span,
+    token_of_group,
 )
-from detsample.kernels.weight import scaled_logit, weight
+from detsample.kernels.weight import scaled_logit
 
-BISECTIONS = tl.constexpr(16)
-MOST_SELECTED = tl.constexpr(128)  # groups worth gathering
-GATHER = tl.constexpr(4096)  # tokens gathered at a time: 64 groups in one tile
+BISECTIONS = tl.constexpr(10)
+MOST_SELECTED = tl.constexpr(192)  # groups worth gathering
+GATHER = tl.constexpr(4096)  # tokens gathered at a time,
+MEMBERS = tl.constexpr(128)  # so many of one group
 MOST_DRAWS = tl.constexpr(16)  # groups evaluated one by one before `wide` scores the kept set alone
-
-
-@triton.jit
-def sum_parts(pointer, row, parts):
-    part = tl.arange(0, MOST_SEGMENTS)
-    return tl.sum(tl.load(pointer + row * parts + part, mask=part < parts, other=0), axis=0)
 
 
 @triton.jit
@@ -93,40 +89,40 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 
 
 @triton.jit
-def threshold_key(group_keys, measure, need, top_key):
-    """A key that the boundary cannot lie below, from the groups' maxima and what each counts for, by bisection
-    between values.
+def threshold_key(group_keys, wanted, top_key):
+    """A key that at least `wanted` of the groups' maxima reach, by bisection between values; the lowest one where there
+    are not so many.
     """
     present = group_keys > MINUS_INF_KEY
     low = value_of(tl.min(tl.where(present, group_keys, top_key), axis=0))
     high = value_of(top_key)
     for _ in range(BISECTIONS):
         middle = low * 0.5 + high * 0.5
-        reached = tl.sum(tl.where(group_keys >= key_of(middle), measure, 0), axis=0) >= need
+        reached = tl.sum((group_keys >= key_of(middle)).to(tl.int32), axis=0) >= wanted
         low = tl.where(reached, middle, low)
         high = tl.where(reached, high, middle)
-    enough = tl.sum(measure, axis=0) >= need
-    return tl.where(enough, key_of(low), LOWEST_KEY)
+    return tl.where(tl.sum(present.to(tl.int32), axis=0) >= wanted, key_of(low), LOWEST_KEY)
 
 
 @triton.jit
-def gather(row_logits, vocab, segment_tiles, selected_groups, selected, threshold, scratch_key, scratch_token):
+def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, threshold, scratch_code):
     """Lists the tokens of the selected groups that reach the threshold; gives their number, which may exceed
     CAPACITY.
     """
     filled = tl.full([], 0, tl.int32)
     lane = tl.arange(0, GATHER)
-    for first in range(0, selected, GATHER // SPAN):
-        index = first + lane // SPAN
+    size = 4 * quads * segment_tiles
+    for first in range(0, selected, GATHER // MEMBERS):
+        index = first + lane // MEMBERS
         group = tl.load(selected_groups + index, mask=index < selected, other=0)
-        token = first_token_of_group(group, segment_tiles) + lane % SPAN
-        for _ in range(segment_tiles):
-            valid = (index < selected) & (token < vocab)
+        for start in range(0, size, MEMBERS):
+            member = start + lane % MEMBERS
+            token = token_of_group(group, member, quads, segment_tiles)
+            valid = (index < selected) & (member < size) & (token < vocab)
             x = tl.load(row_logits + token, mask=valid, other=float("-inf")).to(tl.float32)
             key = key_of(x)
             chosen = (key >= threshold) & (x > float("-inf"))
-            filled = append(scratch_key, scratch_token, filled, key, token, chosen)
-            token += TILE
+            filled = append(scratch_code, filled, code_of(key, token), chosen)
     return filled
 
 
@@ -140,104 +136,83 @@ def select_groups(group_keys, threshold, selected_groups):
     return tl.sum(reaches.to(tl.int32), axis=0)
 
 
-@triton.jit(do_not_specialize=["row_stride", "vocab", "segment_tiles", "groups", "parts", "want"])
+@triton.jit(do_not_specialize=["row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "want"])
 def narrow(
-    logits, row_stride, vocab, segment_tiles, groups, parts, want,
-    records, group_key, group_bound, part_key, part_count, part_mass, part_min_mass, part_min_count, part_min_key,
-    scratch_key, scratch_token, scratch_groups, token_ids, num_kept, status, logprobs, log_z,
+    logits, row_stride, vocab, quads, segment_tiles, groups, parts, want,
+    records, group_key, group_bound, part_key, part_masses, part_counts,
+    scratch_code, scratch_groups, token_ids, num_kept, status, logprobs, log_z,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
-    scratch_key += row * CAPACITY
-    scratch_token += row * CAPACITY
-    scratch_groups += row * MOST_SELECTED
     group_key += row * groups
     group_bound += row * groups
 
     top_key = largest_key(part_key, row, parts)
     reason = row_status(row_logits, vocab, top_key, (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32))
+    scale, top_p = read_floats(records, row)
+    top_k = read_field(records, row, TOP_K)
+    min_weight = read_field(records, row, MIN_WEIGHT)
+    seed = read_field(records, row, SEED)
+    position = read_field(records, row, POSITION)
+    mode = read_field(records, row, MODE)
+    greedy = (mode & GREEDY) != 0
+    largest = scaled_logit(value_of(top_key), scale)
+    total = tl.full([], 1, tl.int64)
+    min_mass = tl.full([], 0, tl.int64)
+    if needs_mass(top_k, top_p, min_weight, want):
+        total = sum_parts(part_masses, row, parts, DRAWABLE)
+        min_mass = sum_parts(part_masses, row, parts, MINIMUM)
+
+    finished = reason != 0
+    winner = tl.full([], -1, tl.int32)
+    count = tl.full([], 0, tl.int32)
+    kept_weight = tl.full([], 1, tl.int64)
     if reason != 0:
         write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
-    else:
-        scale, top_p = read_floats(records, row)
-        top_k = read_field(records, row, TOP_K)
-        min_weight = read_field(records, row, MIN_WEIGHT)
-        seed = read_field(records, row, SEED)
-        position = read_field(records, row, POSITION)
-        mode = read_field(records, row, MODE)
-        greedy = (mode & GREEDY) != 0
-        largest = scaled_logit(value_of(top_key), scale)
-
-        total = tl.full([], 1, tl.int64)
-        min_mass = tl.full([], 0, tl.int64)
-        if needs_mass(records, row, want):
-            total = sum_parts(part_mass, row, parts)
-            min_mass = sum_parts(part_min_mass, row, parts)
-        target = top_p_target(top_p, total)
-        unlimited = top_k == 0
-        all_kept = unlimited & (top_p >= 1.0) & (min_weight == 0)
-        min_p_alone = unlimited & (min_weight > 0) & (min_mass <= target)
-
-        if all_kept | min_p_alone:
+    elif top_k == 0:
+        by_min_p = (min_weight > 0) & (min_mass <= top_p_target(top_p, total))
+        if by_min_p | ((top_p >= 1.0) & (min_weight == 0)):
             boundary = tl.full([], LOWEST_KEY, tl.int32)
-            count = sum_parts(part_count, row, parts)
-            kept_weight = total
-            if min_p_alone:
-                part = tl.arange(0, MOST_SEGMENTS)
-                keys = tl.load(part_min_key + row * parts + part, mask=part < parts, other=0x7FFFFFFF)
-                boundary = tl.min(keys, axis=0)
-                count = sum_parts(part_min_count, row, parts)
+            if by_min_p:
+                boundary, _ = read_boundary(records, row)
+                count = sum_parts(part_counts, row, parts, MINIMUM)
                 kept_weight = min_mass
+            else:
+                count = sum_parts(part_counts, row, parts, DRAWABLE)
+                kept_weight = total
             write_boundary(records, row, boundary, tl.full([], LAST_TOKEN, tl.int32))
-            winner = tl.full([], -1, tl.int32)
-            decided = (want & WANT_TOKEN) == 0
+            finished = (want & WANT_TOKEN) == 0
             if (mode & BOUNDED) != 0:
-                winner, decided = draw_from_groups(
-                    row_logits, vocab, segment_tiles, groups, group_bound, scale, seed, position,
+                winner, finished = draw_from_groups(
+                    row_logits, vocab, quads, segment_tiles, groups, group_bound, scale, seed, position,
                     boundary, LAST_TOKEN, MOST_DRAWS,
                 )  # fmt: skip
-            if decided:
-                write_drawn(
-                    row_logits, records, token_ids, num_kept, status, logprobs, log_z,
-                    row, winner, count, scale, largest, kept_weight, total, greedy,
-                )  # fmt: skip
-        else:
-            index = tl.arange(0, MOST_GROUPS)
-            group_keys = tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
-            weights = weight(largest - scaled_logit(value_of(group_keys), scale))
-            measure = tl.where(group_keys > MINUS_INF_KEY, tl.where(unlimited, weights, 1), 0)
-            threshold = threshold_key(group_keys, measure, tl.where(unlimited, target, top_k), top_key)
-            tl.store(records + row * RECORD + THRESHOLD, threshold.to(tl.int64))
-            if top_k <= CAPACITY:
-                selected = select_groups(group_keys, threshold, scratch_groups)
-                filled = tl.full([], CAPACITY + 1, tl.int32)
-                if selected <= MOST_SELECTED:
-                    tl.debug_barrier()
-                    filled = gather(
-                        row_logits,
-                        vocab,
-                        segment_tiles,
-                        scratch_groups,
-                        selected,
-                        threshold,
-                        scratch_key,
-                        scratch_token,
-                    )
-                if filled <= CAPACITY:
-                    tl.debug_barrier()
-                    place = tl.arange(0, CAPACITY)
-                    key, token = load_candidates(scratch_key, scratch_token, place, filled)
-                    own = weight_of_key(key, scale, largest)
-                    rank, before = ranks(scratch_key, scratch_token, filled, key, token, scale, largest)
-                    survives = (place < filled) & (unlimited | (rank < top_k))
-                    if unlimited == 0:
-                        target = top_p_target(top_p, tl.sum(tl.where(survives, own, 0), axis=0))
-                    keep = survives & (before < target) & (own >= min_weight)
-                    count = tl.sum(keep.to(tl.int32), axis=0)
-                    last_key, last_token = last_kept(keep, rank, key, token, count)
-                    write_boundary(records, row, last_key, last_token)
-                    winner = draw_from_candidates(keep, key, token, scale, seed, position)
-                    write_drawn(
-                        row_logits, records, token_ids, num_kept, status, logprobs, log_z,
-                        row, winner, count, scale, largest, tl.sum(tl.where(keep, own, 0), axis=0), total, greedy,
-                    )  # fmt: skip
+    elif top_k <= MOST_K:
+        scratch_code += row * CAPACITY
+        scratch_groups += row * MOST_SELECTED
+        index = tl.arange(0, MOST_GROUPS)
+        group_keys = tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
+        threshold = threshold_key(group_keys, top_k, top_key)
+        selected = select_groups(group_keys, threshold, scratch_groups)
+        if selected <= MOST_SELECTED:
+            tl.debug_barrier()
+            filled = gather(row_logits, vocab, quads, segment_tiles, scratch_groups, selected, threshold, scratch_code)
+            if filled <= CAPACITY:
+                tl.debug_barrier()
+                code = load_candidates(scratch_code, filled)
+                own = weight_of_key(key_of_code(code), scale, largest)
+                rank, before = ranks(scratch_code, filled, code, scale, largest)
+                survives = (tl.arange(0, CAPACITY) < filled) & (rank < top_k)
+                target = top_p_target(top_p, tl.sum(tl.where(survives, own, 0), axis=0))
+                keep = survives & (before < target) & (own >= min_weight)
+                count = tl.sum(keep.to(tl.int32), axis=0)
+                last_key, last_token = last_kept(keep, rank, code, count)
+                write_boundary(records, row, last_key, last_token)
+                winner = draw_from_candidates(keep, code, scale, seed, position)
+                kept_weight = tl.sum(tl.where(keep, own, 0), axis=0)
+                finished = tl.full([], 1, tl.int1)
+    if finished & (reason == 0):
+        write_drawn(
+            row_logits, records, token_ids, num_kept, status, logprobs, log_z,
+            row, winner, count, scale, largest, kept_weight, total, greedy,
+        )  # fmt: skip

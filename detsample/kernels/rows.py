@@ -1,4 +1,4 @@
-"""A row's parameters, and its record: what later kernels need of them, in fourteen int64 (spec sections 2 and 3).
+"""A row's parameters, and its record: what later kernels need of them, in eleven int64 (spec sections 2 and 3).
 
 Parameters come as a scalar or as a vector, and one compiled kernel serves both: `given` has a bit for each that
 is a vector, the scalar's bits are passed beside the pointer, and the masked load takes the one or the other.
@@ -26,25 +26,30 @@ STATUS_INF = tl.constexpr(2)
 STATUS_EMPTY = tl.constexpr(4)
 STATUS_PARAMETER = tl.constexpr(8)
 
-RECORD = tl.constexpr(14)  # int64 words in a record:
+RECORD = tl.constexpr(11)  # int64 words in a record:
 SEED = tl.constexpr(0)
 POSITION = tl.constexpr(1)
 TOP_K = tl.constexpr(2)  # 0: off; greedy rows have 1
 MIN_WEIGHT = tl.constexpr(3)  # min-p's threshold on weights; 0: off
 FLOATS = tl.constexpr(4)  # 1/temperature in the low half, top_p in the high half, as bits
 STATUS = tl.constexpr(5)  # of the parameters, then of the row; PENDING while nobody has finished the row
-BOUNDARY = tl.constexpr(6)  # key of the last kept token in the high half, its id in the low half
+BOUNDARY = tl.constexpr(6)  # key of the last kept token in the high half, its id in the low half; before, min-p's
 MODE = tl.constexpr(7)  # GREEDY, BOUNDED
-INTERVAL = tl.constexpr(
-    8
-)  # keys between which `collect` knows the boundary: first in the low half, end in the high half
-ABOVE_COUNT = tl.constexpr(9)  # how many tokens lie above the interval,
-ABOVE_MASS = tl.constexpr(10)  # their weight,
-LISTED = tl.constexpr(11)  # and how many lie in it; 0: nothing is known
-THRESHOLD = tl.constexpr(12)  # a key that the boundary does not lie below, from `narrow`
+INTERVAL = tl.constexpr(8)  # keys between which `mass` listed tokens: first in the low half, end in the high half;
+# behind it, the same of each `retry`, NO_INTERVAL where it had nothing to do
+
+SUMS = tl.constexpr(8)  # sums that each part keeps, of weights and of tokens alike:
+DRAWABLE = tl.constexpr(0)  # of all tokens that can be drawn,
+MINIMUM = tl.constexpr(1)  # of those that min-p keeps,
+ABOVE = tl.constexpr(2)  # of those above the interval of `mass`,
+REACHED = tl.constexpr(3)  # of those above and in it, and so, behind them, for the interval of each `retry`
+
+RETRIES = tl.constexpr(2)
+NO_INTERVAL = tl.constexpr(-1)  # no float has the key -1
+LISTS = tl.constexpr(4)  # lengths of lists a row keeps: that of `mass`, those of `retry`; the rest is unused
 
 GREEDY = tl.constexpr(1)
-BOUNDED = tl.constexpr(2)  # `scan` or `mass` leaves bounds of the scores in `group_bound`
+BOUNDED = tl.constexpr(2)  # `group_bound` holds bounds of the scores of all tokens that may be kept
 PENDING = tl.constexpr(1 << 16)
 
 WEIGHT_ONE = tl.constexpr(1 << 40)
@@ -117,3 +122,10 @@ def read_boundary(records, row):
     """(key, token id) of the last kept token."""
     both = tl.load(records + row * RECORD + BOUNDARY)
     return (both >> 32).to(tl.int32), both.to(tl.int32)
+
+
+@triton.jit
+def last_attempt(records, row):
+    """The number of the interval that counts: 0 that of `mass`, n that of the n-th `retry`."""
+    again = tl.load(records + row * RECORD + INTERVAL + 1 + tl.arange(0, RETRIES))
+    return tl.sum((again != NO_INTERVAL).to(tl.int32), axis=0)

@@ -1,34 +1,40 @@
 """Kernel 1, grid (rows, parts): reads every logit once and leaves what tells later kernels where to look.
 
-For each group of tokens: the key of its largest logit, and, for rows whose kept set may be large, a bound that
-no score of the group exceeds. For each part of a row: its largest key and how many of its tokens can be drawn.
-Part 0 also writes the row's record. Rows with top-k on draw from a few candidates later, so they pay for no
-noise here.
+For each group of tokens: the key of its largest logit, and, for rows without a filter, a bound that no score of the
+group exceeds. For each part of a row: its largest key, how many of its tokens can be drawn and, for rows with top-p
+alone or a large top-k, rough sums from which `mass` guesses the boundary. Part 0 also writes the row's record.
+Filtered rows pay for noise later, and only for what they may keep.
 """
 
 import triton
 import triton.language as tl
 
-from detsample.kernels.candidates import CAPACITY
+from detsample.kernels.candidates import MOST_K
 from detsample.kernels.gumbel import gumbel_bound
-from detsample.kernels.order import MINUS_INF_KEY, key_of
+from detsample.kernels.order import key_of
 from detsample.kernels.philox import TOKEN_HIGH, philox
+from detsample.kernels.pivots import PIVOTS, RUNGS, pick, pivots_of_sample, rate_of, reaching, rough_weight
 from detsample.kernels.rows import (
     BOUNDARY,
     BOUNDED,
+    DRAWABLE,
     FLOATS,
     GREEDY,
-    LISTED,
+    INTERVAL,
+    LISTS,
     MIN_P_GIVEN,
     MIN_WEIGHT,
     MODE,
+    NO_INTERVAL,
     PENDING,
     POSITION,
     POSITION_GIVEN,
     RECORD,
+    RETRIES,
     SEED,
     SEED_GIVEN,
     STATUS,
+    SUMS,
     TEMPERATURE_GIVEN,
     TOP_K,
     TOP_K_GIVEN,
@@ -41,7 +47,7 @@ from detsample.kernels.rows import (
     parameter_status,
     scalar_or_vector,
 )
-from detsample.kernels.tiles import GROUPS, LANES, TILE, fold_groups, load_tile, split_quads
+from detsample.kernels.tiles import LANES, TILE, groups_of_segment, load_tile, split_quads, store_groups
 
 
 @triton.jit
@@ -69,8 +75,23 @@ def drawable(x):
     return (x > float("-inf")).to(tl.int32)
 
 
+@triton.jit
+def is_in_doubt(top_k, top_p):
+    """Whether the boundary may lie among thousands of tokens: top-p without top-k, or a large top-k."""
+    return ((top_k == 0) & (top_p < 1.0)) | (top_k > MOST_K)
+
+
+@triton.jit
+def wanted_share(top_k, top_p, vocab):
+    """The share of the row, in tokens where top-k is on and in weight otherwise, that its kept prefix is expected to
+    hold.
+    """
+    by_count = (top_k.to(tl.float64) / vocab.to(tl.float64)).to(tl.float32)
+    return tl.where(top_k > 0, by_count, tl.maximum(top_p, 0.0))
+
+
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "segment_tiles", "segments", "segments_of_part", "parts", "want", "given",
+    "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "want", "given",
     "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
     "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
     "seed_ptr", "seed_stride", "seed_low", "seed_high",
@@ -80,17 +101,17 @@ NOT_SPECIALIZED = [
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def scan(
-    logits, row_stride, vocab, segment_tiles, segments, segments_of_part, parts, want, given,
+    logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts, want, given,
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
-    records, group_key, group_bound, part_key, part_count,
+    records, group_key, group_bound, part_key, part_counts, listed, row_pivots, part_rungs,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     if ALIGNED:
-        row_stride = tl.multiple_of(row_stride, 16)
+        row_stride = (row_stride // 16) * 16  # tells the compiler what it may assume
     row_logits = logits + row * row_stride
 
     temperature = scalar_or_vector(
@@ -110,8 +131,10 @@ def scan(
     top_k = tl.where((top_k > 0) & (top_k < vocab), top_k, 0)
     top_k = tl.where(greedy, 1, top_k)
     min_weight = tl.where(greedy, 0, minimum_weight(min_p))
-    bounded = ((top_k == 0) | (top_k > CAPACITY)) & (status == 0) & ((want & WANT_TOKEN) != 0)
-    bounds_here = bounded & ((top_k > 0) | (min_weight == 0))
+    top_p = tl.where(greedy, 1.0, top_p)
+    in_doubt = is_in_doubt(top_k, top_p) & (status == 0)
+    bounded = (top_k == 0) & ((in_doubt == 0) | (min_weight > 0)) & (status == 0) & ((want & WANT_TOKEN) != 0)
+    bounds_here = bounded & (min_weight == 0)
 
     if part == 0:
         record = records + row * RECORD
@@ -119,15 +142,30 @@ def scan(
         tl.store(record + POSITION, position)
         tl.store(record + TOP_K, top_k)
         tl.store(record + MIN_WEIGHT, min_weight)
-        top_p = tl.where(greedy, 1.0, top_p)
         tl.store(record + FLOATS, join_words(scale.to(tl.int32, bitcast=True), top_p.to(tl.int32, bitcast=True)))
         tl.store(record + STATUS, (status | PENDING).to(tl.int64))
         tl.store(record + BOUNDARY, tl.full([], 0, tl.int64))
         mode = tl.where(greedy, GREEDY, 0) | tl.where(bounded, BOUNDED, 0)
         tl.store(record + MODE, mode.to(tl.int64))
-        tl.store(record + LISTED, tl.full([], 0, tl.int64))
+        tl.store(record + INTERVAL + 1 + tl.arange(0, RETRIES), tl.full([RETRIES], NO_INTERVAL, tl.int64))
+        tl.store(listed + row * LISTS + tl.arange(0, LISTS), tl.zeros([LISTS], tl.int32))
 
-    part_largest = tl.full([GROUPS], MINUS_INF_KEY, tl.int32)
+    rate = rate_of(scale, top_k == 0)
+    reference = tl.full([], 0.0, tl.float32)
+    pivots = tl.zeros([PIVOTS], tl.float32)
+    if in_doubt:
+        reference, pivots, few = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
+        if part == 0:
+            tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
+            tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
+            tl.store(row_pivots + row * RUNGS + PIVOTS + 1, few.to(tl.float32))
+    p0, p1, p2, p3 = pick(pivots, 0), pick(pivots, 1), pick(pivots, 2), pick(pivots, 3)
+    rough0, rough1 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
+    rough2, rough3 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
+    rough = tl.zeros([LANES], tl.float32)
+
+    part_largest = tl.full([LANES], float("-inf"), tl.float32)
+    groups = row * segments * groups_of_segment(quads)
     count = tl.zeros([LANES], tl.int32)
     first_segment = part * segments_of_part
     last_segment = tl.minimum(first_segment + segments_of_part, segments)
@@ -136,17 +174,30 @@ def scan(
         bound = tl.full([LANES], float("-inf"), tl.float32)
         start = segment * segment_tiles * TILE
         for _ in range(segment_tiles):
-            x0, x1, x2, x3 = split_quads(load_tile(row_logits, start, vocab))
+            x = load_tile(row_logits, start, vocab)
+            x0, x1, x2, x3 = split_quads(x)
             largest = tl.maximum(largest, largest_of_quad(x0, x1, x2, x3), propagate_nan=tl.PropagateNan.ALL)
             count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)
             if bounds_here:
                 bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, scale, seed, position))
+            if in_doubt:
+                w = rough_weight(x, reference, rate)
+                rough += tl.sum(w, axis=1)
+                rough0 += reaching(x, w, p0)
+                rough1 += reaching(x, w, p1)
+                rough2 += reaching(x, w, p2)
+                rough3 += reaching(x, w, p3)
             start += TILE
-        group = (row * segments + segment) * GROUPS + tl.arange(0, GROUPS)
-        keys = fold_groups(key_of(largest))
-        tl.store(group_key + group, keys)
+        store_groups(group_key + groups, segment, key_of(largest), quads)
         if bounds_here:
-            tl.store(group_bound + group, fold_groups(bound))
-        part_largest = tl.maximum(part_largest, keys)
-    tl.store(part_key + row * parts + part, tl.max(part_largest, axis=0))
-    tl.store(part_count + row * parts + part, tl.sum(count, axis=0))
+            store_groups(group_bound + groups, segment, bound, quads)
+        part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
+    if in_doubt:
+        rungs = part_rungs + (row * parts + part) * RUNGS
+        tl.store(rungs, tl.sum(rough0, axis=0))
+        tl.store(rungs + 1, tl.sum(rough1, axis=0))
+        tl.store(rungs + 2, tl.sum(rough2, axis=0))
+        tl.store(rungs + 3, tl.sum(rough3, axis=0))
+        tl.store(rungs + 4, tl.sum(rough, axis=0))
+    tl.store(part_key + row * parts + part, tl.max(key_of(part_largest), axis=0))
+    tl.store(part_counts + (row * parts + part) * SUMS + DRAWABLE, tl.sum(count, axis=0))

@@ -1,9 +1,10 @@
 """How a row is cut: segments of tiles of quads, and the groups of tokens that one summary number stands for.
 
-A tile is `TILE` tokens, loaded as `LANES` quads: four neighbours share one Philox counter. A segment is
-`segment_tiles` tiles, chosen by the host so that a row has at most 128 of them. Within a segment, `QUADS`
-neighbouring quads of every tile form a group; a row has at most `MOST_GROUPS` groups. None of this can show in
-a result: groups only tell where to look.
+A tile is `TILE` tokens, loaded as `LANES` quads: four neighbours share one Philox counter. A segment is `segment_tiles`
+tiles. Within a segment, `quads` neighbouring quads of every tile form a group. The host chooses so that a row has at
+most 128 segments and `MOST_GROUPS` groups: long segments and one quad to a group where rows are many, since then no
+lane has to speak to another, and short segments with 16 where they are few. None of this can show in a result:
+groups only tell where to look.
 """
 
 import triton
@@ -11,17 +12,25 @@ import triton.language as tl
 
 LANES = tl.constexpr(256)
 TILE = tl.constexpr(1024)
-QUADS = tl.constexpr(16)  # quads of a tile in one group
-SPAN = tl.constexpr(64)  # tokens of a tile in one group
-GROUPS = tl.constexpr(16)  # groups of a segment
+QUADS = tl.constexpr(16)  # quads of a tile in one group, where it is not one
 MOST_SEGMENTS = tl.constexpr(128)
 MOST_GROUPS = tl.constexpr(2048)
 
 
 @triton.jit
-def first_token_of_group(group, segment_tiles):
-    """The group's first token in the first tile of its segment; in each further tile it lies TILE tokens on."""
-    return (group // GROUPS) * (segment_tiles * TILE) + (group % GROUPS) * SPAN
+def groups_of_segment(quads):
+    return tl.where(quads == 1, LANES, LANES // QUADS)
+
+
+@triton.jit
+def token_of_group(group, member, quads, segment_tiles):
+    """The token number `member` of groups; a group has `4 * quads * segment_tiles`."""
+    alone = quads == 1
+    segment = tl.where(alone, group // LANES, group // (LANES // QUADS))
+    first = tl.where(alone, (group % LANES) * 4, (group % (LANES // QUADS)) * (4 * QUADS))
+    tile = tl.where(alone, member // 4, member // (4 * QUADS))
+    within = tl.where(alone, member % 4, member % (4 * QUADS))
+    return (segment * segment_tiles + tile) * TILE + first + within
 
 
 @triton.jit
@@ -58,6 +67,10 @@ def load_span(row_logits, start, vocab, SIZE: tl.constexpr):
 
 
 @triton.jit
-def fold_groups(per_lane):
-    """The largest value of each group, [GROUPS], from one value a lane (no NaN)."""
-    return tl.max(tl.reshape(per_lane, [GROUPS, QUADS]), axis=1)
+def store_groups(pointer, segment, per_lane, quads):
+    """Stores the largest value of each of a segment's groups, from one value a lane (no NaN)."""
+    if quads == 1:
+        tl.store(pointer + segment * LANES + tl.arange(0, LANES), per_lane)
+    else:
+        folded = tl.max(tl.reshape(per_lane, [LANES // QUADS, QUADS]), axis=1)
+        tl.store(pointer + segment * (LANES // QUADS) + tl.arange(0, LANES // QUADS), folded)

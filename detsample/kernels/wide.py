@@ -1,10 +1,10 @@
-"""Kernel 5, grid (rows): finishes the rows that `narrow` left: kept sets of thousands of tokens.
+"""Kernel 5, grid (rows): finishes the rows that `narrow` left: those whose boundary was in doubt.
 
-The boundary is searched between keys, among the tokens that `collect` listed or, where it could not, among the
-whole row: each look measures what reaches each of four pivots, and the interval between two of them becomes the
-next one. Rounds cut values and keys in turn, and every look shrinks the interval to the keys that occur in it,
-so no row takes more than about thirty looks, a usual one three, and a row of equal values one. The last few
-dozen tokens are ranked like those of `narrow`.
+The boundary is searched between keys, by bisection among the tokens that `mass` listed. Where its guess was wrong or
+the list too short, the whole row is searched: each look measures what reaches each of four pivots, and the interval
+between two of them becomes the next one. Rounds cut values and keys in turn, and every look shrinks the interval to the
+keys that occur in it, so no row takes more than about thirty looks, and a row of equal values none. The last few dozen
+tokens are ranked like those of `narrow`.
 """
 
 import triton
@@ -12,58 +12,59 @@ import triton.language as tl
 
 from detsample.kernels.candidates import (
     CAPACITY,
+    LIST,
     append,
+    code_of,
+    key_of_code,
     last_kept,
     load_candidates,
     ranks,
     top_p_target,
     weight_of_key,
 )
-from detsample.kernels.collect import LIST, UNLISTED
-from detsample.kernels.lanes import draw_from_groups
-from detsample.kernels.mass import largest_key, needs_mass
-from detsample.kernels.narrow import MOST_DRAWS, sum_parts
+from detsample.kernels.lanes import NO_SCORE, best_of, better_of, draw_from_groups, exact_score
+from detsample.kernels.mass import largest_key, needs_mass, sum_parts
+from detsample.kernels.narrow import MOST_DRAWS
 from detsample.kernels.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of, within
 from detsample.kernels.outcome import write_drawn
-from detsample.kernels.pivots import PIVOTS
 from detsample.kernels.rows import (
-    ABOVE_COUNT,
-    ABOVE_MASS,
+    ABOVE,
     BOUNDED,
+    DRAWABLE,
     GREEDY,
     INTERVAL,
-    LISTED,
+    LISTS,
     MIN_WEIGHT,
     MODE,
     PENDING,
     POSITION,
+    RECORD,
     SEED,
     STATUS,
     TOP_K,
     WANT_TOKEN,
+    last_attempt,
     read_field,
     read_floats,
     write_boundary,
 )
-from detsample.kernels.scan import tile_bound
-from detsample.kernels.tiles import GROUPS, LANES, MOST_GROUPS, TILE, fold_groups, load_span, load_tile, split_quads
+from detsample.kernels.scan import is_in_doubt, tile_bound
+from detsample.kernels.tiles import (
+    LANES,
+    MOST_GROUPS,
+    TILE,
+    groups_of_segment,
+    load_span,
+    load_tile,
+    split_quads,
+    store_groups,
+)
 from detsample.kernels.weight import scaled_logit, weight
 
 SPAN = tl.constexpr(2048)  # tokens looked at at a time
 FEW = tl.constexpr(64)
-
-
-@triton.jit
-def look_at(row_logits, list_token, start, size, listed):
-    """(tokens, keys) number `start` and following: of the list where there is one, of the row otherwise."""
-    place = start + tl.arange(0, SPAN)
-    if listed:
-        token = tl.load(list_token + place, mask=place < size, other=0)
-        key = key_of(tl.load(row_logits + token, mask=place < size, other=float("-inf")).to(tl.float32))
-    else:
-        token = place
-        key = key_of(load_span(row_logits, start, size, SPAN))
-    return token, key
+PIVOTS = tl.constexpr(4)
+SCORED = tl.constexpr(512)  # listed tokens scored at a time
 
 
 @triton.jit
@@ -79,7 +80,7 @@ def pivots_between(low, high, by_value):
 
 
 @triton.jit
-def measure(row_logits, list_token, size, listed, scale, largest, pivots, low, high):
+def measure(row_logits, vocab, scale, largest, pivots, low, high):
     """One look at the keys in [low, high): how many reach each pivot, and their weight; the smallest and the
     largest of them.
     """
@@ -87,8 +88,8 @@ def measure(row_logits, list_token, size, listed, scale, largest, pivots, low, h
     weights = tl.zeros([SPAN, PIVOTS], tl.int64)
     smallest = tl.full([SPAN], 0x7FFFFFFF, tl.int32)
     biggest = tl.full([SPAN], -2147483648, tl.int32)
-    for start in range(0, size, SPAN):
-        _, key = look_at(row_logits, list_token, start, size, listed)
+    for start in range(0, vocab, SPAN):
+        key = key_of(load_span(row_logits, start, vocab, SPAN))
         inside = (key >= low) & (key < high)
         reaches = (key[:, None] >= pivots[None, :]) & inside[:, None]
         counts += reaches.to(tl.int32)
@@ -99,15 +100,14 @@ def measure(row_logits, list_token, size, listed, scale, largest, pivots, low, h
 
 
 @triton.jit
-def list_inside(row_logits, list_token, size, listed, low, high, scratch_key, scratch_token):
+def list_inside(row_logits, vocab, low, high, scratch_code):
     """Lists the tokens with keys in [low, high), known to be at most CAPACITY."""
     filled = tl.full([], 0, tl.int32)
-    for start in range(0, size, SPAN):
-        token, key = look_at(row_logits, list_token, start, size, listed)
+    for start in range(0, vocab, SPAN):
+        key = key_of(load_span(row_logits, start, vocab, SPAN))
         inside = (key >= low) & (key < high)
         if tl.max(inside.to(tl.int32), axis=0) > 0:
-            filled = append(scratch_key, scratch_token, filled, key, token, inside)
-    return filled
+            filled = append(scratch_code, filled, code_of(key, start + tl.arange(0, SPAN)), inside)
 
 
 @triton.jit
@@ -129,24 +129,20 @@ def nth_token(row_logits, vocab, key, n):
 
 
 @triton.jit
-def search(
-    row_logits, vocab, list_token, size, listed, scale, largest, low, high, inside, above_count, above_weight,
-    limit, target, by_weight, scratch_key, scratch_token,
+def search_row(
+    row_logits, vocab, scale, largest, low, high, inside, above_count, above_weight, limit, target, by_weight,
+    scratch_code,
 ):  # fmt: skip
-    """The shortest prefix that has `limit` tokens or, by weight, weighs `target`: (key, token) of its last
-    token, its count, its weight.
+    """Shrinks the interval by looks at the whole row, until its tokens fit the scratch list, which is filled, or have
+    one key.
 
-    Invariant: the keys from `low` on reach the goal, those from `high` on do not and have `above_count` and
-    `above_weight`; at most
-    `inside` tokens lie between.
+    Invariant, here and below: the keys from `low` on reach the goal, `target` by weight or `limit` by count, those
+    from `high` on do not and have `above_count` and `above_weight`; at most `inside` tokens lie between.
     """
-    enough = tl.where(listed, FEW, CAPACITY)  # a look at the list costs less than ranking hundreds, one at the row more
     looks = 0
-    while (high - low > 1) & (inside > enough):
+    while (high - low > 1) & (inside > CAPACITY):
         pivots = pivots_between(low, high, looks % 2 == 0)
-        counts, weights, smallest, biggest = measure(
-            row_logits, list_token, size, listed, scale, largest, pivots, low, high
-        )
+        counts, weights, smallest, biggest = measure(row_logits, vocab, scale, largest, pivots, low, high)
         counts = counts.to(tl.int64) + above_count
         weights += above_weight
         reached = tl.where(by_weight, weights >= target, counts >= limit)
@@ -159,23 +155,71 @@ def search(
         low = tl.maximum(low, smallest.to(tl.int64))
         high = tl.minimum(high, biggest.to(tl.int64) + 1)
         looks += 1
+    if inside <= CAPACITY:
+        list_inside(row_logits, vocab, low, high, scratch_code)
+    return low, high, inside, above_count, above_weight
 
+
+@triton.jit
+def middle_of(low, high, by_value):
+    """A key above `low` and below `high`: half way between their values, or between the keys themselves."""
+    values = key_of(value_of(low.to(tl.int32)) * 0.5 + value_of((high - 1).to(tl.int32)) * 0.5).to(tl.int64)
+    middle = tl.where(by_value, values, (low + high) >> 1)
+    return tl.minimum(tl.maximum(middle, low + 1), high - 1)
+
+
+@triton.jit
+def search_list(
+    row_logits, list_token, found, scale, largest, low, high, above_count, above_weight, limit, target, by_weight,
+    scratch_code,
+):  # fmt: skip
+    """The same among the listed tokens, which are all of the interval; they stay in registers."""
+    place = tl.arange(0, LIST)
+    listed = place < found
+    token = tl.load(list_token + place, mask=listed, other=0)
+    key = key_of(tl.load(row_logits + token, mask=listed, other=float("-inf")).to(tl.float32))
+    w = tl.where(listed, weight_of_key(key, scale, largest), 0)
+    worth = tl.where(by_weight, w, listed.to(tl.int64))
+    goal = tl.where(by_weight, target - above_weight, limit - above_count)
+    inside = found.to(tl.int64)
+    rounds = 0
+    while (high - low > 1) & (inside > FEW):
+        middle = middle_of(low, high, rounds % 2 == 0)
+        reached = tl.sum(tl.where(key >= middle, worth, 0), axis=0) >= goal
+        low = tl.where(reached, middle, low)
+        high = tl.where(reached, high, middle)
+        inside = tl.sum((listed & (key >= low) & (key < high)).to(tl.int32), axis=0).to(tl.int64)
+        rounds += 1
+    over = listed & (key >= high)
+    above_count += tl.sum(over.to(tl.int32), axis=0)
+    above_weight += tl.sum(tl.where(over, w, 0), axis=0)
+    if inside <= CAPACITY:
+        chosen = listed & (key >= low) & (key < high)
+        append(scratch_code, tl.full([], 0, tl.int32), code_of(key, token), chosen)
+    return low, high, inside, above_count, above_weight
+
+
+@triton.jit
+def cut_interval(
+    row_logits, vocab, scale, largest, low, inside, above_count, above_weight, limit, target, by_weight, scratch_code,
+):  # fmt: skip
+    """The shortest prefix that reaches the goal, where the scratch list holds the interval or it is all of one key:
+    (key, token) of its last token, its count, its weight.
+    """
     boundary_key = low.to(tl.int32)
     boundary_token = tl.full([], LAST_TOKEN, tl.int32)
     prefix_count = tl.full([], 0, tl.int64)
     prefix_weight = tl.full([], 0, tl.int64)
     if inside <= CAPACITY:
         tl.debug_barrier()
-        filled = list_inside(row_logits, list_token, size, listed, low, high, scratch_key, scratch_token)
-        tl.debug_barrier()
-        place = tl.arange(0, CAPACITY)
-        key, token = load_candidates(scratch_key, scratch_token, place, filled)
-        rank, before = ranks(scratch_key, scratch_token, filled, key, token, scale, largest)
+        filled = inside.to(tl.int32)
+        code = load_candidates(scratch_code, filled)
+        rank, before = ranks(scratch_code, filled, code, scale, largest)
         short = tl.where(by_weight, before < target - above_weight, rank < limit - above_count)
-        keep = (place < filled) & short
+        keep = (tl.arange(0, CAPACITY) < filled) & short
         count = tl.sum(keep.to(tl.int32), axis=0)
-        boundary_key, boundary_token = last_kept(keep, rank, key, token, count)
-        own = weight_of_key(key, scale, largest)
+        boundary_key, boundary_token = last_kept(keep, rank, code, count)
+        own = weight_of_key(key_of_code(code), scale, largest)
         prefix_count = above_count + count
         prefix_weight = above_weight + tl.sum(tl.where(keep, own, 0), axis=0)
     else:
@@ -213,7 +257,7 @@ def only_kept(x, token, boundary_key, boundary_token):
 
 @triton.jit
 def bound_kept(
-    row_logits, vocab, segments, segment_tiles, scale, seed, position, boundary_key, boundary_token, group_bound
+    row_logits, vocab, quads, segments, segment_tiles, scale, seed, position, boundary_key, boundary_token, group_bound
 ):
     """Bounds of the scores of the kept tokens alone, group by group, as `scan` leaves them for all tokens."""
     token = tl.arange(0, LANES) * 4
@@ -228,25 +272,69 @@ def bound_kept(
             x3 = only_kept(x3, start + token + 3, boundary_key, boundary_token)
             bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, scale, seed, position))
             start += TILE
-        tl.store(group_bound + segment * GROUPS + tl.arange(0, GROUPS), fold_groups(bound))
+        store_groups(group_bound, segment, bound, quads)
 
 
-@triton.jit(do_not_specialize=["row_stride", "vocab", "segment_tiles", "segments", "parts", "want"])
+@triton.jit
+def draw_from_list(row_logits, list_token, size, scale, seed, position, boundary_key, boundary_token):
+    """The token of the largest score, where all that are kept are listed."""
+    best = tl.full([], NO_SCORE, tl.int64)
+    winner = tl.full([], LAST_TOKEN, tl.int32)
+    for start in range(0, size, SCORED):
+        place = start + tl.arange(0, SCORED)
+        token = tl.load(list_token + place, mask=place < size, other=0)
+        x = tl.load(row_logits + token, mask=place < size, other=float("-inf")).to(tl.float32)
+        kept = (place < size) & within(key_of(x), token, boundary_key, boundary_token)
+        if tl.max(kept.to(tl.int32), axis=0) > 0:
+            score = tl.where(kept, exact_score(x * scale, seed, token, position), NO_SCORE)
+            top, at = best_of(score, token)
+            best, winner = better_of(best, winner, top, at)
+    return winner
+
+
+@triton.jit
+def draw(
+    row_logits, vocab, quads, segments, segment_tiles, scale, seed, position,
+    boundary_key, boundary_token, group_bound, bounded,
+):  # fmt: skip
+    """The token, through bounds of the groups: those that are there, if any, are of more tokens than the kept ones, and
+    where they do not settle the draw, bounds of the kept ones will.
+    """
+    winner = tl.full([], -1, tl.int32)
+    decided = tl.full([], 0, tl.int1)
+    most = MOST_DRAWS
+    while decided == 0:
+        if bounded == 0:
+            tl.debug_barrier()
+            bound_kept(
+                row_logits, vocab, quads, segments, segment_tiles, scale, seed, position,
+                boundary_key, boundary_token, group_bound,
+            )  # fmt: skip
+            tl.debug_barrier()
+            most = MOST_GROUPS
+        winner, decided = draw_from_groups(
+            row_logits, vocab, quads, segment_tiles, segments * groups_of_segment(quads), group_bound,
+            scale, seed, position, boundary_key, boundary_token, most,
+        )  # fmt: skip
+        bounded = False
+    return winner
+
+
+@triton.jit(do_not_specialize=["row_stride", "vocab", "quads", "segment_tiles", "segments", "parts", "want"])
 def wide(
-    logits, row_stride, vocab, segment_tiles, segments, parts, want,
-    records, group_bound, part_key, part_count, part_mass, list_token,
-    scratch_key, scratch_token, token_ids, num_kept, status, logprobs, log_z,
+    logits, row_stride, vocab, quads, segment_tiles, segments, parts, want,
+    records, group_bound, part_key, part_masses, part_counts, listed_tokens, list_token, scratch_code,
+    token_ids, num_kept, status, logprobs, log_z,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     if ALIGNED:
-        row_stride = tl.multiple_of(row_stride, 16)
+        row_stride = (row_stride // 16) * 16
     row_logits = logits + row * row_stride
-    scratch_key += row * CAPACITY
-    scratch_token += row * CAPACITY
-    list_token += row * LIST
-    group_bound += row * segments * GROUPS
     if read_field(records, row, STATUS) == PENDING:
+        scratch_code += row * CAPACITY
+        list_token += row * LIST
+        group_bound += row * segments * groups_of_segment(quads)
         scale, top_p = read_floats(records, row)
         top_k = read_field(records, row, TOP_K)
         min_weight = read_field(records, row, MIN_WEIGHT)
@@ -256,39 +344,58 @@ def wide(
         top_key = largest_key(part_key, row, parts)
         largest = scaled_logit(value_of(top_key), scale)
         total = tl.full([], 0, tl.int64)
-        if needs_mass(records, row, want):
-            total = sum_parts(part_mass, row, parts)
+        if needs_mass(top_k, top_p, min_weight, want):
+            total = sum_parts(part_masses, row, parts, DRAWABLE)
 
-        drawable = sum_parts(part_count, row, parts).to(tl.int64)  # tokens at -inf are never kept
+        drawable = sum_parts(part_counts, row, parts, DRAWABLE).to(tl.int64)  # tokens at -inf are never kept
         limit = tl.where(top_k > 0, tl.minimum(top_k, drawable), drawable)
         boundary_key = tl.full([], LOWEST_KEY, tl.int32)
         boundary_token = tl.full([], LAST_TOKEN, tl.int32)
         count = limit
         kept_weight = total
+        attempt = last_attempt(records, row)
+        interval = tl.load(records + row * RECORD + INTERVAL + attempt)  # means something for rows in doubt alone
+        found = tl.load(listed_tokens + row * LISTS + attempt)
+        interval_low = interval.to(tl.int32).to(tl.int64)
         for stage in range(2):  # first top-k by count, then top-p by weight; a loop, so that the code is compiled once
             by_weight = stage == 1
             if tl.where(by_weight, top_p < 1.0, top_k > 0):
+                target = top_p_target(top_p, kept_weight)
                 low = tl.full([], LOWEST_KEY, tl.int64)
                 high = top_key.to(tl.int64) + 1
                 above_count = tl.full([], 0, tl.int64)
                 above_weight = tl.full([], 0, tl.int64)
-                inside = read_field(records, row, LISTED)
-                # `collect` worked towards the first goal of the row, and may have found more than its list holds.
-                measured = (inside > 0) & (by_weight == (top_k == 0))
-                if measured:
-                    interval = read_field(records, row, INTERVAL)
-                    low = interval.to(tl.int32).to(tl.int64)
-                    high = interval >> 32
-                    above_count = read_field(records, row, ABOVE_COUNT)
-                    above_weight = read_field(records, row, ABOVE_MASS)
+                inside = drawable
+                listed = tl.full([], 0, tl.int1)
+                if is_in_doubt(top_k, top_p) & (by_weight == (top_k == 0)):  # the goal that `mass` worked towards
+                    which_above = ABOVE + 2 * attempt  # what is reached lies behind it
+                    interval_high = tl.minimum(interval >> 32, high)
+                    counted = sum_parts(part_counts, row, parts, which_above).to(tl.int64)
+                    weighed = sum_parts(part_masses, row, parts, which_above)
+                    counted_in = sum_parts(part_counts, row, parts, which_above + 1).to(tl.int64)
+                    weighed_in = sum_parts(part_masses, row, parts, which_above + 1)
+                    too_high = tl.where(by_weight, weighed >= target, counted >= limit)
+                    too_low = tl.where(by_weight, weighed_in < target, counted_in < limit)
+                    listed = (too_high == 0) & (too_low == 0) & (found <= LIST)
+                    low = tl.where(too_high, interval_high, tl.where(too_low, low, interval_low))
+                    high = tl.where(too_high, high, tl.where(too_low, interval_low, interval_high))
+                    above_count = tl.where(too_high, 0, tl.where(too_low, counted_in, counted))
+                    above_weight = tl.where(too_high, 0, tl.where(too_low, weighed_in, weighed))
+                    inside = tl.where(too_high, counted, tl.where(too_low, drawable, counted_in)) - above_count
+                tl.debug_barrier()  # the scratch list is used twice
+                if listed:
+                    low, high, inside, above_count, above_weight = search_list(
+                        row_logits, list_token, found, scale, largest, low, high, above_count, above_weight,
+                        limit, target, by_weight, scratch_code,
+                    )  # fmt: skip
                 else:
-                    inside = tl.full([], UNLISTED, tl.int64)
-                listed = inside <= LIST
-                size = tl.where(listed, inside, vocab).to(tl.int32)
-                boundary_key, boundary_token, count, kept_weight = search(
-                    row_logits, vocab, list_token, size, listed, scale, largest,
-                    low, high, inside, above_count, above_weight, limit, top_p_target(top_p, kept_weight), by_weight,
-                    scratch_key, scratch_token,
+                    low, high, inside, above_count, above_weight = search_row(
+                        row_logits, vocab, scale, largest, low, high, inside, above_count, above_weight,
+                        limit, target, by_weight, scratch_code,
+                    )  # fmt: skip
+                boundary_key, boundary_token, count, kept_weight = cut_interval(
+                    row_logits, vocab, scale, largest, low, inside, above_count, above_weight,
+                    limit, target, by_weight, scratch_code,
                 )  # fmt: skip
         # Min-p cuts further only where the boundary weighs too little, or where nothing else has cut.
         if weight_of_key(boundary_key, scale, largest) < min_weight:
@@ -298,26 +405,21 @@ def wide(
             boundary_token = tl.full([], LAST_TOKEN, tl.int32)
         write_boundary(records, row, boundary_key, boundary_token)
 
-        # The bounds that `scan` left are of all tokens; where they do not settle the draw, bounds of the kept
-        # ones will.
         winner = tl.full([], -1, tl.int32)
-        decided = (want & WANT_TOKEN) == 0
-        bounded = (mode & BOUNDED) != 0
-        most = MOST_DRAWS
-        while decided == 0:
-            if bounded == 0:
-                tl.debug_barrier()
-                bound_kept(
-                    row_logits, vocab, segments, segment_tiles, scale, seed, position,
-                    boundary_key, boundary_token, group_bound,
+        if (want & WANT_TOKEN) != 0:
+            # What `mass` left, a list or bounds, is of the tokens that min-p keeps, or of those from its interval on.
+            in_doubt = is_in_doubt(top_k, top_p)
+            covered = (in_doubt == 0) | ((top_k == 0) & (min_weight > 0)) | (boundary_key >= interval_low)
+            bounded = ((mode & BOUNDED) != 0) & covered
+            if in_doubt & covered & (bounded == 0) & (found <= LIST):
+                winner = draw_from_list(
+                    row_logits, list_token, found, scale, seed, position, boundary_key, boundary_token
+                )
+            else:
+                winner = draw(
+                    row_logits, vocab, quads, segments, segment_tiles, scale, seed, position,
+                    boundary_key, boundary_token, group_bound, bounded,
                 )  # fmt: skip
-                tl.debug_barrier()
-                most = MOST_GROUPS
-            winner, decided = draw_from_groups(
-                row_logits, vocab, segment_tiles, segments * GROUPS, group_bound, scale, seed, position,
-                boundary_key, boundary_token, most,
-            )  # fmt: skip
-            bounded = False
         write_drawn(
             row_logits, records, token_ids, num_kept, status, logprobs, log_z,
             row, winner, count, scale, largest, kept_weight, tl.maximum(total, 1), (mode & GREEDY) != 0,
