@@ -5,12 +5,46 @@
 over the actor's kept sets, differentiably. See docs/rollouts.md.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.observation import draw, observe
 from detsample.rollout.output import Draw, Observation
+from detsample.rollout.record import Record
+
+if TYPE_CHECKING:
+    from detsample.rollout.parquet import RecordError
+    from detsample.rollout.reader import files, load, read
+    from detsample.rollout.writer import Writer
+
+_NEED_PYARROW = {"RecordError": "parquet", "Writer": "writer", "files": "reader", "load": "reader", "read": "reader"}
 
 __all__ = [
     "Draw",
+    "KeptSets",
     "Observation",
+    "Record",
+    "RecordError",
+    "Writer",
     "draw",
+    "files",
+    "load",
     "observe",
+    "read",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs pyarrow is imported when it is asked for."""
+    if name not in _NEED_PYARROW:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module(f"{__name__}.{_NEED_PYARROW[name]}")
+    except ModuleNotFoundError as error:
+        if error.name != "pyarrow":
+            raise
+        raise ImportError(f"{name} needs pyarrow: pip install 'detsample[rollout]'") from error
+    return getattr(module, name)

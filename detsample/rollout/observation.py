@@ -54,7 +54,7 @@ def draw(
     >>> drawn.token_ids, drawn.rank, drawn.top_token_ids
     (array([3]), array([0], dtype=int32), array([[3, 2, 1]], dtype=int32))
     >>> drawn.logprobs, drawn.raw_logprobs, drawn.entropy
-    (array([-0.31326166], dtype=float32), array([-0.44018966], dtype=float32), array([0.5822032], dtype=float32))
+    (array([-0.3132617], dtype=float32), array([-0.44018972], dtype=float32), array([0.58220315], dtype=float32))
     """
     _check_top_n(top_n)
     given = {
@@ -105,7 +105,7 @@ def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, t
     >>> logits = np.array([[1.0, 3.0, 2.0, 0.0]], np.float32)
     >>> seen = observe(logits, np.array([2]), np.array([[0b0110]], np.int32))
     >>> seen.logprobs, seen.rank
-    (array([-1.3132616], dtype=float32), array([1], dtype=int32))
+    (array([-1.3132617], dtype=float32), array([1], dtype=int32))
     """
     framework = frameworks.of(logits, "logits")
     of = read_logits(logits, framework)
