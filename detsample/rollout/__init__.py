@@ -14,26 +14,37 @@ from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.observation import draw, observe
 from detsample.rollout.output import Draw, Observation
 from detsample.rollout.record import Record
+from detsample.rollout.replaying import Difference, Replay, replay
 
 if TYPE_CHECKING:
+    from detsample.rollout.auditing import Audit, FileAudit, audit
     from detsample.rollout.parquet import RecordError
     from detsample.rollout.reader import files, load, read
     from detsample.rollout.writer import Writer
 
-_NEED_PYARROW = {"RecordError": "parquet", "Writer": "writer", "files": "reader", "load": "reader", "read": "reader"}
+_NEED_PYARROW = {
+    "Audit": "auditing", "FileAudit": "auditing", "audit": "auditing", "RecordError": "parquet", "Writer": "writer",
+    "files": "reader", "load": "reader", "read": "reader",
+}  # fmt: skip
 
 __all__ = [
+    "Audit",
+    "Difference",
     "Draw",
+    "FileAudit",
     "KeptSets",
     "Observation",
     "Record",
     "RecordError",
+    "Replay",
     "Writer",
+    "audit",
     "draw",
     "files",
     "load",
     "observe",
     "read",
+    "replay",
 ]
 
 
