@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from detsample.rollout.kept_sets import KeptSets
+from detsample.rollout.learning import KeptLogprobs, kept_logprobs
 from detsample.rollout.observation import draw, observe
 from detsample.rollout.output import Draw, Observation
 from detsample.rollout.record import Record
@@ -32,6 +33,7 @@ __all__ = [
     "Difference",
     "Draw",
     "FileAudit",
+    "KeptLogprobs",
     "KeptSets",
     "Observation",
     "Record",
@@ -41,6 +43,7 @@ __all__ = [
     "audit",
     "draw",
     "files",
+    "kept_logprobs",
     "load",
     "observe",
     "read",
