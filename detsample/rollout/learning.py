@@ -73,11 +73,12 @@ def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, te
 
     Examples
     --------
+    >>> import numpy as np
     >>> logits = np.float32([[1, 3, 2, 0], [0, 0, 0, 0]])
     >>> kept = np.array([[False, True, True, False], [True, True, False, False]])
     >>> found = kept_logprobs(logits, kept, np.array([2, 3]))
-    >>> found.logprobs, found.outside
-    (array([-1.3132616,       -inf], dtype=float32), array([False,  True]))
+    >>> found.logprobs.round(4).tolist(), found.outside.tolist()
+    ([-1.3133000135421753, -inf], [False, True])
     """
     framework = frameworks.of(logits, "logits")
     rows, vocab = _shape(framework.shape(logits), framework.dtype_name(logits))

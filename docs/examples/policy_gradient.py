@@ -139,10 +139,10 @@ def plot(target: Path, sources: list[Path]) -> None:
         for over in ("kept", "all"):
             runs = found["runs"][over]
             label = f"{found['framework']}, {name[over]}"
-            largest = np.max([run["largest"] for run in runs], axis=0)
+            largest = np.maximum(np.max([run["largest"] for run in runs], axis=0), 3e-8)  # 0 has no logarithm
             left.plot(largest, line, color=colour[over], lw=1, label=label)
             right.plot(np.mean([run["reward"] for run in runs], axis=0), line, color=colour[over], lw=1, label=label)
-    left.set(yscale="log", xlabel="round", title="largest |importance ratio - 1| before the first step")
+    left.set(yscale="log", xlabel="round", title="largest |importance ratio - 1|, first step", ylim=(2e-8, 1))
     right.set(xlabel="round", title=f"mean reward ({len(runs)} seeds)", ylim=(0, 1.02))
     right.legend(fontsize=7, loc="lower right")
     figure.savefig(target, dpi=110)
