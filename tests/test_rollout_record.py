@@ -144,6 +144,28 @@ def test_progress_is_told(tmp_path: Path) -> None:
     assert told == [(14, 35), (28, 35), (35, 35)]
 
 
+def test_large_sets_make_a_batch_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches memory that grows with the kept sets, and lists too long for a column."""
+    from detsample.rollout import writer as module
+
+    drawn = rollout.draw(np.zeros((4, V), F32), 1, top_k=25)
+    monkeypatch.setattr(module, "BATCH_IDS", 150)
+    with rollout.Writer(tmp_path) as writer:
+        for _ in range(3):
+            writer.append(drawn, sequence=0)
+    assert [len(record) for record in rollout.read(tmp_path)] == [8, 4]
+
+
+def test_draws_of_two_kinds_are_two_files(tmp_path: Path) -> None:
+    """Catches draws with and without first tokens put into one table."""
+    with rollout.Writer(tmp_path) as writer:
+        for top_n in (0, 0, 2):
+            writer.append(draws(1, top_n=top_n)[0], sequence=0)
+    assert [record.top_token_ids.shape for record in rollout.read(tmp_path)] == [(14, 0), (7, 2)]
+    with pytest.raises(ValueError, match="parts must agree"):
+        rollout.load(tmp_path)
+
+
 def test_an_error_of_the_caller_loses_nothing(tmp_path: Path) -> None:
     """Catches draws thrown away because something else failed."""
     writer = rollout.Writer(tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cases
+import kernel_path
 import numpy as np
 import pytest
 import rollout_replay
@@ -60,6 +61,21 @@ def test_replay_from_tensors(name: str) -> None:
     tensor = (framework.from_numpy if name == "torch" else framework.to_tensor)(logits)
     assert replay(record, tensor).same
     assert replay(changed(record, "token_ids", 3, 49), tensor).first.row == 3  # type: ignore[union-attr]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    """Catches a tensor on a GPU that is drawn, recorded, replayed or weighed otherwise than an array."""
+    record, logits = recorded()
+    tensor = kernel_path.on_device(logits)
+    given = {name: kernel_path.on_device(value) for name, value in record.parameters().items()}
+    there = Record.of(rollout.draw(tensor, **given, top_n=3), kernel_path.on_device(record.sequence))
+    assert replay(there, logits).same
+    assert replay(record, tensor).same
+    assert replay(changed(record, "token_ids", 3, 49), tensor).first.row == 3  # type: ignore[union-attr]
+    found = rollout.kept_logprobs(tensor, record.kept, record.token_ids, temperature=record.temperature)
+    assert np.abs(kernel_path.to_array(found.logprobs) - record.logprobs).max() < 1e-5
+    assert not kernel_path.to_array(found.outside).any()
 
 
 def test_sixteen_bit_logits() -> None:
