@@ -13,6 +13,7 @@ import numpy as np  # noqa: F401  (for the examples)
 
 from .gumbel import gumbel_noise
 from .mask import Csr
+from .observation import Observation, observe
 from .sampling import MaskOutput, SampleOutput, mask, sample
 from .seeds import fold_in
 from .status import Status
@@ -24,10 +25,12 @@ __all__ = [
     "CONTRACT_VERSION",
     "Csr",
     "MaskOutput",
+    "Observation",
     "SampleOutput",
     "Status",
     "fold_in",
     "gumbel_noise",
     "mask",
+    "observe",
     "sample",
 ]

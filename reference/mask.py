@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["KINDS", "Csr", "Mask", "MaskBuilder", "bits_of"]
+__all__ = ["KINDS", "Csr", "Mask", "MaskBuilder", "bits_of", "set_of_bits"]
 
 KINDS = (None, "bool", "bits", "csr")
 
@@ -36,6 +36,18 @@ def bits_of(kept: np.ndarray) -> np.ndarray:
     padded = np.zeros((rows, -(-vocab // 32) * 32), bool)
     padded[:, :vocab] = kept
     return np.packbits(padded, axis=1, bitorder="little").view("<i4").astype(np.int32, copy=False)
+
+
+def set_of_bits(words: np.ndarray, vocab: int) -> np.ndarray:
+    """The ``bits`` format, int32 [R, ceil(vocab / 32)], to bool [R, vocab]; bits past the end count for nothing.
+
+    Examples
+    --------
+    >>> np.flatnonzero(set_of_bits(np.int32([[-2147483648, 3]]), 33)).tolist()
+    [31, 32]
+    """
+    octets = np.ascontiguousarray(words, "<i4").view(np.uint8)
+    return np.unpackbits(octets, axis=1, count=vocab, bitorder="little").view(bool)
 
 
 class MaskBuilder:

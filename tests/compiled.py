@@ -23,6 +23,8 @@ GUESS = "row_pivots:*fp32 part_rungs:*fp32"
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
 CUT = ROW + " quads:i32 segment_tiles:i32"
+SETS = "kept:*i32 words:i32 parts:i32 listed:i32"
+TEMPERATURE = "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32"
 
 KERNELS = {
     "scan.scan": (
@@ -55,6 +57,17 @@ KERNELS = {
     "masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
     "masks.csr_tokens": (f"{ROW} records:*i64 row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
     "masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
+    "trainer.survey": (f"{ROW} {SETS} part_places:*i64 part_kept_key:*i32", 4),
+    "trainer.weigh": (
+        f"{ROW} {SETS} given:i32 {TEMPERATURE} token_ids:*i64 part_places:*i64 part_kept_key:*i32 part_sums:*i64",
+        8,
+    ),
+    "trainer.tell": (
+        f"{ROW} {SETS} top_n:i32 given:i32 {TEMPERATURE} token_ids:*i64 part_places:*i64 part_kept_key:*i32 "
+        "part_sums:*i64 logprobs:*fp32 raw_logprobs:*fp32 rank:*i32 entropy:*fp32 top_token_ids:*i32 "
+        "top_logprobs:*fp32",
+        4,
+    ),
     "streams.noise": (
         "columns:i32 tokens:*i64 token_row_stride:i32 token_stride:i32 given:i32 "
         "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 position_ptr:*i64 position_stride:i32 "

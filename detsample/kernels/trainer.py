@@ -1,0 +1,220 @@
+"""What a trainer asks of a draw besides the token (spec section 14), in three launches that come after it.
+
+    survey (rows x parts)   the first tokens of each part in order, and the largest kept logit
+    weigh  (rows x parts)   sums of weights, of weighted gaps, and what comes before the row's token
+    tell   (rows)           these added up: log probabilities, rank, entropy, the first tokens of the row
+
+A part is `PART` tokens. Sums are of integers, so the parts can be added in any order.
+"""
+
+import triton
+import triton.language as tl
+
+from detsample.kernels.logarithm import ln_of_weight
+from detsample.kernels.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
+from detsample.kernels.rows import QUIET_NAN, TEMPERATURE_GIVEN, fp32_from_bits, inverse_temperature, scalar_or_vector
+from detsample.kernels.weight import GAP_UNITS, LARGEST_GAP, scaled_logit, weight
+
+PART = tl.constexpr(2048)
+MOST_PARTS = tl.constexpr(1024)
+MERGED = tl.constexpr(4096)  # candidates looked at at a time
+NO_PLACE = tl.constexpr(-9223372036854775808)
+LAST_ID = tl.constexpr(0x7FFFFFFF)  # with it ids are reversed: token ^ LAST_ID
+
+RAW_MASS = tl.constexpr(0)  # int64 words that a part leaves:
+KEPT_MASS = tl.constexpr(1)
+KEPT_GAPS = tl.constexpr(2)
+BEFORE = tl.constexpr(3)
+SUMS = tl.constexpr(4)
+
+
+@triton.jit
+def place_of(key, token):
+    """The token's place in the order as one int64, larger for what comes first; NO_PLACE for an excluded token."""
+    place = (key.to(tl.int64) << 32) | (token ^ LAST_ID).to(tl.int64)
+    return tl.where(key == MINUS_INF_KEY, NO_PLACE, place)
+
+
+@triton.jit
+def load_part(row_logits, row_kept, part, vocab):
+    """(tokens, logits as fp32, which of them are kept) of one part of a row; -inf behind the end."""
+    token = part * PART + tl.arange(0, PART)
+    inside = token < vocab
+    x = tl.load(row_logits + token, mask=inside, other=float("-inf")).to(tl.float32)
+    word = tl.load(row_kept + (token >> 5), mask=inside, other=0)
+    kept = inside & (((word >> (token & 31)) & 1) != 0) & (x > float("-inf"))
+    return token, x, kept
+
+
+@triton.jit(do_not_specialize=["row_stride", "vocab", "words", "parts", "listed"])
+def survey(logits, row_stride, vocab, kept, words, parts, listed, part_places, part_kept_key):
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    token, x, inside = load_part(logits + row * row_stride, kept + row * words, part, vocab)
+    key = key_of(x)
+    tl.store(part_kept_key + row * parts + part, tl.max(tl.where(inside, key, MINUS_INF_KEY), axis=0))
+    place = place_of(key, token)
+    at = part_places + (row * parts + part) * listed
+    for n in range(listed):
+        first = tl.max(place, axis=0)
+        tl.store(at + n, first)
+        place = tl.where(place == first, NO_PLACE, place)
+
+
+@triton.jit
+def largest_kept(part_kept_key, row, parts):
+    part = tl.arange(0, MOST_PARTS)
+    keys = tl.load(part_kept_key + row * parts + part, mask=part < parts, other=MINUS_INF_KEY)
+    return tl.max(keys, axis=0)
+
+
+@triton.jit
+def first_key(part_places, row, parts, listed):
+    """The key of the row's first token."""
+    part = tl.arange(0, MOST_PARTS)
+    places = tl.load(part_places + (row * parts + part) * listed, mask=part < parts, other=NO_PLACE)
+    top = tl.max(places, axis=0)
+    return tl.where(top == NO_PLACE, MINUS_INF_KEY, (top >> 32).to(tl.int32))
+
+
+@triton.jit
+def load_token(token_ids, row, row_logits, vocab):
+    """(token, whether it is one, its logit): -inf for what is none."""
+    token = tl.load(token_ids + row)
+    inside = (token >= 0) & (token < vocab)
+    token = tl.where(inside, token, 0).to(tl.int32)
+    return token, inside, tl.load(row_logits + token, mask=inside, other=float("-inf")).to(tl.float32)
+
+
+@triton.jit
+def load_temperature(pointer, stride, row, bits, given):
+    return scalar_or_vector(pointer, stride, row, fp32_from_bits(bits), given & TEMPERATURE_GIVEN)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "row_stride", "vocab", "words", "parts", "listed", "given",
+        "temperature_ptr", "temperature_stride", "temperature_bits",
+    ]
+)  # fmt: skip
+def weigh(
+    logits, row_stride, vocab, kept, words, parts, listed, given, temperature_ptr, temperature_stride, temperature_bits,
+    token_ids, part_places, part_kept_key, part_sums,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    row_logits = logits + row * row_stride
+    token, x, inside = load_part(row_logits, kept + row * words, part, vocab)
+    own, _, own_x = load_token(token_ids, row, row_logits, vocab)
+    scale = inverse_temperature(
+        load_temperature(temperature_ptr, temperature_stride, row, temperature_bits, given)
+    )
+    drawable = x > float("-inf")
+    top = value_of(first_key(part_places, row, parts, listed))
+    raw_gap = tl.where(drawable, top - x, 0.0)
+    largest = scaled_logit(value_of(largest_kept(part_kept_key, row, parts)), scale)
+    gap = tl.where(inside, largest - scaled_logit(x, scale), 0.0)
+    w = tl.where(inside, weight(gap), 0)
+    # A weighted gap is largest at gap 1: 2^61.6 before the shift, and a sum of 2^21 of them 2^61.6 after it.
+    fine_gap = (tl.minimum(gap, LARGEST_GAP) * GAP_UNITS).to(tl.uint32).to(tl.int64) >> 4
+    before = place_of(key_of(x), token) > place_of(key_of(own_x), own)
+    sums = part_sums + (row * parts + part) * SUMS
+    tl.store(sums + RAW_MASS, tl.sum(tl.where(drawable, weight(raw_gap), 0), axis=0))
+    tl.store(sums + KEPT_MASS, tl.sum(w, axis=0))
+    tl.store(sums + KEPT_GAPS, tl.sum((w * fine_gap) >> 21, axis=0))
+    tl.store(sums + BEFORE, tl.sum(before.to(tl.int32), axis=0).to(tl.int64))
+
+
+@triton.jit
+def add_parts(part_sums, row, parts, SUM: tl.constexpr):
+    part = tl.arange(0, MOST_PARTS)
+    return tl.sum(tl.load(part_sums + (row * parts + part) * SUMS + SUM, mask=part < parts, other=0), axis=0)
+
+
+@triton.jit
+def negated_log(gap, mass):
+    """A of section 9: -ln of the share that a token at this gap has of the mass, in units of 2^-32."""
+    return (tl.minimum(gap, 1073741824.0) * 4294967296.0).to(tl.int64) + ln_of_weight(mass)
+
+
+@triton.jit
+def to_nats(units):
+    return units.to(tl.float32) * 2.3283064365386963e-10
+
+
+@triton.jit
+def mean_gap(gaps, mass):
+    """floor(gaps * 2^30 / mass), by long division: the product has more than 64 bits."""
+    quotient = gaps // mass
+    rest = gaps - quotient * mass
+    for _ in range(30):
+        rest = rest * 2
+        one = (rest >= mass).to(tl.int64)
+        quotient = quotient * 2 + one
+        rest = rest - one * mass
+    return quotient
+
+
+@triton.jit
+def write_first(part_places, candidates, row, top_n, top_key, total, good, top_token_ids, top_logprobs):
+    """The first `top_n` tokens of the row, out of the first ones of its parts."""
+    no_logprob = fp32_from_bits(tl.full([], QUIET_NAN, tl.int32))
+    no_logprob = tl.where(good, float("-inf"), no_logprob)
+    last = tl.full([], 0x7FFFFFFFFFFFFFFF, tl.int64)
+    for n in range(top_n):
+        first = tl.full([MERGED], NO_PLACE, tl.int64)
+        for start in range(0, candidates, MERGED):
+            at = start + tl.arange(0, MERGED)
+            places = tl.load(part_places + row * candidates + at, mask=at < candidates, other=NO_PLACE)
+            first = tl.maximum(first, tl.where(places < last, places, NO_PLACE))
+        last = tl.max(first, axis=0)
+        there = good & (last != NO_PLACE)
+        key = tl.where(there, (last >> 32).to(tl.int32), top_key)
+        token = (last & LAST_ID).to(tl.int32) ^ LAST_ID
+        logprob = to_nats(-negated_log(value_of(top_key) - value_of(key), total))
+        tl.store(top_token_ids + row * top_n + n, tl.where(there, token, -1))
+        tl.store(top_logprobs + row * top_n + n, tl.where(there, logprob, no_logprob))
+
+
+@triton.jit(
+    do_not_specialize=[
+        "row_stride", "vocab", "words", "parts", "listed", "top_n", "given",
+        "temperature_ptr", "temperature_stride", "temperature_bits",
+    ]
+)  # fmt: skip
+def tell(
+    logits, row_stride, vocab, kept, words, parts, listed, top_n, given,
+    temperature_ptr, temperature_stride, temperature_bits,
+    token_ids, part_places, part_kept_key, part_sums,
+    logprobs, raw_logprobs, rank, entropy, top_token_ids, top_logprobs,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    row_logits = logits + row * row_stride
+    temperature = load_temperature(temperature_ptr, temperature_stride, row, temperature_bits, given)
+    scale = inverse_temperature(temperature)
+    top_key = first_key(part_places, row, parts, listed)
+    kept_key = largest_kept(part_kept_key, row, parts)
+    valid = (top_key < INF_KEY) & (temperature >= 0.0) & (temperature < float("inf"))
+    good = valid & (kept_key > MINUS_INF_KEY)
+    # What is not good has no sums to speak of: it is computed as a row of one token, and not used.
+    top_key = tl.where(good, top_key, 0)
+    kept_key = tl.where(good, kept_key, 0)
+    total = tl.where(good, add_parts(part_sums, row, parts, RAW_MASS), 1 << 40)
+    mass = tl.where(good, add_parts(part_sums, row, parts, KEPT_MASS), 1 << 40)
+    gaps = tl.where(good, add_parts(part_sums, row, parts, KEPT_GAPS), 0)
+
+    token, inside, x = load_token(token_ids, row, row_logits, vocab)
+    drawable = good & inside & (x > float("-inf"))
+    word = tl.load(kept + row * words + (token >> 5))
+    member = drawable & (((word >> (token & 31)) & 1) != 0)
+    nan = fp32_from_bits(tl.full([], QUIET_NAN, tl.int32))
+    none = tl.where(good & inside, float("-inf"), nan)
+
+    raw_gap = tl.where(drawable, value_of(top_key) - x, 0.0)
+    tl.store(raw_logprobs + row, tl.where(drawable, to_nats(-negated_log(raw_gap, total)), none))
+    gap = tl.where(member, scaled_logit(value_of(kept_key), scale) - scaled_logit(x, scale), 0.0)
+    tl.store(logprobs + row, tl.where(member, to_nats(-negated_log(gap, mass)), none))
+    before = add_parts(part_sums, row, parts, BEFORE).to(tl.int32)
+    tl.store(rank + row, tl.where(drawable, before, -1))
+    tl.store(entropy + row, tl.where(good, to_nats(ln_of_weight(mass) + mean_gap(gaps, mass)), nan))
+    write_first(part_places, parts * listed, row, top_n, top_key, total, good, top_token_ids, top_logprobs)

@@ -1,0 +1,170 @@
+"""The replay of many files, on all cores, or on a cluster through whatever executor there is."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detsample.rollout import parquet
+from detsample.rollout.parquet import RecordError
+from detsample.rollout.reader import files
+from detsample.rollout.record import Record
+from detsample.rollout.replaying import Replay, replay
+
+LOGITS_AT_A_TIME = 1 << 22
+"""Bounds what a worker holds: 16 MiB of fp32 logits and what the reference makes of them. No result depends on it."""
+
+LogitsOf = Callable[[Record], Any]
+"""The logits [n, V] of a record's n tokens."""
+
+
+@dataclass(frozen=True)
+class FileAudit:
+    """What came of one file.
+
+    Attributes
+    ----------
+    path : Path
+    replay : Replay
+        Of the tokens up to where the file could be read.
+    error : str or None
+        Why the file could not be read.
+    """
+
+    path: Path
+    replay: Replay
+    error: str | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether the file could be read and is what its seeds draw."""
+        return self.error is None and self.replay.same
+
+    def __str__(self) -> str:
+        return self.error or f"{self.path}: {self.replay}"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What came of an audit; files in the order of their names.
+
+    Attributes
+    ----------
+    files : tuple of FileAudit
+    """
+
+    files: tuple[FileAudit, ...]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were replayed."""
+        return sum(file.replay.tokens for file in self.files)
+
+    @property
+    def same(self) -> bool:
+        """Whether every token of every file is what its seed draws, to the last bit."""
+        return all(file.same for file in self.files)
+
+    @property
+    def bad(self) -> tuple[FileAudit, ...]:
+        """The files that are not."""
+        return tuple(file for file in self.files if not file.same)
+
+    def __str__(self) -> str:
+        if self.same:
+            return f"{self.tokens:,} tokens in {len(self.files)} files, all as recorded"
+        lines = [f"{len(self.bad)} of {len(self.files)} files are not as recorded:", *map(str, self.bad)]
+        return "\n  ".join(lines)
+
+
+def audit(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    logits_of: LogitsOf,
+    *,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Audit:
+    """Replay every file of some records.
+
+    Parameters
+    ----------
+    paths : path or paths
+        Folders of records, or files.
+    logits_of : callable
+        Given a `Record` of n tokens, their logits [n, V], by which model ever: an array, or a tensor on the CPU or
+        a GPU. It is sent to other processes, so it must be a function of a module, or a `functools.partial` of
+        one. It is called with a part of a file at a time.
+    executor : concurrent.futures.Executor, optional
+        Who runs the files: any executor, such as that of Dask (``Client.get_executor()``), where the workers see
+        the files under the same names. By default a process for each core of this machine, started anew (spawn).
+    progress : callable, optional
+        Told (tokens replayed, tokens in all) after each file.
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at a path.
+
+    Notes
+    -----
+    A file that cannot be read is told of in the result and keeps no other from being replayed. What `logits_of`
+    raises is raised.
+    """
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    found = [file for path in given for file in files(path)]
+    if executor is not None:
+        return _audit(found, logits_of, executor, progress)
+    processes = max(1, min(len(found), len(os.sched_getaffinity(0))))
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return _audit(found, logits_of, pool, progress)
+
+
+def _audit(
+    found: list[Path], logits_of: LogitsOf, executor: Executor, progress: Callable[[int, int], None] | None
+) -> Audit:
+    futures: dict[Future[FileAudit], int] = {
+        executor.submit(audit_file, file, logits_of): number for number, file in enumerate(found)
+    }
+    total = sum(_tokens(file) for file in found) if progress is not None else 0
+    done, results = 0, dict[int, FileAudit]()
+    for future in as_completed(futures):
+        results[futures[future]] = future.result()
+        done += results[futures[future]].replay.tokens
+        if progress is not None:
+            progress(done, total)
+    return Audit(tuple(results[number] for number in range(len(found))))
+
+
+def _tokens(file: Path) -> int:
+    try:
+        return int(parquet.about(file)["tokens"])
+    except RecordError:
+        return 0
+
+
+def audit_file(path: Path, logits_of: LogitsOf) -> FileAudit:
+    """Replay one file, a part at a time; what `audit` gives to its workers."""
+    try:
+        record = parquet.read(path)
+    except RecordError as error:
+        return FileAudit(path, Replay(0), str(error))
+    return FileAudit(path, Replay.join(map(partial(_replay, logits_of), _parts(record))))
+
+
+def _replay(logits_of: LogitsOf, part: Record) -> Replay:
+    return replay(part, logits_of(part))
+
+
+def _parts(record: Record) -> Iterator[Record]:
+    step = max(1, LOGITS_AT_A_TIME // record.vocab)
+    return (record.rows(slice(start, start + step)) for start in range(0, len(record), step))

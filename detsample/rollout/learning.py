@@ -1,0 +1,207 @@
+"""`kept_logprobs`: a trainer's log probabilities over the kept sets of a rollout, differentiably.
+
+A token was drawn from the softmax over its kept set. A trainer that normalises over the whole vocabulary compares
+two different distributions: its importance ratio is off by the kept mass before the first step. Normalised over
+the recorded set, the ratio starts at 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detsample import frameworks
+from detsample.output import Csr
+from detsample.parameters import INTEGER_TYPES, is_scalar
+from detsample.rollout import operations
+from detsample.rollout.kept_sets import KeptSets
+from detsample.rollout.operations import Operations
+
+LOGIT_TYPES = ("float32", "float64", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class KeptLogprobs:
+    """What `kept_logprobs` returns, of N tokens.
+
+    Attributes
+    ----------
+    logprobs : [N] fp32 (fp64 of fp64 logits)
+        Log probability of each token among its kept ones, differentiable in the logits; ``-inf``, with a gradient
+        of exactly 0, for a token outside.
+    outside : [N] bool
+        Which tokens are outside: not in the kept set, no token at all (``-1`` of an invalid row), or at ``-inf`` in
+        the trainer's logits.
+    """
+
+    logprobs: Any
+    outside: Any
+
+
+def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, temperature: Any = 1.0) -> KeptLogprobs:
+    """Log probabilities of a trainer's logits under the rollout's kept sets.
+
+    Parameters
+    ----------
+    logits : [N, V] floating
+        A tensor of torch or Paddle, of any device, that may require a gradient; or a NumPy array.
+    kept : KeptSets, Csr, or [N, V] bool
+        As a `Record` has them, or a mask of `detsample.sample`. Sets on a device are fetched.
+    token_ids : [N] integer
+        The drawn tokens; an array, or a tensor, which is fetched.
+    temperature : float, or [N] floating
+        That of the draw. Greedy tokens (0) are weighed at 1: they are alone in their sets.
+
+    Returns
+    -------
+    KeptLogprobs
+        Tensors of the logits' framework on the logits' device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came.
+
+    Notes
+    -----
+    Only the kept logits are gathered, rows of like size together, so the work is that of the kept sets and not of
+    the vocabulary; no sum depends on the order in which a device adds. Rows that keep more than half the vocabulary
+    are treated whole.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits = np.float32([[1, 3, 2, 0], [0, 0, 0, 0]])
+    >>> kept = np.array([[False, True, True, False], [True, True, False, False]])
+    >>> found = kept_logprobs(logits, kept, np.array([2, 3]))
+    >>> found.logprobs.round(4).tolist(), found.outside.tolist()
+    ([-1.3133000135421753, -inf], [False, True])
+    """
+    framework = frameworks.of(logits, "logits")
+    rows, vocab = _shape(framework.shape(logits), framework.dtype_name(logits))
+    tokens = _tokens(token_ids, rows)
+    sets = _sets(kept, rows, vocab)
+    scale = _scale(temperature, rows)
+    ops = operations.of(framework.name)
+    inside = _inside(sets, tokens)
+    if not rows:
+        return KeptLogprobs(ops.sum_of_rows(ops.widened(logits)), ops.beside(~inside, logits))
+    x = ops.widened(logits)
+    own = ops.take(x.reshape([-1]), ops.beside(np.arange(rows) * vocab + np.where(inside, tokens, 0), x))
+    own = own * ops.beside(scale, x)
+    member = ops.both(ops.beside(inside, x), own != -np.inf)
+    order, masses = [], []
+    for chosen, z, valid in _groups(ops, x, sets, scale):
+        order.append(chosen)
+        masses.append(_log_mass(ops, z, valid))
+    back = np.argsort(np.concatenate(order))
+    log_mass = ops.take(ops.join(masses), ops.beside(back, x))
+    return KeptLogprobs(ops.where(member, own - log_mass, -np.inf), member == False)  # noqa: E712 (Paddle has no ~)
+
+
+def _log_mass(ops: Operations, z: Any, valid: Any) -> Any:
+    """The logarithm of each row's sum of exp(z) where valid; 0 for a row of nothing."""
+    z = ops.where(valid, z, -np.inf)
+    m = ops.largest_of_rows(z)
+    m = ops.where(m != -np.inf, m, 0.0)
+    mass = ops.sum_of_rows(ops.exp(z - m.reshape([-1, 1])))
+    return m + ops.log(ops.where(mass != 0, mass, 1.0))  # a NaN is not 0, and stays
+
+
+def _groups(ops: Operations, x: Any, sets: KeptSets, scale: np.ndarray) -> Iterator[tuple[np.ndarray, Any, Any]]:
+    """(row numbers, scaled logits [n, K], which of them are kept) of rows of like size; each row in one group."""
+    listed = sets.listed
+    width = np.where(listed > 1, 1 << np.ceil(np.log2(np.maximum(listed, 2))).astype(np.int64), 1)
+    sparse = [np.flatnonzero(~sets.dropped & (width == w)) for w in np.unique(width[~sets.dropped])]
+    padded = [_padded(sets, rows) for rows in sparse]
+    # One gather for all: its gradient is one tensor of the logits' size, not one for each group.
+    flat = np.concatenate([np.zeros(0, np.int64), *(at.reshape(-1) for at, _ in padded)])
+    every: Any = ops.take(x.reshape([-1]), ops.beside(flat, x)) if padded else None
+    start = 0
+    for rows, (at, valid) in zip(sparse, padded, strict=True):
+        z = every[start : start + at.size].reshape(list(at.shape))
+        start += at.size
+        yield rows, z * ops.beside(scale[rows][:, None], x), ops.beside(valid, x)
+    whole = np.flatnonzero(sets.dropped)
+    if whole.size:
+        z = ops.take(x, ops.beside(whole, x)) * ops.beside(scale[whole][:, None], x)
+        yield whole, z, ops.beside(sets.rows(whole).mask(), x)
+
+
+def _padded(sets: KeptSets, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the listed logits of rows lie in [N * V], int64 [n, K], and which of these are not there to fill up."""
+    chosen = sets.rows(rows)
+    width = max(1, 1 << int(np.ceil(np.log2(max(1, int(chosen.listed.max()))))))
+    valid = np.arange(width) < chosen.listed[:, None]
+    at = np.zeros((len(rows), width), np.int64)
+    at[valid] = chosen.token_ids
+    return at + rows[:, None] * sets.vocab, valid
+
+
+def _inside(sets: KeptSets, tokens: np.ndarray) -> np.ndarray:
+    """Which tokens are in their rows' sets, bool [N]."""
+    if not len(sets):
+        return np.zeros(0, bool)
+    row = np.arange(len(sets))
+    keys = np.repeat(row, sets.listed) * sets.vocab + sets.token_ids  # ascending, as ids are in each row
+    is_token = (tokens >= 0) & (tokens < sets.vocab)
+    wanted = row * sets.vocab + np.where(is_token, tokens, 0)
+    at = np.searchsorted(keys, wanted)
+    found = np.append(keys, -1)[at] == wanted
+    return is_token & (found ^ sets.dropped)
+
+
+def _shape(shape: tuple[int, ...], dtype: str) -> tuple[int, int]:
+    if dtype not in LOGIT_TYPES:
+        raise TypeError(f"logits must be of type {', '.join(LOGIT_TYPES)}, got {dtype}")
+    if len(shape) != 2 or shape[1] < 1:
+        raise ValueError(f"logits must have shape [N, V], got {list(shape)}")
+    return shape[0], shape[1]
+
+
+def _tokens(token_ids: Any, rows: int) -> np.ndarray:
+    tokens: np.ndarray = frameworks.of(token_ids, "token_ids").fetch(token_ids)
+    if tokens.dtype.name not in INTEGER_TYPES:
+        raise TypeError(f"token_ids must be of type {' or '.join(INTEGER_TYPES)}, got {tokens.dtype.name}")
+    if tokens.shape != (rows,):
+        raise ValueError(f"token_ids must have shape [{rows}], got {list(tokens.shape)}")
+    return tokens.astype(np.int64)
+
+
+def _sets(kept: Any, rows: int, vocab: int) -> KeptSets:
+    if isinstance(kept, KeptSets):
+        sets = kept
+    elif hasattr(kept, "row_offsets"):
+        sets = KeptSets.of_csr(kept, vocab)
+    else:
+        mask = frameworks.of(kept, "kept").fetch(kept)
+        if mask.dtype != bool or mask.shape != (rows, vocab):
+            expected = f"KeptSets, Csr, or bool [{rows}, {vocab}]"
+            raise ValueError(f"kept must be {expected}, got {mask.dtype} {list(mask.shape)}")
+        dropped = 2 * mask.sum(axis=1) > vocab
+        row, ids = np.nonzero(mask ^ dropped[:, None])
+        counts = np.bincount(row, minlength=rows)
+        sets = KeptSets(vocab, np.append(0, np.cumsum(counts)), ids.astype(np.int32), dropped)
+    if (len(sets), sets.vocab) != (rows, vocab):
+        got = f"{len(sets)} and {sets.vocab}"
+        raise ValueError(f"kept must be of {rows} rows and {vocab} tokens like the logits, got {got}")
+    return sets
+
+
+def _scale(temperature: Any, rows: int) -> np.ndarray:
+    """1 / temperature as the contract rounds it, fp32 [N]."""
+    if is_scalar(temperature):
+        given = np.asarray(temperature)
+    else:
+        given = frameworks.of(temperature, "temperature").fetch(temperature)
+    if given.shape not in ((), (rows,), (rows, 1)):
+        raise ValueError(f"temperature must be a number or have shape [{rows}], got {list(given.shape)}")
+    with np.errstate(all="ignore"):
+        t = np.broadcast_to(given.reshape(-1).astype(np.float32), (rows,))
+        inverse = np.minimum(np.float32(1) / t, np.finfo(np.float32).max)
+    if is_scalar(temperature) and rows and not (np.isfinite(t[0]) and t[0] >= 0):
+        raise ValueError(f"temperature must be finite and at least 0, got {temperature}")
+    return np.where(t == 0, np.float32(1), inverse)

@@ -1,0 +1,155 @@
+"""`observe` and `draw`: everything a trainer needs from a draw, in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import detsample.reference as reference
+from detsample import frameworks
+from detsample.frameworks import Framework
+from detsample.parameters import INTEGER_TYPES, Logits, Parameter, Scalar, as_integer, read_logits, read_parameters
+from detsample.rollout.output import Draw, Observation
+from detsample.sampling import sample
+
+MOST_TOP = 128
+
+
+def draw(
+    logits: Any,
+    topp_seed: Any,
+    *,
+    position: Any = 0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    top_n: int = 0,
+) -> Draw:
+    """Draw one token a row, with everything that a trainer asks of the draw.
+
+    The token, its log probability, `log_z` and the kept set are those of `detsample.sample`; the rest is that of
+    `observe`. Nothing waits for the device.
+
+    Parameters
+    ----------
+    logits, topp_seed, position, temperature, top_k, top_p, min_p
+        As for `detsample.sample`.
+    top_n : int
+        How many of the most probable tokens to name, at most 128.
+
+    Returns
+    -------
+    Draw
+        Tensors of the logits' framework on the logits' device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `detsample.sample`, and for a `top_n` out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> drawn = draw(np.array([[0.0, 1.0, 2.0, 3.0]], np.float32), 7, top_k=2, top_n=3)
+    >>> drawn.token_ids, drawn.rank, drawn.top_token_ids
+    (array([3]), array([0], dtype=int32), array([[3, 2, 1]], dtype=int32))
+    >>> drawn.logprobs, drawn.raw_logprobs, drawn.entropy
+    (array([-0.3132617], dtype=float32), array([-0.44018972], dtype=float32), array([0.58220315], dtype=float32))
+    """
+    _check_top_n(top_n)
+    given = {
+        "topp_seed": topp_seed, "position": position,
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+    }  # fmt: skip
+    out = sample(logits, **given, return_log_z=True, return_mask="bits")
+    seen = observe(logits, out.token_ids, out.mask, temperature=temperature, top_n=top_n)
+    return Draw(
+        out.token_ids, out.num_kept, out.status, out.logprobs, out.log_z, out.mask,
+        seen.raw_logprobs, seen.rank, seen.entropy, seen.top_token_ids, seen.top_logprobs,
+        frameworks.of(logits).shape(logits)[1], given, (out._kept_alive, seen._kept_alive),
+    )  # fmt: skip
+
+
+def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, top_n: int = 0) -> Observation:
+    """Weigh a token a row: over a given kept set, in the whole softmax, and by rank.
+
+    No kept set is looked for, so logits may be those of another model than the sets: then `logprobs` are its log
+    probabilities over the actor's sets. The same bits on every machine (docs/spec.md, section 14).
+
+    Parameters
+    ----------
+    logits : [B, V] fp32, bf16 or fp16
+        As for `detsample.sample`.
+    token_ids : [B] int64 or int32
+        Any integers; what is no token of the vocabulary has the rank -1 and NaN for log probabilities.
+    kept : [B, ceil(V / 32)] int32
+        Sets of tokens as bits, like those of ``sample(..., return_mask="bits")``.
+    temperature : float, or [B] or [B, 1] floating
+        As for `detsample.sample`. Greedy rows (0) are weighed at 1, which for one kept token is all the same.
+    top_n : int
+        How many of the most probable tokens to name, at most 128.
+
+    Returns
+    -------
+    Observation
+        Tensors of the logits' framework on the logits' device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits = np.array([[1.0, 3.0, 2.0, 0.0]], np.float32)
+    >>> seen = observe(logits, np.array([2]), np.array([[0b0110]], np.int32))
+    >>> seen.logprobs, seen.rank
+    (array([-1.3132617], dtype=float32), array([1], dtype=int32))
+    """
+    framework = frameworks.of(logits, "logits")
+    of = read_logits(logits, framework)
+    _check_rows(framework, of, "token_ids", token_ids, (of.rows,), INTEGER_TYPES)
+    _check_rows(framework, of, "kept", kept, (of.rows, -(-of.vocab // 32)), ("int32",))
+    _check_top_n(top_n)
+    heat = read_parameters(of, 0, 0, temperature, 0, 1.0, 0.0).temperature
+    if framework.on_gpu(logits) and of.rows:
+        from detsample.rollout import on_device  # imports triton
+
+        return on_device.run(of, token_ids, kept, heat, top_n)
+    return _on_host(of, token_ids, kept, heat, top_n)
+
+
+def _on_host(of: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_n: int) -> Observation:
+    framework = of.framework
+    heat = temperature.value if isinstance(temperature, Scalar) else framework.as_array(temperature.tensor)
+    seen = reference.observe(
+        framework.as_array(of.tensor), framework.as_array(token_ids), framework.as_array(kept),
+        temperature=heat, top_n=top_n,
+    )  # fmt: skip
+    names = ("logprobs", "raw_logprobs", "rank", "entropy", "top_token_ids", "top_logprobs")
+    return Observation(*(framework.from_array(getattr(seen, name), of.device) for name in names))
+
+
+def _check_top_n(top_n: Any) -> None:
+    as_integer("top_n", top_n, 0, MOST_TOP)
+
+
+def _check_rows(
+    framework: Framework, of: Logits, name: str, tensor: Any, shape: tuple[int, ...], types: tuple[str, ...]
+) -> None:
+    """A tensor like the logits, of this shape, one of these types and contiguous."""
+    if not framework.is_tensor(tensor):
+        kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
+        raise TypeError(f"{name} must be a {framework.name} tensor like the logits, got {kind}")
+    if framework.dtype_name(tensor) not in types:
+        raise TypeError(f"{name} must be of type {' or '.join(types)}, got {framework.dtype_name(tensor)}")
+    if framework.shape(tensor) != shape:
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(framework.shape(tensor))}")
+    if framework.device(tensor) != of.device:
+        raise ValueError(f"{name} must be on the logits' device {of.device}, got {framework.device(tensor)}")
+    steps, strides = 1, framework.strides(tensor)
+    for size, stride in zip(shape[::-1], strides[::-1], strict=True):
+        if of.rows and size > 1 and stride != steps:
+            raise ValueError(f"{name} must be contiguous, got shape {list(shape)} and strides {list(strides)}")
+        steps *= max(size, 1)

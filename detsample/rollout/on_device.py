@@ -1,0 +1,76 @@
+"""The launches of `detsample.kernels.trainer`, which come after those of a draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from detsample.kernels.rows import TEMPERATURE_GIVEN
+from detsample.kernels.trainer import PART, SUMS, survey, tell, weigh
+from detsample.parameters import Logits, Parameter, Scalar
+from detsample.rollout.output import Observation
+from detsample.workspace import allocate
+
+WARPS = (4, 8, 4)  # a program of survey, of weigh, of tell; cannot change a bit
+
+
+def run(logits: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_n: int) -> Observation:
+    """Launch the kernels for one call.
+
+    Parameters
+    ----------
+    logits, temperature
+        Checked by `detsample.parameters`; at least one row.
+    token_ids : [B] int64
+        Contiguous, on the logits' device.
+    kept : [B, ceil(V / 32)] int32
+        Contiguous, on the logits' device.
+    top_n : int
+
+    Returns
+    -------
+    Observation
+        Tensors of the logits' framework on the logits' device, not yet computed: nothing waits for the device.
+    """
+    framework, device, rows = logits.framework, logits.device, logits.rows
+    parts, listed = -(-logits.vocab // int(PART.value)), max(1, top_n)
+    areas = allocate(
+        framework,
+        device,
+        {
+            "part_places": ("int64", rows * parts * listed),
+            "part_sums": ("int64", rows * parts * int(SUMS.value)),
+            "part_kept_key": ("int32", rows * parts),
+            "unused_real": ("float32", 1),
+        },
+    )
+    numbers = [framework.empty((rows,), "float32", device) for _ in range(3)]
+    rank = framework.empty((rows,), "int32", device)
+    top_token_ids = framework.empty((rows, top_n), "int32", device)
+    top_logprobs = framework.empty((rows, top_n), "float32", device)
+    logprobs, raw_logprobs, entropy = numbers
+    row = (framework.buffer(logits.tensor), logits.row_stride, logits.vocab)
+    sets = (framework.buffer(kept), -(-logits.vocab // 32), parts, listed)
+    given: tuple[Any, ...]
+    if isinstance(temperature, Scalar):
+        given = (0, areas["unused_real"], 0, int(np.float32(temperature.value).view(np.int32)))
+    else:
+        given = (TEMPERATURE_GIVEN.value, framework.buffer(temperature.tensor), temperature.stride, 0)
+    tokens, places, keys = framework.buffer(token_ids), areas["part_places"], areas["part_kept_key"]
+    sums = areas["part_sums"]
+    # An empty tensor has no address; nothing is written there, but a pointer has to be one.
+    firsts = [framework.buffer(x) for x in ((top_token_ids, top_logprobs) if top_n else (rank, entropy))]
+    with framework.launching(device):
+        survey[(rows, parts)](*row, *sets, places, keys, num_warps=WARPS[0], enable_fp_fusion=False)
+        weigh[(rows, parts)](
+            *row, *sets, *given, tokens, places, keys, sums, num_warps=WARPS[1], enable_fp_fusion=False
+        )
+        tell[(rows,)](
+            *row, *sets, top_n, *given, tokens, places, keys, sums,
+            framework.buffer(logprobs), framework.buffer(raw_logprobs), framework.buffer(rank),
+            framework.buffer(entropy), *firsts,
+            num_warps=WARPS[2], enable_fp_fusion=False,
+        )  # fmt: skip
+    kept_alive = None if framework.frees_behind_stream(device) else places  # which owns all areas
+    return Observation(logprobs, raw_logprobs, rank, entropy, top_token_ids, top_logprobs, kept_alive)

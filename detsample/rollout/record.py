@@ -1,0 +1,170 @@
+"""A record of drawn tokens on the host: one row a token, one array a column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+import detsample
+from detsample import frameworks
+from detsample.parameters import is_scalar
+from detsample.rollout.kept_sets import KeptSets
+from detsample.rollout.output import Draw
+
+COLUMNS: dict[str, type] = {
+    "sequence": np.int64,
+    "position": np.int64,
+    "topp_seed": np.int64,
+    "temperature": np.float32,
+    "top_k": np.int64,
+    "top_p": np.float32,
+    "min_p": np.float32,
+    "token_ids": np.int32,
+    "num_kept": np.int32,
+    "status": np.int32,
+    "logprobs": np.float32,
+    "log_z": np.float32,
+    "raw_logprobs": np.float32,
+    "rank": np.int32,
+    "entropy": np.float32,
+}
+"""The columns with one number a token, and their types."""
+
+PARAMETERS = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
+RESULTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "raw_logprobs", "rank", "entropy")
+
+
+@dataclass(frozen=True)
+class Record:
+    """N drawn tokens: what each was drawn with, and what came of it.
+
+    Attributes
+    ----------
+    contract_version : int
+        `detsample.CONTRACT_VERSION` of who drew.
+    vocab : int
+        V.
+    sequence : [N] int64
+        Which sequence the token is of: the caller's numbers.
+    position, topp_seed, temperature, top_k, top_p, min_p : [N]
+        The parameters of the draw, as the contract rounds them.
+    token_ids, num_kept, status, logprobs, log_z, raw_logprobs, rank, entropy : [N]
+        The results, as in `Draw`.
+    top_token_ids : [N, n] int32
+    top_logprobs : [N, n] float32
+        The first tokens, as in `Draw`.
+    kept : KeptSets or None
+        The kept sets, if they are recorded.
+    """
+
+    contract_version: int
+    vocab: int
+    sequence: np.ndarray
+    position: np.ndarray
+    topp_seed: np.ndarray
+    temperature: np.ndarray
+    top_k: np.ndarray
+    top_p: np.ndarray
+    min_p: np.ndarray
+    token_ids: np.ndarray
+    num_kept: np.ndarray
+    status: np.ndarray
+    logprobs: np.ndarray
+    log_z: np.ndarray
+    raw_logprobs: np.ndarray
+    rank: np.ndarray
+    entropy: np.ndarray
+    top_token_ids: np.ndarray
+    top_logprobs: np.ndarray
+    kept: KeptSets | None
+
+    @staticmethod
+    def of(draw: Draw, sequence: Any, *, keep_sets: bool = True) -> Record:
+        """What a record keeps of a draw; waits for the device.
+
+        Parameters
+        ----------
+        draw : Draw
+            Of B rows.
+        sequence : int or integer array [B]
+            Which sequence each row is of.
+        keep_sets : bool
+            Whether to record the kept sets.
+        """
+        rows = frameworks.of(draw.token_ids).shape(draw.token_ids)[0]
+        given = {"sequence": sequence, **{name: draw.parameters[name] for name in PARAMETERS}}
+        columns = {name: _column(name, value, rows) for name, value in given.items()}
+        for name in RESULTS:
+            columns[name] = _fetch(getattr(draw, name)).astype(COLUMNS[name], copy=False)
+        return Record(
+            contract_version=detsample.CONTRACT_VERSION,
+            vocab=draw.vocab,
+            **columns,
+            top_token_ids=_fetch(draw.top_token_ids),
+            top_logprobs=_fetch(draw.top_logprobs),
+            kept=KeptSets.of_bits(_fetch(draw.kept), draw.vocab) if keep_sets else None,
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[Record]) -> Record:
+        """One record of several; at least one.
+
+        Raises
+        ------
+        ValueError
+            If they differ in contract version, vocabulary, number of first tokens, or in having kept sets.
+        """
+        if len({part.kind for part in parts}) != 1:
+            kinds = sorted({part.kind for part in parts})
+            raise ValueError(
+                f"parts must agree in (contract version, vocabulary, first tokens, with kept sets), got {kinds}"
+            )
+        joined: dict[str, Any] = {}
+        for name in (*COLUMNS, "top_token_ids", "top_logprobs"):
+            joined[name] = np.concatenate([getattr(part, name) for part in parts])
+        sets = [part.kept for part in parts if part.kept is not None]
+        kept = KeptSets.concatenate(sets) if sets else None
+        return Record(parts[0].contract_version, parts[0].vocab, **joined, kept=kept)
+
+    @property
+    def kind(self) -> tuple[int, int, int, bool]:
+        """What records must share to be one: contract version, V, number of first tokens, whether sets are kept."""
+        return self.contract_version, self.vocab, self.top_token_ids.shape[1], self.kept is not None
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def rows(self, index: Any) -> Record:
+        """Some of the tokens: a slice, or an array of row numbers in any order."""
+        chosen: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in (*COLUMNS, "top_token_ids", "top_logprobs"):
+            chosen[name] = chosen[name][index]
+        chosen["kept"] = None if self.kept is None else self.kept.rows(index)
+        return Record(**chosen)
+
+    def in_order(self) -> Record:
+        """The same tokens by sequence, and in each by position."""
+        return self.rows(np.lexsort((self.position, self.sequence)))
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The keyword arguments of `detsample.sample` that drew these tokens."""
+        return {name: getattr(self, name) for name in PARAMETERS}
+
+
+def _fetch(tensor: Any) -> np.ndarray:
+    return frameworks.of(tensor).fetch(tensor)
+
+
+def _column(name: str, value: Any, rows: int) -> np.ndarray:
+    """A parameter as a column: seeds modulo 2^64, reals rounded to fp32, as the contract reads them."""
+    array = np.asarray(value) if is_scalar(value) or isinstance(value, (list, tuple)) else _fetch(value)
+    if COLUMNS[name] is np.int64 and array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if array.shape not in ((), (rows,), (rows, 1)):
+        raise ValueError(f"{name} must be a number or have shape [{rows}], got {list(array.shape)}")
+    with np.errstate(over="ignore", under="ignore"):
+        typed: np.ndarray = array.reshape(-1).astype(COLUMNS[name])
+    return np.ascontiguousarray(np.broadcast_to(typed, (rows,)))
