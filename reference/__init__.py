@@ -12,6 +12,7 @@ Examples
 import numpy as np  # noqa: F401  (for the examples)
 
 from .gumbel import gumbel_noise
+from .margin import MarginOutput, margin
 from .mask import Csr
 from .sampling import MaskOutput, SampleOutput, mask, sample
 from .seeds import fold_in
@@ -23,11 +24,13 @@ CONTRACT_VERSION = 1
 __all__ = [
     "CONTRACT_VERSION",
     "Csr",
+    "MarginOutput",
     "MaskOutput",
     "SampleOutput",
     "Status",
     "fold_in",
     "gumbel_noise",
+    "margin",
     "mask",
     "sample",
 ]
