@@ -208,7 +208,7 @@ def margin(
 
     Examples
     --------
-    >>> margin(np.float32([[0, 2, 1]]), 7, temperature=0).margin.tolist()
+    >>> margin(np.float32([[0, 2, 1]]), 7, temperature=0).margin.round(6).tolist()
     [0.5]
     >>> margin(np.float32([[0, -np.inf]]), 7).margin.tolist()
     [inf]

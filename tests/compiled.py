@@ -22,6 +22,8 @@ MEASURES = "pivot_key:*i32 part_pivot_count:*i32 part_pivot_mass:*i64"
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
 
+CONSTANTS = {"ALIGNED": True, "SPAN": 128, "BITS": 4}
+
 KERNELS = {
     "scan.scan": (
         f"{ROW} segment_tiles:i32 segments:i32 segments_of_part:i32 parts:i32 want:i32 given:i32 {PARAMETERS} "
@@ -56,6 +58,10 @@ KERNELS = {
     "masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
     "masks.csr_tokens": (f"{ROW} records:*i64 row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
     "masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
+    "margin.margin": (
+        f"{ROW} given:i32 {PARAMETERS} token_ids:*i64 status:*i32 result:*fp32 SPAN:constexpr BITS:constexpr",
+        8,
+    ),
     "streams.noise": (
         "columns:i32 tokens:*i64 token_row_stride:i32 token_stride:i32 given:i32 "
         "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 position_ptr:*i64 position_stride:i32 "
@@ -82,7 +88,7 @@ def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = F
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
     text, warps = KERNELS[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split())
-    constexprs = {"ALIGNED": True} if "ALIGNED" in signature else {}
+    constexprs = {name: value for name, value in CONSTANTS.items() if name in signature}
     source = ASTSource(function, signature, constexprs)
     options = {"num_warps": warps, "enable_fp_fusion": fusion}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
