@@ -19,7 +19,6 @@ from detsample.reference.temperature import scaled
 from detsample.reference.weight import weight
 
 
-
 @dataclass(frozen=True)
 class Cut:
     """What one filter by itself keeps.
@@ -145,7 +144,7 @@ def explain(
         host = host[None]
     if len(host) != 1 or host.ndim != 2:
         raise ValueError(f"logits must be one row, [V] or [1, V], got {list(host.shape)}")
-    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    given: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     drawn = reference.sample(host, topp_seed, position=position, **given, return_log_z=True, check=True)
     p = parameters(1, topp_seed=topp_seed, position=position, **given)
     x = to_fp32(host[0]) + np.float32(0)

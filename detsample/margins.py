@@ -81,10 +81,8 @@ def margin(
     given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p)
     filters = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     drawn = sample(logits, topp_seed, position=position, **filters, return_logprobs=False)
-    if framework.on_gpu(logits):
-        found = on_device(of, given, drawn.token_ids, drawn.status)
-    else:
-        found = _on_host(of, given)
+    on_gpu = framework.on_gpu(logits)
+    found = on_device(of, given, drawn.token_ids, drawn.status) if on_gpu else _on_host(of, given)
     if check:
         raise_for_status(framework, drawn.status)
     return MarginOutput(drawn.token_ids, found, drawn.status, drawn._kept_alive)
@@ -114,7 +112,9 @@ SPAN, BITS = 128, 4
 """Tokens that a program looks at together, and bits of the margin that a look decides; no result depends on them."""
 
 
-def on_device(logits: Logits, parameters: Parameters, token_ids: Any, status: Any, span: int = SPAN, bits: int = BITS) -> Any:
+def on_device(
+    logits: Logits, parameters: Parameters, token_ids: Any, status: Any, span: int = SPAN, bits: int = BITS
+) -> Any:
     """Launch the kernel: one program a row.
 
     Parameters

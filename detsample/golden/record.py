@@ -287,7 +287,7 @@ def load_logits(file: str | os.PathLike[str], golden: Golden) -> np.ndarray | No
     return logits
 
 
-def request(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+def request(rows: Sequence[Row]) -> dict[str, Any]:
     """The parameters of rows as the vectors that `detsample.sample` takes."""
     types = {"topp_seed": np.int64, "position": np.int64, "top_k": np.int64}
     return {name: np.array([getattr(row, name) for row in rows], types.get(name, np.float32)) for name in REQUEST}

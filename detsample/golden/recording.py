@@ -68,10 +68,11 @@ def record(
     dtype = framework.dtype_name(logits)
     host = framework.fetch(logits)
     given = (topp_seed, position, temperature, top_k, top_p, min_p)
+    # As they were given: `margin` refuses what `sample` does, whatever another sampler makes of it.
+    filters = dict(zip(REQUEST[1:], given[1:], strict=True))
+    margins = detsample.margin(logits, topp_seed, **filters)
+    drawn = (sampler or detsample.sample)(logits, topp_seed, **filters)
     parameters = {name: _vector(framework, name, x, len(host)) for name, x in zip(REQUEST, given, strict=True)}
-    # As they were given, for the kernels and the reference judge numbers by themselves.
-    drawn = (sampler or detsample.sample)(logits, topp_seed, **dict(zip(REQUEST[1:], given[1:], strict=True)))
-    margins = detsample.margin(logits, topp_seed, **dict(zip(REQUEST[1:], given[1:], strict=True)))
     found = {
         "token_id": _host(drawn.token_ids),
         "num_kept": _host(drawn.num_kept),

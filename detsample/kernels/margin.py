@@ -1,8 +1,8 @@
 """How far a row's logits may move before its token could change (docs/margin.md): one program a row.
 
 A motion is judged by two looks at the row: the first finds who could outscore the winner, the second whether the
-filters could drop the winner or let that rival in. `DIGITS` motions are judged by each look, one for each value of the next few
-bits of the margin: with sixteen, eight pairs of looks give all of them. Nothing is written but the margin.
+filters could drop the winner or let that rival in. Each look judges as many motions as the next few bits of the margin
+have values: with four bits, eight pairs of looks give all of them. Nothing is written but the margin.
 """
 
 import triton
@@ -141,7 +141,8 @@ def surroundings(
     rival_rest = tl.zeros([DIGITS], tl.int64)
     rival_key = key_of(rival_high)[None, :]
     rival_z = scaled_logit(rival_high, scale)[None, :]
-    inside = within(rival_key, rival[None, :], key_of(highest(value_of(boundary_key), t))[None, :], boundary_token)
+    rival_x = tl.load(row_logits + tl.where(rival != LAST_TOKEN, rival, 0)).to(tl.float32)
+    inside = within(key_of(rival_x), rival, boundary_key, boundary_token)[None, :]
     for start in range(0, vocab, SPAN):
         x = load_span(row_logits, start, vocab, SPAN)
         tokens = start + tl.arange(0, SPAN)
