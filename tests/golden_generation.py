@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "data"))
 from make_real_logits import GGUF, model_folder
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived a"
-STEPS = 48
+STEPS = 40
 HOW: dict[str, Any] = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
-SEED = 7
+SEED = 12
 
 
 class Model:

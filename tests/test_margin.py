@@ -246,6 +246,18 @@ def test_known_margins() -> None:
     assert reference.margin(x, seed, temperature=8, min_p=0.25).margin[0] <= abs(gap) / 2 + 1e-5
 
 
+def test_scores_that_tie_go_to_the_lowest_id() -> None:
+    """Catches the tie rule of scores lost, or the wrong way round, where a motion just makes a tie."""
+    part = importlib.import_module(f"{reference.__name__}.margin")
+    p = part.parameters(1, topp_seed=1, position=0, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+    for row, winner, changes in ((F32([0, 1]), 1, True), (F32([1, 0]), 0, False)):
+        moved = part.motion(row, winner, p)
+        moved.noise = np.zeros(2, np.int64)
+        assert (moved.threat(F32(0.5)) is not None) == changes
+        assert moved.threat(F32(0.499999)) is None
+        assert moved.threat(F32(0.500001)) is not None
+
+
 # ---- what a margin does not depend on
 
 

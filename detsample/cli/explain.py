@@ -45,10 +45,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Explain, and draw if asked to."""
-    row, name, title = _row(options)
+    row, name, title, rows = _row(options)
     seed, position = options.seed, options.position + options.row * options.consecutive
     if options.seed_file is not None:
-        seed = int(read_seeds(options.seed_file, options.row + 1)[options.row])
+        seed = int(read_seeds(options.seed_file, rows)[options.row])
     try:
         found = explain(
             row,
@@ -70,16 +70,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _row(options: argparse.Namespace) -> tuple[np.ndarray, Name, str]:
-    """The row, its tokens' texts and its title."""
+def _row(options: argparse.Namespace) -> tuple[np.ndarray, Name, str, int]:
+    """The row, its tokens' texts, its title, and how many rows there are where it comes from."""
     if (options.file is None) == (options.demo is None):
         raise Failure("expected FILE or --demo PROMPT, and not both")
+    if options.demo is not None and options.row:
+        raise Failure("--row is for FILE: --demo names its row")
     if options.demo is None:
         whole = read_logits(options.file, options.array, options.bf16)
         if not 0 <= options.row < len(whole):
             raise Failure(f"--row {options.row} is not within the file's {len(whole)} rows")
         row = decoded(whole[options.row : options.row + 1], options.bf16)
-        return row, lambda token: "", f"{options.file.name}, row {options.row}"
+        return row, lambda token: "", f"{options.file.name}, row {options.row}", len(whole)
     real = load_real_logits()
     if options.demo not in real.names:
         raise Failure(f"--demo must be one of {', '.join(real.names)}, got {options.demo!r}")
@@ -88,7 +90,7 @@ def _row(options: argparse.Namespace) -> tuple[np.ndarray, Name, str]:
     def name(token: int) -> str:
         return token_text(real.token_text(token), TEXT)
 
-    return real.logits[at], name, f"SmolLM2-135M-Instruct: {clipped(real.prompts[at], 50)}"
+    return real.logits[at], name, f"SmolLM2-135M-Instruct: {clipped(real.prompts[at], 50)}", 1
 
 
 def text(found: Explanation, title: str, name: Name, shown: int) -> list[str]:

@@ -42,6 +42,10 @@ class Kind(Enum):
 STATUSES = {Kind.SAMPLER: 3, Kind.TOO_SMALL: 3, Kind.REQUEST: 4, Kind.EXPLAINED: 1, Kind.UNDECIDED: 1, Kind.FOLLOWS: 1}
 """The exit status that a kind asks for; which of several is a report's, `Report.status` says."""
 
+GRAVEST_FIRST = (
+    Kind.SAMPLER, Kind.TOO_SMALL, Kind.REQUEST, Kind.EXPLAINED, Kind.UNDECIDED, Kind.DRIFTED, Kind.FOLLOWS,
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -135,12 +139,11 @@ class Report:
         drifts = [f.drift for f in self.findings if f.drift > 0 and f.kind is not Kind.FOLLOWS]
         if drifts:
             lines.append(f"largest drift of the logits of one text: {_short(max(drifts))}")
-        for kind in Kind:
-            if kind is not Kind.SAME:
-                found = self.of(kind)
-                lines += [str(finding) for finding in found[:shown]]
-                if len(found) > shown:
-                    lines.append(f"... and {len(found) - shown} more: {kind.value}")
+        for kind in GRAVEST_FIRST:
+            found = self.of(kind)
+            lines += [str(finding) for finding in found[:shown]]
+            if len(found) > shown:
+                lines.append(f"... and {len(found) - shown} more: {kind.value}")
         return "\n".join(lines)
 
 
