@@ -258,6 +258,22 @@ def test_scores_that_tie_go_to_the_lowest_id() -> None:
         assert moved.threat(F32(0.500001)) is not None
 
 
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_boundary_within_the_doubt_is_not_decided(kept: int) -> None:
+    """Catches rounding of weights that is not reckoned with: at 2^-23 of a boundary, on either side of it, nothing is
+    certain, and at 2^-14 something is.
+    """
+    x = F32([[0, -1]])
+    share = 1 / (1 + np.exp(-1.0))
+    for away, certain in ((2**-23, False), (2**-14, True)):
+        top_p = F32(share * (1 - away if kept == 1 else 1 + away))
+        seed = next(s for s in range(99) if reference.sample(x, s).token_ids[0] == 1)  # token 1 wins where it may
+        out = reference.sample(x, seed, top_p=top_p)
+        assert (out.num_kept[0], out.token_ids[0]) == (kept, kept - 1)
+        found = reference.margin(x, seed, top_p=top_p).margin[0]
+        assert 2**-16 < found < 2**-13 if certain else found == 0
+
+
 # ---- what a margin does not depend on
 
 
