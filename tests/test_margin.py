@@ -363,6 +363,23 @@ def test_every_filter_in_the_kernel() -> None:
     compare(x, params, tuning=(16, 8))
 
 
+@pytest.mark.parametrize("winner", [0, 1])
+def test_a_motion_that_makes_scores_tie(winner: int) -> None:
+    """Catches the tie rule of scores lost in the kernel, or the wrong way round: at a motion of exactly 2^-12 the
+    scores of two tokens are equal, and the lower id wins.
+    """
+    position = np.arange(20000)
+    noise = reference.gumbel_noise(3, position, np.arange(2))
+    gap = noise[:, 1 - winner] - noise[:, winner]
+    at = int(np.flatnonzero(np.abs(gap) < 2.0**-10)[0])
+    x = np.zeros((1, 2), F32)
+    x[0, winner] = gap[at] + 2 * 2.0**-12  # exact: a multiple of 2^-32 below 2^-8
+    found = reference.margin(x, 3, position=at)
+    assert found.token_ids[0] == winner
+    assert (found.margin[0] >= 2.0**-12) == (winner == 0)
+    compare(x, {"topp_seed": 3, "position": at})
+
+
 @pytest.mark.parametrize("tuning", [(16, 8), (64, 4)])
 def test_neither_span_nor_bits_show(tuning: tuple[int, int]) -> None:
     """Catches a margin that depends on how many tokens or how many motions are looked at together."""

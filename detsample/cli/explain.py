@@ -97,7 +97,7 @@ def text(found: Explanation, title: str, name: Name, shown: int) -> list[str]:
     """The explanation in lines."""
     request = ", ".join(f"{key} {value}" for key, value in found.request.items())
     lines = [title, request, "", f"{len(found.token_ids):,} tokens that are not -inf"]
-    lines += [f"  {cut_text(cut, len(found.token_ids))}" for cut in found.cuts if cut.on]
+    lines += [f"  {cut_text(cut, found)}" for cut in found.cuts if cut.on]
     lines.append(
         "  temperature 0: the first is drawn; filters and noise have no part in it"
         if found.greedy
@@ -107,9 +107,11 @@ def text(found: Explanation, title: str, name: Name, shown: int) -> list[str]:
     return [*lines, *_table(found, name, shown), "", *_verdict(found, name)]
 
 
-def cut_text(cut: Cut, tokens: int) -> str:
+def cut_text(cut: Cut, found: Explanation) -> str:
     """What a filter keeps, and how ties at its boundary fell."""
-    words = f"{cut.name} alone keeps {cut.kept:,}, down to logit {shortest(cut.value)}, and cuts {tokens - cut.kept:,}"
+    after_top_k = cut.name == "top_p" and found.cuts[0].on
+    words = f"{cut.name} {'of these' if after_top_k else 'alone'} keeps {cut.kept:,}"
+    words += f", down to logit {shortest(cut.value)}"
     if cut.tied_cut:
         tied = cut.tied_kept + cut.tied_cut
         words += f"; {tied:,} tokens have that logit: the {cut.tied_kept:,} with the lowest ids are kept"
