@@ -363,6 +363,20 @@ def test_every_filter_in_the_kernel() -> None:
     compare(x, params, tuning=(16, 8))
 
 
+def test_rivals_from_beyond_top_k_in_the_kernel() -> None:
+    """Catches a k-th token that is one off, and a rival that joins the survivors of top-k without taking the place of
+    their last: top-p's share decides these margins.
+    """
+    seeds, top_k, top_p = [14, 86, 130, 141], [2, 2, 3, 2], F32([0.8, 0.6, 0.6, 0.7])
+    rows = []
+    for seed in seeds:
+        rows.append(np.random.default_rng(seed).standard_normal(6, dtype=F32) * F32(1.5))
+    params = {"topp_seed": np.array(seeds), "top_k": np.array(top_k), "top_p": top_p}
+    x = np.stack(rows)
+    assert reference.margin(x, **params).margin.round(3).tolist() == F32([0.293, 0.250, 0.302, 0.803]).tolist()
+    compare(x, params)
+
+
 @pytest.mark.parametrize("winner", [0, 1])
 def test_a_motion_that_makes_scores_tie(winner: int) -> None:
     """Catches the tie rule of scores lost in the kernel, or the wrong way round: at a motion of exactly 2^-12 the
@@ -386,6 +400,15 @@ def test_neither_span_nor_bits_show(tuning: tuple[int, int]) -> None:
     rng = rng_of("tuning")
     x = rng.standard_normal((1, 20), dtype=F32)
     compare(x, {"topp_seed": 3, "top_p": 0.7, "top_k": 9}, tuning=tuning)
+
+
+def test_no_motion_matters_at_a_huge_temperature() -> None:
+    """Catches a margin that ends at the largest number: over 3e38 any two logits are closer than these noises."""
+    noise = reference.gumbel_noise(np.arange(400), 0, np.arange(2))
+    seed = int(np.flatnonzero(np.abs(noise[:, 0] - noise[:, 1]) > 2.5)[0])
+    x = F32([[0, 1]])
+    assert reference.margin(x, seed, temperature=3e38).margin.tolist() == [np.inf]
+    compare(x, {"topp_seed": seed, "temperature": 3e38})
 
 
 def test_scalars_vectors_and_half_precision_in_the_kernel() -> None:
