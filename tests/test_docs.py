@@ -25,7 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)( gpu)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
-DOCTESTED = ("detsample.sampling", "detsample.noise", "detsample.status", "detsample.cli.tables")
+DOCTESTED = (
+    "detsample.sampling", "detsample.noise", "detsample.status", "detsample.cli.tables", "detsample.margins",
+    "detsample.explanation", "detsample.golden.comparison", "detsample.golden.fingerprint", "detsample.golden.record",
+    "detsample.golden.recording",
+)  # fmt: skip
 
 
 class Program(NamedTuple):
