@@ -12,6 +12,7 @@ Examples
 import numpy as np  # noqa: F401  (for the examples)
 
 from .gumbel import gumbel_noise
+from .margin import MarginOutput, margin
 from .mask import Csr
 from .observation import Observation, observe
 from .sampling import MaskOutput, SampleOutput, mask, sample
@@ -24,12 +25,14 @@ CONTRACT_VERSION = 1
 __all__ = [
     "CONTRACT_VERSION",
     "Csr",
+    "MarginOutput",
     "MaskOutput",
     "Observation",
     "SampleOutput",
     "Status",
     "fold_in",
     "gumbel_noise",
+    "margin",
     "mask",
     "observe",
     "sample",

@@ -26,6 +26,8 @@ CUT = ROW + " quads:i32 segment_tiles:i32"
 SETS = "kept:*i32 words:i32 parts:i32 listed:i32"
 TEMPERATURE = "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32"
 
+CONSTANTS = {"ALIGNED": True, "SPAN": 128, "BITS": 4}
+
 KERNELS = {
     "scan.scan": (
         f"{CUT} segments:i32 segments_of_part:i32 parts:i32 want:i32 given:i32 {PARAMETERS} "
@@ -68,6 +70,10 @@ KERNELS = {
         "top_logprobs:*fp32",
         4,
     ),
+    "margin.margin": (
+        f"{ROW} given:i32 {PARAMETERS} token_ids:*i64 status:*i32 result:*fp32 SPAN:constexpr BITS:constexpr",
+        8,
+    ),
     "streams.noise": (
         "columns:i32 tokens:*i64 token_row_stride:i32 token_stride:i32 given:i32 "
         "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 position_ptr:*i64 position_stride:i32 "
@@ -94,7 +100,7 @@ def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = F
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
     text, warps = KERNELS[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split())
-    constexprs = {"ALIGNED": True} if "ALIGNED" in signature else {}
+    constexprs = {name: value for name, value in CONSTANTS.items() if name in signature}
     source = ASTSource(function, signature, constexprs)
     options = {"num_warps": warps, "enable_fp_fusion": fusion}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)

@@ -178,6 +178,38 @@ def _run(logits: np.ndarray, parameters: tuple[Any, ...], wanted: tuple[Any, ...
     return to_array(out)
 
 
+def margin(
+    logits: np.ndarray,
+    topp_seed: Any,
+    *,
+    position: Any = 0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    tuning: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """`reference.margin(...).margin` by the kernel; `tuning` is (span, bits) of `margins.on_device`.
+
+    In the interpreter the tokens come from the reference, and fewer and larger steps save its time.
+    """
+    from detsample import frameworks, margins, reference
+    from detsample.parameters import read_logits, read_parameters
+
+    hasten_interpreter()
+    tensor, filters = on_device(logits), (position, temperature, top_k, top_p, min_p)
+    framework = frameworks.of(tensor, "logits")
+    read = read_logits(tensor, framework)
+    given = read_parameters(read, *map(on_device, (topp_seed, *filters)))
+    names = ("position", "temperature", "top_k", "top_p", "min_p")
+    drawn = (sample if GPU else reference.sample)(logits, topp_seed, **dict(zip(names, filters, strict=True)))
+    if tuning is None:
+        span = 1 << max(4, min(10, (logits.shape[1] - 1).bit_length()))
+        tuning = (margins.SPAN, margins.BITS) if GPU else (span, 8)
+    found = margins.on_device(read, given, on_device(drawn.token_ids), on_device(drawn.status), *tuning)
+    return to_array(found)
+
+
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: np.ndarray) -> np.ndarray:
     """`reference.gumbel_noise` by the kernels; `token_ids` is an array."""
     from detsample import frameworks, streams

@@ -29,6 +29,10 @@ ROLLOUT = ("kept_sets", "learning", "observation", "reader", "replaying", "write
 DOCTESTED = (
     "detsample.sampling", "detsample.noise", "detsample.status", "detsample.cli.tables",
     *(f"detsample.rollout.{module}" for module in ROLLOUT),
+DOCTESTED = (
+    "detsample.sampling", "detsample.noise", "detsample.status", "detsample.cli.tables", "detsample.margins",
+    "detsample.explanation", "detsample.golden.comparison", "detsample.golden.fingerprint", "detsample.golden.record",
+    "detsample.golden.recording",
 )  # fmt: skip
 
 

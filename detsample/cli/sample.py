@@ -37,10 +37,26 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "otherwise: no row number is mixed into either. Exit status: 0; 1 if a row is invalid (its status "
         "says why, the others are unaffected); 2 if nothing could be sampled.",
     )
+    add_input(parser)
+    add_request(parser)
+    yes_or_no = argparse.BooleanOptionalAction
+    parser.add_argument("--logprobs", action=yes_or_no, default=True, help="of the token (default: yes)")
+    parser.add_argument("--log-z", action=yes_or_no, default=False, help="log of the kept mass (default: no)")
+    parser.add_argument("--json", action="store_true", help="JSON, with the floats' bits in hexadecimal")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="the same bits on either")
+    return parser
+
+
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which logits: `read_logits` and `selected` take them."""
     parser.add_argument("file", type=Path, metavar="FILE", help=".npy, or .npz with --array")
     parser.add_argument("--array", metavar="NAME", help="which array of a .npz that has several")
     parser.add_argument("--bf16", action="store_true", help="the file holds bfloat16, as its bits in uint16")
     parser.add_argument("--rows", type=row_range, default=(0, None), metavar="A:B", help="rows A to B - 1 only")
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say how to draw from them."""
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=integer, default=0, help="of all rows, any 64 bits (default: 0)")
     seeds.add_argument(
@@ -56,12 +72,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--top-k", type=integer, default=0, help="keep the first k; 0 is off (default)")
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the first of this mass; 1 is off (default)")
     parser.add_argument("--min-p", type=float, default=0.0, help="relative to the best; 0 is off (default)")
-    yes_or_no = argparse.BooleanOptionalAction
-    parser.add_argument("--logprobs", action=yes_or_no, default=True, help="of the token (default: yes)")
-    parser.add_argument("--log-z", action=yes_or_no, default=False, help="log of the kept mass (default: no)")
-    parser.add_argument("--json", action="store_true", help="JSON, with the floats' bits in hexadecimal")
-    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="the same bits on either")
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

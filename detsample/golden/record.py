@@ -1,0 +1,293 @@
+"""The golden file: JSON that a person can read and that gives every bit back."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = "detsample golden 1"
+REQUEST = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
+"""What a row is drawn with, besides its logits."""
+_FLOATS = ("temperature", "top_p", "min_p", "logprob", "margin")
+
+
+class GoldenError(ValueError):
+    """A golden file cannot be used; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One token and what it was drawn from. Floats are exact fp32 values.
+
+    Attributes
+    ----------
+    topp_seed, position, temperature, top_k, top_p, min_p
+        The request, as `detsample.sample` takes it; the seed as a signed integer.
+    fingerprint : str
+        Of the logits' bits: `fingerprints`.
+    token_id, num_kept, status : int
+        As of `detsample.SampleOutput`.
+    logprob : float
+        Natural logarithm, of the token among the kept ones; NaN in an invalid row.
+    margin : float
+        How far the logits may move without changing the token, in their own unit: `detsample.margin`.
+    largest : tuple of (int, float)
+        The first tokens in order and the drawn one, with their logits: enough to see by how much logits drifted
+        where it matters.
+    """
+
+    topp_seed: int
+    position: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    fingerprint: str
+    token_id: int
+    num_kept: int
+    status: int
+    logprob: float
+    margin: float
+    largest: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A record of some rows.
+
+    Attributes
+    ----------
+    contract_version : int
+        The sampling contract that the tokens were drawn under.
+    vocab : int
+        Number of columns of the logits.
+    dtype : str
+        Element type of the logits.
+    sequence : bool
+        Whether the rows are the steps of one text, so that a token decides what the logits behind it are of.
+    rows : tuple of Row
+    recorded_with : mapping
+        Versions, for the reader; never compared.
+    logits_file : str or None
+        Name of the .npz beside the file that has all logits; None where they were not kept.
+    """
+
+    contract_version: int
+    vocab: int
+    dtype: str
+    sequence: bool
+    rows: tuple[Row, ...]
+    recorded_with: Mapping[str, str]
+    logits_file: str | None = None
+
+
+def shortest(value: float) -> float:
+    """An fp32 value as the double of fewest digits that rounds to it.
+
+    >>> shortest(np.float32(0.8))
+    0.8
+    """
+    single = np.float32(value)
+    if not np.isfinite(single):
+        return float(single)
+    short = float(np.format_float_scientific(single, unique=True))
+    return short if np.float32(short) == single else float(single)
+
+
+def save(golden: Golden, file: str | os.PathLike[str], logits: np.ndarray | None = None) -> None:
+    """Write a golden file, one row a line.
+
+    Parameters
+    ----------
+    golden : Golden
+    file : path
+        Written under another name first: a reader never finds half a file.
+    logits : [B, V] float32, optional
+        Kept beside it as ``<stem>.logits.npz``, so that a later drift is known exactly.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    path = Path(file)
+    if logits is not None:
+        golden = replace(golden, logits_file=f"{path.stem}.logits.npz")
+        with _whole(path.with_name(str(golden.logits_file))) as part, part.open("wb") as stream:
+            np.savez_compressed(stream, logits=logits)
+    with _whole(path) as part:
+        part.write_text(dumps(golden), encoding="utf-8")
+
+
+class _whole:
+    """A file that appears under its name when it is complete, and not at all if it never is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._part = path, path.with_name(f"{path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> Path:
+        return self._part
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._part.replace(self._path)
+        else:
+            self._part.unlink(missing_ok=True)
+
+
+def dumps(golden: Golden) -> str:
+    """The text of a golden file."""
+    rows = [_row_object(row) for row in golden.rows]
+    common = {name: rows[0][name] for name in REQUEST if rows and all(row[name] == rows[0][name] for row in rows)}
+    head = {
+        "format": FORMAT,
+        "contract_version": golden.contract_version,
+        "recorded_with": dict(golden.recorded_with),
+        "vocabulary": golden.vocab,
+        "dtype": golden.dtype,
+        "sequence": golden.sequence,
+        "logits_file": golden.logits_file,
+        "parameters": common,
+    }
+    text = json.dumps(head, indent=1, ensure_ascii=False)
+    lines = [json.dumps({k: v for k, v in row.items() if k not in common}, ensure_ascii=False) for row in rows]
+    body = ",\n  ".join(lines)
+    return text.removesuffix("\n}") + ',\n "rows": [\n  ' + body + "\n ]\n}\n"
+
+
+def _row_object(row: Row) -> dict[str, Any]:
+    made: dict[str, Any] = {field.name: getattr(row, field.name) for field in fields(row)}
+    for name in _FLOATS:
+        made[name] = _number(made[name])
+    made["largest"] = {str(token): _number(logit) for token, logit in row.largest}
+    return made
+
+
+def _number(value: float) -> float | str | None:
+    """A number as JSON has it: null for NaN, and infinities in words."""
+    short = shortest(value)
+    return short if math.isfinite(short) else None if math.isnan(short) else str(short)
+
+
+def load(file: str | os.PathLike[str]) -> Golden:
+    """Read a golden file.
+
+    Raises
+    ------
+    GoldenError
+        It is missing, is none, is of another format, or lacks something.
+    """
+    path = Path(file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GoldenError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        return loads(text)
+    except GoldenError as error:
+        raise GoldenError(f"{path}: {error}") from error
+
+
+def loads(text: str) -> Golden:
+    """The golden file with this text."""
+    try:
+        whole = json.loads(text)
+    except ValueError as error:
+        raise GoldenError(f"not JSON ({error})") from error
+    if not isinstance(whole, dict) or "format" not in whole:
+        raise GoldenError("not a golden file: it does not say its format")
+    if whole["format"] != FORMAT:
+        raise GoldenError(f"format must be {FORMAT!r}, got {whole['format']!r}")
+    try:
+        common = _object(whole["parameters"])
+        rows = tuple(_row(index, common | _object(row)) for index, row in enumerate(whole["rows"]))
+        return Golden(
+            contract_version=int(whole["contract_version"]),
+            vocab=int(whole["vocabulary"]),
+            dtype=str(whole["dtype"]),
+            sequence=bool(whole["sequence"]),
+            rows=rows,
+            recorded_with=_object(whole["recorded_with"]),
+            logits_file=whole["logits_file"],
+        )
+    except KeyError as error:
+        raise GoldenError(f"{error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise GoldenError(str(error)) from error
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise GoldenError(f"expected an object, got {value!r}")
+    return value
+
+
+def _row(index: int, made: dict[str, Any]) -> Row:
+    try:
+        values: dict[str, Any] = {name: _float(made[name]) for name in _FLOATS}
+        for name in ("topp_seed", "position", "top_k", "token_id", "num_kept", "status"):
+            values[name] = _integer(name, made[name])
+        values["fingerprint"] = str(made["fingerprint"])
+        if not re.fullmatch("[0-9a-f]{32}", values["fingerprint"]):
+            raise ValueError(f"fingerprint must be 32 hexadecimal digits, got {values['fingerprint']!r}")
+        values["largest"] = tuple((int(token), _float(logit)) for token, logit in _object(made["largest"]).items())
+        return Row(**values)
+    except KeyError as error:
+        raise GoldenError(f"row {index}: {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise GoldenError(f"row {index}: {error}") from error
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be an integer, got {value!r}")
+    return value
+
+
+def _float(value: Any) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not (isinstance(value, (int, float)) or value in ("inf", "-inf")):
+        raise ValueError(f"expected a number, got {value!r}")
+    return float(np.float32(float(value)))
+
+
+def load_logits(file: str | os.PathLike[str], golden: Golden) -> np.ndarray | None:
+    """The logits that were kept beside a golden file, [B, V] float32; None if they were not, or are gone.
+
+    Raises
+    ------
+    GoldenError
+        They are there and are not these rows' (their fingerprints say so).
+    """
+    from detsample.golden.fingerprint import fingerprints
+
+    if golden.logits_file is None:
+        return None
+    path = Path(file).with_name(Path(golden.logits_file).name)
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            logits = np.asarray(kept["logits"])
+    except (OSError, ValueError, KeyError) as error:
+        raise GoldenError(f"{path}: not the logits of a golden file ({error})") from error
+    if logits.shape != (len(golden.rows), golden.vocab) or logits.dtype != np.float32:
+        raise GoldenError(f"{path}: expected float32 [{len(golden.rows)}, {golden.vocab}], got {logits.dtype}")
+    if fingerprints(logits) != [row.fingerprint for row in golden.rows]:
+        raise GoldenError(f"{path}: these are not the logits that were recorded")
+    return logits
+
+
+def request(rows: Sequence[Row]) -> dict[str, Any]:
+    """The parameters of rows as the vectors that `detsample.sample` takes."""
+    types = {"topp_seed": np.int64, "position": np.int64, "top_k": np.int64}
+    return {name: np.array([getattr(row, name) for row in rows], types.get(name, np.float32)) for name in REQUEST}

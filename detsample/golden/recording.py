@@ -1,0 +1,211 @@
+"""Making a record, and checking one: draw, and compare with what was drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import detsample
+import detsample.reference as reference
+from detsample import frameworks
+from detsample.golden.comparison import Finding, Kind, Report, diff
+from detsample.golden.fingerprint import canonical, fingerprints
+from detsample.golden.record import REQUEST, Golden, GoldenError, Row, request
+
+LARGEST = 16
+"""How many of the first tokens a row of a record shows."""
+
+Sampler = Callable[..., Any]
+"""Something with the signature of `detsample.sample`."""
+
+
+def record(
+    logits: Any,
+    topp_seed: Any,
+    *,
+    position: Any = 0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    sequence: bool = False,
+    sampler: Sampler | None = None,
+) -> Golden:
+    """Draw, and write down what was drawn from what.
+
+    Parameters
+    ----------
+    logits : [B, V] fp32, bf16 or fp16
+        A Paddle tensor, a torch tensor or a NumPy array; on a GPU the kernels draw.
+    topp_seed, position, temperature, top_k, top_p, min_p
+        As for `detsample.sample`.
+    sequence : bool
+        Whether the rows are the steps of one text.
+    sampler : callable, optional
+        What draws, in place of `detsample.sample`, whose signature it has: the sampler under test. It is given the
+        logits and each parameter as an array or tensor [B].
+
+    Returns
+    -------
+    Golden
+        Not written yet: `save` does that.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `detsample.sample`.
+
+    Examples
+    --------
+    >>> rows = np.random.default_rng(0).standard_normal((2, 50), dtype=np.float32)
+    >>> [row.token_id for row in record(rows, 7, top_k=5).rows]
+    [38, 32]
+    """
+    framework = frameworks.of(logits, "logits")
+    dtype = framework.dtype_name(logits)
+    host = framework.fetch(logits)
+    given = (topp_seed, position, temperature, top_k, top_p, min_p)
+    # As they were given: `margin` refuses what `sample` does, whatever another sampler makes of it.
+    filters = dict(zip(REQUEST[1:], given[1:], strict=True))
+    margins = detsample.margin(logits, topp_seed, **filters)
+    drawn = (sampler or detsample.sample)(logits, topp_seed, **filters)
+    parameters = {name: _vector(framework, name, x, len(host)) for name, x in zip(REQUEST, given, strict=True)}
+    found = {
+        "token_id": _host(drawn.token_ids),
+        "num_kept": _host(drawn.num_kept),
+        "status": _host(drawn.status),
+        "logprob": _host(drawn.logprobs),
+        "margin": _host(margins.margin),
+    }
+    table = {name: column.tolist() for name, column in (parameters | found).items()}
+    prints, x = fingerprints(host), canonical(host)
+    rows = tuple(
+        Row(
+            **{name: column[b] for name, column in table.items()},
+            fingerprint=prints[b],
+            largest=_largest(x[b], table["token_id"][b]),
+        )
+        for b in range(len(host))
+    )
+    where = "GPU" if framework.on_gpu(logits) else "CPU"
+    made_with = {"detsample": detsample.__version__, "tensors": f"{framework.name}, {where}"}
+    return Golden(detsample.CONTRACT_VERSION, host.shape[1], dtype, sequence, rows, made_with)
+
+
+def check(
+    golden: Golden,
+    logits: Any,
+    *,
+    kept_logits: np.ndarray | None = None,
+    sampler: Sampler | None = None,
+    **changed: Any,
+) -> Report:
+    """Draw again from logits and compare with a record.
+
+    Parameters
+    ----------
+    golden : Golden
+    logits : [B, V] fp32, bf16 or fp16
+        Those of today, of any framework and on any device, for the rows of the record.
+    kept_logits : [B, V] float32, optional
+        Those of the record, from `load_logits`: then a drift is known exactly.
+    sampler : callable, optional
+        See `record`.
+    **changed
+        Parameters of `detsample.sample` that differ from the recorded ones today: the report names them.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    GoldenError
+        The logits have another shape than those of the record.
+
+    Examples
+    --------
+    >>> rows = np.random.default_rng(0).standard_normal((2, 50), dtype=np.float32)
+    >>> golden = record(rows, 7, top_k=5)
+    >>> check(golden, rows).exit_status, check(golden, rows, topp_seed=8).exit_status
+    (0, 4)
+    """
+    framework = frameworks.of(logits, "logits")
+    expected, got = (len(golden.rows), golden.vocab), framework.shape(logits)
+    if got != expected:
+        raise GoldenError(f"logits must have shape {list(expected)}, as recorded, got {list(got)}")
+    unknown = set(changed) - set(REQUEST)
+    if unknown:
+        raise TypeError(f"{min(unknown)} is no parameter of a request, which has {', '.join(REQUEST)}")
+    recorded = {name: _tensor(framework, logits, x) for name, x in request(golden.rows).items()}
+    today = record(logits, **recorded | changed, sequence=golden.sequence, sampler=sampler)
+    x = canonical(framework.fetch(logits))
+    return against_reference(diff(golden, today, kept_logits, x), today, x)
+
+
+def against_reference(report: Report, today: Golden, x: np.ndarray) -> Report:
+    """Whether the reference draws today's tokens from today's logits, for the rows whose logits differ.
+
+    If not, the sampler is at fault, whatever the drift; if so, the drift is what changed the token.
+    """
+    doubtful = [f for f in report.findings if f.kind in (Kind.DRIFTED, Kind.EXPLAINED, Kind.UNDECIDED, Kind.FOLLOWS)]
+    if not doubtful:
+        return report
+    index = [finding.row for finding in doubtful]
+    right = reference.sample(x[index], **request([today.rows[row] for row in index])).token_ids.tolist()
+    judged = {f.row: _judged(f, token) for f, token in zip(doubtful, right, strict=True)}
+    return replace(report, findings=tuple(judged.get(f.row, f) for f in report.findings))
+
+
+def _judged(finding: Finding, right: int) -> Finding:
+    assert finding.today is not None
+    if finding.today.token_id != right:
+        details = (*finding.details, f"the reference draws {right} from today's logits")
+        return replace(finding, kind=Kind.SAMPLER, details=details)
+    if finding.kind is Kind.UNDECIDED:
+        details = (*finding.details, "the reference draws the same from today's logits")
+        return replace(finding, kind=Kind.EXPLAINED, details=details)
+    return finding
+
+
+def _tensor(framework: Any, logits: Any, array: np.ndarray) -> Any:
+    """A parameter where the logits are."""
+    device = framework.device(logits)
+    if not framework.on_gpu(logits):
+        return framework.from_array(array, device)
+    if framework.name == "torch":
+        import torch
+
+        return torch.from_numpy(array).to(logits.device)
+    import paddle
+
+    return paddle.to_tensor(array, place=logits.place)
+
+
+def _vector(framework: Any, name: str, value: Any, rows: int) -> np.ndarray:
+    """A parameter as a vector on the host, in the type in which it is recorded."""
+    array = framework.fetch(value) if framework.is_tensor(value) else np.asarray(value)
+    if name == "topp_seed":
+        array = array.astype(np.uint64).view(np.int64)
+    elif name in ("position", "top_k"):
+        array = array.astype(np.int64)
+    else:
+        with np.errstate(over="ignore", under="ignore"):
+            array = array.astype(np.float32)
+    return np.broadcast_to(array.reshape(-1), (rows,))
+
+
+def _host(tensor: Any) -> np.ndarray:
+    return frameworks.of(tensor).fetch(tensor)
+
+
+def _largest(x: np.ndarray, token: int) -> tuple[tuple[int, float], ...]:
+    """The first tokens in order and the drawn one, with their logits."""
+    most = min(LARGEST, x.size)
+    near = np.flatnonzero(x >= np.partition(x, x.size - most)[x.size - most])
+    first = near[np.argsort(-x[near], kind="stable")][:most].tolist()
+    ids = first + [token] * (token >= 0 and token not in first)
+    return tuple((i, float(x[i])) for i in ids if np.isfinite(x[i]))

@@ -1,0 +1,288 @@
+"""How far a row's logits may move before its token could change (docs/margin.md): one program a row.
+
+A motion is judged by two looks at the row: the first finds who could outscore the winner, the second whether the
+filters could drop the winner or let that rival in. Each look judges as many motions as the next few bits of the margin
+have values: with four bits, eight pairs of looks give all of them. Nothing is written but the margin.
+"""
+
+import triton
+import triton.language as tl
+
+from detsample.kernels.fraction import ceil_product
+from detsample.kernels.gumbel import token_gumbel
+from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of, within
+from detsample.kernels.rows import (
+    MIN_P_GIVEN,
+    POSITION_GIVEN,
+    QUIET_NAN,
+    SEED_GIVEN,
+    TEMPERATURE_GIVEN,
+    TOP_K_GIVEN,
+    TOP_P_GIVEN,
+    fp32_from_bits,
+    inverse_temperature,
+    join_words,
+    minimum_weight,
+    scalar_or_vector,
+)
+from detsample.kernels.tiles import load_span
+from detsample.kernels.weight import scaled_logit, weight
+
+FLT_MAX = tl.constexpr(3.4028234663852886e38)
+DOUBT = tl.constexpr(18)  # weights measured from two maxima agree to 2^-18 of each, and a unit a token
+
+
+@triton.jit
+def lowest(x, t):
+    return tl.maximum(x - t, -FLT_MAX)
+
+
+@triton.jit
+def highest(x, t):
+    return tl.minimum(x + t, FLT_MAX)
+
+
+@triton.jit
+def fixed_point(z):
+    """Z: the scaled logit in units of 2^-32 (spec section 8)."""
+    clamped = tl.minimum(tl.maximum(z, -1073741824.0), 1073741824.0)
+    return (clamped * 4294967296.0).to(tl.int64)
+
+
+@triton.jit
+def census(row_logits, vocab, winner, SPAN: tl.constexpr):
+    """(number of finite tokens, the largest key, the largest key but the winner's)."""
+    count = tl.zeros([SPAN], tl.int32)
+    largest = tl.full([SPAN], MINUS_INF_KEY, tl.int32)
+    other = tl.full([SPAN], MINUS_INF_KEY, tl.int32)
+    for start in range(0, vocab, SPAN):
+        x = load_span(row_logits, start, vocab, SPAN)
+        key = key_of(x)
+        count += (x > float("-inf")).to(tl.int32)
+        largest = tl.maximum(largest, key)
+        other = tl.maximum(other, tl.where(start + tl.arange(0, SPAN) != winner, key, MINUS_INF_KEY))
+    return tl.sum(count, axis=0), tl.max(largest, axis=0), tl.max(other, axis=0)
+
+
+@triton.jit
+def kth_token(row_logits, vocab, k, SPAN: tl.constexpr, DIGITS: tl.constexpr):
+    """(key, token) of the k-th token in order, which is known to exist."""
+    base = tl.full([], -2147483648, tl.int64)
+    digit = tl.arange(0, DIGITS).to(tl.int64)
+    unit = tl.full([], 4294967296, tl.int64) // DIGITS
+    while unit > 0:
+        trial = base + digit * unit
+        reached = tl.zeros([DIGITS], tl.int32)
+        for start in range(0, vocab, SPAN):
+            key = key_of(load_span(row_logits, start, vocab, SPAN)).to(tl.int64)
+            reached += tl.sum((key[:, None] >= trial[None, :]).to(tl.int32), axis=0)
+        base = tl.max(tl.where(reached >= k, trial, base), axis=0)
+        unit = unit // DIGITS
+    boundary = base.to(tl.int32)
+    above = tl.full([], 0, tl.int32)
+    for start in range(0, vocab, SPAN):
+        above += tl.sum((key_of(load_span(row_logits, start, vocab, SPAN)) > boundary).to(tl.int32), axis=0)
+    found = tl.full([], LAST_TOKEN, tl.int32)
+    seen = above
+    for start in range(0, vocab, SPAN):
+        equal = (key_of(load_span(row_logits, start, vocab, SPAN)) == boundary).to(tl.int32)
+        chosen = (equal > 0) & (seen + tl.cumsum(equal, axis=0) == k)
+        found = tl.minimum(found, tl.min(tl.where(chosen, start + tl.arange(0, SPAN), LAST_TOKEN), axis=0))
+        seen += tl.sum(equal, axis=0)
+    return boundary, found
+
+
+@triton.jit
+def outscorers(
+    row_logits, vocab, t, scale, seed, position, winner, winner_noise, winner_low,
+    SPAN: tl.constexpr, DIGITS: tl.constexpr,
+):  # fmt: skip
+    """The first look. For each motion: the first in order of those that could outscore the winner, as (key, token),
+    (MINUS_INF_KEY, LAST_TOKEN) if there are none; and how many tokens could come before the winner.
+    """
+    winner_key = key_of(winner_low)
+    winner_score = fixed_point(scaled_logit(winner_low, scale)) + winner_noise
+    rival_key = tl.full([DIGITS], MINUS_INF_KEY, tl.int32)
+    rival = tl.full([DIGITS], LAST_TOKEN, tl.int32)
+    ahead = tl.zeros([DIGITS], tl.int32)
+    for start in range(0, vocab, SPAN):
+        x = load_span(row_logits, start, vocab, SPAN)
+        tokens = start + tl.arange(0, SPAN)
+        noise = token_gumbel(seed, tokens, position)[:, None]
+        other = ((x > float("-inf")) & (tokens != winner))[:, None]
+        token = tokens[:, None]
+        high = highest(x[:, None], t[None, :])
+        key = key_of(high)
+        ahead += tl.sum((other & within(key, token, winner_key[None, :], winner)).to(tl.int32), axis=0)
+        score = fixed_point(scaled_logit(high, scale)) + noise
+        tied = (score == winner_score[None, :]) & (token < winner)
+        beats = other & ((score > winner_score[None, :]) | tied)
+        top = tl.max(tl.where(beats, key, MINUS_INF_KEY), axis=0)
+        at = tl.min(tl.where(beats & (key == top[None, :]), token, LAST_TOKEN), axis=0)
+        better = (top > rival_key) | ((top == rival_key) & (at < rival))
+        rival_key = tl.where(better, top, rival_key)
+        rival = tl.where(better, at, rival)
+    return rival_key, rival, ahead
+
+
+@triton.jit
+def surroundings(
+    row_logits, vocab, t, scale, winner, winner_low, winner_most, rival, rival_high, rival_most,
+    boundary_key, boundary_token, by_mass, SPAN: tl.constexpr, DIGITS: tl.constexpr,
+):  # fmt: skip
+    """The second look. For each motion: how many tokens come before the rival at its highest, all others being at
+    their lowest; and the weights, before and from the token on, among the survivors of top-k: of the winner where
+    top-p is hardest on it, and of the rival where top-p is kindest to it.
+    """
+    ahead = tl.zeros([DIGITS], tl.int32)
+    winner_heads = tl.zeros([DIGITS], tl.int64)
+    winner_rest = tl.zeros([DIGITS], tl.int64)
+    rival_heads = tl.zeros([DIGITS], tl.int64)
+    rival_rest = tl.zeros([DIGITS], tl.int64)
+    rival_key = key_of(rival_high)[None, :]
+    rival_z = scaled_logit(rival_high, scale)[None, :]
+    rival_x = tl.load(row_logits + tl.where(rival != LAST_TOKEN, rival, 0)).to(tl.float32)
+    inside = within(key_of(rival_x), rival, boundary_key, boundary_token)[None, :]
+    for start in range(0, vocab, SPAN):
+        x = load_span(row_logits, start, vocab, SPAN)
+        tokens = start + tl.arange(0, SPAN)
+        token = tokens[:, None]
+        finite = (x > float("-inf"))[:, None]
+        low = lowest(x[:, None], t[None, :])
+        other = finite & (token != rival[None, :])
+        ahead += tl.sum((other & within(key_of(low), token, rival_key, rival[None, :])).to(tl.int32), axis=0)
+        if by_mass:
+            high = highest(x[:, None], t[None, :])
+            z_low = scaled_logit(low, scale)
+            z_high = scaled_logit(high, scale)
+            survives = finite & within(key_of(x), tokens, boundary_key, boundary_token)[:, None]
+            above = (high >= winner_low[None, :]) & (token != winner)
+            w = weight(winner_most[None, :] - tl.where(above, z_high, z_low))
+            winner_heads += tl.sum(tl.where(survives & above, w, 0), axis=0)
+            winner_rest += tl.sum(tl.where(survives & (above == 0), w, 0), axis=0)
+            # A rival from beyond the survivors takes the place of their last.
+            survives = (survives & ((token != boundary_token) | inside)) | (finite & (token == rival[None, :]))
+            above = (low > rival_high[None, :]) & (token != rival[None, :])
+            w = weight(rival_most[None, :] - tl.where(above, z_low, tl.minimum(z_high, rival_z)))
+            rival_heads += tl.sum(tl.where(survives & above, w, 0), axis=0)
+            rival_rest += tl.sum(tl.where(survives & (above == 0), w, 0), axis=0)
+    return ahead, winner_heads, winner_rest, rival_heads, rival_rest
+
+
+@triton.jit
+def doubt(part, whole, tokens):
+    """By how much a sum of weights may differ if the weights are measured from another maximum."""
+    return (part >> DOUBT) + 1 + tokens * ((whole >> 40) + 1)
+
+
+@triton.jit
+def surely_kept(heads, rest, top_p, tokens):
+    more = heads + doubt(heads, heads + rest, tokens)
+    less = rest - doubt(rest, heads + rest, tokens)
+    return (less >= 0) & (more < ceil_product(top_p, more + tl.maximum(less, 0)))
+
+
+@triton.jit
+def surely_cut(heads, rest, top_p, tokens):
+    less = heads - doubt(heads, heads + rest, tokens)
+    more = rest + doubt(rest, heads + rest, tokens)
+    return less >= ceil_product(top_p, tl.maximum(less, 0) + more)
+
+
+@triton.jit
+def harmless(
+    row_logits, vocab, t, scale, greedy, k, top_p, by_mass, min_weight, seed, position, winner, winner_noise,
+    tokens, top_key, other_key, boundary_key, boundary_token, SPAN: tl.constexpr, DIGITS: tl.constexpr,
+):  # fmt: skip
+    """[DIGITS]: whether motions by at most `t` cannot change the token."""
+    winner_low = lowest(tl.load(row_logits + winner).to(tl.float32) + 0.0, t)
+    winner_z = scaled_logit(winner_low, scale)
+    winner_most = tl.maximum(winner_z, scaled_logit(highest(value_of(other_key), t), scale))
+    rival_key, rival, ahead = outscorers(
+        row_logits, vocab, t, scale, seed, position, winner, winner_noise, winner_low, SPAN, DIGITS
+    )
+    rival_high = value_of(rival_key)
+    rival_z = scaled_logit(rival_high, scale)
+    rival_most = tl.maximum(rival_z, scaled_logit(lowest(value_of(top_key), t), scale))
+    rival_ahead, winner_heads, winner_rest, rival_heads, rival_rest = surroundings(
+        row_logits, vocab, t, scale, winner, winner_low, winner_most, rival, rival_high, rival_most,
+        boundary_key, boundary_token, by_mass, SPAN, DIGITS,
+    )  # fmt: skip
+    dropped = (ahead >= k) | (weight(winner_most - winner_z) < min_weight)
+    dropped = dropped | ((winner_heads > 0) & (surely_kept(winner_heads, winner_rest, top_p, tokens) == 0))
+    cut = (rival_ahead >= k) | (weight(rival_most - rival_z) < min_weight)
+    cut = cut | ((rival_heads > 0) & surely_cut(rival_heads, rival_rest, top_p, tokens))
+    beaten = (rival != LAST_TOKEN) & (cut == 0) & (greedy == 0)
+    return (dropped == 0) & (beaten == 0)
+
+
+NOT_SPECIALIZED = [
+    "row_stride", "vocab", "given",
+    "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
+    "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
+    "seed_ptr", "seed_stride", "seed_low", "seed_high",
+    "position_ptr", "position_stride", "position_low", "position_high",
+]  # fmt: skip
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+def margin(
+    logits, row_stride, vocab, given,
+    temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
+    top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
+    seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
+    token_ids, status, result,
+    SPAN: tl.constexpr, BITS: tl.constexpr,
+):  # fmt: skip
+    DIGITS: tl.constexpr = 1 << BITS
+    row = tl.program_id(0).to(tl.int64)
+    row_logits = logits + row * row_stride
+    temperature = scalar_or_vector(
+        temperature_ptr, temperature_stride, row, fp32_from_bits(temperature_bits), given & TEMPERATURE_GIVEN
+    )
+    top_k = scalar_or_vector(top_k_ptr, top_k_stride, row, top_k_scalar.to(tl.int64), given & TOP_K_GIVEN)
+    top_p = scalar_or_vector(top_p_ptr, top_p_stride, row, fp32_from_bits(top_p_bits), given & TOP_P_GIVEN)
+    min_p = scalar_or_vector(min_p_ptr, min_p_stride, row, fp32_from_bits(min_p_bits), given & MIN_P_GIVEN)
+    seed = scalar_or_vector(seed_ptr, seed_stride, row, join_words(seed_low, seed_high), given & SEED_GIVEN)
+    position = scalar_or_vector(
+        position_ptr, position_stride, row, join_words(position_low, position_high), given & POSITION_GIVEN
+    )
+    winner = tl.load(token_ids + row).to(tl.int32)
+    found = fp32_from_bits(tl.full([], QUIET_NAN, tl.int32))
+    if tl.load(status + row) == 0:
+        tokens, top_key, other_key = census(row_logits, vocab, winner, SPAN)
+        winner_noise = token_gumbel(seed, winner, position)
+        greedy = temperature == 0.0
+        first_only = greedy | (top_p <= 0.0)
+        scale = inverse_temperature(temperature)
+        limited = (top_k > 0) & (top_k < vocab) & (top_k < tokens)
+        k = tl.where(first_only, 1, tl.where(limited, top_k, tokens.to(tl.int64))).to(tl.int32)
+        by_mass = (top_p > 0.0) & (top_p < 1.0) & (greedy == 0)
+        top_p = tl.where(by_mass, top_p, 0.5)
+        min_weight = tl.where(greedy, 0, minimum_weight(min_p))
+        boundary_key = tl.full([], LOWEST_KEY, tl.int32)
+        boundary_token = tl.full([], LAST_TOKEN, tl.int32)
+        if by_mass & (k < tokens):
+            boundary_key, boundary_token = kth_token(row_logits, vocab, k, SPAN, DIGITS)
+        bits = tl.full([], INF_KEY, tl.int64)  # of +inf: a token alone cannot lose
+        if tokens > 1:
+            bits = tl.full([], 0, tl.int64)
+            digit = tl.arange(0, DIGITS).to(tl.int64)
+            unit = tl.full([], 4294967296, tl.int64) // DIGITS
+            while unit > 0:
+                trial = bits + digit * unit
+                t = tl.minimum(trial, INF_KEY).to(tl.int32).to(tl.float32, bitcast=True)
+                safe = harmless(
+                    row_logits, vocab, t, scale, greedy, k, top_p, by_mass, min_weight, seed, position,
+                    winner, winner_noise, tokens, top_key, other_key, boundary_key, boundary_token, SPAN, DIGITS,
+                )  # fmt: skip
+                safe = (safe & (trial <= INF_KEY)).to(tl.int32)
+                chosen = tl.full([], 0, tl.int64)
+                for step in tl.static_range(BITS):  # bit by bit, as if each had been judged alone
+                    larger = chosen + (DIGITS >> (step + 1))
+                    is_safe = tl.sum(tl.where(digit == larger, safe, 0), axis=0) > 0
+                    chosen = tl.where(is_safe, larger, chosen)
+                bits += chosen * unit
+                unit = unit // DIGITS
+        found = fp32_from_bits(bits)
+    tl.store(result + row, found)

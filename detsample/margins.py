@@ -1,0 +1,181 @@
+"""`margin`: how far the logits may move before a row's token could change (docs/margin.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from detsample import frameworks
+from detsample.parameters import Logits, Parameter, Parameters, Scalar, read_logits, read_parameters
+from detsample.sampling import sample
+from detsample.status import raise_for_status
+
+
+@dataclass(frozen=True)
+class MarginOutput:
+    """What `detsample.margin` returns.
+
+    Attributes
+    ----------
+    token_ids : [B] int64
+        The tokens that `detsample.sample` draws; ``-1`` in invalid rows.
+    margin : [B] float32
+        In the unit of the logits: at least 0; ``+inf`` where no motion changes the token; NaN in invalid rows.
+    status : [B] int32
+        0, or the sum of the `detsample.Status` bits that say why a row is invalid.
+    """
+
+    token_ids: Any
+    margin: Any
+    status: Any
+    # See `SampleOutput`.
+    _kept_alive: Any = field(default=None, repr=False, compare=False)
+
+
+def margin(
+    logits: Any,
+    topp_seed: Any,
+    *,
+    position: Any = 0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    check: bool = False,
+) -> MarginOutput:
+    """How far a row's logits may move before its token could change.
+
+    Logits that are finite where the given ones are, ``-inf`` where those are, and nowhere further from them than
+    ``margin``, give the same token. The margin is a sound bound, and the largest one up to rounding where top-p
+    does not decide; docs/margin.md says what it is exactly. Its bits are the same on every device and in every
+    framework.
+
+    It costs some dozens of looks at each row and is meant for tests and inquiries, not for serving.
+
+    Parameters
+    ----------
+    logits, topp_seed, position, temperature, top_k, top_p, min_p, check
+        As for `detsample.sample`.
+
+    Returns
+    -------
+    MarginOutput
+        Tensors of the logits' framework on the logits' device. Nothing waits for the device, unless `check` does.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `detsample.sample`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> out = margin(np.array([[0.0, 1.0, 4.0, 3.0]], np.float32), 7, temperature=0)
+    >>> out.token_ids, out.margin.round(6)
+    (array([2]), array([0.5], dtype=float32))
+    """
+    framework = frameworks.of(logits, "logits")
+    of = read_logits(logits, framework)
+    given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p)
+    filters = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    drawn = sample(logits, topp_seed, position=position, **filters, return_logprobs=False)
+    on_gpu = framework.on_gpu(logits)
+    found = on_device(of, given, drawn.token_ids, drawn.status) if on_gpu else _on_host(of, given)
+    if check:
+        raise_for_status(framework, drawn.status)
+    return MarginOutput(drawn.token_ids, found, drawn.status, drawn._kept_alive)
+
+
+def _on_host(logits: Logits, parameters: Parameters) -> Any:
+    import detsample.reference as reference
+
+    framework = logits.framework
+
+    def array(parameter: Parameter) -> Any:
+        return parameter.value if isinstance(parameter, Scalar) else framework.as_array(parameter.tensor)
+
+    found = reference.margin(
+        framework.as_array(logits.tensor),
+        array(parameters.topp_seed),
+        position=array(parameters.position),
+        temperature=array(parameters.temperature),
+        top_k=array(parameters.top_k),
+        top_p=array(parameters.top_p),
+        min_p=array(parameters.min_p),
+    )
+    return framework.from_array(found.margin, logits.device)
+
+
+SPAN, BITS = 128, 4
+"""Tokens that a program looks at together, and bits of the margin that a look decides; no result depends on them."""
+
+
+def on_device(
+    logits: Logits, parameters: Parameters, token_ids: Any, status: Any, span: int = SPAN, bits: int = BITS
+) -> Any:
+    """Launch the kernel: one program a row.
+
+    Parameters
+    ----------
+    logits, parameters
+        Checked by `detsample.parameters`.
+    token_ids, status
+        Of the same call, from `detsample.sample`: int64 and int32 [B].
+    span, bits
+        See `SPAN`: a power of two, and 1, 2, 4 or 8.
+
+    Returns
+    -------
+    [B] float32
+        A tensor of the logits' framework on the logits' device, not yet computed.
+    """
+    from detsample.kernels.margin import margin as kernel
+
+    framework = logits.framework
+    result = framework.empty((logits.rows,), "float32", logits.device)
+    if logits.rows:
+        tokens, found = framework.buffer(token_ids), framework.buffer(result)
+        given, arguments = _arguments(parameters, logits, found, tokens)
+        with framework.launching(logits.device):
+            kernel[(logits.rows,)](
+                framework.buffer(logits.tensor), logits.row_stride, logits.vocab, given, *arguments,
+                tokens, framework.buffer(status), found,
+                SPAN=span, BITS=bits, num_warps=8, enable_fp_fusion=False,
+            )  # fmt: skip
+    return result
+
+
+def _arguments(parameters: Parameters, logits: Logits, real: Any, integer: Any) -> tuple[int, list[Any]]:
+    """(`given`, arguments) as `engine.run` passes them: a pointer, a stride and the scalar's words for each parameter.
+
+    `real` and `integer` stand in for the pointers that are not used.
+    """
+    from detsample.engine import words
+    from detsample.kernels import rows
+
+    def bits(value: float) -> tuple[int, ...]:
+        return (int(np.float32(value).view(np.int32)),)
+
+    def clipped(value: int) -> tuple[int, ...]:
+        return (max(-1, min(value, (1 << 31) - 1)),)
+
+    given: int = 0
+    arguments: list[Any] = []
+    table: tuple[tuple[Any, Parameter, Any, Any], ...] = (
+        (rows.TEMPERATURE_GIVEN, parameters.temperature, real, bits),
+        (rows.TOP_K_GIVEN, parameters.top_k, integer, clipped),
+        (rows.TOP_P_GIVEN, parameters.top_p, real, bits),
+        (rows.MIN_P_GIVEN, parameters.min_p, real, bits),
+        (rows.SEED_GIVEN, parameters.topp_seed, integer, words),
+        (rows.POSITION_GIVEN, parameters.position, integer, words),
+    )
+    for flag, parameter, unused, as_words in table:
+        if isinstance(parameter, Scalar):
+            arguments += [unused, 0, *as_words(parameter.value)]
+        else:
+            nothing = (0,) * len(as_words(0))
+            arguments += [logits.framework.buffer(parameter.tensor), parameter.stride, *nothing]
+            given |= flag.value
+    return given, arguments

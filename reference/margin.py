@@ -1,0 +1,226 @@
+"""How far the logits may move before the token of a row could change: ``docs/margin.md``.
+
+A motion ``t`` takes every finite logit to any fp32 value from ``low = fp32(x - t)`` to ``high = fp32(x + t)``. Both
+round to nearest, which is monotone, so no fp32 value within ``t`` of ``x`` lies outside. What such a motion can do
+at worst, it does at one corner of these intervals, and there the contract's own arithmetic is run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .draw import fixed_point
+from .filters import min_p_weight, top_p_mass
+from .gumbel import gumbel, uniform_rows
+from .order import order_keys
+from .parameters import Parameters, check_logits, parameters, to_fp32
+from .sampling import sample
+from .status import bad_rows_message
+from .temperature import FLT_MAX, scaled
+from .weight import weight
+
+__all__ = ["MarginOutput", "Motion", "Threat", "margin", "motion"]
+
+_INFINITE = 0x7F800000
+_NAN = np.uint32(0x7FC00000).view(np.float32)
+_DOUBT = 18
+"""Weights of one row measured from two maxima agree to 2^-18 of each, and a unit a token (docs/margin.md)."""
+
+
+@dataclass(frozen=True)
+class MarginOutput:
+    """What ``margin`` returns, of B rows."""
+
+    token_ids: np.ndarray
+    """int64 [B]: the drawn tokens; -1 where ``status`` is not 0."""
+    margin: np.ndarray
+    """float32 [B], in units of the logits: at least 0, ``+inf`` where no motion changes the token; NaN where
+    ``status`` is not 0."""
+    status: np.ndarray
+    """int32 [B]: bits of ``Status``, 0 for a valid row."""
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What a motion may do to the token."""
+
+    by: str
+    """``"top_k"``, ``"top_p"`` or ``"min_p"``: that filter may drop the token. ``"score"``: another may win."""
+    rival: int
+    """The token that moves past it: the one that may win, or the first that may come before it in the order."""
+
+
+class Motion:
+    """One valid row and its token, under motions of its logits.
+
+    Parameters
+    ----------
+    x : float32 array [V]
+        Logits, with +0 for -0.
+    p : Parameters of one row
+    token : int
+        What is drawn from them.
+    """
+
+    def __init__(self, x: np.ndarray, p: Parameters, token: int) -> None:
+        keys = np.sort(order_keys(x, np.arange(x.size)))[: int((x > -np.inf).sum())]
+        self.ids = keys & 0xFFFFFFFF
+        self.x = x[self.ids]
+        self.winner = int(np.flatnonzero(self.ids == token)[0])
+        self.greedy = bool(p.temperature[0] == 0)
+        self.temperature = p.temperature
+        first_only = self.greedy or p.top_p[0] <= 0
+        n, k = len(self.ids), int(p.top_k[0])
+        self.k = 1 if first_only else min(k, n) if 1 <= k < x.size else n
+        self.top_p = None if first_only or p.top_p[0] >= 1 else p.top_p
+        self.min_weight = 0 if self.greedy else int(min_p_weight(p.min_p)[0])
+        self.noise = np.zeros(0, np.int64)
+        if not self.greedy:
+            self.noise = gumbel(uniform_rows(p.topp_seed, p.position, x.size)[0, self.ids])
+
+    def margin(self) -> np.float32:
+        """The largest motion known to be harmless: its bits are tried from the highest to the lowest."""
+        bits = 0
+        for bit in range(30, -1, -1):
+            trial = bits | 1 << bit
+            if trial <= _INFINITE and self.threat(np.uint32(trial).view(np.float32)) is None:
+                bits = trial
+        return np.uint32(bits).view(np.float32)
+
+    def threat(self, t: np.float32) -> Threat | None:
+        """What a motion by at most ``t`` may do; None: it cannot change the token."""
+        with np.errstate(over="ignore", under="ignore"):
+            low = np.maximum(self.x - t, -FLT_MAX)
+            high = np.minimum(self.x + t, FLT_MAX)
+        return self._dropped(low, high) or (None if self.greedy else self._beaten(low, high))
+
+    def _dropped(self, low: np.ndarray, high: np.ndarray) -> Threat | None:
+        """The winner at its lowest, all others at their highest."""
+        w = self.winner
+        before = self._precedes(high, low[w], w)
+        if before.sum() >= self.k:
+            return Threat("top_k", int(self.ids[before][0]))
+        if len(self.ids) == 1 or (self.min_weight == 0 and self.top_p is None):
+            return None
+        other = int(w == 0)  # the first of the others
+        zl, zh = self._scaled(low), self._scaled(high)
+        m = np.maximum(zl[w], zh[other])
+        if _weights(m, zl[w : w + 1])[0] < self.min_weight:
+            return Threat("min_p", int(self.ids[other]))
+        above = high[: self.k] >= low[w]
+        above[w] = False
+        if self.top_p is None or not above.any():
+            return None
+        heads = int(_weights(m, zh[: self.k][above]).sum())
+        rest = int(_weights(m, zl[: self.k][~above]).sum())
+        return None if self._surely_kept(heads, rest) else Threat("top_p", int(self.ids[: self.k][above][0]))
+
+    def _beaten(self, low: np.ndarray, high: np.ndarray) -> Threat | None:
+        """Each rival at its highest, the winner at its lowest, and whether the first rival may be kept."""
+        w = self.winner
+        zl, zh = self._scaled(low), self._scaled(high)
+        score = fixed_point(zh) + self.noise
+        mine = fixed_point(zl[w : w + 1])[0] + self.noise[w]
+        beats = (score > mine) | ((score == mine) & (self.ids < self.ids[w]))
+        beats[w] = False
+        if not beats.any():
+            return None
+        # Each filter keeps a prefix of the order, so if the first of them cannot be kept, none can.
+        best = beats & (high == high[beats].max())
+        j = int(np.flatnonzero(best)[self.ids[best].argmin()])
+        found = Threat("score", int(self.ids[j]))
+        before = self._precedes(low, high[j], j)
+        if before.sum() >= self.k:
+            return None
+        m = np.maximum(zl[0], zh[j])
+        if _weights(m, zh[j : j + 1])[0] < self.min_weight:
+            return None
+        above = low > high[j]
+        above[j] = False
+        if self.top_p is None or not above.any():
+            return found
+        survives = np.arange(len(self.ids)) < (self.k if j < self.k else self.k - 1)
+        survives[j] = True
+        heads = int(_weights(m, zl[above & survives]).sum())
+        rest = int(_weights(m, np.minimum(zh, zh[j])[~above & survives]).sum())
+        return None if self._surely_cut(heads, rest) else found
+
+    def _precedes(self, values: np.ndarray, value: np.float32, at: int) -> np.ndarray:
+        """Which others, with these values, come before token ``at`` with its value."""
+        before = (values > value) | ((values == value) & (self.ids < self.ids[at]))
+        before[at] = False
+        return before
+
+    def _scaled(self, x: np.ndarray) -> np.ndarray:
+        return scaled(x[None], self.temperature)[0]
+
+    def _surely_kept(self, heads: int, rest: int) -> bool:
+        """Whether top-p keeps the token after ``heads`` whatever the rounding of weights."""
+        heads, rest = heads + self._doubt(heads, heads + rest), rest - self._doubt(rest, heads + rest)
+        return rest >= 0 and heads < self._target(heads + rest)
+
+    def _surely_cut(self, heads: int, rest: int) -> bool:
+        """Whether top-p drops the token after ``heads`` whatever the rounding of weights."""
+        heads, rest = heads - self._doubt(heads, heads + rest), rest + self._doubt(rest, heads + rest)
+        return heads >= self._target(heads + rest)
+
+    def _doubt(self, part: int, whole: int) -> int:
+        return (part >> _DOUBT) + 1 + len(self.ids) * ((whole >> 40) + 1)
+
+    def _target(self, mass: int) -> int:
+        assert self.top_p is not None
+        return int(top_p_mass(self.top_p, np.array([mass]))[0])
+
+
+def _weights(m: np.float32, z: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", under="ignore"):
+        return weight(m - z)
+
+
+def motion(x: np.ndarray, token: int, p: Parameters) -> Motion:
+    """A row of logits [V] of any type and its token; see ``Motion``."""
+    with np.errstate(invalid="ignore"):
+        return Motion(np.add(to_fp32(x), np.float32(0)), p, token)
+
+
+def margin(
+    logits: np.ndarray,
+    topp_seed: Any,
+    *,
+    position: Any = 0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    check: bool = False,
+) -> MarginOutput:
+    """How far the logits may move, in the max norm, without changing the token.
+
+    Moved logits are fp32 values within ``margin`` of the given ones, finite where those are finite and -inf
+    where they are -inf. From all of them ``sample`` draws the same token. The margin is the largest such number
+    up to the rounding of ``x - t`` and ``x + t`` to fp32, and where top-p decides, up to what the rounding of
+    weights leaves in doubt (``docs/margin.md``).
+
+    Parameters and errors are those of ``sample``.
+
+    Examples
+    --------
+    >>> margin(np.float32([[0, 2, 1]]), 7, temperature=0).margin.round(6).tolist()
+    [0.5]
+    >>> margin(np.float32([[0, -np.inf]]), 7).margin.tolist()
+    [inf]
+    """
+    rows, _ = check_logits(logits)
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    p = parameters(rows, topp_seed=topp_seed, position=position, **given)
+    drawn = sample(logits, topp_seed, position=position, **given, return_logprobs=False)
+    found = np.full(rows, _NAN)
+    for row in np.flatnonzero(drawn.status == 0):
+        found[row] = motion(logits[row], int(drawn.token_ids[row]), p.rows(slice(row, row + 1))).margin()
+    message = bad_rows_message(drawn.status) if check else None
+    if message:
+        raise ValueError(message)
+    return MarginOutput(drawn.token_ids, found, drawn.status)
