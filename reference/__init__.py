@@ -15,6 +15,8 @@ from .gumbel import gumbel_noise
 from .mask import Csr
 from .sampling import MaskOutput, SampleOutput, mask, sample
 from .seeds import fold_in
+from .speculative import TreeOutput, VerifyOutput, verify, verify_tree
+from .speculative_rows import RequestStatus
 from .status import Status
 
 CONTRACT_VERSION = 1
@@ -24,10 +26,15 @@ __all__ = [
     "CONTRACT_VERSION",
     "Csr",
     "MaskOutput",
+    "RequestStatus",
     "SampleOutput",
     "Status",
+    "TreeOutput",
+    "VerifyOutput",
     "fold_in",
     "gumbel_noise",
     "mask",
     "sample",
+    "verify",
+    "verify_tree",
 ]
