@@ -107,7 +107,8 @@ def verify(
         raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
     if method == "rejection":
         found = reject(batch, drafts, draft_probs, draft_logits, row_offsets is not None)
-        out = VerifyOutput(found.token_ids, found.num_accepted, found.status, found.logprobs if return_logprobs else None)
+        logprobs = found.logprobs if return_logprobs else None
+        out = VerifyOutput(found.token_ids, found.num_accepted, found.status, logprobs)
     else:
         if draft_probs is not None or draft_logits is not None:
             raise ValueError("draft_probs, draft_logits: expected with method='rejection' only")

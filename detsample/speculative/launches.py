@@ -1,0 +1,195 @@
+"""The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
+
+    expand         (rows)       the parameters of every row, from those of its request
+    ...                         `detsample.sample` of all rows
+    match          (requests)   the longest agreeing prefix; `longest_path` for trees
+
+Nothing comes back to the host. `reject` has launches of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from detsample.buffer import Buffer
+from detsample.engine import words
+from detsample.kernels.rows import (
+    MIN_P_GIVEN,
+    POSITION_GIVEN,
+    SEED_GIVEN,
+    TEMPERATURE_GIVEN,
+    TOP_K_GIVEN,
+    TOP_P_GIVEN,
+)
+from detsample.kernels.speculative_match import match as match_kernel
+from detsample.kernels.speculative_rows import COUNT_GIVEN, ROWS, expand
+from detsample.kernels.speculative_tree import longest_path as longest_path_kernel
+from detsample.output import SampleOutput
+from detsample.parameters import Parameter, Scalar, Vector
+from detsample.sampling import sample
+from detsample.speculative.arguments import Batch, Table
+from detsample.speculative.output import TreeOutput, VerifyOutput
+
+Draw = Callable[..., SampleOutput]
+
+PLAIN = {"num_warps": 1, "enable_fp_fusion": False}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The parameters of every row; None where one number serves all."""
+
+    owner: Any
+    temperature: Any
+    top_k: Any
+    top_p: Any
+    min_p: Any
+    topp_seed: Any
+    position: Any
+    unused_real: Any
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All rows of a batch, drawn."""
+
+    sampled: SampleOutput
+    rows: Rows
+
+
+def power_of_two(number: int) -> int:
+    """The least power of two that is not below a positive number."""
+    return 1 << (number - 1).bit_length()
+
+
+def _pointer(batch: Batch, parameter: Parameter, unused: Any) -> tuple[Buffer, int]:
+    tensor, stride = (parameter.tensor, parameter.stride) if isinstance(parameter, Vector) else (unused, 0)
+    return batch.logits.framework.buffer(tensor), stride
+
+
+def request_arguments(batch: Batch, rows: Rows) -> list[Any]:
+    """What kernels are told to find a request's rows, from `rows` on: see `speculative_rows.rows_of_request`."""
+    framework = batch.logits.framework
+    counts = batch.counts
+    said = 0 if isinstance(counts, Vector) else int(counts.value)
+    offsets = batch.row_offsets or Vector(rows.owner, 0)
+    return [
+        batch.logits.rows, batch.width, batch.extra, COUNT_GIVEN.value * isinstance(counts, Vector),
+        *_pointer(batch, counts, rows.owner), said, framework.buffer(offsets.tensor), offsets.stride,
+        framework.buffer(rows.owner),
+    ]  # fmt: skip
+
+
+def expand_rows(batch: Batch, parents: Table | None = None) -> Rows:
+    """Launch `expand`."""
+    framework, device, count = batch.logits.framework, batch.logits.device, batch.logits.rows
+    given = batch.given
+    table: tuple[tuple[Any, Parameter, str], ...] = (
+        (TEMPERATURE_GIVEN, given.temperature, "float32"),
+        (TOP_K_GIVEN, given.top_k, "int64"),
+        (TOP_P_GIVEN, given.top_p, "float32"),
+        (MIN_P_GIVEN, given.min_p, "float32"),
+        (SEED_GIVEN, given.topp_seed, "int64"),
+    )
+    results = [
+        framework.empty((count,), dtype, device) if isinstance(parameter, Vector) else None
+        for _, parameter, dtype in table
+    ]
+    flat = batch.row_offsets is not None
+    owner = framework.empty((count if flat else 1,), "int32", device)
+    position = framework.empty((count,), "int64", device)
+    unused_real = framework.empty((1,), "float32", device)
+    rows = Rows(owner, *results, position, unused_real)
+    unused = {"float32": unused_real, "int64": position}
+    bits = COUNT_GIVEN.value * isinstance(batch.counts, Vector)
+    pointers: list[Any] = []
+    for bit, parameter, dtype in table:
+        bits |= bit.value * isinstance(parameter, Vector)
+        pointers += _pointer(batch, parameter, unused[dtype])
+    first = words(int(given.position.value)) if isinstance(given.position, Scalar) else (0, 0)
+    bits |= POSITION_GIVEN.value * isinstance(given.position, Vector)
+    pointers += [*_pointer(batch, given.position, position), *first]
+    stores = [
+        framework.buffer(unused[dtype] if result is None else result)
+        for result, (_, _, dtype) in zip(results, table, strict=True)
+    ]
+    total, width, extra, _, *finding, owners = request_arguments(batch, rows)
+    tree = parents or Table(owner, 0, 0)
+    if count:
+        with framework.launching(device):
+            expand[(-(-count // int(ROWS.value)),)](
+                total, batch.requests, width, extra, bits, *finding,
+                framework.buffer(tree.tensor), tree.row_stride, tree.stride,
+                *pointers, owners, *stores, framework.buffer(position),
+                FLAT=flat, TREE=parents is not None, **PLAIN,
+            )  # fmt: skip
+    return rows
+
+
+def draw(batch: Batch, logprobs: bool, parents: Table | None = None, by: Draw = sample) -> Drawn:
+    """Draw every row of a batch."""
+    rows, given = expand_rows(batch, parents), batch.given
+
+    def of_rows(parameter: Parameter, tensor: Any) -> Any:
+        return parameter.value if isinstance(parameter, Scalar) else tensor
+
+    sampled = by(
+        batch.logits.tensor, of_rows(given.topp_seed, rows.topp_seed), position=rows.position,
+        temperature=of_rows(given.temperature, rows.temperature), top_k=of_rows(given.top_k, rows.top_k),
+        top_p=of_rows(given.top_p, rows.top_p), min_p=of_rows(given.min_p, rows.min_p), return_logprobs=logprobs,
+    )  # fmt: skip
+    return Drawn(sampled, rows)
+
+
+def _drawn_pointers(batch: Batch, drawn: Drawn) -> list[Buffer]:
+    sampled, buffer = drawn.sampled, batch.logits.framework.buffer
+    logprobs = drawn.rows.unused_real if sampled.logprobs is None else sampled.logprobs
+    return [buffer(sampled.token_ids), buffer(sampled.status), buffer(logprobs)]
+
+
+def _kept_alive(batch: Batch, *working: Any) -> Any:
+    return None if batch.logits.framework.frees_behind_stream(batch.logits.device) else working
+
+
+def match(batch: Batch, drafts: Table, logprobs: bool, by: Draw = sample) -> VerifyOutput:
+    """Launch all of `verify`; `by` draws rows, with the signature of `detsample.sample`."""
+    framework, device, shape = batch.logits.framework, batch.logits.device, (batch.requests, batch.width)
+    drawn = draw(batch, logprobs, by=by)
+    token_ids = framework.empty(shape, "int64", device)
+    accepted = framework.empty(shape[:1], "int32", device)
+    status = framework.empty(shape[:1], "int32", device)
+    of_tokens = framework.empty(shape, "float32", device) if logprobs else None
+    if batch.requests:
+        with framework.launching(device):
+            match_kernel[(batch.requests,)](
+                batch.logits.vocab, *request_arguments(batch, drawn.rows),
+                framework.buffer(drafts.tensor), drafts.row_stride, drafts.stride, *_drawn_pointers(batch, drawn),
+                *(framework.buffer(t) for t in (token_ids, accepted, status)),
+                framework.buffer(drawn.rows.unused_real if of_tokens is None else of_tokens),
+                WIDTH=power_of_two(batch.width), FLAT=batch.row_offsets is not None, LOGPROBS=logprobs, **PLAIN,
+            )  # fmt: skip
+    return VerifyOutput(token_ids, accepted, status, of_tokens, _kept_alive(batch, drawn))
+
+
+def longest_path(batch: Batch, drafts: Table, parents: Table, logprobs: bool, by: Draw = sample) -> TreeOutput:
+    """Launch all of `verify_tree`; `by` draws rows, with the signature of `detsample.sample`."""
+    framework, device, shape = batch.logits.framework, batch.logits.device, (batch.requests, batch.width)
+    drawn = draw(batch, logprobs, parents, by)
+    token_ids = framework.empty(shape, "int64", device)
+    accepted = framework.empty(shape[:1], "int32", device)
+    nodes = framework.empty(shape, "int32", device)
+    status = framework.empty(shape[:1], "int32", device)
+    of_tokens = framework.empty(shape, "float32", device) if logprobs else None
+    if batch.requests:
+        with framework.launching(device):
+            longest_path_kernel[(batch.requests,)](
+                batch.logits.vocab, *request_arguments(batch, drawn.rows),
+                framework.buffer(drafts.tensor), drafts.row_stride, drafts.stride, *_drawn_pointers(batch, drawn),
+                framework.buffer(parents.tensor), parents.row_stride, parents.stride,
+                *(framework.buffer(t) for t in (token_ids, accepted, nodes, status)),
+                framework.buffer(drawn.rows.unused_real if of_tokens is None else of_tokens),
+                WIDTH=power_of_two(batch.width), FLAT=batch.row_offsets is not None, LOGPROBS=logprobs, **PLAIN,
+            )  # fmt: skip
+    return TreeOutput(token_ids, accepted, nodes, status, of_tokens, _kept_alive(batch, drawn))
