@@ -4,7 +4,8 @@
     ...                         `detsample.sample` of all rows
     match          (requests)   the longest agreeing prefix; `longest_path` for trees
 
-Nothing comes back to the host. `reject` has launches of its own.
+`reject` takes the kept sets from `detsample.mask` instead, and draws by the kernels of `speculative_rejection`.
+Nothing comes back to the host.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from detsample.buffer import Buffer
 from detsample.engine import words
@@ -24,17 +27,22 @@ from detsample.kernels.rows import (
     TOP_P_GIVEN,
 )
 from detsample.kernels.speculative_match import match as match_kernel
+from detsample.kernels.speculative_rejection import SPAN, finish, judge, measure_draft, measure_target, residual
 from detsample.kernels.speculative_rows import COUNT_GIVEN, ROWS, expand
 from detsample.kernels.speculative_tree import longest_path as longest_path_kernel
-from detsample.output import SampleOutput
-from detsample.parameters import Parameter, Scalar, Vector
-from detsample.sampling import sample
+from detsample.output import MaskOutput, SampleOutput
+from detsample.parameters import Logits, Parameter, Scalar, Vector
+from detsample.sampling import mask, sample
 from detsample.speculative.arguments import Batch, Table
 from detsample.speculative.output import TreeOutput, VerifyOutput
+from detsample.workspace import allocate
 
 Draw = Callable[..., SampleOutput]
+Keep = Callable[..., MaskOutput]
 
 PLAIN = {"num_warps": 1, "enable_fp_fusion": False}
+WIDE = {"num_warps": 8, "enable_fp_fusion": False}
+PROGRAMS_PER_MULTIPROCESSOR = 4
 
 
 @dataclass(frozen=True)
@@ -128,18 +136,27 @@ def expand_rows(batch: Batch, parents: Table | None = None) -> Rows:
     return rows
 
 
+def _of_rows(parameter: Parameter, tensor: Any) -> Any:
+    return parameter.value if isinstance(parameter, Scalar) else tensor
+
+
+def _filters(batch: Batch, rows: Rows) -> dict[str, Any]:
+    given = batch.given
+    return {
+        "temperature": _of_rows(given.temperature, rows.temperature),
+        "top_k": _of_rows(given.top_k, rows.top_k),
+        "top_p": _of_rows(given.top_p, rows.top_p),
+        "min_p": _of_rows(given.min_p, rows.min_p),
+    }
+
+
 def draw(batch: Batch, logprobs: bool, parents: Table | None = None, by: Draw = sample) -> Drawn:
     """Draw every row of a batch."""
     rows, given = expand_rows(batch, parents), batch.given
 
-    def of_rows(parameter: Parameter, tensor: Any) -> Any:
-        return parameter.value if isinstance(parameter, Scalar) else tensor
-
-    sampled = by(
-        batch.logits.tensor, of_rows(given.topp_seed, rows.topp_seed), position=rows.position,
-        temperature=of_rows(given.temperature, rows.temperature), top_k=of_rows(given.top_k, rows.top_k),
-        top_p=of_rows(given.top_p, rows.top_p), min_p=of_rows(given.min_p, rows.min_p), return_logprobs=logprobs,
-    )  # fmt: skip
+    seed = _of_rows(given.topp_seed, rows.topp_seed)
+    filters = _filters(batch, rows)
+    sampled = by(batch.logits.tensor, seed, position=rows.position, **filters, return_logprobs=logprobs)
     return Drawn(sampled, rows)
 
 
@@ -193,3 +210,76 @@ def longest_path(batch: Batch, drafts: Table, parents: Table, logprobs: bool, by
                 WIDTH=power_of_two(batch.width), FLAT=batch.row_offsets is not None, LOGPROBS=logprobs, **PLAIN,
             )  # fmt: skip
     return TreeOutput(token_ids, accepted, nodes, status, of_tokens, _kept_alive(batch, drawn))
+
+
+def _row_arguments(batch: Batch, rows: Rows) -> tuple[list[Any], list[Any]]:
+    """Temperature, behind a word that says which of the two are vectors, and seed of rows, as the kernels take them."""
+    buffer, given = batch.logits.framework.buffer, batch.given
+    bits, seed_words, says = 0, (0, 0), 0
+    if isinstance(given.temperature, Scalar):
+        bits = int(np.float32(given.temperature.value).view(np.int32))
+    else:
+        says |= TEMPERATURE_GIVEN.value
+    if isinstance(given.topp_seed, Scalar):
+        seed_words = words(int(given.topp_seed.value))
+    else:
+        says |= SEED_GIVEN.value
+    temperature = buffer(rows.unused_real if rows.temperature is None else rows.temperature)
+    seed = buffer(rows.position if rows.topp_seed is None else rows.topp_seed)
+    return [says, temperature, 1, bits], [seed, 1, *seed_words, buffer(rows.position)]
+
+
+def reject(
+    batch: Batch, drafts: Table, draft_rows: Logits, is_logits: bool, logprobs: bool, by: Keep = mask
+) -> VerifyOutput:
+    """Launch all of `verify(method="rejection")`; `by` finds kept sets, with the signature of `detsample.mask`."""
+    framework, device, shape = batch.logits.framework, batch.logits.device, (batch.requests, batch.width)
+    vocab, requests, flat = batch.logits.vocab, batch.requests, batch.row_offsets is not None
+    rows = expand_rows(batch)
+    kept = by(batch.logits.tensor, **_filters(batch, rows), kind="bits")
+    token_ids = framework.empty(shape, "int64", device)
+    accepted = framework.empty(shape[:1], "int32", device)
+    status = framework.empty(shape[:1], "int32", device)
+    of_tokens = framework.empty(shape, "float32", device) if logprobs else None
+    said = framework.buffer(rows.unused_real if of_tokens is None else of_tokens)
+    all_spans = -(-vocab // int(SPAN.value))
+    programs = PROGRAMS_PER_MULTIPROCESSOR * framework.multiprocessor_count(device)
+    spans = -(-all_spans // min(all_spans, max(1, programs // max(requests, 1))))
+    parts = -(-all_spans // spans)
+    areas = allocate(framework, device, {
+        "mass": ("int64", batch.logits.rows), "draft_mass": ("int64", draft_rows.rows),
+        "decisions": ("int64", requests * 3), "part_score": ("int64", requests * parts),
+        "peak": ("float32", batch.logits.rows), "draft_peak": ("float32", draft_rows.rows),
+        "part_token": ("int32", requests * parts),
+    })  # fmt: skip
+    target = (framework.buffer(batch.logits.tensor), batch.logits.row_stride)
+    masks = (framework.buffer(kept.mask), -(-vocab // 32))
+    temperature, seed = _row_arguments(batch, rows)
+    measured = (areas["peak"], areas["mass"])
+    of_draft = (areas["draft_peak"], areas["draft_mass"])
+    values = (framework.buffer(draft_rows.tensor), draft_rows.row_stride)
+    row_status = framework.buffer(kept.status)
+    if requests:
+        with framework.launching(device):
+            if batch.logits.rows:
+                measure_target[(batch.logits.rows,)](
+                    *target, vocab, *masks, row_status, *temperature, *measured, **WIDE
+                )
+            if draft_rows.rows:
+                measure_draft[(draft_rows.rows,)](*values, vocab, *of_draft, LOGITS=is_logits, **WIDE)
+            judge[(requests,)](
+                *target, vocab, *masks, row_status, *temperature, *measured, *seed, *values, draft_rows.rows, *of_draft,
+                *request_arguments(batch, rows), framework.buffer(drafts.tensor), drafts.row_stride, drafts.stride,
+                *(framework.buffer(t) for t in (token_ids, accepted, status)), said, areas["decisions"],
+                WIDTH=power_of_two(batch.width), FLAT=flat, LOGITS=is_logits, LOGPROBS=logprobs, **PLAIN,
+            )  # fmt: skip
+            residual[(requests, parts)](
+                *target, vocab, *masks, *temperature, *measured, *seed, *values, *of_draft, areas["decisions"],
+                parts, spans, areas["part_score"], areas["part_token"], LOGITS=is_logits, **WIDE,
+            )  # fmt: skip
+            finish[(requests,)](
+                *target, *temperature, *measured, areas["decisions"], parts, areas["part_score"], areas["part_token"],
+                batch.width, framework.buffer(token_ids), framework.buffer(accepted), said,
+                PARTS=power_of_two(parts), LOGPROBS=logprobs, **PLAIN,
+            )  # fmt: skip
+    return VerifyOutput(token_ids, accepted, status, of_tokens, _kept_alive(batch, rows, kept, areas))
