@@ -72,7 +72,7 @@ def reject(batch: Batch, drafts: np.ndarray, draft_probs: Any, draft_logits: Any
     token_ids[:, :-1], logprobs[:, :-1] = np.where(before, drafts, -1), np.where(before, slots.logprobs[:, :-1], _NAN)
     end = np.flatnonzero(status == 0)
     token_ids[end, accepted[end]], logprobs[end, accepted[end]] = _last(
-        batch, end, accepted[end], kept, draft, first, is_logits
+        batch, drafts, end, accepted[end], kept, draft, first, is_logits
     )
     return Rejected(token_ids, accepted.astype(np.int32), status, logprobs)
 
@@ -214,10 +214,10 @@ def residual_uniform(topp_seed: np.ndarray, position: np.ndarray, vocab: int) ->
 
 
 def _last(
-    batch: Batch, request: np.ndarray, slot: np.ndarray, kept: _Kept,
+    batch: Batch, drafts: np.ndarray, request: np.ndarray, slot: np.ndarray, kept: _Kept,
     draft: np.ndarray, first: np.ndarray, is_logits: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The token behind the accepted ones of some requests, and its log probability."""  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """The token behind the accepted ones of some requests, and its log probability."""
     token, log_p = np.zeros(len(request), np.int64), np.zeros(len(request), np.float32)
     step = max(1, _BLOCK // batch.logits.shape[1])
     for start in range(0, len(request), step):
@@ -226,12 +226,13 @@ def _last(
         row, every = batch.first[b] + j, np.arange(len(b))
         w, z, m = target_weights(batch.logits[row], kept.mask[row], kept.temperature[row])
         mass = w.sum(axis=1)
-        bonus = j == batch.count[b] - 1
-        level = np.where(bonus[:, None], fixed_point(z), 0)
-        wanted = kept.mask[row] & bonus[:, None]
-        left = np.flatnonzero(~bonus)
+        level, wanted = fixed_point(z), kept.mask[row]
+        left = np.flatnonzero(j < batch.count[b] - 1)
         if left.size:
             v, _ = draft_weights(draft[first[b[left]] + j[left]], is_logits)
+            # A token that the draft could not draw uses up nothing of the target, and there may be no residual.
+            possible = v[np.arange(len(left)), drafts[b[left], j[left]]] > 0
+            left, v = left[possible], v[possible]
             level[left], wanted[left] = _residual(w[left], mass[left], v)
         noise = gumbel(residual_uniform(batch.given.topp_seed[b], batch.given.position[b] + j, w.shape[1]))
         token[part] = np.where(wanted, level + noise, np.iinfo(np.int64).min).argmax(axis=1)

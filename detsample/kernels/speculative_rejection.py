@@ -215,10 +215,8 @@ def judge(
     kept = ((word >> (draft & 31).to(tl.int32)) & 1) != 0
     q = tl.load(draft_values + draft_row * draft_values_stride + draft, mask=fine, other=0.0).to(tl.float32) + 0.0
     q_largest = tl.load(draft_peak + draft_row, mask=fine, other=0.0)
-    heads = is_accepted(
-        coin_high, coin_low, target_weight(x, scale, largest, kept), total,
-        draft_weight(q, q_largest, LOGITS), of_draft,
-    )  # fmt: skip
+    of_token = draft_weight(q, q_largest, LOGITS)
+    heads = is_accepted(coin_high, coin_low, target_weight(x, scale, largest, kept), total, of_token, of_draft)
     accepted = tl.min(tl.where(fine & heads, WIDTH, slot), axis=0)
     reason |= tl.sum(tl.where(slot == accepted, why, 0), axis=0)
 
@@ -230,7 +228,9 @@ def judge(
         tl.store(logprobs + at, tl.where(said, logprob, quiet_nan()), mask=slot < width)
     tl.store(num_accepted + request, accepted)
     tl.store(status + request, reason)
-    kind = tl.where(accepted < count - 1, FROM_RESIDUAL, FROM_TARGET)
+    # A rejected token that the draft could not draw: nothing of the target is used up, and there may be no residual.
+    possible = tl.sum(tl.where((slot == accepted) & tested, of_token, 0), axis=0) > 0
+    kind = tl.where(possible, FROM_RESIDUAL, FROM_TARGET)
     tl.store(decisions + request * 3, tl.where(reason == 0, kind, NO_DRAW).to(tl.int64))
     tl.store(decisions + request * 3 + 1, first + accepted)
     tl.store(decisions + request * 3 + 2, draft_first + accepted)
@@ -267,10 +267,10 @@ def residual(
     takes_draft = kind == FROM_RESIDUAL
     draft_row = tl.where(takes_draft, tl.load(decisions + request * 3 + 2), 0)
     seed = row_seed(seeds, seed_stride, seed_low, seed_high, row, row_given)
-    position = tl.load(positions + row)
+    position = tl.load(positions + row, mask=draws, other=0)
     scale = row_scale(temperature, temperature_stride, temperature_bits, row, row_given)
-    largest = tl.load(peak + row)
-    total = tl.load(mass + row)
+    largest = tl.load(peak + row, mask=draws, other=0.0)
+    total = tl.load(mass + row, mask=draws, other=1)
     q_largest = tl.load(draft_peak + draft_row, mask=takes_draft, other=0.0)
     draft_total = tl.load(draft_mass + draft_row, mask=takes_draft, other=1)
     best = tl.full([], NO_SCORE, tl.int64)
@@ -305,7 +305,7 @@ def finish(
 ):  # fmt: skip
     """Writes the token behind the accepted ones."""
     request = tl.program_id(0).to(tl.int64)
-    draws = tl.load(decisions + request * 3) != NO_DRAW
+    draws = tl.load(decisions + request * 3) != NO_DRAW  # then there are rows to read, and there is a winner
     part = tl.arange(0, PARTS)
     score = tl.load(part_score + request * parts + part, mask=part < parts, other=NO_SCORE)
     token = tl.load(part_token + request * parts + part, mask=part < parts, other=LAST_TOKEN)
@@ -316,5 +316,6 @@ def finish(
         row = tl.where(draws, tl.load(decisions + request * 3 + 1), 0)
         x = tl.load(logits + row * row_stride + winner, mask=draws, other=0.0).to(tl.float32) + 0.0
         scale = row_scale(temperature, temperature_stride, temperature_bits, row, row_given)
-        gap = tl.load(peak + row) - scaled_logit(x, scale)
-        tl.store(logprobs + at, log_probability(gap, tl.load(mass + row)), mask=draws)
+        gap = tl.load(peak + row, mask=draws, other=0.0) - scaled_logit(x, scale)
+        total = tl.load(mass + row, mask=draws, other=1)
+        tl.store(logprobs + at, log_probability(gap, total), mask=draws)
