@@ -166,7 +166,7 @@ def verify_tree(
     drafts = draft_ids(drafts, len(batch.count))
     batch = _refuse_foreign_tokens(batch, counts - 1, drafts[:, 1:])
     depth = _depths(above, np.where(batch.status & RequestStatus.LENGTH, 0, counts))
-    batch = batch.refuse((depth < 0).any(axis=1), RequestStatus.TREE)
+    batch = batch.refuse(np.asarray((depth < 0).any(axis=1)), RequestStatus.TREE)
     out = _longest(batch, drafts, above, depth, return_logprobs)
     _raise_if(check, out.status)
     return out
@@ -191,8 +191,8 @@ def _refuse_foreign_tokens(batch: Batch, counts: np.ndarray, drafts: np.ndarray)
     """Refuse requests with a drafted token outside the vocabulary, [B, K] of which the first ``counts`` count."""
     used = np.arange(drafts.shape[1]) < np.broadcast_to(counts, len(drafts))[:, None]
     used &= (batch.status & RequestStatus.LENGTH == 0)[:, None]
-    foreign = used & ((drafts < 0) | (drafts >= batch.logits.shape[1]))
-    return batch.refuse(foreign.any(axis=1), RequestStatus.DRAFT_TOKEN)
+    foreign: np.ndarray = used & ((drafts < 0) | (drafts >= batch.logits.shape[1]))
+    return batch.refuse(np.asarray(foreign.any(axis=1)), RequestStatus.DRAFT_TOKEN)
 
 
 @dataclass(frozen=True)

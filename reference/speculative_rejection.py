@@ -117,7 +117,7 @@ def _kept(batch: Batch) -> _Kept:
     )  # fmt: skip
     with np.errstate(over="ignore"):
         position = given.position + slot
-    kept.mask[rows] = found.mask  # type: ignore[assignment]
+    kept.mask[rows] = found.mask
     kept.status[rows] = found.status | np.where(position < 0, RequestStatus.PARAMETER, 0).astype(np.int32)
     plain = (given.temperature == 0) | (found.status != 0)  # one token kept, or none: any temperature does
     kept.temperature[rows] = np.where(plain, np.float32(1), given.temperature)

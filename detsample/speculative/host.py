@@ -45,7 +45,7 @@ def _tensors(batch: Batch, *arrays: np.ndarray | None) -> list[Any]:
 def verify(batch: Batch, draft_tokens: Any, logprobs: bool, method: dict[str, Any]) -> VerifyOutput:
     """Serve `detsample.speculative.verify` with the reference."""
     array = batch.logits.framework.as_array
-    given = {name: array(x) if name != "method" and x is not None else x for name, x in method.items()}
+    given: dict[str, Any] = {name: array(x) if name != "method" and x is not None else x for name, x in method.items()}
     out = reference.verify(
         array(batch.whole), array(draft_tokens), _count(batch), **_how(batch), **given, return_logprobs=logprobs
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from detsample.frameworks import Framework
-from detsample.status import REASONS, Status
+from detsample.status import REASONS
 
 REQUESTS_NAMED = 8
 
@@ -60,6 +60,3 @@ def raise_for_status(framework: Framework, status: Any) -> None:
         named = "; ".join(f"request {b}: {describe(int(bits[b]))}" for b in bad[:REQUESTS_NAMED])
         more = f"; and {bad.size - REQUESTS_NAMED} more" if bad.size > REQUESTS_NAMED else ""
         raise ValueError(f"{bad.size} of {bits.size} requests are invalid: {named}{more}")
-
-
-assert all(RequestStatus[bit.name or ""] == bit for bit in Status)
