@@ -39,7 +39,8 @@ COIN = tl.constexpr(3)  # the domains of section 7 of docs/spec.md
 RESIDUAL_HIGH = tl.constexpr(4)
 RESIDUAL_LOW = tl.constexpr(5)
 
-SPAN = tl.constexpr(1024)  # tokens at a time
+STRETCH = tl.constexpr(4096)  # tokens at a time in sums,
+SPAN = tl.constexpr(1024)  # and in draws, which take more registers
 LARGEST_PROBABILITY = tl.constexpr(2.0)  # and not that itself
 ONE = tl.constexpr(1099511627776.0)  # 2^40
 
@@ -105,14 +106,14 @@ def measure_target(
     valid = tl.load(row_status + row) == 0
     scale = row_scale(temperature, temperature_stride, temperature_bits, row, row_given)
     end = tl.where(valid, vocab, 0)
-    top = tl.full([SPAN], float("-inf"), tl.float32)
-    for start in range(0, end, SPAN):
-        token = start + tl.arange(0, SPAN)
+    top = tl.full([STRETCH], float("-inf"), tl.float32)
+    for start in range(0, end, STRETCH):
+        token = start + tl.arange(0, STRETCH)
         top = tl.maximum(top, load_row(row_logits, token, vocab, float("-inf")))
     largest = scaled_logit(tl.max(top, axis=0), scale)
-    sums = tl.full([SPAN], 0, tl.int64)
-    for start in range(0, end, SPAN):
-        token = start + tl.arange(0, SPAN)
+    sums = tl.full([STRETCH], 0, tl.int64)
+    for start in range(0, end, STRETCH):
+        token = start + tl.arange(0, STRETCH)
         x = load_row(row_logits, token, vocab, float("-inf"))
         sums += target_weight(x, scale, largest, kept_bits(row_mask, token, vocab))
     tl.store(peak + row, largest)
@@ -124,11 +125,11 @@ def measure_draft(rows, row_stride, vocab, peak, mass, LOGITS: tl.constexpr):
     """The largest logit (unless these are probabilities) and the sum of weights; -1 where they are no distribution."""
     row = tl.program_id(0).to(tl.int64)
     values = rows + row * row_stride
-    top = tl.full([SPAN], float("-inf"), tl.float32)
-    bad = tl.full([SPAN], 0, tl.int32)
+    top = tl.full([STRETCH], float("-inf"), tl.float32)
+    bad = tl.full([STRETCH], 0, tl.int32)
     none = float("-inf") if LOGITS else 0.0
-    for start in range(0, vocab, SPAN):
-        x = load_row(values, start + tl.arange(0, SPAN), vocab, none)
+    for start in range(0, vocab, STRETCH):
+        x = load_row(values, start + tl.arange(0, STRETCH), vocab, none)
         if LOGITS:
             bad |= ((x != x) | (x == float("inf"))).to(tl.int32)
         else:
@@ -138,9 +139,9 @@ def measure_draft(rows, row_stride, vocab, peak, mass, LOGITS: tl.constexpr):
     good = tl.max(bad, axis=0) == 0
     if LOGITS:
         good = good & (largest > float("-inf"))
-    sums = tl.full([SPAN], 0, tl.int64)
-    for start in range(0, tl.where(good, vocab, 0), SPAN):
-        x = load_row(values, start + tl.arange(0, SPAN), vocab, none)
+    sums = tl.full([STRETCH], 0, tl.int64)
+    for start in range(0, tl.where(good, vocab, 0), STRETCH):
+        x = load_row(values, start + tl.arange(0, STRETCH), vocab, none)
         sums += draft_weight(x, largest, LOGITS)
     total = tl.sum(sums, axis=0)
     tl.store(peak + row, largest)

@@ -19,7 +19,7 @@ from detsample.kernels.rows import (
 )
 
 ROWS = tl.constexpr(32)  # rows a program of `expand`
-REQUESTS = tl.constexpr(128)  # requests that are looked at in one go
+REQUESTS = tl.constexpr(64)  # requests that are looked at in one go
 NOBODY = tl.constexpr(0x7FFFFFFF)
 COUNT_GIVEN = tl.constexpr(64)  # beside the bits of `rows`: the number of rows is a vector
 

@@ -41,6 +41,7 @@ Draw = Callable[..., SampleOutput]
 Keep = Callable[..., MaskOutput]
 
 PLAIN = {"num_warps": 1, "enable_fp_fusion": False}
+SQUARE = {"num_warps": 4, "enable_fp_fusion": False}
 WIDE = {"num_warps": 8, "enable_fp_fusion": False}
 PROGRAMS_PER_MULTIPROCESSOR = 4
 
@@ -131,7 +132,7 @@ def expand_rows(batch: Batch, parents: Table | None = None) -> Rows:
                 total, batch.requests, width, extra, bits, *finding,
                 framework.buffer(tree.tensor), tree.row_stride, tree.stride,
                 *pointers, owners, *stores, framework.buffer(position),
-                FLAT=flat, TREE=parents is not None, **PLAIN,
+                FLAT=flat, TREE=parents is not None, **SQUARE,
             )  # fmt: skip
     return rows
 

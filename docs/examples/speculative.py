@@ -13,7 +13,6 @@ may tokens differ, and the report says which it was.
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -29,11 +28,13 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MOST_DRAFTED = 5
 LONGEST_MATCH = 3
 HOW = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.02}
+NEVER = np.float32(-1e9)  # the logit of a token that is not to be drawn
 
 PROMPTS = {
-    "copy": "Repeat this three times, word for word: The quick brown fox jumps over the lazy dog by the river.",
-    "code": "Write a Python class Stack with push, pop and peek. Then write the same class again with a method size.",
-    "story": "Tell a short story about a lighthouse keeper and a storm.",
+    "list": "The cat sat on the mat. The dog sat on the mat. The bird sat on the mat. The",
+    "code": "class Point:\n    def get_x(self):\n        return self.x\n\n"
+    "    def get_y(self):\n        return self.y\n\n",
+    "story": "Once upon a time, in a small village by the sea, there lived a lighthouse keeper. Every night",
 }
 
 
@@ -48,7 +49,6 @@ class Run:
     drafted: int = 0
     accepted: int = 0
     passes: int = 0
-    seconds: float = 0.0
 
 
 class Model:
@@ -61,14 +61,14 @@ class Model:
         self.net: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32).eval()
 
     def encode(self, prompt: str) -> list[int]:
-        messages = [{"role": "user", "content": prompt}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return list(self.tokenizer(text)["input_ids"])
+        return list(self.tokenizer(prompt)["input_ids"])
 
     @torch.inference_mode()
     def logits(self, cache: DynamicCache, tokens: list[int]) -> np.ndarray:
-        """The logits behind each of these tokens, [n, V]; the cache grows by them."""
-        return self.net(torch.tensor([tokens]), past_key_values=cache, use_cache=True).logits[0].float().numpy()
+        """The logits behind each of these tokens, [n, V], the end of the text excluded; the cache grows by them."""
+        rows = self.net(torch.tensor([tokens]), past_key_values=cache, use_cache=True).logits[0].float().numpy()
+        rows[:, self.tokenizer.all_special_ids] = NEVER
+        return rows
 
 
 def look_up(text: list[int]) -> list[int]:
@@ -85,7 +85,7 @@ def plainly(model: Model, prompt: list[int], seed: int, count: int) -> Run:
     """A token at a time."""
     run, cache = Run("plain"), DynamicCache()
     model.logits(cache, prompt[:-1])
-    began, last = time.perf_counter(), prompt[-1]
+    last = prompt[-1]
     for position in range(len(prompt), len(prompt) + count):
         row = model.logits(cache, [last])
         out = detsample.sample(row, seed, position=position, **HOW)
@@ -94,7 +94,6 @@ def plainly(model: Model, prompt: list[int], seed: int, count: int) -> Run:
         run.logprobs.append(float(out.logprobs[0]))
         run.logits.append(row[0])
         run.passes += 1
-    run.seconds = time.perf_counter() - began
     return run
 
 
@@ -102,7 +101,7 @@ def speculatively(model: Model, prompt: list[int], seed: int, count: int, at_onc
     """With drafts; scored in one pass, or token by token."""
     run, cache = Run("drafts, one pass" if at_once else "drafts, one by one"), DynamicCache()
     model.logits(cache, prompt[:-1])
-    text, began = list(prompt), time.perf_counter()
+    text = list(prompt)
     while len(run.tokens) < count:
         draft = look_up(text)
         scored = [text[-1], *draft]
@@ -122,7 +121,6 @@ def speculatively(model: Model, prompt: list[int], seed: int, count: int, at_onc
         run.logits += list(rows[: accepted + 1])
         run.drafted, run.accepted = run.drafted + len(draft), run.accepted + accepted
         run.passes += 1 if at_once else len(scored)
-    run.seconds = time.perf_counter() - began
     for entries in (run.tokens, run.logprobs, run.logits):
         del entries[count:]
     return run
@@ -140,7 +138,7 @@ def sampler_differences(run: Run, start: int, seed: int) -> int:
 def report(model: Model, run: Run, base: Run, start: int, seed: int) -> None:
     """One run against the plain one."""
     same = next((i for i, (a, b) in enumerate(zip(run.tokens, base.tokens, strict=True)) if a != b), len(base.tokens))
-    print(f"  {run.name}: {len(run.tokens)} tokens in {run.passes} passes, {run.seconds:.1f} s", end="")
+    print(f"  {run.name}: {len(run.tokens)} tokens in {run.passes} passes", end="")
     print(f", {run.accepted} of {run.drafted} drafted tokens accepted" if run.drafted else "")
     print(f"    sampler: {sampler_differences(run, start, seed)} differences to drawing each row on its own")
     if run is base:
@@ -166,13 +164,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, default=64, help="tokens to generate for each prompt")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="of the model")
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     model = Model()
     for name, prompt in PROMPTS.items():
         ids = model.encode(prompt)
         runs = [plainly(model, ids, given.seed, given.tokens)]
         runs += [speculatively(model, ids, given.seed, given.tokens, at_once) for at_once in (True, False)]
-        print(f"{name}: {model.tokenizer.decode(runs[0].tokens)[:90]!r}...")
+        print(f"{name}: {model.tokenizer.decode(runs[0].tokens)[:90]!r}...", flush=True)
         for run in runs:
             report(model, run, runs[0], len(ids), given.seed)
 
