@@ -96,6 +96,47 @@ def test_many_requests(most: int) -> None:
     assert_same(speculative_path.verify(logits, drafts, lengths, 5, **how), expected)
 
 
+def test_integers_of_rejection() -> None:
+    """Catches a carry, a borrow or a bit of the coin that is lost, which random calls meet once in 2^32: against
+    Python's integers, with coins on both sides of where acceptance turns.
+    """
+    pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
+    from detsample.reference.products import ln_wide
+    from speculative_probe import integers
+
+    from detsample import frameworks
+
+    rng = np.random.default_rng(15)
+    size = 512
+    edges = np.uint64([0, 1, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1, 2**64 - 2**32])
+    a, b = (rng.integers(0, 2**64, size, dtype=np.uint64) >> rng.integers(0, 64, size).astype(np.uint64) for _ in "ab")
+    a[:64], b[:64] = np.repeat(edges, 8), np.tile(edges, 8)
+    w, v = (rng.integers(1, 2**40 + 1, size) >> rng.integers(0, 30, size) for _ in "wv")
+    mass, draft_mass = (2 ** rng.integers(40, 61, size) + rng.integers(0, 2**40, size) for _ in "pq")
+    turn = [-(-(int(w[i]) * int(draft_mass[i]) << 64) // max(1, int(v[i]) * int(mass[i]))) for i in range(size)]
+    coin = np.array([min(max(t - i % 2, 0), 2**64 - 1) for i, t in enumerate(turn)], np.uint64)
+    expected = [
+        int(coin[i]) * int(v[i]) * int(mass[i]) < int(w[i]) * int(draft_mass[i]) << 64 for i in range(size)
+    ]
+    assert 100 < sum(expected) < 400
+
+    results = [np.zeros(size, np.int64) for _ in range(5)] + [np.zeros(size, np.int32)]
+    given = [x.view(np.int64) for x in (a, b, coin)] + [w, mass, v, draft_mass]
+    tensors = [kernel_path.on_device(x) for x in (*given, *results)]
+    framework = frameworks.of(tensors[0])
+    with framework.launching(framework.device(tensors[0])):
+        integers[(1,)](*map(framework.buffer, tensors), SIZE=size, num_warps=4, enable_fp_fusion=False)
+    high, low, less_high, less_low, ln, verdict = (kernel_path.to_array(x) for x in tensors[7:])
+    products = [int(x) * int(y) for x, y in zip(a, b, strict=True)]
+    words = [(int(h) % 2**64, int(x) % 2**64) for h, x in zip(high, low, strict=True)]
+    assert words == [divmod(n, 2**64) for n in products]
+    less = [(n - ((int(x) >> 1) << 64) - int(y)) % 2**128 for n, x, y in zip(products, a, b, strict=True)]
+    found = [int(h) % 2**64 << 64 | int(x) % 2**64 for h, x in zip(less_high, less_low, strict=True)]
+    assert found == less
+    assert np.array_equal(ln, ln_wide((high.view(np.uint64) >> np.uint64(1), low.view(np.uint64) | np.uint64(1))))
+    assert verdict.astype(bool).tolist() == expected
+
+
 # ---- what is the same by other means
 
 

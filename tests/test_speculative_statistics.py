@@ -239,9 +239,7 @@ def test_products_and_logarithms_of_two_words() -> None:
 
 
 def test_acceptance_is_the_exact_comparison() -> None:
-    """Catches a coin that is cut short: the interpreter's product of limbs against Python's integers is in
-    test_speculative.py; here the probability of acceptance is right to 2^-64 at both ends.
-    """
+    """Catches a coin that is cut short: the probability of acceptance is right to 2^-64 at both ends."""
     accepted = speculative_rejection._accepted
     one, big = np.int64([1]), np.int64([1 << 61])
     for coin, w, v, expected in (
