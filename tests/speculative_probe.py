@@ -4,11 +4,13 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.products import difference, ln_of_wide, product
-from detsample.kernels.speculative_rejection import is_accepted
+from detsample.kernels.speculative_rejection import is_accepted, residual_gumbel
 
 
 @triton.jit
-def integers(a, b, coin, w, mass, v, draft_mass, high, low, less_high, less_low, ln, verdict, SIZE: tl.constexpr):
+def integers(
+    a, b, coin, w, mass, v, draft_mass, high, low, less_high, less_low, ln, noise, verdict, SIZE: tl.constexpr
+):
     at = tl.arange(0, SIZE)
     x, y, c = (tl.load(a + at).to(tl.uint64), tl.load(b + at).to(tl.uint64), tl.load(coin + at).to(tl.uint64))
     product_high, product_low = product(x, y)
@@ -24,3 +26,4 @@ def integers(a, b, coin, w, mass, v, draft_mass, high, low, less_high, less_low,
         tl.load(v + at), tl.load(draft_mass + at),
     )  # fmt: skip
     tl.store(verdict + at, accepted.to(tl.int32))
+    tl.store(noise + at, residual_gumbel(tl.load(a), at, tl.load(coin + 1) & 0x7FFFFFFFFFFFFFFF))

@@ -101,7 +101,9 @@ def test_integers_of_rejection() -> None:
     Python's integers, with coins on both sides of where acceptance turns.
     """
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
+    from detsample.reference.gumbel import gumbel
     from detsample.reference.products import ln_wide
+    from detsample.reference.speculative_rejection import residual_uniform
     from speculative_probe import integers
 
     from detsample import frameworks
@@ -120,13 +122,13 @@ def test_integers_of_rejection() -> None:
     ]
     assert 100 < sum(expected) < 400
 
-    results = [np.zeros(size, np.int64) for _ in range(5)] + [np.zeros(size, np.int32)]
+    results = [np.zeros(size, np.int64) for _ in range(6)] + [np.zeros(size, np.int32)]
     given = [x.view(np.int64) for x in (a, b, coin)] + [w, mass, v, draft_mass]
     tensors = [kernel_path.on_device(x) for x in (*given, *results)]
     framework = frameworks.of(tensors[0])
     with framework.launching(framework.device(tensors[0])):
         integers[(1,)](*map(framework.buffer, tensors), SIZE=size, num_warps=4, enable_fp_fusion=False)
-    high, low, less_high, less_low, ln, verdict = (kernel_path.to_array(x) for x in tensors[7:])
+    high, low, less_high, less_low, ln, noise, verdict = (kernel_path.to_array(x) for x in tensors[7:])
     products = [int(x) * int(y) for x, y in zip(a, b, strict=True)]
     words = [(int(h) % 2**64, int(x) % 2**64) for h, x in zip(high, low, strict=True)]
     assert words == [divmod(n, 2**64) for n in products]
@@ -135,6 +137,8 @@ def test_integers_of_rejection() -> None:
     assert found == less
     assert np.array_equal(ln, ln_wide((high.view(np.uint64) >> np.uint64(1), low.view(np.uint64) | np.uint64(1))))
     assert verdict.astype(bool).tolist() == expected
+    position = coin[1:2].view(np.int64) & (2**63 - 1)
+    assert np.array_equal(noise, gumbel(residual_uniform(a[:1], position, size))[0])
 
 
 # ---- what is the same by other means
@@ -316,6 +320,30 @@ def test_a_bad_row_stops_its_own_request(path: str) -> None:
     assert out.num_accepted.tolist() == [1, 0, 2]
     assert out.token_ids.tolist() == [[2, -1, -1], [2, -1, -1], [2, 2, 2]]
     assert np.isnan(out.logprobs[0, 1:]).all()
+
+
+NO_DISTRIBUTIONS = {
+    "draft_probs": [[np.nan, 1, 0], [-0.1, 1, 0], [2, 0, 0], [0, 0, 0], [1, np.inf, 0]],
+    "draft_logits": [[np.nan, 1, 0], [1, np.inf, 0], [-np.inf] * 3],
+}
+
+
+@pytest.mark.parametrize("given", NO_DISTRIBUTIONS)
+@pytest.mark.parametrize("path", ["reference", "kernels"])
+def test_drafts_that_are_no_distribution(path: str, given: str) -> None:
+    """Catches bad probabilities that accept, that count where they are not reached, or that disturb a neighbour."""
+    verify = reference.verify if path == "reference" else speculative_path.verify
+    logits, drafts = np.float32([[[9, -np.inf, -np.inf]] * 3] * 3), np.array([[0, 0], [1, 0], [0, 0]])
+    good = np.full((3, 2, 3), 0.5, np.float32)
+    before = verify(logits, drafts, 2, 5, position=1, method="rejection", **{given: good})
+    assert before.token_ids.tolist() == [[0, 0, 0], [0, -1, -1], [0, 0, 0]]
+    for row in NO_DISTRIBUTIONS[given]:
+        bad = good.copy()
+        bad[0, 1] = bad[1, 1] = row  # of request 0 it is reached, of request 1 it is not
+        out = verify(logits, drafts, 2, 5, position=1, method="rejection", **{given: bad})
+        assert out.status.tolist() == [256, 0, 0]
+        assert out.token_ids.tolist() == [[0, -1, -1], [0, -1, -1], [0, 0, 0]]
+        assert np.isnan(out.logprobs[0, 1:]).all()
 
 
 @pytest.mark.parametrize("path", ["reference", "kernels"])

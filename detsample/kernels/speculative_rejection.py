@@ -238,6 +238,14 @@ def judge(
 
 
 @triton.jit
+def residual_gumbel(seed, token, position):
+    """The exact noise of tokens in the draw behind the accepted ones, int64 in units of 2^-32."""
+    high = token_word(seed, token, position, RESIDUAL_HIGH)
+    low = token_word(seed, token, position, RESIDUAL_LOW)
+    return gumbel(high, low)
+
+
+@triton.jit
 def residual_level(w, mass, v, draft_mass):
     """(logarithm in units of 2^-32, whether above 0) of w * draft_mass - v * mass."""
     target_high, target_low = product(w.to(tl.uint64), draft_mass.to(tl.uint64))
@@ -288,9 +296,8 @@ def residual(
             w = tl.where(wanted, weight(largest - tl.where(wanted, z, largest)), 0)
             level, wanted = residual_level(w, total, draft_weight(q, q_largest, LOGITS), draft_total)
         if tl.max(wanted.to(tl.int32), axis=0) > 0:
-            high = token_word(seed, token, position, RESIDUAL_HIGH)
-            low = token_word(seed, token, position, RESIDUAL_LOW)
-            top, where = best_of(tl.where(wanted, level + gumbel(high, low), NO_SCORE), token)
+            score = level + residual_gumbel(seed, token, position)
+            top, where = best_of(tl.where(wanted, score, NO_SCORE), token)
             best, winner = better_of(best, winner, top, where)
     tl.store(part_score + request * parts + part, best)
     tl.store(part_token + request * parts + part, winner)
