@@ -8,6 +8,12 @@ NumPy.
 """
 
 from detsample.margins import MarginOutput, margin
+the framework or the machine. `sample` draws tokens, `mask` gives the kept sets alone, `gumbel_noise` and
+`fold_in` the streams behind them; `speculative` verifies drafted tokens. docs/spec.md is the contract,
+`detsample.reference` its executable form in NumPy.
+"""
+
+from detsample import speculative
 from detsample.noise import fold_in, gumbel_noise
 from detsample.output import Csr, MaskOutput, SampleOutput
 from detsample.sampling import mask, sample
@@ -29,4 +35,5 @@ __all__ = [
     "margin",
     "mask",
     "sample",
+    "speculative",
 ]

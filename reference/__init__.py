@@ -17,6 +17,8 @@ from .mask import Csr
 from .observation import Observation, observe
 from .sampling import MaskOutput, SampleOutput, mask, sample
 from .seeds import fold_in
+from .speculative import TreeOutput, VerifyOutput, verify, verify_tree
+from .speculative_rows import RequestStatus
 from .status import Status
 
 CONTRACT_VERSION = 1
@@ -28,12 +30,17 @@ __all__ = [
     "MarginOutput",
     "MaskOutput",
     "Observation",
+    "RequestStatus",
     "SampleOutput",
     "Status",
+    "TreeOutput",
+    "VerifyOutput",
     "fold_in",
     "gumbel_noise",
     "margin",
     "mask",
     "observe",
     "sample",
+    "verify",
+    "verify_tree",
 ]

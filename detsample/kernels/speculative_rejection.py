@@ -1,0 +1,329 @@
+"""Drafted tokens accepted with probability p/q, and the draw from the residual (docs/speculative.md, S4).
+
+    measure  (rows)              the largest logit and the sum of weights of the target's and the draft's rows
+    judge    (requests)          each drafted token against its coin: the accepted prefix and the row behind it
+    residual (requests x parts)  the best score in a part of that row
+    finish   (requests)          the best of the parts, written behind the accepted tokens
+
+A weight is an integer, so masses are exact; p/q is compared as a product of integers and never divided.
+"""
+
+import triton
+import triton.language as tl
+
+from detsample.kernels.gumbel import gumbel
+from detsample.kernels.lanes import NO_SCORE, best_of, better_of
+from detsample.kernels.order import LAST_TOKEN
+from detsample.kernels.outcome import log_probability, quiet_nan
+from detsample.kernels.philox import philox, token_word
+from detsample.kernels.products import below, difference, ln_of_wide, product
+from detsample.kernels.rows import (
+    SEED_GIVEN,
+    STATUS_PARAMETER,
+    TEMPERATURE_GIVEN,
+    fp32_from_bits,
+    inverse_temperature,
+    join_words,
+    scalar_or_vector,
+)
+from detsample.kernels.speculative_rows import (
+    STATUS_DRAFT_WEIGHTS,
+    STATUS_LENGTH,
+    STATUS_OFFSETS,
+    foreign_tokens,
+    rows_of_request,
+)
+from detsample.kernels.weight import scaled_logit, weight
+
+COIN = tl.constexpr(3)  # the domains of section 7 of docs/spec.md
+RESIDUAL_HIGH = tl.constexpr(4)
+RESIDUAL_LOW = tl.constexpr(5)
+
+STRETCH = tl.constexpr(4096)  # tokens at a time in sums,
+SPAN = tl.constexpr(1024)  # and in draws, which take more registers
+LARGEST_PROBABILITY = tl.constexpr(2.0)  # and not that itself
+ONE = tl.constexpr(1099511627776.0)  # 2^40
+
+NO_DRAW = tl.constexpr(0)  # how a request goes on behind its accepted tokens
+FROM_RESIDUAL = tl.constexpr(1)
+FROM_TARGET = tl.constexpr(2)
+
+
+@triton.jit
+def load_row(row_values, token, vocab, other):
+    """Values of one row as fp32; `other` behind the end. -0 is +0."""
+    return tl.load(row_values + token, mask=token < vocab, other=other).to(tl.float32) + 0.0
+
+
+@triton.jit
+def kept_bits(row_mask, token, vocab):
+    """Which tokens the mask (bits) of a row keeps."""
+    word = tl.load(row_mask + (token >> 5), mask=token < vocab, other=0)
+    return ((word >> (token & 31)) & 1) != 0
+
+
+@triton.jit
+def row_scale(temperature, stride, bits, row, given):
+    """1 / temperature of rows; 1 in greedy ones, which keep one token."""
+    given = (given & TEMPERATURE_GIVEN) + (row & 0).to(tl.int32)  # a block if `row` is one, as masks must be
+    return inverse_temperature(scalar_or_vector(temperature, stride, row, fp32_from_bits(bits), given))
+
+
+@triton.jit
+def row_seed(seeds, stride, low, high, row, given):
+    """The seeds of rows, int64."""
+    given = (given & SEED_GIVEN) + (row & 0).to(tl.int32)
+    return scalar_or_vector(seeds, stride, row, join_words(low, high), given)
+
+
+@triton.jit
+def target_weight(x, scale, largest, kept):
+    """Weights of kept tokens, 0 of others; int64."""
+    return tl.where(kept, weight(largest - scaled_logit(x, scale)), 0)
+
+
+@triton.jit
+def draft_weight(x, largest, LOGITS: tl.constexpr):
+    """Weights of tokens in a row that is a distribution, from logits or probabilities; int64."""
+    if LOGITS:
+        result = tl.where(x == float("-inf"), 0, weight(largest - tl.where(x == float("-inf"), largest, x)))
+    else:
+        result = (x * ONE).to(tl.int64)
+    return result
+
+
+@triton.jit(
+    do_not_specialize=["row_stride", "vocab", "words", "row_given", "temperature_stride", "temperature_bits"]
+)
+def measure_target(
+    logits, row_stride, vocab, mask, words, row_status, row_given, temperature, temperature_stride, temperature_bits,
+    peak, mass,
+):  # fmt: skip
+    """The largest z and the sum of weights of the kept tokens of each row."""
+    row = tl.program_id(0).to(tl.int64)
+    row_logits = logits + row * row_stride
+    row_mask = mask + row * words
+    valid = tl.load(row_status + row) == 0
+    scale = row_scale(temperature, temperature_stride, temperature_bits, row, row_given)
+    end = tl.where(valid, vocab, 0)
+    top = tl.full([STRETCH], float("-inf"), tl.float32)
+    for start in range(0, end, STRETCH):
+        token = start + tl.arange(0, STRETCH)
+        top = tl.maximum(top, load_row(row_logits, token, vocab, float("-inf")))
+    largest = scaled_logit(tl.max(top, axis=0), scale)
+    sums = tl.full([STRETCH], 0, tl.int64)
+    for start in range(0, end, STRETCH):
+        token = start + tl.arange(0, STRETCH)
+        x = load_row(row_logits, token, vocab, float("-inf"))
+        sums += target_weight(x, scale, largest, kept_bits(row_mask, token, vocab))
+    tl.store(peak + row, largest)
+    tl.store(mass + row, tl.sum(sums, axis=0))
+
+
+@triton.jit(do_not_specialize=["row_stride", "vocab"])
+def measure_draft(rows, row_stride, vocab, peak, mass, LOGITS: tl.constexpr):
+    """The largest logit (unless these are probabilities) and the sum of weights; -1 where they are no distribution."""
+    row = tl.program_id(0).to(tl.int64)
+    values = rows + row * row_stride
+    top = tl.full([STRETCH], float("-inf"), tl.float32)
+    bad = tl.full([STRETCH], 0, tl.int32)
+    none = float("-inf") if LOGITS else 0.0
+    for start in range(0, vocab, STRETCH):
+        x = load_row(values, start + tl.arange(0, STRETCH), vocab, none)
+        if LOGITS:
+            bad |= ((x != x) | (x == float("inf"))).to(tl.int32)
+        else:
+            bad |= ((x >= 0.0) & (x < LARGEST_PROBABILITY)).to(tl.int32) ^ 1
+        top = tl.maximum(top, x)
+    largest = tl.max(top, axis=0)
+    good = tl.max(bad, axis=0) == 0
+    if LOGITS:
+        good = good & (largest > float("-inf"))
+    sums = tl.full([STRETCH], 0, tl.int64)
+    for start in range(0, tl.where(good, vocab, 0), STRETCH):
+        x = load_row(values, start + tl.arange(0, STRETCH), vocab, none)
+        sums += draft_weight(x, largest, LOGITS)
+    total = tl.sum(sums, axis=0)
+    tl.store(peak + row, largest)
+    tl.store(mass + row, tl.where(good & (total > 0), total, -1))
+
+
+@triton.jit
+def is_accepted(coin_high, coin_low, token_weight, mass, draft_token_weight, draft_mass):
+    """coin * v * mass < 2^64 * w * draft_mass, exactly, for a coin of two uint32 words and int64 sums and weights."""
+    coin = (coin_high.to(tl.uint64) << 32) | coin_low.to(tl.uint64)
+    high, low = product(draft_token_weight.to(tl.uint64), mass.to(tl.uint64))
+    # floor(coin * (high, low) / 2^64), which is below the right side exactly where the product is.
+    upper_high, upper_low = product(coin, high)
+    carried, _ = product(coin, low)
+    sum_low = upper_low + carried
+    sum_high = upper_high + (sum_low < carried).to(tl.uint64)
+    right_high, right_low = product(token_weight.to(tl.uint64), draft_mass.to(tl.uint64))
+    return below(sum_high, sum_low, right_high, right_low)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "row_stride", "vocab", "words", "row_given", "temperature_stride", "temperature_bits",
+        "seed_stride", "seed_low", "seed_high", "draft_values_stride", "draft_rows_count",
+        "rows", "width", "extra", "given", "count_stride", "count_scalar", "offset_stride",
+        "draft_row_stride", "draft_stride",
+    ]
+)  # fmt: skip
+def judge(
+    logits, row_stride, vocab, mask, words, row_status, row_given, temperature, temperature_stride, temperature_bits,
+    peak, mass, seeds, seed_stride, seed_low, seed_high, positions,
+    draft_values, draft_values_stride, draft_rows_count, draft_peak, draft_mass,
+    rows, width, extra, given, counts, count_stride, count_scalar, row_offsets, offset_stride, row_owner,
+    drafts, draft_row_stride, draft_stride,
+    token_ids, num_accepted, status, logprobs, decisions,
+    WIDTH: tl.constexpr, FLAT: tl.constexpr, LOGITS: tl.constexpr, LOGPROBS: tl.constexpr,
+):  # fmt: skip
+    """Accepts drafted tokens and writes them; `decisions` has what to draw from, the row and the draft's row."""
+    request = tl.program_id(0).to(tl.int64)
+    slot = tl.arange(0, WIDTH)
+    first, count, reason = rows_of_request(
+        request, width, rows, extra, given, counts, count_stride, count_scalar, row_offsets, offset_stride,
+        row_owner, slot, FLAT,
+    )  # fmt: skip
+    drafted = slot < tl.where(reason == STATUS_LENGTH, 0, count - 1)
+    draft = tl.load(drafts + request * draft_row_stride + slot * draft_stride, mask=drafted, other=0).to(tl.int64)
+    foreign = foreign_tokens(draft, drafted, vocab)
+    draft_first = request * (width - 1)
+    if FLAT:
+        draft_first = first - request
+        inside = (draft_first >= 0) & (draft_first + count - 1 <= draft_rows_count)
+        reason = tl.where((reason == 0) & (inside == 0), STATUS_OFFSETS, reason)
+    reason |= foreign
+
+    mine = slot < tl.where(reason == 0, count, 0)
+    tested = slot < tl.where(reason == 0, count - 1, 0)
+    row = first + slot
+    draft_row = draft_first + slot
+    position = tl.load(positions + row, mask=mine, other=0)
+    why = tl.load(row_status + row, mask=mine, other=0) | tl.where(position < 0, STATUS_PARAMETER, 0)
+    of_draft = tl.load(draft_mass + draft_row, mask=tested, other=1)
+    why |= tl.where(of_draft < 0, STATUS_DRAFT_WEIGHTS, 0)
+    fine = tested & (why == 0)
+    read = tl.where(fine, row, 0)
+    seed = row_seed(seeds, seed_stride, seed_low, seed_high, read, row_given)
+    coin_high, coin_low, _, _ = philox(seed, (row & 0).to(tl.uint32), position, COIN)
+    scale = row_scale(temperature, temperature_stride, temperature_bits, read, row_given)
+    largest = tl.load(peak + row, mask=fine, other=0.0)
+    total = tl.load(mass + row, mask=fine, other=1)
+    x = tl.load(logits + row * row_stride + draft, mask=fine, other=0.0).to(tl.float32) + 0.0
+    word = tl.load(mask + row * words + (draft >> 5), mask=fine, other=0)
+    kept = ((word >> (draft & 31).to(tl.int32)) & 1) != 0
+    q = tl.load(draft_values + draft_row * draft_values_stride + draft, mask=fine, other=0.0).to(tl.float32) + 0.0
+    q_largest = tl.load(draft_peak + draft_row, mask=fine, other=0.0)
+    of_token = draft_weight(q, q_largest, LOGITS)
+    heads = is_accepted(coin_high, coin_low, target_weight(x, scale, largest, kept), total, of_token, of_draft)
+    accepted = tl.min(tl.where(fine & heads, WIDTH, slot), axis=0)
+    reason |= tl.sum(tl.where(slot == accepted, why, 0), axis=0)
+
+    said = mine & (slot < accepted)
+    at = request * width + slot
+    tl.store(token_ids + at, tl.where(said, draft, -1), mask=slot < width)
+    if LOGPROBS:
+        logprob = log_probability(largest - scaled_logit(x, scale), total)
+        tl.store(logprobs + at, tl.where(said, logprob, quiet_nan()), mask=slot < width)
+    tl.store(num_accepted + request, accepted)
+    tl.store(status + request, reason)
+    # A rejected token that the draft could not draw: nothing of the target is used up, and there may be no residual.
+    possible = tl.sum(tl.where((slot == accepted) & tested, of_token, 0), axis=0) > 0
+    kind = tl.where(possible, FROM_RESIDUAL, FROM_TARGET)
+    tl.store(decisions + request * 3, tl.where(reason == 0, kind, NO_DRAW).to(tl.int64))
+    tl.store(decisions + request * 3 + 1, first + accepted)
+    tl.store(decisions + request * 3 + 2, draft_first + accepted)
+
+
+@triton.jit
+def residual_gumbel(seed, token, position):
+    """The exact noise of tokens in the draw behind the accepted ones, int64 in units of 2^-32."""
+    high = token_word(seed, token, position, RESIDUAL_HIGH)
+    low = token_word(seed, token, position, RESIDUAL_LOW)
+    return gumbel(high, low)
+
+
+@triton.jit
+def residual_level(w, mass, v, draft_mass):
+    """(logarithm in units of 2^-32, whether above 0) of w * draft_mass - v * mass."""
+    target_high, target_low = product(w.to(tl.uint64), draft_mass.to(tl.uint64))
+    draft_high, draft_low = product(v.to(tl.uint64), mass.to(tl.uint64))
+    some = below(draft_high, draft_low, target_high, target_low)
+    high, low = difference(target_high, target_low, draft_high, draft_low)
+    return ln_of_wide(tl.where(some, high, 0), tl.where(some, low, 1)), some
+
+
+@triton.jit(
+    do_not_specialize=[
+        "row_stride", "vocab", "words", "row_given", "temperature_stride", "temperature_bits",
+        "seed_stride", "seed_low", "seed_high", "draft_values_stride", "parts", "spans",
+    ]
+)  # fmt: skip
+def residual(
+    logits, row_stride, vocab, mask, words, row_given, temperature, temperature_stride, temperature_bits,
+    peak, mass, seeds, seed_stride, seed_low, seed_high, positions,
+    draft_values, draft_values_stride, draft_peak, draft_mass, decisions,
+    parts, spans, part_score, part_token, LOGITS: tl.constexpr,
+):  # fmt: skip
+    """The best score among `spans` spans of the row behind the accepted tokens, and its token."""
+    request = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    kind = tl.load(decisions + request * 3)
+    draws = kind != NO_DRAW
+    row = tl.where(draws, tl.load(decisions + request * 3 + 1), 0)
+    takes_draft = kind == FROM_RESIDUAL
+    draft_row = tl.where(takes_draft, tl.load(decisions + request * 3 + 2), 0)
+    seed = row_seed(seeds, seed_stride, seed_low, seed_high, row, row_given)
+    position = tl.load(positions + row, mask=draws, other=0)
+    scale = row_scale(temperature, temperature_stride, temperature_bits, row, row_given)
+    largest = tl.load(peak + row, mask=draws, other=0.0)
+    total = tl.load(mass + row, mask=draws, other=1)
+    q_largest = tl.load(draft_peak + draft_row, mask=takes_draft, other=0.0)
+    draft_total = tl.load(draft_mass + draft_row, mask=takes_draft, other=1)
+    best = tl.full([], NO_SCORE, tl.int64)
+    winner = tl.full([], LAST_TOKEN, tl.int32)
+    start = part * spans * SPAN
+    end = tl.where(draws, tl.minimum(start + spans * SPAN, vocab), 0)
+    for at in range(start, end, SPAN):
+        token = at + tl.arange(0, SPAN)
+        wanted = kept_bits(mask + row * words, token, vocab)
+        z = scaled_logit(load_row(logits + row * row_stride, token, vocab, float("-inf")), scale)
+        level = (tl.minimum(tl.maximum(z, -1073741824.0), 1073741824.0) * 4294967296.0).to(tl.int64)
+        if takes_draft:
+            q = load_row(draft_values + draft_row * draft_values_stride, token, vocab, float("-inf") if LOGITS else 0.0)
+            w = tl.where(wanted, weight(largest - tl.where(wanted, z, largest)), 0)
+            level, wanted = residual_level(w, total, draft_weight(q, q_largest, LOGITS), draft_total)
+        if tl.max(wanted.to(tl.int32), axis=0) > 0:
+            score = level + residual_gumbel(seed, token, position)
+            top, where = best_of(tl.where(wanted, score, NO_SCORE), token)
+            best, winner = better_of(best, winner, top, where)
+    tl.store(part_score + request * parts + part, best)
+    tl.store(part_token + request * parts + part, winner)
+
+
+@triton.jit(
+    do_not_specialize=["row_stride", "row_given", "temperature_stride", "temperature_bits", "parts", "width"]
+)
+def finish(
+    logits, row_stride, row_given, temperature, temperature_stride, temperature_bits, peak, mass, decisions,
+    parts, part_score, part_token, width, token_ids, num_accepted, logprobs,
+    PARTS: tl.constexpr, LOGPROBS: tl.constexpr,
+):  # fmt: skip
+    """Writes the token behind the accepted ones."""
+    request = tl.program_id(0).to(tl.int64)
+    draws = tl.load(decisions + request * 3) != NO_DRAW  # then there are rows to read, and there is a winner
+    part = tl.arange(0, PARTS)
+    score = tl.load(part_score + request * parts + part, mask=part < parts, other=NO_SCORE)
+    token = tl.load(part_token + request * parts + part, mask=part < parts, other=LAST_TOKEN)
+    _, winner = best_of(score, token)
+    at = request * width + tl.load(num_accepted + request)
+    tl.store(token_ids + at, winner.to(tl.int64), mask=draws)
+    if LOGPROBS:
+        row = tl.where(draws, tl.load(decisions + request * 3 + 1), 0)
+        x = tl.load(logits + row * row_stride + winner, mask=draws, other=0.0).to(tl.float32) + 0.0
+        scale = row_scale(temperature, temperature_stride, temperature_bits, row, row_given)
+        gap = tl.load(peak + row, mask=draws, other=0.0) - scaled_logit(x, scale)
+        total = tl.load(mass + row, mask=draws, other=1)
+        tl.store(logprobs + at, log_probability(gap, total), mask=draws)

@@ -1,0 +1,83 @@
+"""`draft`: drafted tokens drawn with the noise that the target will draw with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detsample import frameworks
+from detsample.sampling import sample
+from detsample.speculative.arguments import read_batch
+from detsample.speculative.output import DraftOutput
+
+
+def draft(
+    logits: Any,
+    topp_seed: Any,
+    *,
+    position: Any,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    return_logprobs: bool = False,
+) -> DraftOutput:
+    """Draw tokens from a drafter's logits with the noise of the request's own seed and positions.
+
+    The target will draw with the same noise. The larger it is for a token, the more the two are drawn to the same one:
+    drafter and target, of distributions q and p, agree with probability ``sum_i 1 / sum_j max(p_j / p_i, q_j / q_i)``,
+    which is at least ``(1 - TV) / (1 + TV)`` with their total variation distance TV (Daliri, Musco and Suresh,
+    "Coupling without communication and drafter-invariant speculative decoding", arXiv:2408.07978). With other noise
+    it would be ``sum_i p_i q_i``. Give the drafter the target's temperature and filters: what makes q like p helps.
+
+    For ``verify(method="match")`` and `verify_tree` only. A p/q rule assumes that its coins and its residual noise know
+    nothing of the draft; see docs/speculative.md.
+
+    Parameters
+    ----------
+    logits : [B, V] or [B, K, V] fp32, bf16 or fp16
+        The drafter's: of one position, or of K positions at once as parallel heads make them.
+    topp_seed, temperature, top_k, top_p, min_p : numbers, or [B] or [B, 1]
+        As for `detsample.sample`, one for each request.
+    position : int, or [B] or [B, 1] int64 or int32
+        Absolute index of the first token to draw; K positions follow one another.
+    return_logprobs : bool
+        Whether to return log probabilities.
+
+    Returns
+    -------
+    DraftOutput
+        [B] or [B, K], tensors of the logits' framework on the logits' device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `detsample.sample`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits = np.zeros((2, 3, 100), np.float32)
+    >>> tokens = draft(logits, np.array([7, 8]), position=20).token_ids
+    >>> int(tokens[1, 2]) == int(draft(logits[1:, 2], 8, position=22).token_ids[0])
+    True
+    """
+    framework = frameworks.of(logits, "logits")
+    shape = framework.shape(logits)
+    how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    if len(shape) != 3:
+        out = sample(logits, topp_seed, position=position, **how, return_logprobs=return_logprobs)
+        return DraftOutput(out.token_ids, out.status, out.logprobs, out)
+    requests, most = shape[:2]
+    batch = read_batch(
+        logits, "logits", requests, most, ("K", most), 0, None, topp_seed, position, temperature, top_k, top_p, min_p
+    )
+    if framework.on_gpu(logits):
+        from detsample.speculative import launches
+
+        out = launches.draw(batch, return_logprobs).sampled
+    else:
+        from detsample.speculative import host
+
+        out = host.draw(batch, return_logprobs)
+    shaped = [None if t is None else t.reshape((requests, most)) for t in (out.token_ids, out.status, out.logprobs)]
+    return DraftOutput(shaped[0], shaped[1], shaped[2], out)

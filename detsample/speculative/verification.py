@@ -1,0 +1,193 @@
+"""`verify` and `verify_tree`: which drafted tokens the target would have drawn itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detsample import frameworks
+from detsample.speculative.arguments import read_batch, read_draft_rows, read_drafts
+from detsample.speculative.output import TreeOutput, VerifyOutput
+from detsample.speculative.status import raise_for_status
+
+METHODS = ("match", "rejection")
+
+
+def verify(
+    target_logits: Any,
+    draft_tokens: Any,
+    num_draft: Any,
+    topp_seed: Any,
+    *,
+    position: Any,
+    row_offsets: Any = None,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    method: str = "match",
+    draft_probs: Any = None,
+    draft_logits: Any = None,
+    return_logprobs: bool = True,
+    check: bool = False,
+) -> VerifyOutput:
+    """Accept drafted tokens as far as the target agrees, and draw the token behind them.
+
+    With the default method, the tokens are those that `detsample.sample` draws one position after the other, whatever
+    was drafted: a draft decides how many come at once and never which. GPU tensors are served on their device and on
+    their framework's current stream, without waiting; CPU tensors and arrays by the NumPy reference.
+
+    Parameters
+    ----------
+    target_logits : [B, K + 1, V], or [R, V] with `row_offsets`; fp32, bf16 or fp16
+        The target's logits after 0, 1, 2... of a request's drafted tokens. Rows behind a request's last are ignored
+        and may hold anything.
+    draft_tokens : [B, K] int64 or int32
+        Drafted tokens; those behind a request's last are ignored.
+    num_draft : int, or [B] int64 or int32
+        How many tokens were drafted for each request, 0 to K.
+    topp_seed, temperature, top_k, top_p, min_p : numbers, or [B] or [B, 1]
+        As for `detsample.sample`, one for each request.
+    position : int, or [B] or [B, 1] int64 or int32
+        Absolute index, from 0, of the first drafted token in its sequence.
+    row_offsets : [B + 1] int64 or int32, or None
+        Request b has the rows from ``row_offsets[b]`` up to ``row_offsets[b + 1]``, ``num_draft[b] + 1`` of them. Rows
+        outside all requests (the padding of a captured graph) are ignored.
+    method : "match" or "rejection"
+        ``"rejection"`` accepts with probability p/q and draws from the residual: right in distribution for drafts
+        that were drawn with any other noise, but not the tokens of plain decoding.
+    draft_probs, draft_logits : [B, K, V], or [D, V] with `row_offsets`; fp32, bf16 or fp16
+        With ``"rejection"``, one of them: the distributions that the drafted tokens were drawn from. Probabilities, at
+        least 0 and below 2, are divided by their sum; logits are taken after the drafter's own temperature and
+        filters (``-inf`` for what these excluded). Ragged, request b's begin at row ``row_offsets[b] - b``.
+    return_logprobs : bool
+        Whether to return the log probabilities of the tokens in the target's kept set.
+    check : bool
+        Wait for the device and raise if a request is invalid.
+
+    Returns
+    -------
+    VerifyOutput
+        Tensors of the logits' framework on the logits' device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came, for all that the host can see; with `check`, for
+        requests that only the device finds invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits = np.array([[[0.0, 9.0], [9.0, 0.0], [0.0, 9.0]]], np.float32)
+    >>> out = verify(logits, np.array([[1, 1]]), 2, 5, position=3, temperature=0)
+    >>> out.token_ids, out.num_accepted
+    (array([[ 1,  0, -1]]), array([1], dtype=int32))
+    """
+    if not (isinstance(method, str) and method in METHODS):
+        raise ValueError(f"method must be 'match' or 'rejection', got {method!r}")
+    if method == "match" and not (draft_probs is None and draft_logits is None):
+        raise ValueError("draft_probs and draft_logits must be None with method='match', which does not look at them")
+    framework = frameworks.of(target_logits, "target_logits")
+    device = framework.device(target_logits)
+    drafts = read_drafts(framework, device, "draft_tokens", draft_tokens, None)
+    requests, most = framework.shape(draft_tokens)
+    batch = read_batch(
+        target_logits, "target_logits", requests, most + 1, ("num_draft", num_draft), 1, row_offsets,
+        topp_seed, position, temperature, top_k, top_p, min_p,
+    )  # fmt: skip
+    rows = read_draft_rows(batch, draft_probs, draft_logits) if method == "rejection" else None
+    if not framework.on_gpu(target_logits):
+        from detsample.speculative import host
+
+        given = {"method": method, "draft_probs": draft_probs, "draft_logits": draft_logits}
+        out = host.verify(batch, draft_tokens, return_logprobs, given)
+    else:
+        from detsample.speculative import launches  # imports triton, which a machine without a GPU need not have
+
+        if rows is None:
+            out = launches.match(batch, drafts, return_logprobs)
+        else:
+            out = launches.reject(batch, drafts, *rows, return_logprobs)
+    if check:
+        raise_for_status(framework, out.status)
+    return out
+
+
+def verify_tree(
+    target_logits: Any,
+    draft_tokens: Any,
+    parents: Any,
+    topp_seed: Any,
+    *,
+    position: Any,
+    num_nodes: Any = None,
+    row_offsets: Any = None,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    return_logprobs: bool = True,
+    check: bool = False,
+) -> TreeOutput:
+    """Accept the longest path of a drafted tree that the target agrees with, and draw the token behind it.
+
+    Node 0 is the root: the last token that is decided already, which the drafted tokens follow. The tokens are those
+    of `detsample.sample`, one position after the other, whatever the tree. A chain is the tree in which node i
+    follows node i - 1.
+
+    Parameters
+    ----------
+    target_logits : [B, N, V], or [R, V] with `row_offsets`; fp32, bf16 or fp16
+        Of each node: the target's logits for the token behind it.
+    draft_tokens : [B, N] int64 or int32
+        The token of each node; the root's is ignored.
+    parents : [B, N] int64 or int32
+        The node that each node follows, ``-1`` for node 0; in any order.
+    position : int, or [B] or [B, 1] int64 or int32
+        Absolute index, from 0, of the tokens that follow the root.
+    num_nodes : int, or [B] int64 or int32, or None
+        How many nodes each request has, with the root, 1 to N; None: N.
+    row_offsets, topp_seed, temperature, top_k, top_p, min_p, return_logprobs, check
+        As for `verify`; a request has a row for each node.
+
+    Returns
+    -------
+    TreeOutput
+        Tensors of the logits' framework on the logits' device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `verify`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits = np.array([[[0.0, 9.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 9.0]]], np.float32)
+    >>> out = verify_tree(logits, np.array([[0, 0, 1]]), np.array([[-1, 0, 0]]), 5, position=3, temperature=0)
+    >>> out.token_ids, out.nodes
+    (array([[ 1,  2, -1]]), array([[ 0,  2, -1]], dtype=int32))
+    """
+    framework = frameworks.of(target_logits, "target_logits")
+    device = framework.device(target_logits)
+    drafts = read_drafts(framework, device, "draft_tokens", draft_tokens, None)
+    requests, most = framework.shape(draft_tokens)
+    if most < 1:
+        raise ValueError(f"draft_tokens must have shape [B, N] with a root, got {[requests, most]}")
+    above = read_drafts(framework, device, "parents", parents, (requests, most))
+    counts = ("num_nodes", most if num_nodes is None else num_nodes)
+    batch = read_batch(
+        target_logits, "target_logits", requests, most, counts, 0, row_offsets,
+        topp_seed, position, temperature, top_k, top_p, min_p,
+    )  # fmt: skip
+    if not framework.on_gpu(target_logits):
+        from detsample.speculative import host
+
+        out = host.verify_tree(batch, draft_tokens, parents, return_logprobs)
+    else:
+        from detsample.speculative import launches
+
+        out = launches.longest_path(batch, drafts, above, return_logprobs)
+    if check:
+        raise_for_status(framework, out.status)
+    return out

@@ -1,0 +1,294 @@
+"""Verification of drafted tokens: sections S1 to S4 of ``docs/speculative.md``.
+
+``verify`` serves chains of drafted tokens, ``verify_tree`` trees. By default every row is drawn as ``sample`` draws
+it, and drafts are accepted while they are what was drawn. ``method="rejection"`` is in ``speculative_rejection.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .parameters import as_integers
+from .sampling import sample
+from .speculative_rejection import reject
+from .speculative_rows import Batch, RequestStatus, bad_requests_message, draft_ids, rows_of
+
+__all__ = ["METHODS", "TreeOutput", "VerifyOutput", "verify", "verify_tree"]
+
+METHODS = ("match", "rejection")
+_NAN = np.uint32(0x7FC00000).view(np.float32)
+
+
+@dataclass(frozen=True)
+class VerifyOutput:
+    """What ``verify`` returns, of B requests with at most K drafted tokens each."""
+
+    token_ids: np.ndarray
+    """int64 [B, K + 1]: the accepted tokens, then one that the target drew; -1 behind it."""
+    num_accepted: np.ndarray
+    """int32 [B]: how many drafted tokens were accepted."""
+    status: np.ndarray
+    """int32 [B]: bits of ``RequestStatus``, 0 for a request in order."""
+    logprobs: np.ndarray | None
+    """float32 [B, K + 1]: of the tokens; NaN where there is none."""
+
+
+@dataclass(frozen=True)
+class TreeOutput:
+    """What ``verify_tree`` returns, of B requests with at most N nodes each."""
+
+    token_ids: np.ndarray
+    """int64 [B, N]: the tokens on the accepted path, then one that the target drew; -1 behind it."""
+    num_accepted: np.ndarray
+    """int32 [B]: how many drafted tokens were accepted."""
+    nodes: np.ndarray
+    """int32 [B, N]: the node whose logits each token is of, from the root on; -1 behind the last."""
+    status: np.ndarray
+    """int32 [B]: bits of ``RequestStatus``, 0 for a request in order."""
+    logprobs: np.ndarray | None
+    """float32 [B, N]: of the tokens; NaN where there is none."""
+
+
+def verify(
+    target_logits: np.ndarray,
+    draft_tokens: np.ndarray,
+    num_draft: Any,
+    topp_seed: Any,
+    *,
+    position: Any,
+    row_offsets: np.ndarray | None = None,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    method: str = "match",
+    draft_probs: np.ndarray | None = None,
+    draft_logits: np.ndarray | None = None,
+    return_logprobs: bool = True,
+    check: bool = False,
+) -> VerifyOutput:
+    """Accept drafted tokens, and draw the token behind them (sections S1, S2 and S4).
+
+    Parameters
+    ----------
+    target_logits : array [B, K + 1, V], or [R, V] with ``row_offsets``, of float32, float16 or bfloat16
+        Slot j of a request: the target's logits after j of its drafted tokens.
+    draft_tokens : integer array [B, K]
+    num_draft : integer or integer array [B]
+        How many of them a request has, at most K.
+    topp_seed, temperature, top_k, top_p, min_p
+        As for ``sample``, scalars or arrays [B]: of the request.
+    position : integer or integer array [B]
+        Absolute index of the first drafted token.
+    row_offsets : integer array [B + 1]
+        Request b has rows ``row_offsets[b] .. row_offsets[b + 1] - 1``.
+    method : "match" or "rejection"
+    draft_probs, draft_logits : array [B, K, V], or [D, V] with ``row_offsets``
+        What the drafter drew from; one of them, with ``method="rejection"`` only.
+    return_logprobs, check
+        As for ``sample``.
+
+    Examples
+    --------
+    >>> logits = np.float32([[[0, 9], [9, 0], [0, 9]]])
+    >>> verify(logits, np.array([[1, 1]]), 2, 5, position=3, temperature=0).token_ids.tolist()
+    [[1, 0, -1]]
+    """
+    drafts = draft_ids(draft_tokens)
+    how = _parameters(topp_seed, position, temperature, top_k, top_p, min_p)
+    counts = as_integers("num_draft", num_draft) + 1
+    batch = rows_of(target_logits, drafts.shape[1] + 1, counts, 1, row_offsets, how)
+    drafts = draft_ids(drafts, len(batch.count))
+    batch = _refuse_foreign_tokens(batch, counts - 1, drafts)
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
+    if method == "rejection":
+        found = reject(batch, drafts, draft_probs, draft_logits, row_offsets is not None)
+        logprobs = found.logprobs if return_logprobs else None
+        out = VerifyOutput(found.token_ids, found.num_accepted, found.status, logprobs)
+    else:
+        if draft_probs is not None or draft_logits is not None:
+            raise ValueError("draft_probs, draft_logits: expected with method='rejection' only")
+        out = _match(batch, drafts, return_logprobs)
+    _raise_if(check, out.status)
+    return out
+
+
+def verify_tree(
+    target_logits: np.ndarray,
+    draft_tokens: np.ndarray,
+    parents: np.ndarray,
+    topp_seed: Any,
+    *,
+    position: Any,
+    num_nodes: Any = None,
+    row_offsets: np.ndarray | None = None,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    return_logprobs: bool = True,
+    check: bool = False,
+) -> TreeOutput:
+    """Accept the longest path of a drafted tree, and draw the token behind it (sections S1 and S3).
+
+    Parameters
+    ----------
+    target_logits : array [B, N, V], or [R, V] with ``row_offsets``
+        Slot i of a request: the target's logits at node i.
+    draft_tokens : integer array [B, N]
+        The root's is not looked at.
+    parents : integer array [B, N]
+        -1 for node 0, the root: the last token that is decided already.
+    position : integer or integer array [B]
+        Absolute index of the tokens below the root.
+    num_nodes : None, integer or integer array [B]
+        How many nodes a request has, the root counted; None: N.
+
+    The other parameters are those of ``verify``.
+
+    Examples
+    --------
+    >>> logits = np.float32([[[0, 9, 0], [0, 0, 0], [0, 0, 9]]])
+    >>> out = verify_tree(logits, np.array([[0, 0, 1]]), np.array([[-1, 0, 0]]), 5, position=3, temperature=0)
+    >>> out.token_ids.tolist(), out.nodes.tolist()
+    ([[1, 2, -1]], [[0, 2, -1]])
+    """
+    drafts, above = draft_ids(draft_tokens), as_integers("parents", parents)
+    if above.shape != drafts.shape:
+        raise ValueError(f"parents: expected shape {list(drafts.shape)}, got {list(above.shape)}")
+    how = _parameters(topp_seed, position, temperature, top_k, top_p, min_p)
+    counts = as_integers("num_nodes", drafts.shape[1] if num_nodes is None else num_nodes)
+    batch = rows_of(target_logits, drafts.shape[1], counts, 1, row_offsets, how)
+    drafts = draft_ids(drafts, len(batch.count))
+    batch = _refuse_foreign_tokens(batch, counts - 1, drafts[:, 1:])
+    depth = _depths(above, np.where(batch.status & RequestStatus.LENGTH, 0, counts))
+    batch = batch.refuse(np.asarray((depth < 0).any(axis=1)), RequestStatus.TREE)
+    out = _longest(batch, drafts, above, depth, return_logprobs)
+    _raise_if(check, out.status)
+    return out
+
+
+def _parameters(
+    topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any
+) -> dict[str, Any]:
+    return {
+        "topp_seed": topp_seed, "position": position,
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+    }  # fmt: skip
+
+
+def _raise_if(check: bool, status: np.ndarray) -> None:
+    message = bad_requests_message(status) if check else None
+    if message:
+        raise ValueError(message)
+
+
+def _refuse_foreign_tokens(batch: Batch, counts: np.ndarray, drafts: np.ndarray) -> Batch:
+    """Refuse requests with a drafted token outside the vocabulary, [B, K] of which the first ``counts`` count."""
+    used = np.arange(drafts.shape[1]) < np.broadcast_to(counts, len(drafts))[:, None]
+    used &= (batch.status & RequestStatus.LENGTH == 0)[:, None]
+    foreign: np.ndarray = used & ((drafts < 0) | (drafts >= batch.logits.shape[1]))
+    return batch.refuse(np.asarray(foreign.any(axis=1)), RequestStatus.DRAFT_TOKEN)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What ``sample`` found in the slots of a batch, [B, width] each."""
+
+    token_ids: np.ndarray
+    status: np.ndarray
+    logprobs: np.ndarray
+
+
+def _draw(batch: Batch, ahead: np.ndarray, want_logprobs: bool) -> _Drawn:
+    """Draw every slot, ``ahead`` (int64 [B, width]) positions behind the request's first."""
+    request, slot = np.nonzero(batch.slots)
+    given = batch.given.rows(request)
+    with np.errstate(over="ignore"):
+        position = given.position + ahead[request, slot]
+    found = sample(
+        _rows(batch.logits, batch.first[request] + slot), given.topp_seed, position=position,
+        temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, min_p=given.min_p,
+        return_logprobs=want_logprobs,
+    )  # fmt: skip
+    shape = batch.slots.shape
+    drawn = _Drawn(np.full(shape, -1, np.int64), np.zeros(shape, np.int32), np.full(shape, _NAN))
+    drawn.token_ids[request, slot], drawn.status[request, slot] = found.token_ids, found.status
+    if found.logprobs is not None:
+        drawn.logprobs[request, slot] = found.logprobs
+    return drawn
+
+
+def _rows(logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return logits if len(rows) == len(logits) and (rows == np.arange(len(rows))).all() else logits[rows]
+
+
+def _match(batch: Batch, drafts: np.ndarray, want_logprobs: bool) -> VerifyOutput:
+    """Section S2."""
+    slot = np.arange(batch.width)
+    drawn = _draw(batch, np.broadcast_to(slot, batch.slots.shape), want_logprobs)
+    agree = (drafts == drawn.token_ids[:, :-1]) & (drawn.status[:, :-1] == 0) & (slot[1:] < batch.count[:, None])
+    accepted = np.cumprod(agree, axis=1).sum(axis=1)
+    said = (slot <= accepted[:, None]) & batch.slots
+    return VerifyOutput(
+        np.where(said, drawn.token_ids, -1),
+        accepted.astype(np.int32),
+        batch.status | drawn.status[np.arange(len(accepted)), accepted],
+        np.where(said, drawn.logprobs, _NAN) if want_logprobs else None,
+    )
+
+
+def _depths(parents: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How far each node is below node 0, int64 [B, N]; -1 for one that does not hang from it, 0 for padding."""
+    nodes, width = np.arange(parents.shape[1]), parents.shape[1]
+    counts = np.broadcast_to(counts, len(parents))[:, None]
+    known = (parents >= 0) & (parents < counts)
+    depth = np.where((nodes == 0) & (parents == -1), 0, -1)
+    for _ in range(width):
+        of_parent = np.take_along_axis(depth, np.where(known, parents, 0), axis=1)
+        depth = np.where((nodes > 0) & known & (of_parent >= 0), of_parent + 1, depth)
+    return np.where(nodes < counts, depth, 0)
+
+
+def _longest(
+    batch: Batch, drafts: np.ndarray, parents: np.ndarray, depth: np.ndarray, want_logprobs: bool
+) -> TreeOutput:
+    """Section S3."""
+    requests, width = drafts.shape
+    drawn = _draw(batch, np.where(batch.slots, depth, 0), want_logprobs)
+    out = TreeOutput(
+        np.full((requests, width), -1, np.int64), np.zeros(requests, np.int32),
+        np.full((requests, width), -1, np.int32), batch.status.copy(), np.full((requests, width), _NAN),
+    )  # fmt: skip
+    for b in np.flatnonzero(batch.count):
+        path = _longest_path(int(batch.count[b]), drafts[b], parents[b], depth[b], drawn.token_ids[b], drawn.status[b])
+        said = slice(0, len(path))
+        out.token_ids[b, said], out.nodes[b, said] = drawn.token_ids[b, path], path
+        out.num_accepted[b] = len(path) - 1
+        out.status[b] |= drawn.status[b, path[-1]]
+        if out.logprobs is not None:
+            out.logprobs[b, said] = drawn.logprobs[b, path]
+    if want_logprobs:
+        return out
+    return TreeOutput(out.token_ids, out.num_accepted, out.nodes, out.status, None)
+
+
+def _longest_path(
+    count: int, drafts: np.ndarray, parents: np.ndarray, depth: np.ndarray, tokens: np.ndarray, status: np.ndarray
+) -> list[int]:
+    """The nodes of one request from its root to the deepest accepted one, the lowest of equals."""
+    accepted = {0}
+    for node in sorted(range(1, count), key=lambda i: int(depth[i])):
+        parent = int(parents[node])
+        if parent in accepted and status[parent] == 0 and drafts[node] == tokens[parent]:
+            accepted.add(node)
+    node = min(accepted, key=lambda i: (-int(depth[i]), i))
+    path = [node]
+    while node:
+        node = int(parents[node])
+        path.append(node)
+    return path[::-1]

@@ -1,0 +1,251 @@
+"""Drafts accepted with probability p/q, and the draw from what is left: section S4 of ``docs/speculative.md``.
+
+Leviathan, Kalman and Matias, "Fast inference from transformers via speculative decoding", ICML 2023; Chen et al.,
+"Accelerating large language model decoding with speculative sampling", 2023. Here in integers, so that an acceptance
+is a function of the inputs and of nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .draw import fixed_point
+from .gumbel import gumbel
+from .logprob import logprob
+from .parameters import to_fp32
+from .philox import philox4x32
+from .products import at_least, ln_wide, minus, product
+from .sampling import mask
+from .seeds import halves
+from .speculative_rows import Batch, RequestStatus
+from .temperature import gaps, scaled
+from .weight import weight
+
+__all__ = ["Rejected", "coin", "draft_weights", "reject", "residual_uniform", "target_weights"]
+
+_BLOCK = 1 << 18
+"""Logits at a time; no result depends on it."""
+_NAN = np.uint32(0x7FC00000).view(np.float32)
+_COIN, _HIGH, _LOW = np.uint64(3), np.uint64(4), np.uint64(5)
+_HALF = np.uint64(32)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The fields of ``VerifyOutput``."""
+
+    token_ids: np.ndarray
+    num_accepted: np.ndarray
+    status: np.ndarray
+    logprobs: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """What the test of a drafted token needs of each slot, [B, width] each; ``logprobs`` is of the drafted token."""
+
+    passed: np.ndarray
+    status: np.ndarray
+    logprobs: np.ndarray
+
+
+def reject(batch: Batch, drafts: np.ndarray, draft_probs: Any, draft_logits: Any, flat: bool) -> Rejected:
+    """Section S4 for a batch."""
+    if (draft_probs is None) == (draft_logits is None):
+        raise ValueError("draft_probs, draft_logits: expected one of them with method='rejection'")
+    name, given = ("draft_probs", draft_probs) if draft_logits is None else ("draft_logits", draft_logits)
+    draft, first = _draft_rows(name, given, batch, flat)
+    batch = batch.refuse((batch.count > 0) & ~_inside(first, batch.count - 1, len(draft)), RequestStatus.OFFSETS)
+    is_logits = draft_logits is not None
+    kept = _kept(batch)
+    slots = _test(batch, drafts, kept, draft, first, is_logits)
+    requests = np.arange(len(drafts))
+    accepted = np.cumprod(slots.passed[:, :-1], axis=1).sum(axis=1)
+    status = batch.status | slots.status[requests, accepted]
+    slot = np.arange(batch.width)
+    before = (slot < accepted[:, None])[:, :-1]
+    token_ids = np.full(slots.passed.shape, -1, np.int64)
+    logprobs = np.full(slots.passed.shape, _NAN)
+    token_ids[:, :-1], logprobs[:, :-1] = np.where(before, drafts, -1), np.where(before, slots.logprobs[:, :-1], _NAN)
+    end = np.flatnonzero(status == 0)
+    token_ids[end, accepted[end]], logprobs[end, accepted[end]] = _last(
+        batch, drafts, end, accepted[end], kept, draft, first, is_logits
+    )
+    return Rejected(token_ids, accepted.astype(np.int32), status, logprobs)
+
+
+def _draft_rows(name: str, given: Any, batch: Batch, flat: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The draft's rows [D, V] and the first one of each request."""
+    requests, vocab = len(batch.count), batch.logits.shape[1]
+    if not isinstance(given, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(given).__name__}")
+    expected: tuple[int, ...] = (requests, batch.width - 1, vocab)
+    if flat:
+        expected = (given.shape[0] if given.ndim else 0, vocab)
+    if given.shape != expected:
+        said = f"[D, {vocab}]" if flat else list(expected)
+        raise ValueError(f"{name}: expected shape {said}, got {list(given.shape)}")
+    every = np.arange(requests)
+    return given.reshape(-1, vocab), batch.first - every if flat else every * (batch.width - 1)
+
+
+def _inside(first: np.ndarray, count: np.ndarray, rows: int) -> np.ndarray:
+    return (first >= 0) & (first + count <= rows)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The kept sets of rows, [R, V] and [R] of a batch; rows of nobody keep nothing."""
+
+    mask: np.ndarray
+    status: np.ndarray
+    temperature: np.ndarray
+
+
+def _kept(batch: Batch) -> _Kept:
+    request, slot = np.nonzero(batch.slots)
+    rows, given = batch.first[request] + slot, batch.given.rows(request)
+    found = mask(
+        batch.logits[rows], temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, min_p=given.min_p
+    )
+    kept = _Kept(
+        np.zeros(batch.logits.shape, bool), np.zeros(len(batch.logits), np.int32),
+        np.ones(len(batch.logits), np.float32),
+    )  # fmt: skip
+    with np.errstate(over="ignore"):
+        position = given.position + slot
+    kept.mask[rows] = found.mask
+    kept.status[rows] = found.status | np.where(position < 0, RequestStatus.PARAMETER, 0).astype(np.int32)
+    plain = (given.temperature == 0) | (found.status != 0)  # one token kept, or none: any temperature does
+    kept.temperature[rows] = np.where(plain, np.float32(1), given.temperature)
+    return kept
+
+
+def target_weights(
+    logits: np.ndarray, kept: np.ndarray, temperature: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(weights of kept tokens and 0 elsewhere, z, largest z) of valid rows; temperature above 0."""
+    with np.errstate(invalid="ignore"):
+        z = scaled(to_fp32(logits) + np.float32(0), temperature)
+    m = z.max(axis=1)
+    return np.where(kept, weight(gaps(z, m)), 0), z, m
+
+
+def draft_weights(rows: np.ndarray, is_logits: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(weights, whether they are a distribution's) of rows of probabilities or logits.
+
+    Examples
+    --------
+    >>> draft_weights(np.float32([[0.5, 0.25], [np.nan, 1]]), False)[1].tolist()
+    [True, False]
+    """
+    with np.errstate(invalid="ignore"):
+        x = to_fp32(rows) + np.float32(0)
+    if is_logits:
+        m = x.max(axis=1)
+        good = np.isfinite(m)
+        safe = np.where(good[:, None], x, np.float32(0))
+        v = np.where(safe == -np.inf, 0, weight(gaps(safe, np.where(good, m, np.float32(0)))))
+    else:
+        inside = (x >= 0) & (x < 2)
+        v = (np.where(inside, x, np.float32(0)) * np.float32(1 << 40)).astype(np.int64)
+        good = inside.all(axis=1) & (v.sum(axis=1) > 0)
+    return v, good
+
+
+def _test(
+    batch: Batch, drafts: np.ndarray, kept: _Kept, draft: np.ndarray, first: np.ndarray, is_logits: bool
+) -> _Slots:
+    """Test every drafted token against its coin, those that no one will ask about as well."""
+    shape = batch.slots.shape
+    slots = _Slots(np.zeros(shape, bool), np.zeros(shape, np.int32), np.full(shape, _NAN))
+    request, slot = np.nonzero(batch.slots)
+    slots.status[request, slot] = kept.status[batch.first[request] + slot]
+    request, slot = np.nonzero(np.arange(batch.width) < batch.count[:, None] - 1)
+    step = max(1, _BLOCK // batch.logits.shape[1])
+    for start in range(0, len(request), step):
+        b, j = request[start : start + step], slot[start : start + step]
+        row, every = batch.first[b] + j, np.arange(len(b))
+        fine = kept.status[row] == 0
+        token = drafts[b, j]
+        x = np.where(fine[:, None], to_fp32(batch.logits[row]), np.float32(0))
+        w, z, m = target_weights(x, kept.mask[row], kept.temperature[row])
+        v, good = draft_weights(draft[first[b] + j], is_logits)
+        mass, draft_mass = w.sum(axis=1), v.sum(axis=1)
+        heads = _accepted(
+            coin(batch.given.topp_seed[b], batch.given.position[b] + j),
+            w[every, token], mass, v[every, token], draft_mass,
+        )  # fmt: skip
+        slots.passed[b, j] = fine & good & heads
+        slots.status[b, j] |= np.where(good, 0, RequestStatus.DRAFT_WEIGHTS).astype(np.int32)
+        said = slots.passed[b, j]
+        slots.logprobs[b[said], j[said]] = logprob(z[every, token][said], m[said], mass[said])
+    return slots
+
+
+def _accepted(
+    c: np.ndarray, w: np.ndarray, mass: np.ndarray, v: np.ndarray, draft_mass: np.ndarray
+) -> np.ndarray:
+    """Whether ``c * v * mass < 2^64 * w * draft_mass``, bool."""
+    left = [int(a) * int(b) * int(d) for a, b, d in zip(c, v, mass, strict=True)]
+    right = [int(a) * int(b) << 64 for a, b in zip(w, draft_mass, strict=True)]
+    return np.array([a < b for a, b in zip(left, right, strict=True)], bool)
+
+
+def coin(topp_seed: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """The 64 random bits that decide about a drafted token: domain 3; uint64 [N] of uint64 and int64 [N]."""
+    zero = np.zeros(1, np.uint64)
+    low, high = halves(position.view(np.uint64))
+    words = philox4x32((zero, low, high, zero + _COIN), halves(topp_seed))
+    return words[0] << _HALF | words[1]
+
+
+def residual_uniform(topp_seed: np.ndarray, position: np.ndarray, vocab: int) -> np.ndarray:
+    """The 64 random bits of the tokens of rows, from domains 4 and 5; uint64 [N, vocab]."""
+    quad = np.arange(-(-vocab // 4)).astype(np.uint64)
+    low, high = (half[:, None] for half in halves(position.view(np.uint64)))
+    key = tuple(half[:, None] for half in halves(topp_seed))
+    tops, bottoms = (philox4x32((quad, low, high, domain), (key[0], key[1])) for domain in (_HIGH, _LOW))
+    lanes = [top << _HALF | bottom for top, bottom in zip(tops, bottoms, strict=True)]
+    return np.stack(lanes, axis=2).reshape(len(topp_seed), -1)[:, :vocab]
+
+
+def _last(
+    batch: Batch, drafts: np.ndarray, request: np.ndarray, slot: np.ndarray, kept: _Kept,
+    draft: np.ndarray, first: np.ndarray, is_logits: bool,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """The token behind the accepted ones of some requests, and its log probability."""
+    token, log_p = np.zeros(len(request), np.int64), np.zeros(len(request), np.float32)
+    step = max(1, _BLOCK // batch.logits.shape[1])
+    for start in range(0, len(request), step):
+        part = slice(start, start + step)
+        b, j = request[part], slot[part]
+        row, every = batch.first[b] + j, np.arange(len(b))
+        w, z, m = target_weights(batch.logits[row], kept.mask[row], kept.temperature[row])
+        mass = w.sum(axis=1)
+        level, wanted = fixed_point(z), kept.mask[row]
+        left = np.flatnonzero(j < batch.count[b] - 1)
+        if left.size:
+            v, _ = draft_weights(draft[first[b[left]] + j[left]], is_logits)
+            # A token that the draft could not draw uses up nothing of the target, and there may be no residual.
+            possible = v[np.arange(len(left)), drafts[b[left], j[left]]] > 0
+            left, v = left[possible], v[possible]
+            level[left], wanted[left] = _residual(w[left], mass[left], v)
+        noise = gumbel(residual_uniform(batch.given.topp_seed[b], batch.given.position[b] + j, w.shape[1]))
+        token[part] = np.where(wanted, level + noise, np.iinfo(np.int64).min).argmax(axis=1)
+        log_p[part] = logprob(z[every, token[part]], m, mass)
+    return token, log_p
+
+
+def _residual(w: np.ndarray, mass: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(logarithm, whether above 0) of ``w * draft_mass - v * mass``, the probability that the draft left over."""
+    w, v = w.astype(np.uint64), v.astype(np.uint64)
+    target = product(w, v.sum(axis=1)[:, None])
+    drafted = product(v, mass.astype(np.uint64)[:, None])
+    some = ~at_least(drafted, target)
+    high, low = minus(target, drafted)
+    return ln_wide((np.where(some, high, np.uint64(0)), np.where(some, low, np.uint64(1)))), some
+
