@@ -189,6 +189,14 @@ def test_top_k_top_p_sampling(order: str) -> None:
     assert bits(scores[:, 0]) == bits(p[np.arange(40), due])
 
 
+def test_joint_measures_top_p_on_all_tokens() -> None:
+    """Defect caught: an order that is not looked at."""
+    p = tensor([[0.1, 0.2, 0.3, 0.4]] * 64)
+    how = {"top_p": tensor(np.full(64, 0.5)), "top_k": tensor([2] * 64, "int64"), "seed": 9}
+    drawn = {o: fastdeploy.top_k_top_p_sampling(p, order=o, **how)[1] for o in ("top_k_first", "joint")}
+    assert {o: set(ids.numpy()[:, 0].tolist()) for o, ids in drawn.items()} == {"top_k_first": {3}, "joint": {2, 3}}
+
+
 def test_other_arguments_of_top_k_top_p_sampling() -> None:
     """Defect caught: a threshold that empties a row, a mode that still truncates, rows of one seed that share noise."""
     p = np.float32([[0.1, 0.2, 0.3, 0.4]] * 64)
@@ -382,12 +390,26 @@ def test_routed_draws_are_detsamples_from_the_logits(stand_in: Any, monkeypatch:
     assert {"_random_sample", "Sampler.forward_cuda", "FD_SAMPLING_CLASS"} <= set(names)
     assert fastdeploy.install() == names
     monkeypatch.setenv("FD_SAMPLING_CLASS", "triton")  # after the import: read when called
+    assert stand_in.FD_SAMPLING_CLASS.lower() == "triton"
     logits = np.random.default_rng(0).standard_normal((6, 300)).astype(np.float32) * 4
     given, own = metadata(6, 1)
     given.share_inputs, position = lengths(6)
     given.share_inputs["cu_seqlens_q_output"] = None
     ids, _ = stand_in.Sampler().forward(tensor(logits), given)
     assert ids.numpy()[:, 0].tolist() == reference.sample(logits, position=position, **own).token_ids.tolist()
+
+
+def test_routed_draws_do_not_look_at_probabilities(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defect caught: a draw from the softmax in between, whose rounding hardly ever shows in a token."""
+    from detsample.integrations.fastdeploy import probabilities
+
+    fastdeploy.install()
+    monkeypatch.setenv("FD_SAMPLING_CLASS", "triton")
+    monkeypatch.setattr(probabilities, "log_probabilities", None)
+    given, _ = metadata(4, 5)
+    given.min_p_list = [0.0] * 6
+    ids, _ = stand_in.Sampler().forward(tensor(np.zeros((4, 9))), given)
+    assert (ids.numpy() >= 0).all()
 
 
 def test_routed_masks_have_min_p_and_log_z(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:

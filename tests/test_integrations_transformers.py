@@ -196,6 +196,23 @@ def test_beam_search_is_refused(tiny: Any) -> None:
         tiny.generate(**inputs, logits_processor=[as_many], num_beams=3, num_return_sequences=3, max_new_tokens=4)
 
 
+@pytest.mark.gpu
+def test_processor_on_a_gpu_has_the_tokens_of_the_cpu() -> None:
+    """Defect caught: parameters left on the host, or an invalid row that takes others along."""
+    scores = torch.randn(8, 5000, generator=torch.Generator().manual_seed(0)) * 4
+    mask = (torch.arange(9) >= torch.arange(4)[:, None]).long()
+    how = {"attention_mask": mask, "top_k": [0, 5, 50, 1], "temperature": 0.8, "num_return_sequences": 2}
+    ids = torch.ones(8, 12, dtype=torch.int64)
+    on_cpu = DetsampleLogitsProcessor(SEEDS, **how)(ids, scores)
+    processor = DetsampleLogitsProcessor(SEEDS, **how)
+    assert torch.equal(processor(ids.cuda(), scores.cuda()).cpu(), on_cpu)
+    scores[3, 7] = torch.nan
+    left = processor(ids.cuda(), scores.cuda()).cpu()
+    assert torch.isnan(left[3]).sum() == 1
+    others = [0, 1, 2, 4, 5, 6, 7]
+    assert torch.equal(left[others], on_cpu[others])
+
+
 def test_bad_arguments_are_named() -> None:
     """Defect caught: a bad argument that reaches the model, or another row."""
     with pytest.raises(TypeError, match="topp_seed"):

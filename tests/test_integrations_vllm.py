@@ -15,13 +15,13 @@ import detsample
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 pytest.importorskip("vllm", reason="vLLM is NOT installed: neither its plug-in nor the real engine is tested here")
 
-import torch  # noqa: E402
-import vllm_engine  # noqa: E402
-from vllm import SamplingParams  # noqa: E402
-from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality  # noqa: E402
-from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext, LogitsProcessor  # noqa: E402
+import torch
+import vllm_engine
+from vllm import SamplingParams
+from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
+from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext, LogitsProcessor
 
-from detsample.integrations.vllm import Processor, register, unregister  # noqa: E402
+from detsample.integrations.vllm import Processor, register, unregister
 
 VOCABULARY = 300
 PARAMS = [
