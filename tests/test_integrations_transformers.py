@@ -252,6 +252,11 @@ def smollm2() -> tuple[Any, Any]:
     return smollm2.load()
 
 
+def ended(tokens: list[int], end: int) -> list[int]:
+    """Tokens up to the end token; what `generate` puts behind it is padding."""
+    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+
+
 @pytest.mark.slow
 def test_real_model_alone_and_in_a_padded_batch_of_8(
     smollm2: tuple[Any, Any], record_property: Any, capsys: pytest.CaptureFixture[str]
@@ -262,20 +267,29 @@ def test_real_model_alone_and_in_a_padded_batch_of_8(
     prompts = [tokenizer(text)["input_ids"] for text in golden["prompts"]]
     seeds, how, length = golden["seeds"], golden["how"], golden["length"]
     together, rows = generate(model, prompts, seeds, length, **how)
-    parted = {}
+    alone = [generate(model, [prompt], seed, length, **how) for prompt, seed in zip(prompts, seeds, strict=True)]
+    turned = list(range(3, 8)) + list(range(3))  # the same neighbours in other slots
+    moved, moved_rows = generate(model, [prompts[b] for b in turned], [seeds[b] for b in turned], length, **how)
+    parted: dict[str, dict[int, int]] = {"alone": {}, "in another slot": {}}
+    equal = dict.fromkeys(parted, 0)
     for b, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-        ours = together[b].tolist()
-        assert ours == due(rows[b], prompt, seed, **how)
-        alone, alone_rows = generate(model, [prompt], seed, length, **how)
-        for i in range(length):
-            if not np.array_equal(alone_rows[0, i].view(np.int32), rows[b, i].view(np.int32)):
-                parted[b] = i
-                break
-            assert alone[0, i] == ours[i], f"prompt {b}, token {i}: the same logits, another token"
-        assert alone[0].tolist() == due(alone_rows[0], prompt, seed, **how)
+        ours = ended(together[b].tolist(), tokenizer.eos_token_id)
+        assert ours == due(rows[b, : len(ours)], prompt, seed, **how)
+        slot = turned.index(b)
+        others = {"alone": (alone[b][0][0], alone[b][1][0]), "in another slot": (moved[slot], moved_rows[slot])}
+        for name, (tokens, of) in others.items():
+            end = len(ended(tokens.tolist(), tokenizer.eos_token_id))
+            assert tokens[:end].tolist() == due(of[:end], prompt, seed, **how)
+            equal[name] += tokens[:end].tolist() == ours
+            for i in range(min(end, len(ours))):
+                if not np.array_equal(of[i].view(np.int32), rows[b, i].view(np.int32)):
+                    parted[name][b] = i
+                    break
+                assert tokens[i] == ours[i], f"prompt {b}, token {i}, {name}: the same logits, another token"
     record_property("logits_parted", json.dumps(parted))
     with capsys.disabled():
-        print(f"\n  the logits' bits, alone and in the batch, part at (prompt: token) {parted or 'no place'}")
+        for name, places in parted.items():
+            print(f"\n  {name}: {equal[name]} of 8 generations equal; the logits part at (prompt: token) {places}")
 
 
 @pytest.mark.slow
