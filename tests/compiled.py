@@ -86,6 +86,7 @@ KERNELS = {
         "index_low:i32 index_high:i32 result:*i64",
         4,
     ),
+    "probability.log_probabilities": ("vocab:i32 probabilities:*fp32 row_stride:i32 result:*fp32", 4),
 }
 
 

@@ -1,0 +1,229 @@
+"""`install`: FastDeploy's names lead here while ``FD_SAMPLING_CLASS`` is ``triton``, and `uninstall` leads them back.
+
+FastDeploy's sampler module looks its functions up by name when it calls them, so the names are what is changed: in
+the running process, and in no file. Which of them there are, and how they are called, differs between versions;
+names with another signature than the ones written down here are refused, with nothing changed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+from detsample.integrations.fastdeploy import masking, probabilities, speculative
+from detsample.integrations.fastdeploy.step import Step, current, entered
+
+KNOWN = (
+    "0097a00a (March 2026): before the Triton sampler; _compute_sampling_mask and padding_sampling_params",
+    "be1bb13b (May 2026): with the Triton sampler of pull request 7639 and build_sampling_params",
+)
+"""The revisions of FastDeploy whose sampler was read: its names, signatures and order of calls."""
+
+SAMPLER = "fastdeploy.model_executor.layers.sample.sampler"
+ENVS = "fastdeploy.envs"
+
+# The parameters of each name, as FastDeploy's definitions have them. An operator compiled from C++ has no signature.
+SIGNATURES: dict[str, tuple[str, ...]] = {
+    "apply_top_k_top_p_triton": ("logits", "k", "p", "mask_value", "return_mask"),
+    "_random_sample": ("probs", "topp_seed"),
+    "top_k_top_p_sampling": (
+        "x", "top_p", "top_k", "top_k_list", "threshold", "topp_seed", "seed", "k", "mode", "order",
+    ),
+    "min_p_sampling": ("probs", "min_p_arr", "min_p_arr_cpu"),
+    "_compute_sampling_mask": ("probs", "top_p", "top_k", "top_k_list"),
+    "build_sampling_params": (
+        "top_p", "top_k", "infer_seed", "seq_lens_this_time", "cu_seqlens_q_output", "token_num_output_cpu",
+        "increment_value",
+    ),
+}  # fmt: skip
+REQUIRED = ("min_p_sampling", "top_k_top_p_sampling")
+CLASSES = ("Sampler", "SpeculativeSampler")
+
+
+def sampling_class() -> str:
+    """``FD_SAMPLING_CLASS`` as it is now, lower case; FastDeploy's own module reads it once, when imported."""
+    return os.environ.get("FD_SAMPLING_CLASS", "base").lower()
+
+
+class _SamplingClass(str):
+    """Stands in the place of the string that FastDeploy's sampler module read: says what is set when asked."""
+
+    def lower(self) -> str:
+        return sampling_class()
+
+
+def install() -> list[str]:
+    """Route the names that FastDeploy's sampler calls to this package, in this process.
+
+    To be called where FastDeploy's workers are, before they make their samplers. Calling it again changes nothing.
+
+    Returns
+    -------
+    list of str
+        The names that lead here now.
+
+    Raises
+    ------
+    ImportError
+        If FastDeploy is not installed, or is of a kind that is not in `KNOWN`: a name is missing or has another
+        signature.
+    """
+    try:
+        module: Any = importlib.import_module(SAMPLER)
+    except ImportError as error:
+        raise ImportError(
+            f"install() needs FastDeploy, of which {SAMPLER} cannot be imported ({error}); its packages come from "
+            "Paddle's own index"
+        ) from error
+    if "_detsample_originals" in module.__dict__:
+        return sorted(module.__dict__["_detsample_originals"])
+    names = _check(module)
+    originals = {name: getattr(module, name) for name in names}
+    for name in names:
+        setattr(module, name, _routed(name, originals[name]))
+    for name in CLASSES:
+        layer = getattr(module, name, None)
+        if layer is not None and hasattr(layer, "forward_cuda"):
+            originals[f"{name}.forward_cuda"] = layer.forward_cuda
+            layer.forward_cuda = _stepping(layer.forward_cuda)
+    if hasattr(module, "FD_SAMPLING_CLASS"):
+        originals["FD_SAMPLING_CLASS"] = module.FD_SAMPLING_CLASS
+        module.FD_SAMPLING_CLASS = _SamplingClass(module.FD_SAMPLING_CLASS)
+    module.__dict__["_detsample_originals"] = originals
+    return sorted(originals)
+
+
+def uninstall() -> None:
+    """Put FastDeploy's own functions back. Samplers made in between keep the routed ``forward_cuda``, which then
+    calls FastDeploy's own functions."""
+    module = importlib.import_module(SAMPLER)
+    for name, original in module.__dict__.pop("_detsample_originals", {}).items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(getattr(module, owner) if owner else module, attribute, original)
+
+
+def hold_seeds(runner: Any) -> None:
+    """Keep a model runner from advancing seeds, so that a request's seed is the one that it came with, for life.
+
+    FastDeploy adds ``infer_seed_increment`` to all seeds after each step (4, or 4 a speculative token), because its
+    noise knows no positions. With positions a seed must stay.
+
+    Parameters
+    ----------
+    runner : GPUModelRunner
+        Whose `infer_seed_increment` becomes 0, in place.
+    """
+    runner.infer_seed_increment.fill_(0)
+    if hasattr(runner, "increment_value"):
+        runner.increment_value = 0
+
+
+def _check(module: ModuleType) -> list[str]:
+    """The names to route.
+
+    Raises
+    ------
+    ImportError
+        For a kind of FastDeploy that was not read.
+    """
+    names = [name for name in SIGNATURES if hasattr(module, name)]
+    for name in REQUIRED:
+        if name not in names:
+            raise ImportError(f"this FastDeploy is not known here: {SAMPLER} has no {name}. Known: {'; '.join(KNOWN)}")
+    for name in names:
+        try:
+            found = tuple(inspect.signature(getattr(module, name)).parameters)
+        except (TypeError, ValueError):
+            continue
+        if name != "build_sampling_params" and found != SIGNATURES[name]:
+            raise ImportError(
+                f"this FastDeploy is not known here: {name} takes {', '.join(found)}, expected "
+                f"{', '.join(SIGNATURES[name])}. Known: {'; '.join(KNOWN)}"
+            )
+    return names
+
+
+def _routed(name: str, original: Any) -> Any:
+    """A name's function: ours while FD_SAMPLING_CLASS is triton, FastDeploy's otherwise."""
+
+    @wraps(original)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        if sampling_class() != "triton":
+            return original(*arguments, **keywords)
+        return OURS[name](*arguments, **keywords)
+
+    return call
+
+
+def _stepping(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward_cuda`, inside a `Step`."""
+    parameters = inspect.signature(forward)
+
+    @wraps(forward)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        given = parameters.bind(*arguments, **keywords).arguments
+        metadata = given["sampling_metadata"]
+        inputs = given.get("share_inputs")
+        if inputs is None:
+            inputs = getattr(metadata, "share_inputs", None)
+            # One row a request: the list of rows is another sampler's business.
+            inputs = {k: v for k, v in (inputs or {}).items() if k != "cu_seqlens_q_output"}
+        masks = bool(getattr(metadata, "keep_sampling_mask", False))
+        with entered(Step(inputs, masks)):
+            return forward(*arguments, **keywords)
+
+    return call
+
+
+def _apply(*arguments: Any, **keywords: Any) -> Any:
+    step = current()
+    apply = masking.apply_top_k_top_p_triton if step is None else step.apply_top_k_top_p_triton
+    return apply(*arguments, **keywords)
+
+
+def _draw(probs: Any, topp_seed: Any = None) -> Any:
+    step = current()
+    if step is None:
+        return probabilities._random_sample(probs, topp_seed)
+    return step.random_sample(probs, topp_seed, probabilities._random_sample)
+
+
+def _min_p(*arguments: Any, **keywords: Any) -> Any:
+    step = current()
+    filtered = probabilities.min_p_sampling if step is None else step.min_p_sampling
+    return filtered(*arguments, **keywords)
+
+
+def _sample(x: Any, *arguments: Any, **keywords: Any) -> Any:
+    step = current()
+    given = inspect.signature(probabilities.top_k_top_p_sampling).bind(x, *arguments, **keywords)
+    if step is not None:
+        given.arguments["topp_seed"] = step.streams(x, given.arguments.get("topp_seed"))
+    return probabilities.top_k_top_p_sampling(*given.args, **given.kwargs)
+
+
+def _mask(*arguments: Any, **keywords: Any) -> Any:
+    step = current()
+    compute = probabilities._compute_sampling_mask if step is None else step.compute_sampling_mask
+    return compute(*arguments, **keywords)
+
+
+def _build(*arguments: Any, **keywords: Any) -> Any:
+    step = current()
+    build = speculative.build_sampling_params if step is None else step.build_sampling_params
+    return build(*arguments, **keywords)
+
+
+OURS: dict[str, Callable[..., Any]] = {
+    "apply_top_k_top_p_triton": _apply,
+    "_random_sample": _draw,
+    "top_k_top_p_sampling": _sample,
+    "min_p_sampling": _min_p,
+    "_compute_sampling_mask": _mask,
+    "build_sampling_params": _build,
+}
