@@ -1,19 +1,13 @@
 """detsample: a deterministic sampler for language models.
 
 The same logits, parameters, seed and position give the same token, bit for bit, whatever the batch, the GPU,
-the framework or the machine. `sample` draws tokens, `mask` gives the kept sets alone, `margin`
-how far the logits may move without changing a token, `gumbel_noise` and `fold_in` the streams behind them.
-docs/spec.md is the contract, `detsample.reference` its executable form in
-NumPy.
-"""
-
-from detsample.margins import MarginOutput, margin
-the framework or the machine. `sample` draws tokens, `mask` gives the kept sets alone, `gumbel_noise` and
-`fold_in` the streams behind them; `speculative` verifies drafted tokens. docs/spec.md is the contract,
-`detsample.reference` its executable form in NumPy.
+the framework or the machine. `sample` draws tokens, `mask` gives the kept sets alone, `margin` how far the logits may
+move without changing a token, `gumbel_noise` and `fold_in` the streams behind them; `speculative` verifies drafted
+tokens. docs/spec.md is the contract, `detsample.reference` its executable form in NumPy.
 """
 
 from detsample import speculative
+from detsample.margins import MarginOutput, margin
 from detsample.noise import fold_in, gumbel_noise
 from detsample.output import Csr, MaskOutput, SampleOutput
 from detsample.sampling import mask, sample
