@@ -262,34 +262,49 @@ def only_rows(parameters: dict[str, Any], rows: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def left_to_wide() -> Iterator[list[np.ndarray]]:
-    """Inside, each call appends an array that says which of its rows `narrow` left to `wide`."""
+def records_kept() -> Iterator[list[np.ndarray]]:
+    """Inside, each call appends its rows' records, which later kernels still change."""
     from detsample import engine
-    from detsample.kernels.rows import PENDING, RECORD, STATUS
+    from detsample.kernels.rows import RECORD
 
     found: list[np.ndarray] = []
-    records: dict[str, Any] = {}
-    allocate, narrow = engine.allocate, engine.narrow_kernel
+    allocate = engine.allocate
 
     def allocate_and_keep(*arguments: Any) -> Any:
         areas = allocate(*arguments)
-        records["buffer"] = areas["records"]
+        found.append(areas["records"]._owner.reshape(-1, int(RECORD.value)))
         return areas
+
+    engine.allocate = allocate_and_keep
+    try:
+        yield found
+    finally:
+        engine.allocate = allocate
+
+
+@contextlib.contextmanager
+def left_to_wide() -> Iterator[list[np.ndarray]]:
+    """Inside, each call appends an array that says which of its rows `narrow` left to `wide`."""
+    from detsample import engine
+    from detsample.kernels.rows import PENDING, STATUS
+
+    found: list[np.ndarray] = []
+    narrow = engine.narrow_kernel
 
     class Narrow:
         def __getitem__(self, grid: Any) -> Any:
             def launch(*arguments: Any, **options: Any) -> None:
                 narrow[grid](*arguments, **options)
-                table = records["buffer"]._owner.reshape(-1, int(RECORD.value))
-                found.append(table[:, int(STATUS.value)] == int(PENDING.value))
+                found.append(records[-1][:, int(STATUS.value)] == int(PENDING.value))
 
             return launch
 
-    engine.allocate, engine.narrow_kernel = allocate_and_keep, Narrow()  # type: ignore[assignment]
-    try:
-        yield found
-    finally:
-        engine.allocate, engine.narrow_kernel = allocate, narrow
+    with records_kept() as records:
+        engine.narrow_kernel = Narrow()  # type: ignore[assignment]
+        try:
+            yield found
+        finally:
+            engine.narrow_kernel = narrow
 
 
 # ---- a faster interpreter

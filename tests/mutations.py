@@ -35,8 +35,8 @@ MUTATIONS = (
     Mutation(
         "of equal scores the highest id wins",
         "kernels/lanes.py",
-        "tl.min(tl.where(score == top, token, LAST_TOKEN), axis=0)",
-        "tl.max(tl.where(score == top, token, -1), axis=0)",
+        "(other_token < token)",
+        "(other_token > token)",
         "score ties",
     ),
     Mutation(
@@ -63,9 +63,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a sum equal to top-p's target is not enough",
-        "kernels/narrow.py",
-        "before < target",
-        "before <= target",
+        "kernels/wide.py",
+        "before < target - above_weight",
+        "before <= target - above_weight",
         "halves",
     ),
     Mutation(
@@ -76,7 +76,11 @@ MUTATIONS = (
         "edges",
     ),
     Mutation(
-        "groups are one quad off", "kernels/tiles.py", "(group % GROUPS) * SPAN", "(group % GROUPS) * SPAN + 4", "edges"
+        "half of a group's tokens are not looked at",
+        "kernels/tiles.py",
+        "tl.where(alone, member % 4,",
+        "tl.where(alone, member % 2,",
+        "edges",
     ),
     Mutation("fusion is on", "engine.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
     Mutation(

@@ -117,9 +117,9 @@ NARROW, WIDE = False, True
 WAYS: dict[str, tuple[np.ndarray, dict[str, Any], bool]] = {
     "candidates by count": (randn(5000), {"top_k": 50, "top_p": 0.95, "min_p": 0.01}, NARROW),
     "candidates by count, most groups": (randn(5000), {"top_k": 60}, NARROW),
-    "candidates by weight": (randn(5000, 5), {"top_p": 0.9}, NARROW),
+    "candidates by weight": (randn(5000, 5), {"top_p": 0.9}, WIDE),
     "candidates by weight, with min-p": (randn(5000, 5), {"top_p": 0.99, "min_p": 0.05}, NARROW),
-    "first token only": (randn(5000), {"top_p": 0.0}, NARROW),
+    "first token only": (randn(5000), {"top_p": 0.0}, WIDE),
     "greedy": (randn(5000), {"temperature": 0.0, "top_p": 0.3}, NARROW),
     "greedy among ties": (levels(5000, 50), {"temperature": 0.0}, NARROW),
     "greedy among too many ties": (levels(5000, 3), {"temperature": 0.0}, WIDE),
@@ -144,7 +144,7 @@ WAYS: dict[str, tuple[np.ndarray, dict[str, Any], bool]] = {
     "by weight, within a tie": (levels(5000, 5), {"top_p": 0.7, "temperature": 3.0}, WIDE),
     "by weight, all equal": (flat(5000, 1e30), {"top_p": 0.5}, WIDE),
     "by weight, -inf among them": (with_fills(5000, 3000), {"top_p": 0.6, "min_p": 0.9}, WIDE),
-    "by weight, weightless tail": (spoilt(5000, 60.0, 17) * F32(0.9), {"top_p": float(F32(1) - F32(2**-24))}, NARROW),
+    "by weight, weightless tail": (spoilt(5000, 60.0, 17) * F32(0.9), {"top_p": float(F32(1) - F32(2**-24))}, WIDE),
     "huge values": (randn(5000) * F32(1e37), {"top_k": 600, "temperature": 2.0}, WIDE),
     "subnormal values": (randn(5000) * F32(1e-40), {"top_k": 600}, WIDE),
 }
@@ -163,6 +163,33 @@ def test_every_way_through_the_kernels(way: str) -> None:
     with left_to_wide() as left:
         compare(logits, params)
     assert [rows.tolist() for rows in left] == [[wide]]
+
+
+def misleading(V: int, value: float) -> np.ndarray:
+    """A row whose tokens at equal distances, from which the boundary is guessed, are all alike and unlike the rest."""
+    row = randn(V)
+    row[0, (np.arange(512) * V) // 512] = value
+    return row
+
+
+@pytest.mark.parametrize("value", [-np.inf, -30.0, -1.0, 2.0, 8.0, 40.0])
+@pytest.mark.parametrize("params", [{"top_p": 0.95}, {"top_p": 0.5, "min_p": 0.01}, {"top_k": 1500, "top_p": 0.9}])
+def test_guesses_that_miss(value: float, params: dict[str, Any]) -> None:
+    """Catches a result that trusts the sample: here it is of values that no other token has."""
+    compare(misleading(3000, value), {"topp_seed": 3, "position": 5, **params})
+
+
+def test_every_attempt_at_a_boundary_is_reached() -> None:
+    """Catches tests that no longer reach the retries."""
+    if GPU:
+        pytest.skip("looks into the kernels' memory, which is on the host in the interpreter alone")
+    attempts = set()
+    for logits in (randn(5000), randn(5000, 2), flat(5000, 1.0), misleading(3000, 40.0), misleading(3000, -np.inf)):
+        for top_p in (0.3, 0.9, 0.999):
+            with kernel_path.records_kept() as records:
+                compare(logits, {"topp_seed": 3, "top_p": top_p})
+            attempts.add(int((records[0][0, 9:11] != -1).sum()))
+    assert attempts >= {0, 2}
 
 
 def test_ways_mixed_in_one_batch() -> None:

@@ -1,5 +1,5 @@
 """The command ``detsample``: sample from a file of logits, explain a draw, record and check golden outputs, check
-this machine, or see a real model sampled.
+or time this machine, or see a real model sampled.
 
 Exit status, as grep's: 0, all is well; 1, it ran and something is not (an invalid row, a mismatch); 2, it
 could not run. ``detsample golden`` tells more of them apart.
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 import detsample
-from detsample.cli import demo, explain, golden, sample, selftest
+from detsample.cli import bench, demo, explain, golden, sample, selftest
 from detsample.cli.failure import Failure
 
 EXIT_STATUS = "Exit status: 0, all is well; 1, an invalid row or a mismatch; 2, it could not be done."
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     version = f"detsample {detsample.__version__}, contract {detsample.CONTRACT_VERSION}"
     top.add_argument("--version", action="version", version=version)
     commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    for command in (sample, explain, golden, selftest, demo):
+    for command in (sample, explain, golden, selftest, bench, demo):
         command.add_parser(commands).set_defaults(run=command.run)
     return top
 

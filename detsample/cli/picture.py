@@ -106,3 +106,17 @@ def _caption(found: Explanation) -> str:
     token = int(found.token_ids[found.winner])
     size = "infinite" if found.threat is None else f"{found.margin:.4g}"
     return f"drawn: token {token} of {found.num_kept:,} kept; margin of the logits: {size}"
+
+
+def growth(tables: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
+    """Times over batch size and over vocabulary, with the floor, on logarithmic axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, (title, table) in zip(figure.subplots(1, len(tables)), tables.items(), strict=True):
+        for name, times in table.items():
+            axes.loglog([int(at) for at in times], list(times.values()), "o-", label=name)
+        axes.set(title=title, xlabel=title.split()[1].rstrip(","), ylabel="microseconds")
+        axes.grid(visible=True, which="both", alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120)

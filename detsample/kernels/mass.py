@@ -147,9 +147,6 @@ def sum_min_p(
 def list_interval(x, start, low, high, listed, list_token):
     """Appends a tile's tokens in [low, high) to the row's list, in no particular order. `listed` points at its length,
     which may exceed what it holds.
-
-    One atomic a token, since each thread holds other tokens: one a quad saves nothing, and where threads share a quad
-    (rows that are not aligned) Triton 3.6 gives the answer to one of them only: stray stores, seen on an H100.
     """
     inside = (x >= low) & (x < high)
     tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
@@ -163,7 +160,7 @@ def sum_around(
     bounds_here, seed, position, group_bound, listed, list_token,
 ):  # fmt: skip
     """(weight of all tokens; weight and number of those that reach `high`; the same for `low`) of some segments; lists
-    the tokens in between, until the list is full, and stores bounds of the scores of all that reach `low`.
+    the tokens in between, as long as the list may hold them, and stores bounds of the scores of all that reach `low`.
     """
     total = tl.zeros([LANES], tl.int64)
     above, reached = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
@@ -171,7 +168,9 @@ def sum_around(
     for segment in range(first_segment, last_segment):
         bound = tl.full([LANES], float("-inf"), tl.float32)
         start = segment * segment_tiles * TILE
-        is_open = tl.load(listed, volatile=True) <= LIST
+        # What this program has listed so far, not the list's length: that changes under way, warps would read different
+        # numbers, and some of them would miss the barriers in the branch below (wrong sums, seen on an H100).
+        is_open = tl.sum(reached_count - above_count, axis=0) <= LIST
         for _ in range(segment_tiles):
             x = load_tile(row_logits, start, vocab)
             w = weight(largest - scaled_logit(x, scale))
@@ -232,7 +231,7 @@ def mass(
         first_segment = part * segments_of_part
         last_segment = tl.minimum(first_segment + segments_of_part, segments)
 
-        total = tl.full([], 0, tl.int64)  # stored once: two stores to one place may come from two threads
+        total = tl.full([], 0, tl.int64)
         by_min_p = unlimited & (min_weight > 0)
         if by_min_p:
             low_key = lowest_key_of(scale, largest, top_key, min_weight)

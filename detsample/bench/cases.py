@@ -1,0 +1,75 @@
+"""What is timed: settings of the sampler, and rows built against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "no filter, token only": {"return_logprobs": False},
+    "no filter, logprobs and log_z": {"return_log_z": True},
+    "k=50 p=.95 min_p=.05": {"top_k": 50, "top_p": 0.95, "min_p": 0.05},
+    "p=.95": {"top_p": 0.95},
+    "min_p=.1": {"min_p": 0.1},
+    "mixed": {"mixed": True},
+    "greedy": {"temperature": 0.0},
+}
+
+MIX: dict[str, list[Any]] = {
+    "temperature": [1.0, 1.0, 1.0, 1.0, 0.0],
+    "top_k": [0, 50, 0, 0, 0],
+    "top_p": [1.0, 0.95, 0.95, 1.0, 1.0],
+    "min_p": [0.0, 0.05, 0.0, 0.1, 0.0],
+}
+
+
+def arguments(setting: dict[str, Any], rows: int) -> dict[str, Any]:
+    """The setting with every number as a tensor [B] on the GPU, rows of all kinds in turn for `mixed`."""
+    import torch
+
+    mixed = {name: [kinds[i % 5] for i in range(rows)] for name, kinds in MIX.items()} if "mixed" in setting else {}
+    columns = {k: [v] * rows for k, v in setting.items() if not isinstance(v, bool)} | mixed
+    flags = {k: v for k, v in setting.items() if isinstance(v, bool) and k != "mixed"}
+    made = {
+        name: torch.tensor(values, device="cuda", dtype=torch.int64 if name == "top_k" else torch.float32)
+        for name, values in columns.items()
+    }
+    return made | flags | {"position": torch.arange(rows, device="cuda")}
+
+
+def normal(scale: float) -> Callable[[int, int], Any]:
+    """Rows of plain randn times a scale."""
+
+    def make(rows: int, vocab: int) -> Any:
+        import torch
+
+        return torch.randn(rows, vocab, device="cuda") * scale
+
+    return make
+
+
+def equal(rows: int, vocab: int) -> Any:
+    """Rows of one value."""
+    import torch
+
+    return torch.full((rows, vocab), 1.5, device="cuda")
+
+
+def misleading(rows: int, vocab: int) -> Any:
+    """Rows whose sample, at equal distances, is of values that no other token has: guesses are all wrong."""
+    import torch
+
+    x = torch.randn(rows, vocab, device="cuda")
+    sampled = (torch.arange(512, device="cuda") * vocab) // 512
+    x[:, sampled] = 8.0
+    return x
+
+
+WORST: dict[str, tuple[Callable[[int, int], Any], dict[str, Any], int]] = {
+    "all equal, p=.95": (equal, {"top_p": 0.95}, 151936),
+    "all equal, k=50": (equal, {"top_k": 50}, 151936),
+    "sample misleads, p=.95": (misleading, {"top_p": 0.95}, 151936),
+    "randn x 1, p=.999": (normal(1.0), {"top_p": 0.999}, 151936),
+    "randn x 1, k=1000 p=.9": (normal(1.0), {"top_k": 1000, "top_p": 0.9}, 151936),
+    "randn x 1, V=262144, p=.95": (normal(1.0), {"top_p": 0.95}, 262144),
+}

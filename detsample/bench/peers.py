@@ -1,0 +1,44 @@
+"""Other samplers, where they can be imported, on the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def torch_sort(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
+    """The usual reference in torch: sort, cumulative sum, multinomial."""
+    if setting.get("top_p") is None or setting.get("top_k") or setting.get("min_p"):
+        return None
+
+    def call(x: Any) -> Any:
+        import torch
+
+        values, order = torch.sort(x, dim=-1, descending=True)
+        p = torch.softmax(values, dim=-1)
+        p = torch.where(torch.cumsum(p, dim=-1) - p < setting["top_p"], p, 0.0)
+        noise = torch.empty_like(p).exponential_()
+        return order.gather(-1, (p / noise).argmax(-1, keepdim=True))
+
+    return call
+
+
+def flashinfer(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
+    """FlashInfer's samplers, from logits."""
+    try:
+        import flashinfer.sampling as sampling  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    if setting.get("top_k"):
+        return lambda x: sampling.top_k_top_p_sampling_from_logits(x, setting["top_k"], setting["top_p"])
+    if setting.get("top_p"):
+        return lambda x: sampling.top_p_sampling_from_probs(sampling.softmax(x), setting["top_p"])
+    if setting.get("min_p"):
+        return lambda x: sampling.min_p_sampling_from_probs(sampling.softmax(x), setting["min_p"])
+    return sampling.sampling_from_logits if setting == {"return_logprobs": False} else None
+
+
+PEERS: dict[str, Callable[[dict[str, Any]], Callable[[Any], Any] | None]] = {
+    "torch sort": torch_sort,
+    "flashinfer": flashinfer,
+}

@@ -1,0 +1,145 @@
+"""All measurements, and the check of bits that comes before them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+import detsample
+from detsample import reference
+from detsample.bench import cases, floor, peers, timing
+
+FIELDS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
+Table = dict[str, dict[str, float]]
+
+
+def vocab_of(rows: int) -> int:
+    """The vocabulary timed with so many rows: 256 rows have Llama's 129,280, others Qwen's 151,936."""
+    return 129280 if rows >= 256 else 151936
+
+
+def differences(rows: int = 6, vocab: int = 151936) -> int:
+    """Outputs that differ in bits from the reference, over the timed settings on fresh random rows."""
+    import torch
+
+    wrong = 0
+    for setting in cases.SETTINGS.values():
+        for scale in (1.0, 5.0):
+            x = torch.randn(rows, vocab, device="cuda") * scale
+            given = cases.arguments(setting, rows) | {"return_log_z": True, "return_mask": "bits"}
+            given["topp_seed"] = torch.randint(-(2**62), 2**62, (rows,), device="cuda")
+            out = detsample.sample(x, **given)
+            on_host = {k: v.cpu().numpy() if isinstance(v, torch.Tensor) else v for k, v in given.items()}
+            expected = reference.sample(x.cpu().numpy(), **on_host)
+            for name in FIELDS:
+                one, other = getattr(out, name), getattr(expected, name)
+                wrong += one is not None and one.cpu().numpy().tobytes() != np.asarray(other).tobytes()
+    return wrong
+
+
+def floor_time(inputs: list[Any]) -> float:
+    """Microseconds of the best read-once kernel."""
+    import torch
+
+    multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+    return min(timing.microseconds(calls, 6) for calls in floor.calls(inputs, multiprocessors))
+
+
+def sampler_calls(inputs: list[Any], setting: dict[str, Any]) -> list[Callable[[], Any]]:
+    """One call an input, every parameter a vector and every row seeded."""
+    import torch
+
+    rows = inputs[0].shape[0]
+    given = cases.arguments(setting, rows)
+    seeds = torch.randint(-(2**62), 2**62, (rows,), device="cuda")
+    return [functools.partial(detsample.sample, x, seeds, **given) for x in inputs]
+
+
+def inputs_of(make: Callable[[int, int], Any], rows: int, vocab: int, dtype: str = "float32") -> list[Any]:
+    """Inputs that together do not fit in the cache."""
+    import torch
+
+    size = rows * vocab * (4 if dtype == "float32" else 2)
+    return [make(rows, vocab).to(getattr(torch, dtype)) for _ in range(timing.copies_for(size))]
+
+
+def main_table(scale: float, batches: Iterable[int], dtype: str = "float32", with_peers: bool = False) -> Table:
+    """Microseconds by setting and batch size, with the floor in the first line."""
+    table: Table = {}
+    for rows in batches:
+        inputs = inputs_of(cases.normal(scale), rows, vocab_of(rows), dtype)
+        table.setdefault("floor", {})[str(rows)] = floor_time(inputs)
+        for name, setting in cases.SETTINGS.items():
+            table.setdefault(name, {})[str(rows)] = timing.microseconds(sampler_calls(inputs, setting))
+            for peer, make in peers.PEERS.items() if with_peers else ():
+                call = make(setting)
+                if call is not None:
+                    calls = [functools.partial(call, x) for x in inputs]
+                    table.setdefault(f"{peer}: {name}", {})[str(rows)] = timing.microseconds(calls, 4)
+    return table
+
+
+def worst_cases(rows: int = 128) -> Table:
+    """Microseconds and floor of rows built against the sampler."""
+    table: Table = {}
+    for name, (make, setting, vocab) in cases.WORST.items():
+        inputs = inputs_of(make, rows, vocab)
+        table[name] = {
+            "floor": floor_time(inputs),
+            "detsample": timing.microseconds(sampler_calls(inputs, setting), 6),
+        }
+    return table
+
+
+def masks(rows: int = 128) -> Table:
+    """Microseconds with a mask of each kind asked for."""
+    inputs = inputs_of(cases.normal(1.0), rows, vocab_of(rows))
+    setting = cases.SETTINGS["k=50 p=.95 min_p=.05"]
+    table: Table = {"no mask": {str(rows): timing.microseconds(sampler_calls(inputs, setting))}}
+    given = cases.arguments(setting, rows)
+    for kind in ("bits", "bool"):
+        calls = [functools.partial(detsample.sample, x, 1, **given, return_mask=kind) for x in inputs]
+        table[kind] = {str(rows): timing.microseconds(calls, 6)}
+    return table
+
+
+def growth(setting: dict[str, Any]) -> dict[str, Table]:
+    """Microseconds over B at one V, and over V at one B, with the floor."""
+    over_rows: Table = {"floor": {}, "detsample": {}}
+    over_vocab: Table = {"floor": {}, "detsample": {}}
+    shapes = [(over_rows, rows, 32768, rows) for rows in (1, 4, 16, 64, 256, 1024, 4096)]
+    shapes += [(over_vocab, 64, vocab, vocab) for vocab in (1024, 4096, 16384, 65536, 262144, 1048576)]
+    for table, rows, vocab, at in shapes:
+        inputs = inputs_of(cases.normal(1.0), rows, vocab)[:8]
+        table["floor"][str(at)] = floor_time(inputs)
+        table["detsample"][str(at)] = timing.microseconds(sampler_calls(inputs, setting), 6)
+    return {"over B, V = 32768": over_rows, "over V, B = 64": over_vocab}
+
+
+def host_times() -> dict[str, float]:
+    """Microseconds of the host for an eager call of one row, beside an empty launch."""
+    import torch
+
+    x = torch.randn(1, 151936, device="cuda")
+    (call,) = sampler_calls([x], cases.SETTINGS["k=50 p=.95 min_p=.05"])
+    empty = floor.calls([x[:, :1024]], 1)[0][0]
+    for warm in (call, empty):
+        warm()
+    return {"sample": timing.host_microseconds(call), "one launch": timing.host_microseconds(empty)}
+
+
+def everything(batches: Iterable[int], full: bool) -> dict[str, Any]:
+    """All tables; `full` adds worst cases, masks, bf16, growth and peers."""
+    batches = list(batches)
+    report: dict[str, Any] = {"microseconds, randn x 1": main_table(1.0, batches, with_peers=full)}
+    report["microseconds, randn x 5"] = main_table(5.0, batches)
+    report["host microseconds, B = 1"] = host_times()
+    if full:
+        report["microseconds, bfloat16, randn x 1"] = main_table(1.0, [batches[-1]], "bfloat16")
+        report["microseconds, worst cases, B = 128"] = worst_cases()
+        report["microseconds, masks"] = masks()
+        report["microseconds, growth, k=50 p=.95 min_p=.05"] = growth(cases.SETTINGS["k=50 p=.95 min_p=.05"])
+    return report

@@ -1,0 +1,52 @@
+"""How time is taken: CUDA-graph replays over inputs that together do not fit in the L2 cache, medians."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+COLD_BYTES = 200_000_000
+"""Four times an H100's L2 cache."""
+
+
+def copies_for(nbytes: int) -> int:
+    """How many inputs of this size to rotate through, so that none is found in the cache."""
+    return max(2, min(64, -(-COLD_BYTES // max(nbytes, 1))))
+
+
+def microseconds(calls: Sequence[Callable[[], Any]], replays: int = 12) -> float:
+    """Time of a call: the median over replays of one graph that makes each call once, by the GPU's own clock."""
+    import torch
+
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for call in calls:
+            call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = [call() for call in calls]
+    times = []
+    for _ in range(replays):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) * 1000 / len(calls))
+    del kept
+    return statistics.median(times)
+
+
+def host_microseconds(call: Callable[[], Any], repeats: int = 200) -> float:
+    """Time that an eager call keeps the host: the median, with the GPU idle before each."""
+    import torch
+
+    times = []
+    for _ in range(repeats):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1e6)
+    return statistics.median(times)
