@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -165,11 +166,14 @@ def reference_streams(count: int, length: int) -> tuple[Requests, np.ndarray, np
     return requests, *plain(requests, length)
 
 
+LONG = pytest.mark.skipif("DETSAMPLE_LONG" not in os.environ, reason="takes minutes: DETSAMPLE_LONG=1 runs it")
+
+
 @pytest.mark.parametrize("drafter", DRAFTERS)
-@pytest.mark.parametrize("path", ["reference", "kernels", pytest.param("long", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("path", ["reference", "kernels", pytest.param("long", marks=[pytest.mark.slow, LONG])])
 def test_speculative_streams_are_the_plain_ones(path: str, drafter: str) -> None:
     """Catches any draft, length, layout, neighbour or interruption that changes a token or a log probability: over
-    100,000 tokens for all drafters together, for each of them where it is slow, and by compiled kernels.
+    100,000 tokens for all drafters together, for each of them where DETSAMPLE_LONG is set, and by compiled kernels.
     """
     requests, tokens, logprobs = reference_streams(*SIZES[path])
     verify = speculative_path.verify if path == "kernels" else reference.verify
