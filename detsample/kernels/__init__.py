@@ -11,17 +11,20 @@
 `candidates` all-pairs ranks of a few tokens, and the cut through them            (spec section 6)
 `lanes`     the draw: which token of the kept set has the largest score           (spec section 8)
 `scan`      kernel 1: reads every logit once
-`mass`      kernel 2: sums of weights, for rows that need them
-`narrow`    kernel 3: everything else, for rows whose kept set is small or already known
-`pivots`    where a boundary probably is, guessed from a sample
-`collect`   kernel 4: lists the tokens around such a boundary
+`pivots`    where a boundary probably is: a sample, rough sums, an interval
+`mass`      kernel 2: exact sums, and the tokens around a boundary, for rows that need them
+`retry`     kernel 3: the same once more, where the guess was wrong
+`narrow`    kernel 4: everything else, for rows with few candidates or a known kept set
 `wide`      kernel 5: everything else, for the others
 `outcome`   what a row ends with                                             (spec sections 3, 6, 9)
 `tiles`     how a row is cut into segments, tiles, quads and groups
 `masks`     kernel 6: the kept set written out, on request
 `streams`   `gumbel_noise` and `fold_in` on their own
+`margin`    how far logits may move before a token could change                     (docs/margin.md)
+`trainer`   what a trainer asks of a draw                                     (docs/spec-rollouts.md)
+`speculative_*`, `products`: drafted tokens, verified                           (docs/speculative.md)
+`probability` logits of probabilities                                            (docs/fastdeploy.md)
 ========== ==========================================================================================
 
-Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`: `detsample.engine` and
-`detsample.streams` are the only callers.
+Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`.
 """
