@@ -87,9 +87,15 @@ def code_lines(ptx: str) -> list[str]:
     return [line for line in lines if not re.match(r"\s*\.(file|loc)\b", line)]
 
 
-def offences(ptx: str) -> list[str]:
-    """The lines of PTX that the contract does not allow."""
-    return [line.strip() for line in code_lines(ptx) if FORBIDDEN.search(line) or CALLS.search(line)]
+GUESSING = ("scan.scan", "mass.mass", "retry.retry")
+"""Kernels that guess a boundary from rough weights, by the hardware's exp2: only speed hangs on these."""
+ROUGH = re.compile(r"ex2\.approx\.ftz\.f32")
+
+
+def offences(ptx: str, name: str = "") -> list[str]:
+    """The lines of PTX that the contract does not allow, in the kernel of this name."""
+    found = [line.strip() for line in code_lines(ptx) if FORBIDDEN.search(line) or CALLS.search(line)]
+    return [line for line in found if not (name in GUESSING and ROUGH.match(line))]
 
 
 def on_targets(capabilities: tuple[int, ...]) -> list[Any]:
@@ -100,7 +106,8 @@ def on_targets(capabilities: tuple[int, ...]) -> list[Any]:
 @pytest.mark.parametrize("capability", on_targets(TARGETS))
 def test_ptx_has_only_exactly_rounded_operations(capability: int) -> None:
     """Catches a launch, a Triton or a kernel that fuses, approximates, flushes subnormals or calls a math library."""
-    found = {name: offences(kernel["ptx"]) for name, kernel in compile_all(capability, sass=capability == 90).items()}
+    kernels = compile_all(capability, sass=capability == 90)
+    found = {name: offences(kernel["ptx"], name) for name, kernel in kernels.items()}
     assert found, "nothing was compiled"
     assert {name: lines[:5] for name, lines in found.items() if lines} == {}
 
@@ -118,6 +125,7 @@ def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
         for name, kernel in compile_all(capability, sass=True).items()
         for opcode in kernel["opcodes"]
         if re.search(r"\.f(16|32|64)\b", opcode) and not known.fullmatch(opcode)
+        if not (name in GUESSING and ROUGH.fullmatch(opcode))
     }
     assert found == set()
 
@@ -127,7 +135,7 @@ def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
 def test_sixteen_bit_logits_are_only_widened(dtype: str, capability: int) -> None:
     """Catches 16-bit arithmetic: 16-bit floats are converted to fp32 or compared, and nothing else."""
     for name, kernel in compile_all(capability, ("scan.scan", "mass.mass"), dtype).items():
-        assert offences(kernel["ptx"]) == [], name
+        assert offences(kernel["ptx"], name) == [], name
         halves = {opcode for opcode in kernel["opcodes"] if re.search(r"\.b?f16", opcode)}
         assert all(re.fullmatch(r"cvt\.f32\.b?f16|setp\.\w+\.b?f16", opcode) for opcode in halves), (name, halves)
 
@@ -204,7 +212,8 @@ def test_machine_code_fuses_and_approximates_nothing(capability: int) -> None:
         if code is None:
             pytest.skip("this Triton came without cuobjdump")
         assert len(code) > 20, name
-        helpers = re.compile(allowed_helpers("\n".join(code_lines(kernel["ptx"]))))
+        rough = r"|MUFU\.EX2 " if name in GUESSING else ""
+        helpers = re.compile(allowed_helpers("\n".join(code_lines(kernel["ptx"]))) + rough)
         suspects = [line for line in code if UNUSUAL.match(line) and not helpers.match(line)]
         assert suspects + fused(code) == [], name
         assert "div.rn.f64" in kernel["ptx"] or not [line for line in code if line.startswith("FFMA")], name

@@ -8,6 +8,8 @@ two values close around the result. Only speed hangs on the guess: the exact mea
 import triton
 import triton.language as tl
 
+from detsample.kernels.logarithm import ln_of_weight
+
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
 BISECTIONS = tl.constexpr(10)
@@ -15,10 +17,10 @@ FEW = tl.constexpr(30.0)
 RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots, the reference, whether few tokens reach the second
 # pivot), and that a part keeps (what reaches each pivot, then all)
 AIMED_AT = tl.constexpr(700.0)  # tokens to list on either side of the guess
-EASY = tl.constexpr(800.0)  # tokens to list without a guess
+EASY = tl.constexpr(800.0)  # tokens to list without a guess,
+LN_EASY = tl.constexpr(6.684611727667927)  # and its logarithm
 
 LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
 FLT_MAX = tl.constexpr(3.4028234663852886e38)
 
 
@@ -128,18 +130,24 @@ def quotient(x, y):
 
 
 @triton.jit
+def log_share(part, whole):
+    """ln(part / whole), at least ln 1e-7; by the integer logarithm, since Triton's own is a library's."""
+    share = tl.minimum(tl.maximum(quotient(part, whole), 1e-7), 1.0)
+    return ln_of_weight((share * 1099511627776.0).to(tl.int64)).to(tl.float32) * 2.3283064365386963e-10
+
+
+@triton.jit
 def interpolated(goal, first, last, upper, lower, whole, reference, rate):
     """(high, low): where the goal probably is, judged by two values near it, with about AIMED_AT tokens to either side.
 
     `upper` reaches the higher value `first`, `lower` reaches `last`. The measure that does not reach a value is taken
     to fall exponentially with it, which suits both the middle and the tail of a row.
     """
-    least = whole * 1e-7
-    beyond = tl.maximum(whole - goal, least)
-    rest = tl.log2(tl.maximum(whole - upper, least))
-    fall = rest - tl.log2(tl.maximum(whole - lower, least))
-    middle = first - (first - last) * quotient(rest - tl.log2(beyond), fall)
-    reach = AIMED_AT * rough_weight(middle, reference, rate) * quotient(first - last, fall * LN2 * beyond)
+    rest = log_share(whole - upper, whole)
+    fall = rest - log_share(whole - lower, whole)
+    middle = first - (first - last) * quotient(rest - log_share(whole - goal, whole), fall)
+    density = fall * tl.maximum(whole - goal, whole * 1e-7)
+    reach = AIMED_AT * rough_weight(middle, reference, rate) * quotient(first - last, density)
     return middle + reach, middle - reach
 
 
@@ -199,7 +207,8 @@ def interval_again(
         goal, high, low, share_above * whole, share_reached * whole, whole, tl.load(pivots + PIVOTS), rate
     )
     # A long list of all that reach `low`: taken to thin out exponentially up to the largest logit.
-    thinner = quotient(tl.log2(tl.maximum(count, 2.0)) - tl.log2(EASY), tl.log2(tl.maximum(count, 2.0)))
+    log_count = ln_of_weight(tl.maximum(count, 2) << 40).to(tl.float32) * 2.3283064365386963e-10
+    thinner = quotient(log_count - LN_EASY, log_count)
     unlimited = high > top
     new_high = tl.where(unlimited, float("inf"), tl.minimum(new_high, first))
     new_low = tl.where(unlimited, low + (top - low) * thinner, tl.maximum(new_low, last))

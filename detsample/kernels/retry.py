@@ -87,7 +87,7 @@ def retry(
             high, low = interval_again(
                 row_pivots + row * RUNGS, part_rungs, row, parts, rate_of(scale, unlimited), share_of(goal, whole), top,
                 value_of(high_key), value_of(low_key), share_of(above, whole), share_of(reached, whole),
-                sum_parts(part_counts, row, parts, reached_at).to(tl.float32), MOST_SEGMENTS,
+                sum_parts(part_counts, row, parts, reached_at).to(tl.int64), MOST_SEGMENTS,
             )  # fmt: skip
             by_min_p = unlimited & (min_weight > 0)
             bounds_here = (high < float("inf")) & (by_min_p == 0) & ((want & WANT_TOKEN) != 0)
