@@ -24,12 +24,15 @@ def groups_of_segment(quads):
 
 @triton.jit
 def token_of_group(group, member, quads, segment_tiles):
-    """The token number `member` of groups; a group has `4 * quads * segment_tiles`."""
+    """The token number `member` of groups; a group has `4 * quads * segment_tiles`.
+
+    In shifts: of quotients by one power of two or another the compiler makes a real division.
+    """
     alone = quads == 1
-    segment = tl.where(alone, group // LANES, group // (LANES // QUADS))
-    first = tl.where(alone, (group % LANES) * 4, (group % (LANES // QUADS)) * (4 * QUADS))
-    tile = tl.where(alone, member // 4, member // (4 * QUADS))
-    within = tl.where(alone, member % 4, member % (4 * QUADS))
+    segment = group >> tl.where(alone, 8, 4)  # LANES groups or LANES // QUADS in a segment
+    first = (group & tl.where(alone, 255, 15)) << tl.where(alone, 2, 6)
+    tile = member >> tl.where(alone, 2, 6)  # 4 tokens or 4 * QUADS of a tile in a group
+    within = member & tl.where(alone, 3, 63)
     return (segment * segment_tiles + tile) * TILE + first + within
 
 
