@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-pytest.importorskip("pyarrow", reason="pyarrow is not installed: no record is written")
+pytest.importorskip("pyarrow", reason="no pyarrow for this NumPy: no record is written", exc_type=ImportError)
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -15,7 +15,7 @@ from rollout_kills import STAGES, Folder, assert_same
 from detsample import reference, rollout
 from detsample.rollout import KeptSets, Record
 
-pytest.importorskip("pyarrow", reason="pyarrow is not installed: no record is written")
+pytest.importorskip("pyarrow", reason="no pyarrow for this NumPy: no record is written", exc_type=ImportError)
 
 F32 = np.float32
 V = 60

@@ -189,7 +189,7 @@ def test_bad_arguments() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Some thousand synthetic tokens in several files."""
-    pytest.importorskip("pyarrow", reason="pyarrow is not installed: no record is written")
+    pytest.importorskip("pyarrow", reason="no pyarrow for this NumPy: no record is written", exc_type=ImportError)
     with rollout.Writer(tmp_path, batch_tokens=512) as writer:
         for position in range(40):
             sequence = np.arange(64)
