@@ -210,7 +210,7 @@ def narrow(
                 write_boundary(records, row, last_key, last_token)
                 winner = draw_from_candidates(keep, code, scale, seed, position)
                 kept_weight = tl.sum(tl.where(keep, own, 0), axis=0)
-                finished = tl.full([], 1, tl.int1)
+                finished = reason == 0
     if finished & (reason == 0):
         write_drawn(
             row_logits, records, token_ids, num_kept, status, logprobs, log_z,

@@ -94,12 +94,12 @@ def pivots_of_sample(row_logits, vocab, rate, share):
     peaked = whole * whole < FEW * squares
     goals = tl.where(peaked, share * whole, shares_around(share, whole, squares))
     pivots = values_reached(x, measure, goals, lowest, reference)
-    few = tl.full([], 0, tl.int1)
+    few = peaked
     if peaked:
         rank = tl.sum(tl.where(x >= tl.min(pivots, axis=0), drawable, 0.0), axis=0)
         goals = ranks_around(rank, tl.sum(drawable, axis=0))
         pivots = values_reached(x, drawable, goals, lowest, reference)
-        few = pick(goals, 1) * vocab <= EASY * SAMPLE
+        few = peaked & (pick(goals, 1) * vocab <= EASY * SAMPLE)
     return reference, pivots, few
 
 

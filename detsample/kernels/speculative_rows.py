@@ -136,7 +136,7 @@ def rows_of_request(
     slot, FLAT: tl.constexpr,
 ):  # fmt: skip
     """(first row, number of rows, status) of one request; `slot` is at least as long as its rows."""
-    whole = tl.full([], True, tl.int1)
+    whole = request >= 0  # always
     count = rows_said(counts, count_stride, count_scalar, given, extra, request, whole)
     good = (count >= 1) & (count <= width)
     status = tl.where(good, 0, STATUS_LENGTH)

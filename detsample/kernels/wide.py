@@ -195,7 +195,8 @@ def search_list(
     above_weight += tl.sum(tl.where(over, w, 0), axis=0)
     if inside <= CAPACITY:
         chosen = listed & (key >= low) & (key < high)
-        append(scratch_code, tl.full([], 0, tl.int32), code_of(key, token), chosen)
+        # Assigned to a name: in a bare call Triton 3.3 sees a return, and then does not inline what calls it.
+        _filled = append(scratch_code, tl.full([], 0, tl.int32), code_of(key, token), chosen)
     return low, high, inside, above_count, above_weight
 
 
@@ -301,7 +302,7 @@ def draw(
     where they do not settle the draw, bounds of the kept ones will.
     """
     winner = tl.full([], -1, tl.int32)
-    decided = tl.full([], 0, tl.int1)
+    decided = vocab < 0  # false; the oldest interpreter makes no int1 of a constant
     most = MOST_DRAWS
     while decided == 0:
         if bounded == 0:
@@ -366,7 +367,7 @@ def wide(
                 above_count = tl.full([], 0, tl.int64)
                 above_weight = tl.full([], 0, tl.int64)
                 inside = drawable
-                listed = tl.full([], 0, tl.int1)
+                listed = found < 0
                 if is_in_doubt(top_k, top_p) & (by_weight == (top_k == 0)):  # the goal that `mass` worked towards
                     which_above = ABOVE + 2 * attempt  # what is reached lies behind it
                     interval_high = tl.minimum(interval >> 32, high)
