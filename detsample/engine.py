@@ -1,9 +1,9 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
-    scan    (rows x parts)   one look at every logit: maxima, score bounds, validity, a guess of the boundary
+    scan    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
+    narrow  (rows)           finishes or draws rows with few candidates, no filter or none valid; aims at the others
     mass    (rows x parts)   exact sums, and the tokens around the boundary; rows that need neither leave at once
-    retry   (rows x parts)   the latter once more, for the rows where a guess of `mass` missed; launched twice
-    narrow  (rows)           finishes rows with few candidates or an already known kept set, and invalid ones
+    retry   (fixed)          the latter once more, for the rows where `narrow` aimed badly; launched twice
     wide    (rows)           finishes the others
     masks   (rows x tiles)   only when a mask is asked for
 
@@ -29,7 +29,6 @@ from detsample.kernels.narrow import narrow as narrow_kernel
 from detsample.kernels.pivots import RUNGS
 from detsample.kernels.retry import retry as retry_kernel
 from detsample.kernels.rows import (
-    LISTS,
     MIN_P_GIVEN,
     POSITION_GIVEN,
     RECORD,
@@ -51,6 +50,7 @@ from detsample.parameters import Logits, Parameter, Parameters, Scalar
 from detsample.workspace import allocate
 
 PROGRAMS_PER_MULTIPROCESSOR = 6
+RETRY_PROGRAMS_PER_MULTIPROCESSOR = 4
 
 
 @dataclass(frozen=True)
@@ -119,19 +119,24 @@ def cut_rows(logits: Logits, tuning: Tuning) -> Cut:
     return Cut(quads, segment_tiles, segments, -(-segments // segments_of_part), segments_of_part)
 
 
+def list_pitch(cut: Cut) -> int:
+    """Elements between two rows of the memory that holds the groups' maxima first and the listed tokens then."""
+    return max(cut.groups, int(LIST.value))
+
+
 def _areas(rows: int, cut: Cut) -> dict[str, tuple[str, int]]:
     """What the kernels share, see their arguments of these names."""
     return {
         "records": ("int64", rows * int(RECORD.value)),
-        "part_masses": ("int64", rows * cut.parts * int(SUMS.value)),
-        "part_counts": ("int32", rows * cut.parts * int(SUMS.value)),
+        "sums": ("int64", rows * int(SUMS.value)),
+        "missed": ("int32", (rows + 1) * int(RETRIES.value)),
+        "part_counts": ("int32", rows * cut.parts),
         "part_key": ("int32", rows * cut.parts),
-        "group_key": ("int32", rows * cut.groups),
+        # `narrow` is the last to read the maxima, `mass` the first to list tokens.
+        "group_key": ("int32", rows * list_pitch(cut)),
         "group_bound": ("float32", rows * cut.groups),
-        "listed": ("int32", rows * int(LISTS.value)),
         "row_pivots": ("float32", rows * int(RUNGS.value)),
         "part_rungs": ("float32", rows * cut.parts * int(RUNGS.value)),
-        "list_token": ("int32", rows * int(LIST.value)),
         "scratch_code": ("int64", rows * int(CAPACITY.value)),
         "scratch_groups": ("int32", rows * int(MOST_SELECTED.value)),
         "unwanted": ("float32", rows),
@@ -188,7 +193,7 @@ def _is_aligned(logits: Logits, buffer: Buffer) -> bool:
 
 
 def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
-    """Whether some row may need `mass`, as far as the host can tell; of each row `mass.needs_mass` decides."""
+    """Whether some row may need `mass`, as far as the host can tell; of each row `narrow` decides."""
     top_k = parameters.top_k
     if wanted.log_z or not isinstance(top_k, Scalar):
         return True
@@ -233,54 +238,44 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
     ]
     buffer = framework.buffer(logits.tensor)
     row = (buffer, logits.row_stride, logits.vocab)
+    retry_programs = RETRY_PROGRAMS_PER_MULTIPROCESSOR * framework.multiprocessor_count(device)
     given, parameter_arguments = _arguments(parameters, logits, areas)
     want, aligned, warps = wanted.bits(), _is_aligned(logits, buffer), tuning.warps
 
     def shared(*names: str) -> list[Buffer]:
         return [areas[name] for name in names]
 
+    pitch = list_pitch(cut)
     with framework.launching(device):
         scan_kernel[(rows, cut.parts)](
             *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
-            given, *parameter_arguments,
-            *shared(
-                "records", "group_key", "group_bound", "part_key", "part_counts",
-                "listed", "row_pivots", "part_rungs",
-            ),
+            given, *parameter_arguments, *shared("records", "sums", "missed", "group_key"), pitch,
+            *shared("group_bound", "part_key", "part_counts", "row_pivots", "part_rungs"),
             ALIGNED=aligned, num_warps=warps[0], maxnreg=72, enable_fp_fusion=False,
         )  # fmt: skip
-        if _may_need_mass(parameters, wanted, logits.vocab):
-            mass_kernel[(rows, cut.parts)](
-                *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
-                *shared(
-                    "records", "group_bound", "part_key", "part_masses", "part_counts",
-                    "listed", "list_token", "row_pivots", "part_rungs",
-                ),
-                ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
-            )  # fmt: skip
-            for attempt in range(1, 1 + int(RETRIES.value)):
-                retry_kernel[(rows, cut.parts)](
-                    *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want, attempt,
-                    *shared(
-                        "records", "group_bound", "part_key", "part_masses", "part_counts",
-                        "listed", "list_token", "row_pivots", "part_rungs",
-                    ),
-                    ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
-                )  # fmt: skip
         narrow_kernel[(rows,)](
             *row, cut.quads, cut.segment_tiles, cut.groups, cut.parts, want,
+            *shared("records", "group_key"), pitch,
             *shared(
-                "records", "group_key", "group_bound", "part_key", "part_masses", "part_counts",
-                "scratch_code", "scratch_groups",
+                "group_bound", "part_key", "part_counts", "row_pivots", "part_rungs", "scratch_code", "scratch_groups"
             ),
             *results, num_warps=warps[2], enable_fp_fusion=False,
         )  # fmt: skip
+        if _may_need_mass(parameters, wanted, logits.vocab):
+            mass_kernel[(rows, cut.parts)](
+                *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts,
+                *shared("records", "sums", "missed", "group_key"), pitch, *shared("group_bound", "row_pivots"),
+                ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
+            )  # fmt: skip
+            for attempt in range(1, 1 + int(RETRIES.value)):
+                retry_kernel[(retry_programs,)](
+                    *row, rows, attempt, *shared("records", "sums", "missed", "group_key"), pitch,
+                    *shared("row_pivots"),
+                    ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
+                )  # fmt: skip
         wide_kernel[(rows,)](
-            *row, cut.quads, cut.segment_tiles, cut.segments, cut.parts, want,
-            *shared(
-                "records", "group_bound", "part_key", "part_masses", "part_counts", "listed",
-                "list_token", "scratch_code",
-            ),
+            *row, cut.quads, cut.segment_tiles, cut.segments, want,
+            *shared("records", "sums", "group_key"), pitch, *shared("group_bound", "scratch_code"),
             *results, ALIGNED=aligned, num_warps=warps[3], enable_fp_fusion=False,
         )  # fmt: skip
         if wanted.mask is not None:

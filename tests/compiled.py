@@ -17,9 +17,8 @@ PARAMETERS = (
     "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 "
     "position_ptr:*i64 position_stride:i32 position_low:i32 position_high:i32"
 )
-GROUPS = "records:*i64 group_key:*i32 group_bound:*fp32 part_key:*i32"
-SUMS = "part_masses:*i64 part_counts:*i32"
-GUESS = "row_pivots:*fp32 part_rungs:*fp32"
+SUMS = "records:*i64 sums:*i64 missed:*i32"
+GROUPS = "group_bound:*fp32 part_key:*i32 part_counts:*i32 row_pivots:*fp32 part_rungs:*fp32"
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
 CUT = ROW + " quads:i32 segment_tiles:i32"
@@ -31,27 +30,26 @@ CONSTANTS = {"ALIGNED": True, "SPAN": 128, "BITS": 4}
 KERNELS = {
     "scan.scan": (
         f"{CUT} segments:i32 segments_of_part:i32 parts:i32 want:i32 given:i32 {PARAMETERS} "
-        f"{GROUPS} part_counts:*i32 listed:*i32 {GUESS} ALIGNED:constexpr",
-        4,
-    ),
-    "mass.mass": (
-        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 want:i32 "
-        f"records:*i64 group_bound:*fp32 part_key:*i32 {SUMS} listed:*i32 list_token:*i32 {GUESS} ALIGNED:constexpr",
-        4,
-    ),
-    "retry.retry": (
-        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 want:i32 attempt:i32 records:*i64 "
-        f"group_bound:*fp32 part_key:*i32 {SUMS} listed:*i32 list_token:*i32 {GUESS} ALIGNED:constexpr",
+        f"{SUMS} group_key:*i32 key_pitch:i32 {GROUPS} ALIGNED:constexpr",
         4,
     ),
     "narrow.narrow": (
-        f"{CUT} groups:i32 parts:i32 want:i32 {GROUPS} {SUMS} "
+        f"{CUT} groups:i32 parts:i32 want:i32 records:*i64 group_key:*i32 key_pitch:i32 {GROUPS} "
         f"scratch_code:*i64 scratch_groups:*i32 {RESULTS}",
         8,
     ),
+    "mass.mass": (
+        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 {SUMS} list_token:*i32 list_pitch:i32 "
+        "group_bound:*fp32 row_pivots:*fp32 ALIGNED:constexpr",
+        4,
+    ),
+    "retry.retry": (
+        f"{ROW} rows:i32 attempt:i32 {SUMS} list_token:*i32 list_pitch:i32 row_pivots:*fp32 ALIGNED:constexpr",
+        4,
+    ),
     "wide.wide": (
-        f"{CUT} segments:i32 parts:i32 want:i32 records:*i64 group_bound:*fp32 part_key:*i32 "
-        f"{SUMS} listed_tokens:*i32 list_token:*i32 scratch_code:*i64 {RESULTS} ALIGNED:constexpr",
+        f"{CUT} segments:i32 want:i32 records:*i64 sums:*i64 list_token:*i32 list_pitch:i32 group_bound:*fp32 "
+        f"scratch_code:*i64 {RESULTS} ALIGNED:constexpr",
         16,
     ),
     "masks.bool_mask": (f"{ROW} records:*i64 mask:*i1 ALIGNED:constexpr", 4),

@@ -284,9 +284,9 @@ def records_kept() -> Iterator[list[np.ndarray]]:
 
 @contextlib.contextmanager
 def left_to_wide() -> Iterator[list[np.ndarray]]:
-    """Inside, each call appends an array that says which of its rows `narrow` left to `wide`."""
+    """Inside, each call appends an array that says of which of its rows `narrow` left the draw to `wide`."""
     from detsample import engine
-    from detsample.kernels.rows import PENDING, STATUS
+    from detsample.kernels.rows import DRAWN, MODE, PENDING, STATUS
 
     found: list[np.ndarray] = []
     narrow = engine.narrow_kernel
@@ -295,7 +295,8 @@ def left_to_wide() -> Iterator[list[np.ndarray]]:
         def __getitem__(self, grid: Any) -> Any:
             def launch(*arguments: Any, **options: Any) -> None:
                 narrow[grid](*arguments, **options)
-                found.append(records[-1][:, int(STATUS.value)] == int(PENDING.value))
+                mode, pending = records[-1][:, int(MODE.value)], records[-1][:, int(STATUS.value)] == int(PENDING.value)
+                found.append(pending & (mode & int(DRAWN.value) == 0))
 
             return launch
 

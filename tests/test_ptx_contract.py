@@ -87,7 +87,7 @@ def code_lines(ptx: str) -> list[str]:
     return [line for line in lines if not re.match(r"\s*\.(file|loc)\b", line)]
 
 
-GUESSING = ("scan.scan", "mass.mass", "retry.retry")
+GUESSING = ("scan.scan", "narrow.narrow")
 """Kernels that guess a boundary from rough weights, by the hardware's exp2: only speed hangs on these."""
 ROUGH = re.compile(r"ex2\.approx\.ftz\.f32")
 
@@ -137,7 +137,7 @@ def test_sixteen_bit_logits_are_only_widened(dtype: str, capability: int) -> Non
     for name, kernel in compile_all(capability, ("scan.scan", "mass.mass"), dtype).items():
         assert offences(kernel["ptx"], name) == [], name
         halves = {opcode for opcode in kernel["opcodes"] if re.search(r"\.b?f16", opcode)}
-        assert all(re.fullmatch(r"cvt\.f32\.b?f16|setp\.\w+\.b?f16", opcode) for opcode in halves), (name, halves)
+        assert all(re.fullmatch(r"cvt\.f32\.b?f16|setp\.\w+\.b?f16(x2)?", opcode) for opcode in halves), (name, halves)
 
 
 # ---- the test can fail

@@ -1,14 +1,16 @@
-"""Kernel 4, grid (rows): finishes every row whose kept set is small, or is known from sums alone.
+"""Kernel 2, grid (rows): finishes or draws the rows for which what `scan` left is enough, and says of the others what
+`mass` is to measure.
 
-Rows with no filter or with min-p alone have their boundary from `mass`. Where top-k is on, the groups' maxima give a
-threshold that the boundary cannot lie below: of k groups whose maxima reach t, each holds a logit that reaches t, so
-the k-th largest logit does too. The few groups that reach the threshold are gathered, cut and drawn from. Invalid
-rows end here. What is left stays PENDING for `wide`.
+Invalid rows end here. Where top-k is on, the groups' maxima give a threshold that the boundary cannot lie below: of k
+groups whose maxima reach t, each holds a logit that reaches t, so the k-th largest logit does too. The few groups that
+reach the threshold are gathered, cut and drawn from. Rows without a filter are drawn from by the bounds of their
+groups. Of min-p the boundary is known from the largest logit alone; of other rows it is guessed.
 """
 
 import triton
 import triton.language as tl
 
+from detsample.kernels.aim import first_interval
 from detsample.kernels.candidates import (
     CAPACITY,
     MOST_K,
@@ -23,37 +25,51 @@ from detsample.kernels.candidates import (
     weight_of_key,
 )
 from detsample.kernels.lanes import draw_from_groups
-from detsample.kernels.mass import largest_key, needs_mass, sum_parts
 from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.outcome import write_drawn, write_invalid
+from detsample.kernels.pivots import rate_of
 from detsample.kernels.rows import (
     BOUNDED,
-    DRAWABLE,
+    BOUNDED_FROM,
+    COUNT,
+    DRAWN,
     GREEDY,
+    IN_DOUBT,
+    INTERVAL,
+    KEPT,
     MIN_WEIGHT,
-    MINIMUM,
     MODE,
+    NEEDS_MINIMUM,
+    NEEDS_TOTAL,
     POSITION,
+    RECORD,
     SEED,
     STATUS,
     STATUS_EMPTY,
     STATUS_INF,
     STATUS_NAN,
     TOP_K,
+    TOP_KEY,
+    WANT_LOG_Z,
+    WANT_LOGPROBS,
     WANT_TOKEN,
-    read_boundary,
+    WINNER,
+    join_words,
     read_field,
     read_floats,
     write_boundary,
 )
+from detsample.kernels.scan import is_in_doubt, wanted_share
 from detsample.kernels.tiles import (
     MOST_GROUPS,
+    MOST_SEGMENTS,
     TILE,
     load_span,
     token_of_group,
 )
-from detsample.kernels.weight import scaled_logit
+from detsample.kernels.weight import scaled_logit, weight
 
+CHOICES = tl.constexpr(256)  # keys tried at a time
 BISECTIONS = tl.constexpr(10)
 MOST_SELECTED = tl.constexpr(192)  # groups worth gathering
 GATHER = tl.constexpr(4096)  # tokens gathered at a time,
@@ -136,83 +152,167 @@ def select_groups(group_keys, threshold, selected_groups):
     return tl.sum(reaches.to(tl.int32), axis=0)
 
 
-@triton.jit(do_not_specialize=["row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "want"])
+@triton.jit
+def largest_key(part_key, row, parts):
+    """The key of the row's largest logit."""
+    part = tl.arange(0, MOST_SEGMENTS)
+    return tl.max(tl.load(part_key + row * parts + part, mask=part < parts, other=-2147483648), axis=0)
+
+
+@triton.jit
+def drawable_tokens(part_counts, row, parts):
+    """How many tokens of the row are not at -inf."""
+    part = tl.arange(0, MOST_SEGMENTS)
+    return tl.sum(tl.load(part_counts + row * parts + part, mask=part < parts, other=0), axis=0)
+
+
+@triton.jit
+def lowest_key_of(scale, largest, top_key, min_weight):
+    """The smallest key of which tokens weigh `min_weight`: 256 are tried at a time, one byte of the key."""
+    below = tl.full([], LOWEST_KEY - 1, tl.int64)
+    for byte in tl.static_range(4):
+        step = 1 << (24 - 8 * byte)
+        key = below + (tl.arange(0, CHOICES).to(tl.int64) + 1) * step
+        inside = key <= top_key
+        w = weight(largest - scaled_logit(value_of(tl.where(inside, key, top_key).to(tl.int32)), scale))
+        below += tl.sum((inside & (w < min_weight)).to(tl.int32), axis=0).to(tl.int64) * step
+    return (below + 1).to(tl.int32)
+
+
+@triton.jit
+def cut_by_k(
+    row_logits, records, row, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, scale, largest,
+    scratch_code, scratch_groups,
+):  # fmt: skip
+    """(threshold, candidates): lists the tokens that the first `top_k` are among, as many as CAPACITY; a larger number
+    says that they were more, or too many groups to look at.
+    """
+    index = tl.arange(0, MOST_GROUPS)
+    group_keys = tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
+    threshold = threshold_key(group_keys, top_k, top_key)
+    selected = select_groups(group_keys, threshold, scratch_groups)
+    filled = tl.full([], CAPACITY + 1, tl.int32)
+    if selected <= MOST_SELECTED:
+        tl.debug_barrier()
+        filled = gather(row_logits, vocab, quads, segment_tiles, scratch_groups, selected, threshold, scratch_code)
+    return threshold, filled
+
+
+@triton.jit
+def draw_by_k(records, row, filled, top_k, top_p, min_weight, scale, largest, seed, position, scratch_code):
+    """(token, count, weight) of the kept set, which is among the listed candidates; notes its boundary."""
+    tl.debug_barrier()
+    code = load_candidates(scratch_code, filled)
+    own = weight_of_key(key_of_code(code), scale, largest)
+    rank, before = ranks(scratch_code, filled, code, scale, largest)
+    survives = (tl.arange(0, CAPACITY) < filled) & (rank < top_k)
+    target = top_p_target(top_p, tl.sum(tl.where(survives, own, 0), axis=0))
+    keep = survives & (before < target) & (own >= min_weight)
+    count = tl.sum(keep.to(tl.int32), axis=0)
+    last_key, last_token = last_kept(keep, rank, code, count)
+    write_boundary(records, row, last_key, last_token)
+    winner = draw_from_candidates(keep, code, scale, seed, position)
+    return winner, count, tl.sum(tl.where(keep, own, 0), axis=0)
+
+
+@triton.jit
+def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, scale, top_k, top_p, vocab):
+    """The keys of the first interval, joined as a record holds them."""
+    index = tl.arange(0, MOST_GROUPS)
+    group_keys = tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
+    finite = group_keys > MINUS_INF_KEY
+    present = tl.sum(finite.to(tl.int32), axis=0).to(tl.float32)
+    lowest = value_of(tl.min(tl.where(finite, group_keys, top_key), axis=0))
+    high, low = first_interval(
+        row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, value_of(top_key),
+        rate_of(scale, top_k == 0), wanted_share(top_k, top_p, vocab), MOST_SEGMENTS,
+    )  # fmt: skip
+    return join_words(key_of(low), key_of(high))
+
+
+@triton.jit
+def note(records, row, FIELD: tl.constexpr, value):
+    tl.store(records + row * RECORD + FIELD, value.to(tl.int64))
+
+
+NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "want", "key_pitch"]
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def narrow(
     logits, row_stride, vocab, quads, segment_tiles, groups, parts, want,
-    records, group_key, group_bound, part_key, part_masses, part_counts,
+    records, group_key, key_pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, scratch_groups, token_ids, num_kept, status, logprobs, log_z,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
-    group_key += row * groups
+    group_key += row * key_pitch
     group_bound += row * groups
 
     top_key = largest_key(part_key, row, parts)
     reason = row_status(row_logits, vocab, top_key, (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32))
-    scale, top_p = read_floats(records, row)
-    top_k = read_field(records, row, TOP_K)
-    min_weight = read_field(records, row, MIN_WEIGHT)
-    seed = read_field(records, row, SEED)
-    position = read_field(records, row, POSITION)
-    mode = read_field(records, row, MODE)
-    greedy = (mode & GREEDY) != 0
-    largest = scaled_logit(value_of(top_key), scale)
-    total = tl.full([], 1, tl.int64)
-    min_mass = tl.full([], 0, tl.int64)
-    if needs_mass(top_k, top_p, min_weight, want):
-        total = sum_parts(part_masses, row, parts, DRAWABLE)
-        min_mass = sum_parts(part_masses, row, parts, MINIMUM)
-
-    finished = reason != 0
-    winner = tl.full([], -1, tl.int32)
-    count = tl.full([], 0, tl.int32)
-    kept_weight = tl.full([], 1, tl.int64)
     if reason != 0:
         write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
-    elif top_k == 0:
-        by_min_p = (min_weight > 0) & (min_mass <= top_p_target(top_p, total))
-        if by_min_p | ((top_p >= 1.0) & (min_weight == 0)):
-            boundary = tl.full([], LOWEST_KEY, tl.int32)
-            if by_min_p:
-                boundary, _ = read_boundary(records, row)
-                count = sum_parts(part_counts, row, parts, MINIMUM)
-                kept_weight = min_mass
-            else:
-                count = sum_parts(part_counts, row, parts, DRAWABLE)
-                kept_weight = total
-            write_boundary(records, row, boundary, tl.full([], LAST_TOKEN, tl.int32))
-            finished = (want & WANT_TOKEN) == 0
-            if (mode & BOUNDED) != 0:
-                winner, finished = draw_from_groups(
-                    row_logits, vocab, quads, segment_tiles, groups, group_bound, scale, seed, position,
-                    boundary, LAST_TOKEN, MOST_DRAWS,
+    else:
+        scale, top_p = read_floats(records, row)
+        top_k = read_field(records, row, TOP_K)
+        min_weight = read_field(records, row, MIN_WEIGHT)
+        seed = read_field(records, row, SEED)
+        position = read_field(records, row, POSITION)
+        mode = read_field(records, row, MODE)
+        largest = scaled_logit(value_of(top_key), scale)
+        winner = tl.full([], -1, tl.int32)
+        count = drawable_tokens(part_counts, row, parts)
+        kept_weight = tl.full([], 0, tl.int64)
+        is_drawn = min_weight < 0
+        if (want & WANT_LOG_Z) != 0:
+            mode |= tl.where((mode & GREEDY) != 0, 0, NEEDS_TOTAL)
+
+        few = (top_k > 0) & (top_k <= MOST_K)
+        if few:
+            threshold, filled = cut_by_k(
+                row_logits, records, row, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, scale,
+                largest, scratch_code + row * CAPACITY, scratch_groups + row * MOST_SELECTED,
+            )  # fmt: skip
+            is_drawn = filled <= CAPACITY
+            if is_drawn:
+                winner, count, kept_weight = draw_by_k(
+                    records, row, filled, top_k, top_p, min_weight, scale, largest, seed, position,
+                    scratch_code + row * CAPACITY,
                 )  # fmt: skip
-    elif top_k <= MOST_K:
-        scratch_code += row * CAPACITY
-        scratch_groups += row * MOST_SELECTED
-        index = tl.arange(0, MOST_GROUPS)
-        group_keys = tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
-        threshold = threshold_key(group_keys, top_k, top_key)
-        selected = select_groups(group_keys, threshold, scratch_groups)
-        if selected <= MOST_SELECTED:
-            tl.debug_barrier()
-            filled = gather(row_logits, vocab, quads, segment_tiles, scratch_groups, selected, threshold, scratch_code)
-            if filled <= CAPACITY:
-                tl.debug_barrier()
-                code = load_candidates(scratch_code, filled)
-                own = weight_of_key(key_of_code(code), scale, largest)
-                rank, before = ranks(scratch_code, filled, code, scale, largest)
-                survives = (tl.arange(0, CAPACITY) < filled) & (rank < top_k)
-                target = top_p_target(top_p, tl.sum(tl.where(survives, own, 0), axis=0))
-                keep = survives & (before < target) & (own >= min_weight)
-                count = tl.sum(keep.to(tl.int32), axis=0)
-                last_key, last_token = last_kept(keep, rank, code, count)
-                write_boundary(records, row, last_key, last_token)
-                winner = draw_from_candidates(keep, code, scale, seed, position)
-                kept_weight = tl.sum(tl.where(keep, own, 0), axis=0)
-                finished = reason == 0
-    if finished & (reason == 0):
-        write_drawn(
-            row_logits, records, token_ids, num_kept, status, logprobs, log_z,
-            row, winner, count, scale, largest, kept_weight, total, greedy,
-        )  # fmt: skip
+            else:  # more ties than candidates: `mass` looks at all that reach the threshold
+                mode |= IN_DOUBT
+                note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
+        elif is_in_doubt(top_k, top_p):
+            mode |= IN_DOUBT | tl.where(top_k == 0, NEEDS_TOTAL, 0)
+            interval = aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, scale, top_k, top_p, vocab)
+            note(records, row, INTERVAL, interval)
+            ends = (interval >> 32) < INF_KEY  # else all that reach it are listed
+            if ((mode & BOUNDED) == 0) & (min_weight == 0) & ends & ((want & WANT_TOKEN) != 0):
+                mode |= BOUNDED_FROM
+        if (top_k == 0) & (min_weight > 0):
+            mode |= NEEDS_MINIMUM | tl.where((want & WANT_TOKEN) != 0, BOUNDED_FROM, 0)
+            lowest = lowest_key_of(scale, largest, top_key, min_weight)
+            write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
+        elif (top_k == 0) & (top_p >= 1.0):
+            write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))
+            is_drawn = (want & WANT_TOKEN) == 0
+            if (want & WANT_TOKEN) != 0:
+                winner, is_drawn = draw_from_groups(
+                    row_logits, vocab, quads, segment_tiles, groups, group_bound, scale, seed, position,
+                    LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
+                )  # fmt: skip
+            if (want & WANT_LOGPROBS) != 0:
+                mode |= NEEDS_TOTAL
+
+        if is_drawn & ((mode & NEEDS_TOTAL) == 0):
+            write_drawn(
+                row_logits, records, token_ids, num_kept, status, logprobs, log_z,
+                row, winner, count, scale, largest, tl.maximum(kept_weight, 1), tl.maximum(kept_weight, 1),
+            )  # fmt: skip
+        else:
+            note(records, row, TOP_KEY, top_key)
+            note(records, row, COUNT, count)
+            note(records, row, KEPT, kept_weight)
+            note(records, row, WINNER, winner)
+            note(records, row, MODE, mode | tl.where(is_drawn, DRAWN, 0))

@@ -51,11 +51,11 @@ def write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, re
 @triton.jit
 def write_drawn(
     row_logits, records, token_ids, num_kept, status, logprobs, log_z,
-    row, token, count, scale, largest, kept_weight, total_weight, greedy,
+    row, token, count, scale, largest, kept_weight, total_weight,
 ):  # fmt: skip
     """A valid row, given its token and the weights of the kept set and of all tokens."""
     x = tl.load(row_logits + tl.maximum(token, 0)).to(tl.float32)
     logprob = log_probability(largest - scaled_logit(x, scale), kept_weight)
-    mass = log_kept_mass(kept_weight, tl.where(greedy, kept_weight, total_weight))
+    mass = log_kept_mass(kept_weight, total_weight)
     valid = tl.full([], 0, tl.int32)
     write_outcome(records, token_ids, num_kept, status, logprobs, log_z, row, valid, token, count, logprob, mass)

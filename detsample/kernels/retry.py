@@ -1,108 +1,34 @@
-"""Kernel 3, grid (rows, parts): a second guess, for rows where that of `mass` missed the boundary or listed too much.
+"""Kernel 4, a fixed number of programs: another interval, for the rows where the one before missed the boundary or held
+too many tokens.
 
-What the row weighs above and below the first interval is known exactly by now, so the second guess starts from close
-by; launched once more, the third. Rows that need none leave at once; where all miss, `wide` searches the whole row.
+The missed rows stand in a list, and their tiles are shared out among all programs: the time is proportional to their
+number, and next to none where there are none. Launched RETRIES times; what is missed then is searched for by `wide`.
 """
 
 import triton
 import triton.language as tl
 
-from detsample.kernels.candidates import LIST, top_p_target
-from detsample.kernels.mass import largest_key, sum_around, sum_parts, write_interval
-from detsample.kernels.order import value_of
-from detsample.kernels.pivots import RUNGS, interval_again, rate_of
-from detsample.kernels.rows import (
-    ABOVE,
-    DRAWABLE,
-    GREEDY,
-    INTERVAL,
-    LISTS,
-    MIN_WEIGHT,
-    MODE,
-    NO_INTERVAL,
-    PENDING,
-    POSITION,
-    REACHED,
-    RECORD,
-    SEED,
-    STATUS,
-    SUMS,
-    TOP_K,
-    WANT_TOKEN,
-    read_field,
-    read_floats,
-)
-from detsample.kernels.scan import is_in_doubt
-from detsample.kernels.tiles import MOST_SEGMENTS, groups_of_segment
-from detsample.kernels.weight import scaled_logit
+from detsample.kernels.measure import measure
+from detsample.kernels.rows import RETRIES
+from detsample.kernels.tiles import TILE
+
+TASK = tl.constexpr(2)  # tiles a program takes at a time
 
 
-@triton.jit
-def share_of(part, whole):
-    return (part.to(tl.float64) / tl.maximum(whole, 1).to(tl.float64)).to(tl.float32)
-
-
-NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "want", "attempt",
-]  # fmt: skip
-
-
-@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+@triton.jit(do_not_specialize=["row_stride", "vocab", "rows", "attempt", "list_pitch"])
 def retry(
-    logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts, want, attempt,
-    records, group_bound, part_key, part_masses, part_counts, listed, list_token, row_pivots, part_rungs,
+    logits, row_stride, vocab, rows, attempt, records, sums, missed, list_token, list_pitch, row_pivots,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    part = tl.program_id(1)
     if ALIGNED:
         row_stride = (row_stride // 16) * 16
-    row_logits = logits + row * row_stride
-    scale, top_p = read_floats(records, row)
-    top_k = read_field(records, row, TOP_K)
-    before = attempt - 1
-    interval = tl.load(records + row * RECORD + INTERVAL + before)
-    pending = (read_field(records, row, STATUS) == PENDING) & (interval != NO_INTERVAL)
-    if is_in_doubt(top_k, top_p) & pending:
-        unlimited = top_k == 0
-        whole = sum_parts(part_counts, row, parts, DRAWABLE).to(tl.int64)
-        above_at = ABOVE + 2 * before
-        reached_at = REACHED + 2 * before
-        above = sum_parts(part_counts, row, parts, above_at).to(tl.int64)
-        reached = sum_parts(part_counts, row, parts, reached_at).to(tl.int64)
-        goal = tl.minimum(top_k, whole)
-        if unlimited:
-            whole = sum_parts(part_masses, row, parts, DRAWABLE)
-            above = sum_parts(part_masses, row, parts, above_at)
-            reached = sum_parts(part_masses, row, parts, reached_at)
-            goal = top_p_target(top_p, whole)
-        low_key, high_key = interval.to(tl.int32), (interval >> 32).to(tl.int32)
-        hit = (above < goal) & (goal <= reached)
-        settled = hit & ((tl.load(listed + row * LISTS + before) <= LIST) | (low_key.to(tl.int64) + 1 >= high_key))
-        if settled == 0:
-            top = value_of(largest_key(part_key, row, parts))
-            largest = scaled_logit(top, scale)
-            min_weight = read_field(records, row, MIN_WEIGHT)
-            mode = read_field(records, row, MODE)
-            high, low = interval_again(
-                row_pivots + row * RUNGS, part_rungs, row, parts, rate_of(scale, unlimited), share_of(goal, whole), top,
-                value_of(high_key), value_of(low_key), share_of(above, whole), share_of(reached, whole),
-                sum_parts(part_counts, row, parts, reached_at).to(tl.int64), MOST_SEGMENTS,
-            )  # fmt: skip
-            by_min_p = unlimited & (min_weight > 0)
-            bounds_here = (high < float("inf")) & (by_min_p == 0) & ((want & WANT_TOKEN) != 0)
-            if part == 0:
-                write_interval(records, row, attempt, low, high, bounds_here, tl.where(by_min_p, mode, mode & GREEDY))
-            first_segment = part * segments_of_part
-            last_segment = tl.minimum(first_segment + segments_of_part, segments)
-            _, mass_above, count_above, mass_reached, count_reached = sum_around(
-                row_logits, vocab, first_segment, last_segment, quads, segment_tiles, scale, largest, low, high,
-                bounds_here, read_field(records, row, SEED), read_field(records, row, POSITION),
-                group_bound + row * segments * groups_of_segment(quads),
-                listed + row * LISTS + attempt, list_token + row * LIST,
-            )  # fmt: skip
-            at = (row * parts + part) * SUMS
-            tl.store(part_masses + at + ABOVE + 2 * attempt, mass_above)
-            tl.store(part_masses + at + REACHED + 2 * attempt, mass_reached)
-            tl.store(part_counts + at + ABOVE + 2 * attempt, count_above)
-            tl.store(part_counts + at + REACHED + 2 * attempt, count_reached)
+    tiles = (vocab + TILE - 1) // TILE
+    tasks = (tiles + TASK - 1) // TASK
+    todo = tl.load(missed + attempt - 1) * tasks.to(tl.int64)
+    for task in range(tl.program_id(0).to(tl.int64), todo, tl.num_programs(0)):
+        row = tl.load(missed + RETRIES + (attempt - 1) * rows + task // tasks).to(tl.int64)
+        first_tile = (task % tasks).to(tl.int32) * TASK
+        measure(
+            logits + row * row_stride, vocab, first_tile, tl.minimum(first_tile + TASK, tiles), tasks,
+            records, sums, missed, row_pivots, list_token + row * list_pitch, row, rows, attempt,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A row's parameters, and its record: what later kernels need of them, in eleven int64 (spec sections 2 and 3).
+"""A row's parameters, and its record: what later kernels need of them, in fifteen int64 (spec sections 2 and 3).
 
 Parameters come as a scalar or as a vector, and one compiled kernel serves both: `given` has a bit for each that
 is a vector, the scalar's bits are passed beside the pointer, and the masked load takes the one or the other.
@@ -26,31 +26,46 @@ STATUS_INF = tl.constexpr(2)
 STATUS_EMPTY = tl.constexpr(4)
 STATUS_PARAMETER = tl.constexpr(8)
 
-RECORD = tl.constexpr(11)  # int64 words in a record:
+RECORD = tl.constexpr(15)  # int64 words in a record:
 SEED = tl.constexpr(0)
 POSITION = tl.constexpr(1)
 TOP_K = tl.constexpr(2)  # 0: off; greedy rows have 1
 MIN_WEIGHT = tl.constexpr(3)  # min-p's threshold on weights; 0: off
 FLOATS = tl.constexpr(4)  # 1/temperature in the low half, top_p in the high half, as bits
 STATUS = tl.constexpr(5)  # of the parameters, then of the row; PENDING while nobody has finished the row
-BOUNDARY = tl.constexpr(6)  # key of the last kept token in the high half, its id in the low half; before, min-p's
-MODE = tl.constexpr(7)  # GREEDY, BOUNDED
-INTERVAL = tl.constexpr(8)  # keys between which `mass` listed tokens: first in the low half, end in the high half;
+BOUNDARY = tl.constexpr(6)  # key of the last kept token in the high half, its id in the low half
+MODE = tl.constexpr(7)  # what is known and what is to do, see below
+TOP_KEY = tl.constexpr(8)  # the key of the largest logit
+COUNT = tl.constexpr(9)  # tokens that can be drawn; of a row that is DRAWN, those kept
+KEPT = tl.constexpr(10)  # the kept weight of a row that is DRAWN; 0: that of all tokens
+WINNER = tl.constexpr(11)  # the token of a row that is DRAWN
+INTERVAL = tl.constexpr(12)  # keys between which `mass` lists tokens: first in the low half, end in the high half;
 # behind it, the same of each `retry`, NO_INTERVAL where it had nothing to do
 
-SUMS = tl.constexpr(8)  # sums that each part keeps, of weights and of tokens alike:
-DRAWABLE = tl.constexpr(0)  # of all tokens that can be drawn,
-MINIMUM = tl.constexpr(1)  # of those that min-p keeps,
-ABOVE = tl.constexpr(2)  # of those above the interval of `mass`,
-REACHED = tl.constexpr(3)  # of those above and in it, and so, behind them, for the interval of each `retry`
+GREEDY = tl.constexpr(1)  # bits of MODE:
+BOUNDED = tl.constexpr(2)  # `group_bound` holds bounds of the scores of all tokens,
+BOUNDED_FROM = tl.constexpr(4)  # or of all that min-p keeps, or reach the first interval
+NEEDS_TOTAL = tl.constexpr(8)  # the weight of all tokens is to be summed,
+NEEDS_MINIMUM = tl.constexpr(16)  # the weight of those that min-p keeps is, and where they end is known,
+IN_DOUBT = tl.constexpr(32)  # and what lies around the first interval is
+DRAWN = tl.constexpr(64)  # the token is known; what is left are logarithms of sums
+PENDING = tl.constexpr(1 << 16)
+
+SUMS = tl.constexpr(24)  # int64 sums of a row, which the programs of `mass` and `retry` add to:
+TOTAL = tl.constexpr(0)  # the weight of all tokens,
+MINIMUM = tl.constexpr(1)  # that of the tokens that min-p keeps,
+MINIMUM_COUNT = tl.constexpr(2)  # and their number;
+AROUND = tl.constexpr(3)  # of each interval, MEASURES long:
+MEASURES = tl.constexpr(6)
+ABOVE = tl.constexpr(0)  # the weight of what is above it,
+ABOVE_COUNT = tl.constexpr(1)  # and the number,
+REACHED = tl.constexpr(2)  # the same of what is above or in it,
+REACHED_COUNT = tl.constexpr(3)
+LISTED = tl.constexpr(4)  # places given away in the list,
+ARRIVED = tl.constexpr(5)  # and programs that have added their share
 
 RETRIES = tl.constexpr(2)
 NO_INTERVAL = tl.constexpr(-1)  # no float has the key -1
-LISTS = tl.constexpr(4)  # lengths of lists a row keeps: that of `mass`, those of `retry`; the rest is unused
-
-GREEDY = tl.constexpr(1)
-BOUNDED = tl.constexpr(2)  # `group_bound` holds bounds of the scores of all tokens that may be kept
-PENDING = tl.constexpr(1 << 16)
 
 WEIGHT_ONE = tl.constexpr(1 << 40)
 QUIET_NAN = tl.constexpr(0x7FC00000)
@@ -125,7 +140,20 @@ def read_boundary(records, row):
 
 
 @triton.jit
+def read_interval(records, row, attempt):
+    """(first key, end) of an interval."""
+    both = tl.load(records + row * RECORD + INTERVAL + attempt)
+    return both.to(tl.int32), (both >> 32).to(tl.int32)
+
+
+@triton.jit
 def last_attempt(records, row):
     """The number of the interval that counts: 0 that of `mass`, n that of the n-th `retry`."""
     again = tl.load(records + row * RECORD + INTERVAL + 1 + tl.arange(0, RETRIES))
     return tl.sum((again != NO_INTERVAL).to(tl.int32), axis=0)
+
+
+@triton.jit
+def read_sum(sums, row, which):
+    """One of a row's sums, past the L1 cache: other multiprocessors have added to it."""
+    return tl.load(sums + row * SUMS + which, cache_modifier=".cg")

@@ -1,9 +1,9 @@
 """Kernel 1, grid (rows, parts): reads every logit once and leaves what tells later kernels where to look.
 
-For each group of tokens: the key of its largest logit, and, for rows without a filter, a bound that no score of the
-group exceeds. For each part of a row: its largest key, how many of its tokens can be drawn and, for rows with top-p
-alone or a large top-k, rough sums from which `mass` guesses the boundary. Part 0 also writes the row's record.
-Filtered rows pay for noise later, and only for what they may keep.
+For each group of tokens: the key of its largest logit and, for rows whose kept set is likely to hold the row's best
+score, a bound that no score of the group exceeds: reading the row leaves the time for it. For each part of a row: its
+largest key, how many of its tokens can be drawn and, for rows with top-p alone or a large top-k, rough sums from which
+`narrow` guesses the boundary. Part 0 also writes the row's record, and the zeros that later kernels add to.
 """
 
 import triton
@@ -15,13 +15,10 @@ from detsample.kernels.order import key_of
 from detsample.kernels.philox import TOKEN_HIGH, philox
 from detsample.kernels.pivots import PIVOTS, RUNGS, pick, pivots_of_sample, rate_of, reaching, rough_weight
 from detsample.kernels.rows import (
-    BOUNDARY,
     BOUNDED,
-    DRAWABLE,
     FLOATS,
     GREEDY,
     INTERVAL,
-    LISTS,
     MIN_P_GIVEN,
     MIN_WEIGHT,
     MODE,
@@ -95,7 +92,7 @@ NOT_SPECIALIZED = [
     "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
     "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
     "seed_ptr", "seed_stride", "seed_low", "seed_high",
-    "position_ptr", "position_stride", "position_low", "position_high",
+    "position_ptr", "position_stride", "position_low", "position_high", "key_pitch",
 ]  # fmt: skip
 
 
@@ -105,7 +102,7 @@ def scan(
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
-    records, group_key, group_bound, part_key, part_counts, listed, row_pivots, part_rungs,
+    records, sums, missed, group_key, key_pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -133,8 +130,9 @@ def scan(
     min_weight = tl.where(greedy, 0, minimum_weight(min_p))
     top_p = tl.where(greedy, 1.0, top_p)
     in_doubt = is_in_doubt(top_k, top_p) & (status == 0)
-    bounded = (top_k == 0) & ((in_doubt == 0) | (min_weight > 0)) & (status == 0) & ((want & WANT_TOKEN) != 0)
-    bounds_here = bounded & (min_weight == 0)
+    # A share p of the weight holds the row's best score with the probability p: worth it from a half on.
+    likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5)
+    bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
 
     if part == 0:
         record = records + row * RECORD
@@ -144,21 +142,22 @@ def scan(
         tl.store(record + MIN_WEIGHT, min_weight)
         tl.store(record + FLOATS, join_words(scale.to(tl.int32, bitcast=True), top_p.to(tl.int32, bitcast=True)))
         tl.store(record + STATUS, (status | PENDING).to(tl.int64))
-        tl.store(record + BOUNDARY, tl.full([], 0, tl.int64))
-        mode = tl.where(greedy, GREEDY, 0) | tl.where(bounded, BOUNDED, 0)
+        mode = tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0)
         tl.store(record + MODE, mode.to(tl.int64))
         tl.store(record + INTERVAL + 1 + tl.arange(0, RETRIES), tl.full([RETRIES], NO_INTERVAL, tl.int64))
-        tl.store(listed + row * LISTS + tl.arange(0, LISTS), tl.zeros([LISTS], tl.int32))
+        each = tl.arange(0, 32)
+        tl.store(sums + row * SUMS + each, tl.zeros([32], tl.int64), mask=each < SUMS)
+        if row == 0:
+            tl.store(missed + tl.arange(0, RETRIES), tl.zeros([RETRIES], tl.int32))
 
     rate = rate_of(scale, top_k == 0)
     reference = tl.full([], 0.0, tl.float32)
     pivots = tl.zeros([PIVOTS], tl.float32)
     if in_doubt:
-        reference, pivots, few = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
+        reference, pivots = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
-            tl.store(row_pivots + row * RUNGS + PIVOTS + 1, few.to(tl.float32))
     p0, p1, p2, p3 = pick(pivots, 0), pick(pivots, 1), pick(pivots, 2), pick(pivots, 3)
     rough0, rough1 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
     rough2, rough3 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
@@ -188,7 +187,7 @@ def scan(
                 rough2 += reaching(x, w, p2)
                 rough3 += reaching(x, w, p3)
             start += TILE
-        store_groups(group_key + groups, segment, key_of(largest), quads)
+        store_groups(group_key + row * key_pitch, segment, key_of(largest), quads)
         if bounds_here:
             store_groups(group_bound + groups, segment, bound, quads)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
@@ -200,4 +199,4 @@ def scan(
         tl.store(rungs + 3, tl.sum(rough3, axis=0))
         tl.store(rungs + 4, tl.sum(rough, axis=0))
     tl.store(part_key + row * parts + part, tl.max(key_of(part_largest), axis=0))
-    tl.store(part_counts + (row * parts + part) * SUMS + DRAWABLE, tl.sum(count, axis=0))
+    tl.store(part_counts + row * parts + part, tl.sum(count, axis=0))

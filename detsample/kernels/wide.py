@@ -1,4 +1,5 @@
-"""Kernel 5, grid (rows): finishes the rows that `narrow` left: those whose boundary was in doubt.
+"""Kernel 5, grid (rows): finishes the rows that `narrow` left: those that only lack a sum, and those whose boundary was
+in doubt.
 
 The boundary is searched between keys, by bisection among the tokens that `mass` listed. Where its guess was wrong or
 the list too short, the whole row is searched: each look measures what reaches each of four pivots, and the interval
@@ -23,32 +24,47 @@ from detsample.kernels.candidates import (
     weight_of_key,
 )
 from detsample.kernels.lanes import NO_SCORE, best_of, better_of, draw_from_groups, exact_score
-from detsample.kernels.mass import largest_key, needs_mass, sum_parts
 from detsample.kernels.narrow import MOST_DRAWS
 from detsample.kernels.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of, within
 from detsample.kernels.outcome import write_drawn
 from detsample.kernels.rows import (
     ABOVE,
+    ABOVE_COUNT,
+    AROUND,
+    ARRIVED,
     BOUNDED,
-    DRAWABLE,
+    BOUNDED_FROM,
+    COUNT,
+    DRAWN,
     GREEDY,
-    INTERVAL,
-    LISTS,
+    IN_DOUBT,
+    KEPT,
+    MEASURES,
     MIN_WEIGHT,
+    MINIMUM,
+    MINIMUM_COUNT,
     MODE,
+    NEEDS_MINIMUM,
     PENDING,
     POSITION,
-    RECORD,
+    REACHED,
+    REACHED_COUNT,
     SEED,
     STATUS,
     TOP_K,
+    TOP_KEY,
+    TOTAL,
     WANT_TOKEN,
+    WINNER,
     last_attempt,
+    read_boundary,
     read_field,
     read_floats,
+    read_interval,
+    read_sum,
     write_boundary,
 )
-from detsample.kernels.scan import is_in_doubt, tile_bound
+from detsample.kernels.scan import tile_bound
 from detsample.kernels.tiles import (
     LANES,
     MOST_GROUPS,
@@ -321,10 +337,78 @@ def draw(
     return winner
 
 
-@triton.jit(do_not_specialize=["row_stride", "vocab", "quads", "segment_tiles", "segments", "parts", "want"])
+@triton.jit
+def boundary_of_row(
+    row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p, total, scratch_code
+):
+    """(key, token) of the last token of the prefix that top-k and top-p keep, its count and weight, and whether it is
+    all in the row's list.
+    """
+    drawable = read_field(records, row, COUNT)  # tokens at -inf are never kept
+    limit = tl.where(top_k > 0, tl.minimum(top_k, drawable), drawable)
+    boundary_key = tl.full([], LOWEST_KEY, tl.int32)
+    boundary_token = tl.full([], LAST_TOKEN, tl.int32)
+    count = limit
+    kept_weight = total
+    attempt = last_attempt(records, row)
+    first_key, end_key = read_interval(records, row, attempt)  # means something for rows in doubt alone
+    interval_low = first_key.to(tl.int64)
+    interval_high = tl.minimum(end_key.to(tl.int64), top_key.to(tl.int64) + 1)
+    around = AROUND + MEASURES * attempt
+    counted, weighed = read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE)
+    counted_in, weighed_in = read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED)
+    measured = ((mode & IN_DOUBT) != 0) & (read_sum(sums, row, around + ARRIVED) > 0)  # `mass` is not always launched
+    all_listed = drawable < 0  # no
+    for stage in range(2):  # first top-k by count, then top-p by weight; a loop, so that the code is compiled once
+        by_weight = stage == 1
+        if tl.where(by_weight, top_p < 1.0, top_k > 0):
+            target = top_p_target(top_p, kept_weight)
+            low = boundary_key.to(tl.int64)
+            high = top_key.to(tl.int64) + 1
+            above_count = tl.full([], 0, tl.int64)
+            above_weight = tl.full([], 0, tl.int64)
+            inside = drawable
+            listed = all_listed
+            if all_listed:
+                low = interval_low
+                inside = counted_in
+            elif measured & (by_weight == (top_k == 0)):  # the goal that `mass` worked towards
+                too_high = tl.where(by_weight, weighed >= target, counted >= limit)
+                too_low = tl.where(by_weight, weighed_in < target, counted_in < limit)
+                listed = (too_high == 0) & (too_low == 0) & (counted_in - counted <= LIST)
+                # Of one value nothing is listed: there is nothing to search either.
+                listed = listed & (interval_high - interval_low > 1)
+                low = tl.where(too_high, interval_high, tl.where(too_low, low, interval_low))
+                high = tl.where(too_high, high, tl.where(too_low, interval_low, interval_high))
+                above_count = tl.where(too_high, 0, tl.where(too_low, counted_in, counted))
+                above_weight = tl.where(too_high, 0, tl.where(too_low, weighed_in, weighed))
+                inside = tl.where(too_high, counted, tl.where(too_low, drawable, counted_in)) - above_count
+                all_listed = listed & (counted == 0)
+            tl.debug_barrier()  # the scratch list is used twice
+            if listed:
+                low, high, inside, above_count, above_weight = search_list(
+                    row_logits, list_token, (counted_in - counted).to(tl.int32), scale, largest, low, high,
+                    above_count, above_weight, limit, target, by_weight, scratch_code,
+                )  # fmt: skip
+            else:
+                low, high, inside, above_count, above_weight = search_row(
+                    row_logits, vocab, scale, largest, low, high, inside, above_count, above_weight,
+                    limit, target, by_weight, scratch_code,
+                )  # fmt: skip
+            boundary_key, boundary_token, count, kept_weight = cut_interval(
+                row_logits, vocab, scale, largest, low, inside, above_count, above_weight,
+                limit, target, by_weight, scratch_code,
+            )  # fmt: skip
+    return boundary_key, boundary_token, count, kept_weight, all_listed
+
+
+NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "segments", "want", "list_pitch"]
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def wide(
-    logits, row_stride, vocab, quads, segment_tiles, segments, parts, want,
-    records, group_bound, part_key, part_masses, part_counts, listed_tokens, list_token, scratch_code,
+    logits, row_stride, vocab, quads, segment_tiles, segments, want,
+    records, sums, list_token, list_pitch, group_bound, scratch_code,
     token_ids, num_kept, status, logprobs, log_z,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
@@ -333,95 +417,57 @@ def wide(
         row_stride = (row_stride // 16) * 16
     row_logits = logits + row * row_stride
     if read_field(records, row, STATUS) == PENDING:
-        scratch_code += row * CAPACITY
-        list_token += row * LIST
-        group_bound += row * segments * groups_of_segment(quads)
-        scale, top_p = read_floats(records, row)
-        top_k = read_field(records, row, TOP_K)
-        min_weight = read_field(records, row, MIN_WEIGHT)
-        seed = read_field(records, row, SEED)
-        position = read_field(records, row, POSITION)
         mode = read_field(records, row, MODE)
-        top_key = largest_key(part_key, row, parts)
+        scale, top_p = read_floats(records, row)
+        top_key = read_field(records, row, TOP_KEY).to(tl.int32)
         largest = scaled_logit(value_of(top_key), scale)
-        total = tl.full([], 0, tl.int64)
-        if needs_mass(top_k, top_p, min_weight, want):
-            total = sum_parts(part_masses, row, parts, DRAWABLE)
-
-        drawable = sum_parts(part_counts, row, parts, DRAWABLE).to(tl.int64)  # tokens at -inf are never kept
-        limit = tl.where(top_k > 0, tl.minimum(top_k, drawable), drawable)
-        boundary_key = tl.full([], LOWEST_KEY, tl.int32)
-        boundary_token = tl.full([], LAST_TOKEN, tl.int32)
-        count = limit
-        kept_weight = total
-        attempt = last_attempt(records, row)
-        interval = tl.load(records + row * RECORD + INTERVAL + attempt)  # means something for rows in doubt alone
-        found = tl.load(listed_tokens + row * LISTS + attempt)
-        interval_low = interval.to(tl.int32).to(tl.int64)
-        for stage in range(2):  # first top-k by count, then top-p by weight; a loop, so that the code is compiled once
-            by_weight = stage == 1
-            if tl.where(by_weight, top_p < 1.0, top_k > 0):
-                target = top_p_target(top_p, kept_weight)
-                low = tl.full([], LOWEST_KEY, tl.int64)
-                high = top_key.to(tl.int64) + 1
-                above_count = tl.full([], 0, tl.int64)
-                above_weight = tl.full([], 0, tl.int64)
-                inside = drawable
-                listed = found < 0
-                if is_in_doubt(top_k, top_p) & (by_weight == (top_k == 0)):  # the goal that `mass` worked towards
-                    which_above = ABOVE + 2 * attempt  # what is reached lies behind it
-                    interval_high = tl.minimum(interval >> 32, high)
-                    counted = sum_parts(part_counts, row, parts, which_above).to(tl.int64)
-                    weighed = sum_parts(part_masses, row, parts, which_above)
-                    counted_in = sum_parts(part_counts, row, parts, which_above + 1).to(tl.int64)
-                    weighed_in = sum_parts(part_masses, row, parts, which_above + 1)
-                    too_high = tl.where(by_weight, weighed >= target, counted >= limit)
-                    too_low = tl.where(by_weight, weighed_in < target, counted_in < limit)
-                    listed = (too_high == 0) & (too_low == 0) & (found <= LIST)
-                    low = tl.where(too_high, interval_high, tl.where(too_low, low, interval_low))
-                    high = tl.where(too_high, high, tl.where(too_low, interval_low, interval_high))
-                    above_count = tl.where(too_high, 0, tl.where(too_low, counted_in, counted))
-                    above_weight = tl.where(too_high, 0, tl.where(too_low, weighed_in, weighed))
-                    inside = tl.where(too_high, counted, tl.where(too_low, drawable, counted_in)) - above_count
-                tl.debug_barrier()  # the scratch list is used twice
-                if listed:
-                    low, high, inside, above_count, above_weight = search_list(
-                        row_logits, list_token, found, scale, largest, low, high, above_count, above_weight,
-                        limit, target, by_weight, scratch_code,
-                    )  # fmt: skip
+        total = read_sum(sums, row, TOTAL)
+        count = read_field(records, row, COUNT)
+        kept_weight = read_field(records, row, KEPT)
+        kept_weight = tl.where(kept_weight == 0, total, kept_weight)
+        winner = read_field(records, row, WINNER).to(tl.int32)
+        if (mode & DRAWN) == 0:
+            list_token += row * list_pitch
+            top_k = read_field(records, row, TOP_K)
+            min_weight = read_field(records, row, MIN_WEIGHT)
+            seed = read_field(records, row, SEED)
+            position = read_field(records, row, POSITION)
+            boundary_key, boundary_token = read_boundary(records, row)
+            all_listed = count < 0
+            min_mass = read_sum(sums, row, MINIMUM)
+            by_min_p = ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= top_p_target(top_p, total))
+            if by_min_p:
+                count = read_sum(sums, row, MINIMUM_COUNT)
+                kept_weight = min_mass
+            elif (top_k > 0) | (top_p < 1.0):
+                boundary_key, boundary_token, count, kept_weight, all_listed = boundary_of_row(
+                    row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
+                    total, scratch_code + row * CAPACITY,
+                )  # fmt: skip
+                # Min-p cuts further only where the boundary weighs too little.
+                if weight_of_key(boundary_key, scale, largest) < min_weight:
+                    count, kept_weight, boundary_key = sum_kept(
+                        row_logits, vocab, scale, largest, boundary_key, boundary_token, min_weight
+                    )
+                    boundary_token = tl.full([], LAST_TOKEN, tl.int32)
+                write_boundary(records, row, boundary_key, boundary_token)
+            if (want & WANT_TOKEN) != 0:
+                # Bounds may be of all tokens, of those that min-p keeps, or of those from the first interval on.
+                first_key, _end = read_interval(records, row, 0)
+                covered = ((mode & NEEDS_MINIMUM) != 0) | (boundary_key >= first_key)
+                bounded = ((mode & BOUNDED) != 0) | (((mode & BOUNDED_FROM) != 0) & covered)
+                if all_listed:
+                    size = read_sum(sums, row, AROUND + MEASURES * last_attempt(records, row) + REACHED_COUNT)
+                    winner = draw_from_list(
+                        row_logits, list_token, size.to(tl.int32), scale, seed, position, boundary_key, boundary_token
+                    )
                 else:
-                    low, high, inside, above_count, above_weight = search_row(
-                        row_logits, vocab, scale, largest, low, high, inside, above_count, above_weight,
-                        limit, target, by_weight, scratch_code,
+                    winner = draw(
+                        row_logits, vocab, quads, segments, segment_tiles, scale, seed, position,
+                        boundary_key, boundary_token, group_bound + row * segments * groups_of_segment(quads), bounded,
                     )  # fmt: skip
-                boundary_key, boundary_token, count, kept_weight = cut_interval(
-                    row_logits, vocab, scale, largest, low, inside, above_count, above_weight,
-                    limit, target, by_weight, scratch_code,
-                )  # fmt: skip
-        # Min-p cuts further only where the boundary weighs too little, or where nothing else has cut.
-        if weight_of_key(boundary_key, scale, largest) < min_weight:
-            count, kept_weight, boundary_key = sum_kept(
-                row_logits, vocab, scale, largest, boundary_key, boundary_token, min_weight
-            )
-            boundary_token = tl.full([], LAST_TOKEN, tl.int32)
-        write_boundary(records, row, boundary_key, boundary_token)
-
-        winner = tl.full([], -1, tl.int32)
-        if (want & WANT_TOKEN) != 0:
-            # What `mass` left, a list or bounds, is of the tokens that min-p keeps, or of those from its interval on.
-            in_doubt = is_in_doubt(top_k, top_p)
-            covered = (in_doubt == 0) | ((top_k == 0) & (min_weight > 0)) | (boundary_key >= interval_low)
-            bounded = ((mode & BOUNDED) != 0) & covered
-            if in_doubt & covered & (bounded == 0) & (found <= LIST):
-                winner = draw_from_list(
-                    row_logits, list_token, found, scale, seed, position, boundary_key, boundary_token
-                )
-            else:
-                winner = draw(
-                    row_logits, vocab, quads, segments, segment_tiles, scale, seed, position,
-                    boundary_key, boundary_token, group_bound, bounded,
-                )  # fmt: skip
+        total = tl.where((mode & GREEDY) != 0, kept_weight, total)
         write_drawn(
             row_logits, records, token_ids, num_kept, status, logprobs, log_z,
-            row, winner, count, scale, largest, kept_weight, tl.maximum(total, 1), (mode & GREEDY) != 0,
+            row, winner, count, scale, largest, tl.maximum(kept_weight, 1), tl.maximum(total, 1),
         )  # fmt: skip

@@ -1,0 +1,145 @@
+"""What an interval of values holds, exactly, and whether that settles where the row's boundary is.
+
+The programs of a row add up their integer sums with atomics, in any order, and the last to arrive judges the interval:
+the boundary lies in it and all its tokens are listed, or the row gets another interval and is noted as missed.
+"""
+
+import triton
+import triton.language as tl
+
+from detsample.kernels.aim import next_interval
+from detsample.kernels.candidates import LIST, top_p_target
+from detsample.kernels.marked import TILES_MARKED, list_marked, mark_tile, no_marks, number_marked
+from detsample.kernels.order import key_of, value_of
+from detsample.kernels.rows import (
+    ABOVE,
+    ABOVE_COUNT,
+    AROUND,
+    ARRIVED,
+    COUNT,
+    INTERVAL,
+    LISTED,
+    MEASURES,
+    REACHED,
+    REACHED_COUNT,
+    RECORD,
+    RETRIES,
+    SUMS,
+    TOP_K,
+    TOP_KEY,
+    TOTAL,
+    join_words,
+    read_field,
+    read_floats,
+    read_interval,
+    read_sum,
+)
+from detsample.kernels.tiles import LANES, TILE, load_tile
+from detsample.kernels.weight import scaled_logit, weight
+
+
+@triton.jit
+def add(sums, row, which, value):
+    tl.atomic_add(sums + row * SUMS + which, value.to(tl.int64), sem="relaxed")
+
+
+@triton.jit
+def sum_around(row_logits, vocab, first_tile, last_tile, scale, largest, low, high, listing, listed, list_token):
+    """(weight of all tokens; weight and number of those that reach `high`; the same for `low`) of some tiles; where
+    `listing`, lists the tokens in between, as long as the list may hold them.
+    """
+    total = tl.zeros([LANES], tl.int64)
+    above, reached = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
+    above_count, between = tl.zeros([LANES], tl.int32), tl.zeros([LANES], tl.int32)
+    for first in range(first_tile, last_tile, TILES_MARKED):
+        tiles = tl.minimum(last_tile - first, TILES_MARKED)
+        marks = no_marks()
+        start = first * TILE
+        for _ in range(tiles):
+            x = load_tile(row_logits, start, vocab)
+            w = weight(largest - scaled_logit(x, scale))
+            total += tl.sum(w, axis=1)
+            above += tl.sum(tl.where(x >= high, w, 0), axis=1)
+            above_count += tl.sum((x >= high).to(tl.int32), axis=1)
+            reached += tl.sum(tl.where(x >= low, w, 0), axis=1)
+            marks = mark_tile(marks, (x >= low) & (x < high))
+            start += TILE
+        between += number_marked(marks)
+        if listing:
+            # Judged by what this program has listed, not by the list's length: other programs change that, warps would
+            # read different numbers, and some would miss the barriers below (wrong sums, seen on an H100).
+            if tl.sum(between, axis=0) <= LIST:
+                list_marked(marks, first * TILE, tiles, listed, list_token)
+    above_count = tl.sum(above_count, axis=0)
+    return (
+        tl.sum(total, axis=0), tl.sum(above, axis=0), above_count,
+        tl.sum(reached, axis=0), above_count + tl.sum(between, axis=0),
+    )  # fmt: skip
+
+
+@triton.jit
+def is_settled(above, reached, goal, count, low_key, end_key):
+    """Whether the boundary lies in the interval, and its tokens are all listed or of one value."""
+    return (above < goal) & (goal <= reached) & ((count <= LIST) | (low_key.to(tl.int64) + 1 >= end_key))
+
+
+@triton.jit
+def share_of(part, whole):
+    return (part.to(tl.float64) / tl.maximum(whole, 1).to(tl.float64)).to(tl.float32)
+
+
+@triton.jit
+def judge(records, sums, missed, row_pivots, row, rows, attempt, low_key, high_key, top_key):
+    """Settled, or an interval more, and the row's number among the missed ones."""
+    _scale, top_p = read_floats(records, row)
+    top_k = read_field(records, row, TOP_K)
+    around = AROUND + MEASURES * attempt
+    above_count = read_sum(sums, row, around + ABOVE_COUNT)
+    reached_count = read_sum(sums, row, around + REACHED_COUNT)
+    whole = read_field(records, row, COUNT)
+    above, reached, goal = above_count, reached_count, tl.minimum(top_k, whole)
+    if top_k == 0:
+        whole = read_sum(sums, row, TOTAL)
+        above = read_sum(sums, row, around + ABOVE)
+        reached = read_sum(sums, row, around + REACHED)
+        goal = top_p_target(top_p, whole)
+    count = reached_count - above_count
+    end_key = tl.minimum(high_key.to(tl.int64), top_key.to(tl.int64) + 1)
+    if is_settled(above, reached, goal, count, low_key, end_key) == 0:
+        high, low = next_interval(
+            row_pivots, row, share_of(goal, whole), value_of(high_key), value_of(low_key), share_of(above, whole),
+            share_of(reached, whole), count, reached_count, value_of(top_key),
+        )  # fmt: skip
+        tl.store(records + row * RECORD + INTERVAL + attempt + 1, join_words(key_of(low), key_of(high)))
+        place = tl.atomic_add(missed + attempt, 1, sem="relaxed")
+        tl.store(missed + RETRIES + attempt * rows + place, row.to(tl.int32))
+
+
+@triton.jit
+def measure(
+    row_logits, vocab, first_tile, last_tile, programs, records, sums, missed, row_pivots, list_token, row, rows, attempt,
+):  # fmt: skip
+    """Adds the sums of some tiles for the interval number `attempt`, and lists its tokens; the last of the row's
+    `programs` to come here judges it.
+    """
+    scale, _top_p = read_floats(records, row)
+    low_key, high_key = read_interval(records, row, attempt)
+    top_key = read_field(records, row, TOP_KEY).to(tl.int32)
+    largest = scaled_logit(value_of(top_key), scale)
+    around = AROUND + MEASURES * attempt
+    # Nobody needs a list of tokens of one value.
+    listing = low_key.to(tl.int64) + 1 < tl.minimum(high_key.to(tl.int64), top_key.to(tl.int64) + 1)
+    total, above, above_count, reached, reached_count = sum_around(
+        row_logits, vocab, first_tile, last_tile, scale, largest, value_of(low_key), value_of(high_key), listing,
+        sums + row * SUMS + around + LISTED, list_token,
+    )  # fmt: skip
+    if attempt == 0:
+        add(sums, row, TOTAL, total)
+    add(sums, row, around + ABOVE, above)
+    add(sums, row, around + ABOVE_COUNT, above_count)
+    add(sums, row, around + REACHED, reached)
+    add(sums, row, around + REACHED_COUNT, reached_count)
+    tl.debug_barrier()
+    arrived = tl.atomic_add(sums + row * SUMS + around + ARRIVED, 1, sem="acq_rel")
+    if (arrived == programs - 1) & (attempt < RETRIES):
+        judge(records, sums, missed, row_pivots, row, rows, attempt, low_key, high_key, top_key)
