@@ -251,7 +251,7 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
             *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
             given, *parameter_arguments, *shared("records", "sums", "missed", "group_key"), pitch,
             *shared("group_bound", "part_key", "part_counts", "row_pivots", "part_rungs"),
-            ALIGNED=aligned, num_warps=warps[0], maxnreg=72, enable_fp_fusion=False,
+            ALIGNED=aligned, OVERLAP=False, num_warps=warps[0], maxnreg=72, enable_fp_fusion=False,
         )  # fmt: skip
         narrow_kernel[(rows,)](
             *row, cut.quads, cut.segment_tiles, cut.groups, cut.parts, want,
@@ -259,24 +259,24 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
             *shared(
                 "group_bound", "part_key", "part_counts", "row_pivots", "part_rungs", "scratch_code", "scratch_groups"
             ),
-            *results, num_warps=warps[2], enable_fp_fusion=False,
+            *results, OVERLAP=False, num_warps=warps[2], enable_fp_fusion=False,
         )  # fmt: skip
         if _may_need_mass(parameters, wanted, logits.vocab):
             mass_kernel[(rows, cut.parts)](
                 *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts,
                 *shared("records", "sums", "missed", "group_key"), pitch, *shared("group_bound", "row_pivots"),
-                ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
+                ALIGNED=aligned, OVERLAP=False, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
             )  # fmt: skip
             for attempt in range(1, 1 + int(RETRIES.value)):
                 retry_kernel[(retry_programs,)](
                     *row, rows, attempt, *shared("records", "sums", "missed", "group_key"), pitch,
                     *shared("row_pivots"),
-                    ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
+                    ALIGNED=aligned, OVERLAP=False, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
                 )  # fmt: skip
         wide_kernel[(rows,)](
             *row, cut.quads, cut.segment_tiles, cut.segments, want,
             *shared("records", "sums", "group_key"), pitch, *shared("group_bound", "scratch_code"),
-            *results, ALIGNED=aligned, num_warps=warps[3], enable_fp_fusion=False,
+            *results, ALIGNED=aligned, OVERLAP=False, num_warps=warps[3], enable_fp_fusion=False,
         )  # fmt: skip
         if wanted.mask is not None:
             mask = _write_mask(logits, row, aligned, wanted.mask, areas["records"], num_kept, parameters.top_k)

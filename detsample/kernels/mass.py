@@ -15,6 +15,7 @@ from detsample.kernels.gumbel import gumbel_bound
 from detsample.kernels.marked import TILES_MARKED, mark_tile, next_marked, no_marks, number_marked
 from detsample.kernels.measure import add, measure
 from detsample.kernels.order import value_of
+from detsample.kernels.overlap import wait_for_earlier
 from detsample.kernels.philox import TOKEN_HIGH, token_word
 from detsample.kernels.rows import (
     BOUNDED_FROM,
@@ -161,8 +162,9 @@ NOT_SPECIALIZED = [
 def mass(
     logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts,
     records, sums, missed, list_token, list_pitch, group_bound, row_pivots,
-    ALIGNED: tl.constexpr,
+    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    wait_for_earlier(OVERLAP)
     rows = tl.num_programs(0)
     row = (rows - 1 - tl.program_id(0)).to(tl.int64)
     part = tl.num_programs(1) - 1 - tl.program_id(1)

@@ -117,7 +117,8 @@ def judge(records, sums, missed, row_pivots, row, rows, attempt, low_key, high_k
 
 @triton.jit
 def measure(
-    row_logits, vocab, first_tile, last_tile, programs, records, sums, missed, row_pivots, list_token, row, rows, attempt,
+    row_logits, vocab, first_tile, last_tile, programs, records, sums, missed, row_pivots, list_token, row, rows,
+    attempt,
 ):  # fmt: skip
     """Adds the sums of some tiles for the interval number `attempt`, and lists its tokens; the last of the row's
     `programs` to come here judges it.

@@ -27,6 +27,7 @@ from detsample.kernels.candidates import (
 from detsample.kernels.lanes import draw_from_groups
 from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.outcome import write_drawn, write_invalid
+from detsample.kernels.overlap import wait_for_earlier
 from detsample.kernels.pivots import rate_of
 from detsample.kernels.rows import (
     BOUNDED,
@@ -243,7 +244,9 @@ def narrow(
     logits, row_stride, vocab, quads, segment_tiles, groups, parts, want,
     records, group_key, key_pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, scratch_groups, token_ids, num_kept, status, logprobs, log_z,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
     group_key += row * key_pitch

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.measure import measure
+from detsample.kernels.overlap import wait_for_earlier
 from detsample.kernels.rows import RETRIES
 from detsample.kernels.tiles import TILE
 
@@ -18,8 +19,9 @@ TASK = tl.constexpr(2)  # tiles a program takes at a time
 @triton.jit(do_not_specialize=["row_stride", "vocab", "rows", "attempt", "list_pitch"])
 def retry(
     logits, row_stride, vocab, rows, attempt, records, sums, missed, list_token, list_pitch, row_pivots,
-    ALIGNED: tl.constexpr,
+    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    wait_for_earlier(OVERLAP)
     if ALIGNED:
         row_stride = (row_stride // 16) * 16
     tiles = (vocab + TILE - 1) // TILE

@@ -12,6 +12,7 @@ import triton.language as tl
 from detsample.kernels.candidates import MOST_K
 from detsample.kernels.gumbel import gumbel_bound
 from detsample.kernels.order import key_of
+from detsample.kernels.overlap import wait_for_earlier
 from detsample.kernels.philox import TOKEN_HIGH, philox
 from detsample.kernels.pivots import PIVOTS, RUNGS, pick, pivots_of_sample, rate_of, reaching, rough_weight
 from detsample.kernels.rows import (
@@ -103,8 +104,9 @@ def scan(
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
     records, sums, missed, group_key, key_pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
-    ALIGNED: tl.constexpr,
+    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     if ALIGNED:

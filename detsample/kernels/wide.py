@@ -27,6 +27,7 @@ from detsample.kernels.lanes import NO_SCORE, best_of, better_of, draw_from_grou
 from detsample.kernels.narrow import MOST_DRAWS
 from detsample.kernels.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of, within
 from detsample.kernels.outcome import write_drawn
+from detsample.kernels.overlap import wait_for_earlier
 from detsample.kernels.rows import (
     ABOVE,
     ABOVE_COUNT,
@@ -410,8 +411,9 @@ def wide(
     logits, row_stride, vocab, quads, segment_tiles, segments, want,
     records, sums, list_token, list_pitch, group_bound, scratch_code,
     token_ids, num_kept, status, logprobs, log_z,
-    ALIGNED: tl.constexpr,
+    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     if ALIGNED:
         row_stride = (row_stride // 16) * 16
