@@ -48,6 +48,21 @@ def normal(scale: float) -> Callable[[int, int], Any]:
     return make
 
 
+def real(rows: int, vocab: int) -> Any:
+    """Rows of a real model (SmolLM2-135M), in turn, each moved along by a number of tokens of its own.
+
+    `vocab` must be the model's own, 49,152: longer rows would not be its.
+    """
+    import torch
+
+    from detsample.data import load_real_logits
+
+    found = torch.from_numpy(load_real_logits().logits).cuda()
+    if found.shape[1] != vocab:
+        raise ValueError(f"vocab must be {found.shape[1]}, that of the model, got {vocab}")
+    return torch.stack([torch.roll(found[i % len(found)], 997 * i) for i in range(rows)])
+
+
 def equal(rows: int, vocab: int) -> Any:
     """Rows of one value."""
     import torch

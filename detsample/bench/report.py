@@ -66,16 +66,22 @@ def inputs_of(make: Callable[[int, int], Any], rows: int, vocab: int, dtype: str
     return [make(rows, vocab).to(getattr(torch, dtype)) for _ in range(timing.copies_for(size))]
 
 
-def main_table(scale: float, batches: Iterable[int], dtype: str = "float32", with_peers: bool = False) -> Table:
-    """Microseconds by setting and batch size, with the floor in the first line."""
-    table: Table = {}
-    for rows in batches:
-        inputs = inputs_of(cases.normal(scale), rows, vocab_of(rows), dtype)
-        table.setdefault("floor", {})[str(rows)] = floor_time(inputs)
+def main_table(
+    make: Callable[[int, int], Any],
+    shapes: Iterable[tuple[int, int]],
+    dtype: str = "float32",
+    with_peers: bool = False,
+) -> Table:
+    """Microseconds by setting and batch size, for (B, V) in turn, with the bytes of the logits and the floor first."""
+    table: Table = {"bytes": {}, "floor": {}}
+    for rows, vocab in shapes:
+        inputs = inputs_of(make, rows, vocab, dtype)
+        table["bytes"][str(rows)] = inputs[0].numel() * inputs[0].element_size()
+        table["floor"][str(rows)] = floor_time(inputs)
         for name, setting in cases.SETTINGS.items():
             table.setdefault(name, {})[str(rows)] = timing.microseconds(sampler_calls(inputs, setting))
-            for peer, make in peers.PEERS.items() if with_peers else ():
-                call = make(setting)
+            for peer, make_peer in peers.PEERS.items() if with_peers else ():
+                call = make_peer(setting)
                 if call is not None:
                     calls = [functools.partial(call, x) for x in inputs]
                     table.setdefault(f"{peer}: {name}", {})[str(rows)] = timing.microseconds(calls, 4)
@@ -132,13 +138,14 @@ def host_times() -> dict[str, float]:
 
 
 def everything(batches: Iterable[int], full: bool) -> dict[str, Any]:
-    """All tables; `full` adds worst cases, masks, bf16, growth and peers."""
-    batches = list(batches)
-    report: dict[str, Any] = {"microseconds, randn x 1": main_table(1.0, batches, with_peers=full)}
-    report["microseconds, randn x 5"] = main_table(5.0, batches)
+    """All tables; `full` adds a real model's logits, worst cases, masks, bf16, growth and peers."""
+    shapes = [(rows, vocab_of(rows)) for rows in batches]
+    report: dict[str, Any] = {"microseconds, randn x 1": main_table(cases.normal(1.0), shapes, with_peers=full)}
+    report["microseconds, randn x 5"] = main_table(cases.normal(5.0), shapes)
     report["host microseconds, B = 1"] = host_times()
     if full:
-        report["microseconds, bfloat16, randn x 1"] = main_table(1.0, [batches[-1]], "bfloat16")
+        report["microseconds, SmolLM2-135M, V = 49152"] = main_table(cases.real, [(rows, 49152) for rows, _ in shapes])
+        report["microseconds, bfloat16, randn x 1"] = main_table(cases.normal(1.0), shapes[-1:], "bfloat16")
         report["microseconds, worst cases, B = 128"] = worst_cases()
         report["microseconds, masks"] = masks()
         report["microseconds, growth, k=50 p=.95 min_p=.05"] = growth(cases.SETTINGS["k=50 p=.95 min_p=.05"])

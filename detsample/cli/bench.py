@@ -68,7 +68,7 @@ def show(found: dict[str, Any]) -> None:
     """Print the tables; times with their ratio to the floor and the rate of reading."""
     for name, version in found["machine"].items():
         print(line([name, version], [-16, -40]))
-    print("bits equal to the reference's\n")
+    print("bits equal to the reference's\n\nmicroseconds, times the floor, GB/s of logits\n")
     for title, table in found.items():
         if not title.startswith("microseconds"):
             continue
@@ -83,18 +83,21 @@ def show(found: dict[str, Any]) -> None:
 
 
 def show_table(table: dict[str, dict[str, float]]) -> None:
-    """One table: microseconds and, where there is a floor, how many times it they are."""
-    columns = list(next(iter(table.values())))
-    print(line(["", *columns], [-40, *[14] * len(columns)]))
-    floor = table.get("floor", {})
-    for name, times in table.items():
-        cells = [
-            f"{times[c]:.1f}" + (f" {times[c] / floor[c]:5.2f}x" if c in floor and name != "floor" else "")
-            for c in columns
-            if c in times
-        ]
-        print(line(["  " + name, *cells], [-40, *[14] * len(cells)]))
+    """One table: microseconds and, where these are known, how many times the floor and what rate of reading they are."""
+    times = {name: cells for name, cells in table.items() if name != "bytes"}
+    columns = list(next(iter(times.values())))
+    print(line(["", *columns], [-40, *[22] * len(columns)]))
+    for name, cells in times.items():
+        at = [c for c in columns if c in cells]
+        shown = [cell(cells[c], table.get("floor", {}).get(c), table.get("bytes", {}).get(c)) for c in at]
+        print(line(["  " + name, *shown], [-40, *[22] * len(shown)]))
     print()
+
+
+def cell(time: float, floor: float | None, size: float | None) -> str:
+    """Microseconds, times the floor, GB/s of logits."""
+    ratio = f"{time / floor:5.2f}x" if floor else ""
+    return f"{time:8.1f} {ratio} " + (f"{size / time / 1e3:5.0f}" if size else "")
 
 
 def write_csv(path: Path, found: dict[str, Any]) -> None:
@@ -107,5 +110,6 @@ def write_csv(path: Path, found: dict[str, Any]) -> None:
                 tables = table.items() if "growth" in title else [("", table)]
                 for part, inner in tables:
                     for name, times in inner.items():
-                        writer.writerows([f"{title} {part}".strip(), name, column, f"{value:.2f}"]
-                                         for column, value in times.items())  # fmt: skip
+                        if name != "bytes":
+                            at = f"{title} {part}".strip()
+                            writer.writerows([at, name, column, f"{value:.2f}"] for column, value in times.items())
