@@ -83,7 +83,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def show_table(table: dict[str, dict[str, float]]) -> None:
-    """One table: microseconds and, where these are known, how many times the floor and what rate of reading they are."""
+    """One table: microseconds and, where these are known, how many times the floor and what rate of reading."""
     times = {name: cells for name, cells in table.items() if name != "bytes"}
     columns = list(next(iter(times.values())))
     print(line(["", *columns], [-40, *[22] * len(columns)]))
