@@ -359,26 +359,25 @@ def boundary_of_row(
     counted, weighed = read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE)
     counted_in, weighed_in = read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED)
     measured = ((mode & IN_DOUBT) != 0) & (read_sum(sums, row, around + ARRIVED) > 0)  # `mass` is not always launched
-    all_listed = drawable < 0  # no
+    hit = drawable < 0  # no
+    all_listed = hit
     for stage in range(2):  # first top-k by count, then top-p by weight; a loop, so that the code is compiled once
         by_weight = stage == 1
         if tl.where(by_weight, top_p < 1.0, top_k > 0):
             target = top_p_target(top_p, kept_weight)
-            low = boundary_key.to(tl.int64)
+            # What top-p keeps of what top-k keeps is at least as high as the interval that held the boundary of top-k.
+            low = tl.where(hit, interval_low, LOWEST_KEY)
             high = top_key.to(tl.int64) + 1
             above_count = tl.full([], 0, tl.int64)
             above_weight = tl.full([], 0, tl.int64)
-            inside = drawable
+            inside = tl.where(hit, counted_in, drawable)
             listed = all_listed
-            if all_listed:
-                low = interval_low
-                inside = counted_in
-            elif measured & (by_weight == (top_k == 0)):  # the goal that `mass` worked towards
+            if measured & (by_weight == (top_k == 0)):  # the goal that `mass` worked towards
                 too_high = tl.where(by_weight, weighed >= target, counted >= limit)
                 too_low = tl.where(by_weight, weighed_in < target, counted_in < limit)
-                listed = (too_high == 0) & (too_low == 0) & (counted_in - counted <= LIST)
+                hit = (too_high == 0) & (too_low == 0)
                 # Of one value nothing is listed: there is nothing to search either.
-                listed = listed & (interval_high - interval_low > 1)
+                listed = hit & (counted_in - counted <= LIST) & (interval_high - interval_low > 1)
                 low = tl.where(too_high, interval_high, tl.where(too_low, low, interval_low))
                 high = tl.where(too_high, high, tl.where(too_low, interval_low, interval_high))
                 above_count = tl.where(too_high, 0, tl.where(too_low, counted_in, counted))
