@@ -86,8 +86,8 @@ MUTATIONS = (
     Mutation(
         "log_z without the total",
         "kernels/outcome.py",
-        "kept_weight, total_weight))",
-        "kept_weight, kept_weight))",
+        "mass = log_kept_mass(kept_weight, total_weight)",
+        "mass = log_kept_mass(kept_weight, kept_weight)",
         "ties",
     ),
     Mutation(
@@ -114,6 +114,21 @@ MUTATIONS = (
         ">> (y >> 23).to(tl.int64)) + 1) >> 1",
         ">> (y >> 23).to(tl.int64))) >> 1",
         "halves",
+    ),
+    Mutation(
+        "marks are taken for those of another tile",
+        "kernels/marked.py",
+        "tiles - 1 - (place >> 2)",
+        "(place >> 2)",
+        "intervals",
+    ),
+    Mutation("marks count twice", "kernels/mass.py", "count += number", "count += number * 2", "intervals"),
+    Mutation(
+        "what reaches an interval lacks what is above it",
+        "kernels/measure.py",
+        "above_count + tl.sum(between, axis=0)",
+        "tl.sum(between, axis=0)",
+        "intervals",
     ),
 )
 
@@ -204,6 +219,13 @@ def many_ties() -> None:
     compare(np.repeat(F32([[1, 2]]), 600, axis=1), {"topp_seed": 3, "top_k": 1100})
 
 
+def intervals() -> None:
+    """Boundaries among many tokens, by weight, by count and by min-p."""
+    rows = np.random.default_rng(6).standard_normal((3, 3000), dtype=F32)
+    filters = {"top_p": F32([0.9, 1, 1]), "top_k": np.array([0, 700, 0]), "min_p": F32([0, 0, 0.05])}
+    compare(rows, {"topp_seed": np.arange(3), **filters})
+
+
 def zeros() -> None:
     """Zeros of both signs, which are one value."""
     compare(np.where(np.arange(12) % 3, F32(-0.0), F32(0))[None, :], {"topp_seed": 1, "top_k": 6})
@@ -216,7 +238,7 @@ def large_equal_logits() -> None:
 
 PROBES: dict[str, Callable[[], None]] = {
     probe.__name__.replace("_", " "): probe
-    for probe in (score_ties, ties, noise, halves, edges, launches, many_ties, zeros, large_equal_logits)
+    for probe in (score_ties, ties, noise, halves, edges, launches, many_ties, intervals, zeros, large_equal_logits)
 }
 
 
