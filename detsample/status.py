@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntFlag
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from detsample.frameworks import Framework
 
-ROWS_NAMED = 8
+NAMED = 8
 
 
 class Status(IntFlag):
@@ -46,9 +47,16 @@ def raise_for_status(framework: Framework, status: Any) -> None:
     ValueError
         Naming the first invalid rows, and why each is.
     """
+    raise_where_set(framework, status, "row", "rows of logits or parameters", describe)
+
+
+def raise_where_set(
+    framework: Framework, status: Any, one: str, several: str, describe_one: Callable[[int], str]
+) -> None:
+    """Wait for the device and raise if a status is not 0; `one` and `several` say what has a status."""
     bits = framework.fetch(status)
-    invalid = np.flatnonzero(bits)
-    if invalid.size:
-        named = "; ".join(f"row {row}: {describe(int(bits[row]))}" for row in invalid[:ROWS_NAMED])
-        more = f"; and {invalid.size - ROWS_NAMED} more" if invalid.size > ROWS_NAMED else ""
-        raise ValueError(f"{invalid.size} of {bits.size} rows of logits or parameters are invalid: {named}{more}")
+    bad = np.flatnonzero(bits)
+    if bad.size:
+        named = "; ".join(f"{one} {at}: {describe_one(int(bits[at]))}" for at in bad[:NAMED])
+        more = f"; and {bad.size - NAMED} more" if bad.size > NAMED else ""
+        raise ValueError(f"{bad.size} of {bits.size} {several} are invalid: {named}{more}")

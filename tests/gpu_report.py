@@ -1,25 +1,22 @@
-"""Checks the kernels on a GPU against the reference, bit for bit, and times them: one command for any owner of a GPU.
+"""Checks the kernels on a GPU against the reference, bit for bit: one command for any owner of a GPU.
 
     python tests/gpu_report.py --framework torch --rows 1000000 --out report.json
 
 Worker processes make cases (`cases.py`) and their reference results; this process runs the kernels on the same
-inputs and compares every output as bits. A mismatch is printed, counted and makes the exit status 1. Times are
-medians of CUDA-graph replays over inputs that together do not fit in the L2 cache (torch only), taken only when
-the check found nothing.
+inputs and compares every output as bits. A mismatch is printed, counted and makes the exit status 1. `detsample bench`
+takes the times.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import multiprocessing
 import platform
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,67 +195,6 @@ def check(framework: Any, rows: int, number: int, processes: int, seconds: float
     return report
 
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "no filter, token only": {"return_logprobs": False},
-    "no filter, logprobs and log_z": {"return_log_z": True},
-    "k=50 p=.95 min_p=.05": {"top_k": 50, "top_p": 0.95, "min_p": 0.05},
-    "p=.95": {"top_p": 0.95},
-    "min_p=.1": {"min_p": 0.1},
-    "greedy": {"temperature": 0.0},
-}
-
-
-def graph_time(torch: Any, calls: list[Callable[[], Any]], repeats: int = 20) -> float:
-    """Microseconds a call: the median over replays of a graph that makes each call once."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for call in calls:
-            call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = [call() for call in calls]
-    times = []
-    for _ in range(repeats):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        graph.replay()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) * 1000 / len(calls))
-    del kept
-    return statistics.median(times)
-
-
-def time_kernels(scale: float, batches: tuple[int, ...], vocab: int = 151936) -> dict[str, dict[str, float]]:
-    """Microseconds for each setting and batch size, logits randn x scale, all parameters vectors, all rows seeded."""
-    import torch
-
-    import detsample
-
-    table: dict[str, dict[str, float]] = {}
-    for rows in batches:
-        copies = max(2, min(64, -(-200_000_000 // (rows * vocab * 4))))
-        inputs = [torch.randn(rows, vocab, device="cuda") * scale for _ in range(copies)]
-        seeds = torch.randint(-(2**62), 2**62, (rows,), device="cuda")
-        positions = torch.arange(rows, device="cuda")
-
-        def vector(value: float | int, rows: int = rows) -> Any:
-            return torch.full(
-                (rows,), value, device="cuda", dtype=torch.int64 if isinstance(value, int) else torch.float32
-            )
-
-        table.setdefault("row maximum (torch.amax), for scale", {})[str(rows)] = graph_time(
-            torch, [functools.partial(torch.amax, x, dim=1) for x in inputs]
-        )
-        for name, setting in SETTINGS.items():
-            vectors = {k: v if isinstance(v, bool) else vector(v) for k, v in setting.items()}
-            vectors["position"] = positions
-            calls = [functools.partial(detsample.sample, x, seeds, **vectors) for x in inputs]
-            table.setdefault(name, {})[str(rows)] = round(graph_time(torch, calls), 2)
-    return table
-
-
 def machine(framework: Any) -> dict[str, str]:
     """What the results were taken on."""
     import triton
@@ -275,14 +211,13 @@ def machine(framework: Any) -> dict[str, str]:
 
 
 def main() -> int:
-    """Run the check, then the timing, and write the report."""
+    """Run the check and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--framework", choices=["torch", "paddle"], default="torch")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000, help="of the cases; default: fresh")
     parser.add_argument("--processes", type=int, default=max(1, (multiprocessing.cpu_count() or 2) - 1))
     parser.add_argument("--seconds", type=float, default=3600.0, help="end the check after this long, with fewer rows")
-    parser.add_argument("--no-times", action="store_true")
     parser.add_argument("--errors", action="store_true", help="also measure errors over all inputs (torch)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -294,9 +229,6 @@ def main() -> int:
         import gpu_errors
 
         report["errors"] = gpu_errors.errors()
-    if not (red or options.no_times or options.framework == "paddle"):
-        for scale in (1.0, 5.0):
-            report[f"microseconds, randn x {scale:g}"] = time_kernels(scale, (1, 8, 64, 128, 256))
     print(json.dumps(report, indent=1))
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -5,12 +5,8 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import Any
 
-import numpy as np
-
 from detsample.frameworks import Framework
-from detsample.status import REASONS
-
-REQUESTS_NAMED = 8
+from detsample.status import REASONS, raise_where_set
 
 
 class RequestStatus(IntFlag):
@@ -54,9 +50,4 @@ def raise_for_status(framework: Framework, status: Any) -> None:
     ValueError
         Naming the first such requests, and why each is.
     """
-    bits = framework.fetch(status)
-    bad = np.flatnonzero(bits)
-    if bad.size:
-        named = "; ".join(f"request {b}: {describe(int(bits[b]))}" for b in bad[:REQUESTS_NAMED])
-        more = f"; and {bad.size - REQUESTS_NAMED} more" if bad.size > REQUESTS_NAMED else ""
-        raise ValueError(f"{bad.size} of {bits.size} requests are invalid: {named}{more}")
+    raise_where_set(framework, status, "request", "requests", describe)
