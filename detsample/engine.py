@@ -14,13 +14,13 @@ multiply-add would change bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from detsample.buffer import Buffer
+from detsample.kernel_arguments import parameter_arguments
 from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
 from detsample.kernels.masks import bit_mask, bool_mask, csr_offsets, csr_tail, csr_tokens
 from detsample.kernels.mass import mass as mass_kernel
@@ -30,15 +30,9 @@ from detsample.kernels.pivots import RUNGS
 from detsample.kernels.retry import retry as retry_kernel
 from detsample.kernels.rows import (
     LISTS,
-    MIN_P_GIVEN,
-    POSITION_GIVEN,
     RECORD,
     RETRIES,
-    SEED_GIVEN,
     SUMS,
-    TEMPERATURE_GIVEN,
-    TOP_K_GIVEN,
-    TOP_P_GIVEN,
     WANT_LOG_Z,
     WANT_LOGPROBS,
     WANT_TOKEN,
@@ -46,9 +40,11 @@ from detsample.kernels.rows import (
 from detsample.kernels.scan import scan as scan_kernel
 from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.kernels.wide import wide as wide_kernel
+from detsample.launch import Launch, launcher
 from detsample.output import Csr, SampleOutput
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
-from detsample.workspace import allocate
+from detsample.pointer import Argument, integer
+from detsample.workspace import Area, layout, place
 
 PROGRAMS_PER_MULTIPROCESSOR = 6
 
@@ -75,8 +71,7 @@ class Tuning:
 DEFAULT_TUNING = Tuning()
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """Which results a call asks for."""
 
     token: bool
@@ -107,9 +102,20 @@ class Cut:
 
 def cut_rows(logits: Logits, tuning: Tuning) -> Cut:
     """Choose segments and parts for a call."""
-    tiles = -(-logits.vocab // int(TILE.value))
     programs = PROGRAMS_PER_MULTIPROCESSOR * logits.framework.multiprocessor_count(logits.device)
-    parts = min(tiles, tuning.parts or max(1, programs // max(logits.rows, 1)))
+    return _plan(logits.rows, logits.vocab, programs, tuning)[0]
+
+
+@lru_cache(maxsize=1024)
+def _plan(rows: int, vocab: int, programs: int, tuning: Tuning) -> tuple[Cut, tuple[int, tuple[Area, ...]]]:
+    """How rows are cut, and how the memory that the kernels share lies."""
+    cut = _cut(rows, vocab, programs, tuning)
+    return cut, layout(_areas(rows, cut))
+
+
+def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
+    tiles = -(-vocab // int(TILE.value))
+    parts = min(tiles, tuning.parts or max(1, programs // max(rows, 1)))
     alone = parts * int(LANES.value) <= int(MOST_GROUPS.value)
     most = parts if alone else int(MOST_SEGMENTS.value)
     segment_tiles = max(tuning.segment_tiles or 1, -(-tiles // most))
@@ -140,49 +146,7 @@ def _areas(rows: int, cut: Cut) -> dict[str, tuple[str, int]]:
     }
 
 
-def words(value: int) -> tuple[int, int]:
-    """The low and the high half of a 64-bit integer, each as a signed 32-bit one, which is always an i32 argument."""
-    value &= (1 << 64) - 1
-    return _signed(value & 0xFFFFFFFF), _signed(value >> 32)
-
-
-def _signed(word: int) -> int:
-    return word - (1 << 32) if word >= 1 << 31 else word
-
-
-def _float_bits(value: float) -> tuple[int]:
-    return (int(np.float32(value).view(np.int32)),)
-
-
-def _clipped(value: int) -> tuple[int]:
-    return (max(-1, min(value, (1 << 31) - 1)),)
-
-
-def _arguments(parameters: Parameters, logits: Logits, areas: dict[str, Buffer]) -> tuple[int, list[Any]]:
-    """(`given`, arguments): for each parameter a pointer, a stride and the scalar's words; one side of them is
-    not used.
-    """
-    given: int = 0
-    arguments: list[Any] = []
-    unused_real, unused_integer = areas["unused_real"], areas["unused_integer"]
-    table: tuple[tuple[Any, Parameter, Buffer, Callable[[Any], tuple[int, ...]], tuple[int, ...]], ...] = (
-        (TEMPERATURE_GIVEN, parameters.temperature, unused_real, _float_bits, (0,)),
-        (TOP_K_GIVEN, parameters.top_k, unused_integer, _clipped, (0,)),
-        (TOP_P_GIVEN, parameters.top_p, unused_real, _float_bits, (0,)),
-        (MIN_P_GIVEN, parameters.min_p, unused_real, _float_bits, (0,)),
-        (SEED_GIVEN, parameters.topp_seed, unused_integer, words, (0, 0)),
-        (POSITION_GIVEN, parameters.position, unused_integer, words, (0, 0)),
-    )
-    for bit, parameter, unused, as_words, none in table:
-        if isinstance(parameter, Scalar):
-            arguments += [unused, 0, *as_words(parameter.value)]
-        else:
-            arguments += [logits.framework.buffer(parameter.tensor), parameter.stride, *none]
-            given |= bit.value
-    return given, arguments
-
-
-def _is_aligned(logits: Logits, buffer: Buffer) -> bool:
+def _is_aligned(logits: Logits, buffer: Argument) -> bool:
     """Whether every row starts on 16 bytes, so that kernels may load it in full width."""
     return buffer.data_ptr() % 16 == 0 and logits.row_stride % 16 == 0
 
@@ -219,8 +183,9 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         Tensors of the logits' framework on the logits' device, not yet computed: nothing waits for the device.
     """
     framework, device, rows = logits.framework, logits.device, logits.rows
-    cut = cut_rows(logits, tuning)
-    areas = allocate(framework, device, _areas(rows, cut))
+    programs = PROGRAMS_PER_MULTIPROCESSOR * framework.multiprocessor_count(device)
+    cut, laid = _plan(rows, logits.vocab, programs, tuning)
+    areas = place(framework, device, laid)
     token_ids = framework.empty((rows,), "int64", device)
     num_kept = framework.empty((rows,), "int32", device)
     status = framework.empty((rows,), "int32", device)
@@ -228,21 +193,22 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
     log_z = framework.empty((rows,), "float32", device) if wanted.log_z else None
     mask: Any = None
     results = [
-        areas["unwanted"] if tensor is None else framework.buffer(tensor)
+        areas["unwanted"] if tensor is None else framework.argument(tensor)
         for tensor in (token_ids, num_kept, status, logprobs, log_z)
     ]
-    buffer = framework.buffer(logits.tensor)
+    buffer = framework.argument(logits.tensor)
     row = (buffer, logits.row_stride, logits.vocab)
-    given, parameter_arguments = _arguments(parameters, logits, areas)
+    given, given_arguments = parameter_arguments(parameters, framework, areas["unused_real"], areas["unused_integer"])
     want, aligned, warps = wanted.bits(), _is_aligned(logits, buffer), tuning.warps
 
-    def shared(*names: str) -> list[Buffer]:
+    def shared(*names: str) -> list[Argument]:
         return [areas[name] for name in names]
 
     with framework.launching(device):
-        scan_kernel[(rows, cut.parts)](
+        launch = launcher(device)
+        launch(scan_kernel, (rows, cut.parts),
             *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
-            given, *parameter_arguments,
+            given, *given_arguments,
             *shared(
                 "records", "group_key", "group_bound", "part_key", "part_counts",
                 "listed", "row_pivots", "part_rungs",
@@ -250,7 +216,7 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
             ALIGNED=aligned, num_warps=warps[0], maxnreg=72, enable_fp_fusion=False,
         )  # fmt: skip
         if _may_need_mass(parameters, wanted, logits.vocab):
-            mass_kernel[(rows, cut.parts)](
+            launch(mass_kernel, (rows, cut.parts),
                 *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
                 *shared(
                     "records", "group_bound", "part_key", "part_masses", "part_counts",
@@ -259,7 +225,7 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
                 ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
             )  # fmt: skip
             for attempt in range(1, 1 + int(RETRIES.value)):
-                retry_kernel[(rows, cut.parts)](
+                launch(retry_kernel, (rows, cut.parts),
                     *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want, attempt,
                     *shared(
                         "records", "group_bound", "part_key", "part_masses", "part_counts",
@@ -267,7 +233,7 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
                     ),
                     ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
                 )  # fmt: skip
-        narrow_kernel[(rows,)](
+        launch(narrow_kernel, (rows,),
             *row, cut.quads, cut.segment_tiles, cut.groups, cut.parts, want,
             *shared(
                 "records", "group_key", "group_bound", "part_key", "part_masses", "part_counts",
@@ -275,7 +241,7 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
             ),
             *results, num_warps=warps[2], enable_fp_fusion=False,
         )  # fmt: skip
-        wide_kernel[(rows,)](
+        launch(wide_kernel, (rows,),
             *row, cut.quads, cut.segment_tiles, cut.segments, cut.parts, want,
             *shared(
                 "records", "group_bound", "part_key", "part_masses", "part_counts", "listed",
@@ -284,43 +250,56 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
             *results, ALIGNED=aligned, num_warps=warps[3], enable_fp_fusion=False,
         )  # fmt: skip
         if wanted.mask is not None:
-            mask = _write_mask(logits, row, aligned, wanted.mask, areas["records"], num_kept, parameters.top_k)
-    kept_alive = None if framework.frees_behind_stream(device) else areas["records"]  # which owns all areas
+            mask = _write_mask(launch, logits, row, aligned, wanted.mask, areas["records"], num_kept, parameters.top_k)
+    kept_alive = None if framework.frees_behind_stream(device) else areas.memory
     return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
 
 
 def _write_mask(
-    logits: Logits, row: tuple[Any, ...], aligned: bool, kind: str, records: Buffer, num_kept: Any, top_k: Parameter
+    launch: Launch,
+    logits: Logits,
+    row: tuple[Any, ...],
+    aligned: bool,
+    kind: str,
+    records: Argument,
+    num_kept: Any,
+    top_k: Parameter,
 ) -> Any:
     framework, rows, tiles = logits.framework, logits.rows, -(-logits.vocab // int(TILE.value))
     common = {"ALIGNED": aligned, "num_warps": 4, "enable_fp_fusion": False}
     if kind == "bool":
         mask = framework.empty((rows, logits.vocab), "bool", logits.device)
-        bool_mask[(rows, tiles)](*row, records, framework.buffer(mask), **common)
+        launch(bool_mask, (rows, tiles), *row, records, framework.argument(mask), **common)
         return mask
     if kind == "bits":
         width = -(-logits.vocab // 32)
         mask = framework.empty((rows, width), "int32", logits.device)
-        bit_mask[(rows, tiles)](*row, width, records, framework.buffer(mask), **common)
+        launch(bit_mask, (rows, tiles), *row, width, records, framework.argument(mask), **common)
         return mask
-    return _write_csr(logits, row, common, records, num_kept, top_k)
+    return _write_csr(launch, logits, row, common, records, num_kept, top_k)
 
 
 def _write_csr(
-    logits: Logits, row: tuple[Any, ...], common: dict[str, Any], records: Buffer, num_kept: Any, top_k: Parameter
+    launch: Launch,
+    logits: Logits,
+    row: tuple[Any, ...],
+    common: dict[str, Any],
+    records: Argument,
+    num_kept: Any,
+    top_k: Parameter,
 ) -> Csr:
     framework, rows = logits.framework, logits.rows
     row_offsets = framework.empty((rows + 1,), "int64", logits.device)
-    offsets = framework.buffer(row_offsets)
+    offsets = framework.argument(row_offsets)
     plain = {"num_warps": 4, "enable_fp_fusion": False}
-    csr_offsets[(1,)](rows, framework.buffer(num_kept), offsets, **plain)
+    launch(csr_offsets, (1,), rows, framework.argument(num_kept), offsets, **plain)
     if isinstance(top_k, Scalar) and 1 <= top_k.value < logits.vocab:
         capacity = rows * int(top_k.value)
     else:
         capacity = int(framework.fetch(num_kept).sum(dtype=np.int64))
     token_ids = framework.empty((capacity,), "int32", logits.device)
     if capacity:
-        kept = framework.buffer(token_ids)
-        csr_tokens[(rows,)](*row, records, offsets, kept, **common)
-        csr_tail[(-(-capacity // int(TILE.value)),)](rows, capacity, offsets, kept, **plain)
+        kept = framework.argument(token_ids)
+        launch(csr_tokens, (rows,), *row, records, offsets, kept, **common)
+        launch(csr_tail, (-(-capacity // int(TILE.value)),), rows, integer(capacity), offsets, kept, **plain)
     return Csr(row_offsets, token_ids)

@@ -2,18 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from detsample.buffer import Buffer, HostBuffer
+from detsample.buffer import HostBuffer
 from detsample.frameworks import Device, Framework
+from detsample.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 
 ITEM_BYTES = {"int64": 8, "int32": 4, "float32": 4}
-ALIGNMENT = 16  # what Triton specialises pointers on
 
 
-def allocate(framework: Framework, device: Device, areas: dict[str, tuple[str, int]]) -> dict[str, Buffer]:
+class Areas(dict[str, Argument]):
+    """Areas by their names.
+
+    Attributes
+    ----------
+    memory : tensor
+        What they all lie in. The areas do not keep it alive; this does.
+    """
+
+    __slots__ = ("memory",)
+
+    memory: Any
+
+
+class Area(NamedTuple):
+    """Where an area lies, in bytes from the start."""
+
+    name: str
+    dtype: str
+    start: int
+    count: int
+    kind: type[Pointer]
+
+
+def layout(areas: dict[str, tuple[str, int]]) -> tuple[int, tuple[Area, ...]]:
+    """Return the bytes that areas need, and where each lies: on a multiple of 16.
+
+    Parameters
+    ----------
+    areas : dict
+        For each name the element type and the number of elements.
+    """
+    laid, total = [], 0
+    for name, (dtype, count) in areas.items():
+        laid.append(Area(name, dtype, total, count, pointer_types(dtype)[0]))
+        total += -(-count * ITEM_BYTES[dtype] // ALIGNMENT) * ALIGNMENT
+    return total, tuple(laid)
+
+
+@lru_cache(maxsize=1024)
+def _layout(areas: tuple[tuple[str, tuple[str, int]], ...]) -> tuple[int, tuple[Area, ...]]:
+    return layout(dict(areas))
+
+
+def allocate(framework: Framework, device: Device, areas: dict[str, tuple[str, int]]) -> Areas:
     """Allocate areas of uninitialised memory.
 
     Parameters
@@ -25,24 +70,27 @@ def allocate(framework: Framework, device: Device, areas: dict[str, tuple[str, i
 
     Returns
     -------
-    dict
-        For each name its buffer, whose address is a multiple of 16.
+    Areas
+        For each name its argument, whose address is a multiple of 16.
     """
-    starts, total = {}, 0
-    for name, (dtype, count) in areas.items():
-        starts[name] = total
-        total += -(-count * ITEM_BYTES[dtype] // ALIGNMENT) * ALIGNMENT
+    return place(framework, device, _layout(tuple(areas.items())))
+
+
+def place(framework: Framework, device: Device, laid: tuple[int, tuple[Area, ...]]) -> Areas:
+    """Allocate what `layout` laid out."""
+    total, parts = laid
     memory = framework.empty((total // 8 + 2,), "int64", device)
-    base = framework.buffer(memory)
-    slack = -base.data_ptr() % ALIGNMENT
-    return {
-        name: _area(framework, base, memory, starts[name] + slack, dtype, count)
-        for name, (dtype, count) in areas.items()
-    }
+    base = framework.argument(memory)
+    start = base.data_ptr() + -base.data_ptr() % ALIGNMENT
+    if isinstance(base, HostBuffer):
+        array, slack = framework.as_array(memory).view(np.uint8), start - base.data_ptr()
+        areas = Areas({area.name: _host_area(array, slack, area) for area in parts})
+    else:
+        areas = Areas([(name, kind(start + offset)) for name, _, offset, _, kind in parts])
+    areas.memory = memory
+    return areas
 
 
-def _area(framework: Framework, base: Buffer, memory: Any, start: int, dtype: str, count: int) -> Buffer:
-    if not isinstance(base, HostBuffer):
-        return Buffer(base.data_ptr() + start, dtype, memory)
-    part = framework.as_array(memory).view(np.uint8)[start : start + count * ITEM_BYTES[dtype]]
-    return HostBuffer(part.view(dtype))
+def _host_area(array: np.ndarray, slack: int, area: Area) -> HostBuffer:
+    first = slack + area.start
+    return HostBuffer(array[first : first + area.count * ITEM_BYTES[area.dtype]].view(area.dtype))

@@ -54,6 +54,9 @@ def buffer(x: np.ndarray) -> HostBuffer:
     return HostBuffer(x)
 
 
+argument = buffer
+
+
 def as_array(x: np.ndarray) -> np.ndarray:
     """Return the array itself, as a plain ndarray in native byte order; bfloat16 as float32."""
     if x.dtype.name == "bfloat16":

@@ -19,6 +19,7 @@ from detsample.buffer import Buffer, HostBuffer
 from detsample.frameworks import bfloat16
 from detsample.frameworks.cuda_context import Current
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
+from detsample.pointer import Argument, pointer
 
 name = "paddle"
 
@@ -98,6 +99,13 @@ def buffer(x: Any) -> Buffer:
     if x.place.is_gpu_place():
         return Buffer(x.data_ptr(), _dtype_name(x.dtype), x)
     return HostBuffer(_bits(x), _dtype_name(x.dtype))
+
+
+def argument(x: Any) -> Argument:
+    """Return the tensor as `detsample.launch` takes it."""
+    if x.place.is_gpu_place():
+        return pointer(x.data_ptr(), _dtype_name(x.dtype))
+    return buffer(x)
 
 
 class _Memory:

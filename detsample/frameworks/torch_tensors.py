@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from detsample.buffer import Buffer, HostBuffer
 from detsample.frameworks import bfloat16
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
+from detsample.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 
 name = "torch"
 
@@ -61,9 +63,16 @@ def _torch_device(device: tuple[str, int]) -> torch.device:
     return torch.device("cpu") if device == CPU else torch.device("cuda", device[1])
 
 
+@cache
+def _new_empty(dtype_name: str, device: tuple[str, int]) -> Callable[[tuple[int, ...]], torch.Tensor]:
+    """Return what makes tensors like one without elements: `torch.empty` has more arguments to read, and is slower."""
+    with torch.inference_mode(False):
+        return torch.empty(0, dtype=getattr(torch, dtype_name), device=_torch_device(device)).new_empty
+
+
 def empty(shape: tuple[int, ...], dtype_name: str, device: tuple[str, int]) -> torch.Tensor:
     """Return a new tensor; torch takes care of the current device."""
-    return torch.empty(shape, dtype=getattr(torch, dtype_name), device=_torch_device(device))
+    return _new_empty(dtype_name, device)(shape if len(shape) != 1 else shape[0])
 
 
 def buffer(x: torch.Tensor) -> Buffer:
@@ -71,6 +80,19 @@ def buffer(x: torch.Tensor) -> Buffer:
     if x.is_cuda:
         return Buffer(x.data_ptr(), _dtype_name(x.dtype), x)
     return HostBuffer(_bits(x), _dtype_name(x.dtype))
+
+
+@cache
+def _pointer_types(dtype: torch.dtype) -> tuple[type[Pointer], type[Pointer]]:
+    return pointer_types(_dtype_name(dtype))
+
+
+def argument(x: torch.Tensor) -> Argument:
+    """Return the tensor as `detsample.launch` takes it."""
+    if not x.is_cuda:
+        return buffer(x)
+    address = x.data_ptr()
+    return _pointer_types(x.dtype)[address % ALIGNMENT != 0](address)
 
 
 def _bits(x: torch.Tensor) -> np.ndarray:

@@ -1,0 +1,78 @@
+"""A call's parameters as kernels take them: see `kernels.rows`."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from detsample.frameworks import Framework
+from detsample.kernels.rows import (
+    MIN_P_GIVEN,
+    POSITION_GIVEN,
+    SEED_GIVEN,
+    TEMPERATURE_GIVEN,
+    TOP_K_GIVEN,
+    TOP_P_GIVEN,
+)
+from detsample.parameters import Parameters, Scalar
+from detsample.pointer import Argument
+
+
+def words(value: int) -> tuple[int, int]:
+    """The low and the high half of a 64-bit integer, each as a signed 32-bit one, which is always an i32 argument."""
+    value &= (1 << 64) - 1
+    return _signed(value & 0xFFFFFFFF), _signed(value >> 32)
+
+
+def float_bits(value: float) -> tuple[int]:
+    """The bits of a number that fp32 can hold, as a signed 32-bit integer."""
+    return _INT.unpack(_FLOAT.pack(value))
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 32) if word >= 1 << 31 else word
+
+
+def _clipped(value: int) -> tuple[int]:
+    return (max(-1, min(value, (1 << 31) - 1)),)
+
+
+_FLOAT, _INT = struct.Struct("<f"), struct.Struct("<i")
+
+# In the order of the kernels' arguments: the bit that says "a vector", the parameter's name, whether it is real, a
+# number as words, and what stands in their place beside a vector.
+_TABLE: tuple[tuple[int, str, bool, Callable[[Any], tuple[int, ...]], tuple[int, ...]], ...] = (
+    (TEMPERATURE_GIVEN.value, "temperature", True, float_bits, (0,)),
+    (TOP_K_GIVEN.value, "top_k", False, _clipped, (0,)),
+    (TOP_P_GIVEN.value, "top_p", True, float_bits, (0,)),
+    (MIN_P_GIVEN.value, "min_p", True, float_bits, (0,)),
+    (SEED_GIVEN.value, "topp_seed", False, words, (0, 0)),
+    (POSITION_GIVEN.value, "position", False, words, (0, 0)),
+)
+
+
+def parameter_arguments(
+    parameters: Parameters, framework: Framework, unused_real: Argument, unused_integer: Argument
+) -> tuple[int, list[Any]]:
+    """Return (`given`, arguments): for each parameter a pointer, a stride and the number's words.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        Checked.
+    framework : Framework
+        Of the vectors among them.
+    unused_real, unused_integer : Argument
+        fp32 and int64, which stand in for the vectors that are not there.
+    """
+    given: int = 0
+    arguments: list[Any] = []
+    for bit, name, real, as_words, none in _TABLE:
+        parameter = getattr(parameters, name)
+        if type(parameter) is Scalar:
+            arguments += (unused_real if real else unused_integer, 0, *as_words(parameter.value))
+        else:
+            arguments += (framework.argument(parameter.tensor), parameter.stride, *none)
+            given |= bit
+    return given, arguments
