@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ from detsample.kernels.wide import wide as wide_kernel
 from detsample.launch import Launch, launcher
 from detsample.output import Csr, SampleOutput
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
-from detsample.pointer import Argument, integer
+from detsample.pointer import ALIGNMENT, Argument, integer
 from detsample.workspace import Area, layout, place
 
 PROGRAMS_PER_MULTIPROCESSOR = 6
@@ -84,8 +85,7 @@ class Wanted(NamedTuple):
         return WANT_TOKEN.value * self.token + WANT_LOGPROBS.value * self.logprobs + WANT_LOG_Z.value * self.log_z
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """How the rows of a call are cut; see `kernels.tiles` for the words."""
 
     quads: int
@@ -93,11 +93,8 @@ class Cut:
     segments: int
     parts: int
     segments_of_part: int
-
-    @property
-    def groups(self) -> int:
-        """Groups of tokens in a row."""
-        return self.segments * int(LANES.value) // self.quads
+    groups: int
+    """Groups of tokens in a row."""
 
 
 def cut_rows(logits: Logits, tuning: Tuning) -> Cut:
@@ -122,7 +119,8 @@ def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
     segments = -(-tiles // segment_tiles)
     quads = 1 if segments * int(LANES.value) <= int(MOST_GROUPS.value) else int(QUADS.value)
     segments_of_part = -(-segments // min(segments, parts))
-    return Cut(quads, segment_tiles, segments, -(-segments // segments_of_part), segments_of_part)
+    groups = segments * int(LANES.value) // quads
+    return Cut(quads, segment_tiles, segments, -(-segments // segments_of_part), segments_of_part, groups)
 
 
 def _areas(rows: int, cut: Cut) -> dict[str, tuple[str, int]]:
@@ -148,7 +146,7 @@ def _areas(rows: int, cut: Cut) -> dict[str, tuple[str, int]]:
 
 def _is_aligned(logits: Logits, buffer: Argument) -> bool:
     """Whether every row starts on 16 bytes, so that kernels may load it in full width."""
-    return buffer.data_ptr() % 16 == 0 and logits.row_stride % 16 == 0
+    return buffer.data_ptr() % ALIGNMENT == 0 and logits.row_stride % 16 == 0
 
 
 def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
@@ -201,8 +199,8 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
     given, given_arguments = parameter_arguments(parameters, framework, areas["unused_real"], areas["unused_integer"])
     want, aligned, warps = wanted.bits(), _is_aligned(logits, buffer), tuning.warps
 
-    def shared(*names: str) -> list[Argument]:
-        return [areas[name] for name in names]
+    def shared(*names: str) -> tuple[Argument, ...]:
+        return itemgetter(*names)(areas)
 
     with framework.launching(device):
         launch = launcher(device)

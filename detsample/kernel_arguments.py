@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from detsample.frameworks import Framework
@@ -40,15 +41,16 @@ def _clipped(value: int) -> tuple[int]:
 
 _FLOAT, _INT = struct.Struct("<f"), struct.Struct("<i")
 
-# In the order of the kernels' arguments: the bit that says "a vector", the parameter's name, whether it is real, a
-# number as words, and what stands in their place beside a vector.
-_TABLE: tuple[tuple[int, str, bool, Callable[[Any], tuple[int, ...]], tuple[int, ...]], ...] = (
-    (TEMPERATURE_GIVEN.value, "temperature", True, float_bits, (0,)),
-    (TOP_K_GIVEN.value, "top_k", False, _clipped, (0,)),
-    (TOP_P_GIVEN.value, "top_p", True, float_bits, (0,)),
-    (MIN_P_GIVEN.value, "min_p", True, float_bits, (0,)),
-    (SEED_GIVEN.value, "topp_seed", False, words, (0, 0)),
-    (POSITION_GIVEN.value, "position", False, words, (0, 0)),
+# The order of the kernels' arguments, and of each the bit that says "a vector", whether it is real, a number as words,
+# and what stands in their place beside a vector.
+_ORDER = attrgetter("temperature", "top_k", "top_p", "min_p", "topp_seed", "position")
+_TABLE: tuple[tuple[int, bool, Callable[[Any], tuple[int, ...]], tuple[int, ...]], ...] = (
+    (TEMPERATURE_GIVEN.value, True, float_bits, (0,)),
+    (TOP_K_GIVEN.value, False, _clipped, (0,)),
+    (TOP_P_GIVEN.value, True, float_bits, (0,)),
+    (MIN_P_GIVEN.value, True, float_bits, (0,)),
+    (SEED_GIVEN.value, False, words, (0, 0)),
+    (POSITION_GIVEN.value, False, words, (0, 0)),
 )
 
 
@@ -68,11 +70,11 @@ def parameter_arguments(
     """
     given: int = 0
     arguments: list[Any] = []
-    for bit, name, real, as_words, none in _TABLE:
-        parameter = getattr(parameters, name)
+    as_argument = framework.argument
+    for parameter, (bit, real, as_words, none) in zip(_ORDER(parameters), _TABLE, strict=True):
         if type(parameter) is Scalar:
             arguments += (unused_real if real else unused_integer, 0, *as_words(parameter.value))
         else:
-            arguments += (framework.argument(parameter.tensor), parameter.stride, *none)
+            arguments += (as_argument(parameter.tensor), parameter.stride, *none)
             given |= bit
     return given, arguments

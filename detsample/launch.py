@@ -27,23 +27,18 @@ from triton.runtime.jit import JITFunction
 
 from detsample.buffer import Buffer
 from detsample.frameworks import Device
+from detsample.launchers import FIRST, LAST, VERSION, Start, start_of
 from detsample.pointer import Pointer, Wide, integer, pointer
 
 Launch = Callable[..., object]
 """``launch(kernel, grid, *arguments, **options)``: as ``kernel[grid](*arguments, **options)``."""
-
-KNOWN = ((3, 3), (3, 9))
-"""The first and the last version of Triton whose launching is known to be what is repeated here."""
-
 
 class Loaded(NamedTuple):
     """A compiled kernel on its device, and what it was compiled for."""
 
     types: list[type]
     """The classes of the arguments that are passed by position."""
-    start: Callable[..., object]
-    function: object
-    metadata: object
+    start: Start
     constants: tuple[Any, ...]
     """The compile-time arguments, which follow those in the kernel's signature."""
     alive: tuple[object, object]
@@ -86,11 +81,11 @@ def launcher(device: Device) -> Launch:
         types = list(map(type, arguments))
         for loaded in kinds.get(key, ()):
             if loaded.types == types and not kernel.pre_run_hooks:
-                return loaded.start(
-                    grid[0], grid[1] if len(grid) > 1 else 1, grid[2] if len(grid) > 2 else 1,
-                    stream, loaded.function, loaded.metadata,
-                    None, None, None, *arguments, *loaded.constants,
-                )  # fmt: skip
+                (call, head, packs), constants = loaded.start, loaded.constants
+                size = (*grid, 1, 1)[:3]
+                if packs:
+                    return call(*size, stream, *head, (*arguments, *constants))
+                return call(*size, stream, *head, *arguments, *constants)
         known = [_known_type(argument) for argument in arguments]
         if list(map(type, known)) != types:
             return launch(kernel, grid, *known, **options)
@@ -121,14 +116,9 @@ def _known_type(argument: Any) -> Any:
     return integer(argument) if type(argument) is int else argument
 
 
-def _is_known_version() -> bool:
-    major, minor = triton.__version__.split(".")[:2]
-    return KNOWN[0] <= (int(major), int(minor)) <= KNOWN[1]
-
-
 def _launches_alone() -> bool:
     """Whether Triton would do nothing at a launch but launch."""
-    if not _KNOWN_VERSION:
+    if not FIRST <= VERSION <= LAST:
         return False
     knobs = getattr(triton, "knobs", None)
     try:
@@ -145,9 +135,6 @@ def _launches_alone() -> bool:
         )
     except AttributeError:  # not as any version known
         return False
-
-
-_KNOWN_VERSION = _is_known_version()
 
 
 def _is_hook(hook: Any) -> bool:
@@ -169,4 +156,4 @@ def _can_be_kept(kernel: Any, compiled: Any, types: list[type], options: dict[st
 
 def _loaded(kernel: Any, compiled: Any, types: list[type], options: dict[str, Any]) -> Loaded:
     constants = tuple(options[parameter.name] for parameter in kernel.params[len(types) :])
-    return Loaded(types, compiled.run, compiled.function, compiled.packed_metadata, constants, (kernel, compiled))
+    return Loaded(types, start_of(compiled), constants, (kernel, compiled))

@@ -79,15 +79,15 @@ def allocate(framework: Framework, device: Device, areas: dict[str, tuple[str, i
 def place(framework: Framework, device: Device, laid: tuple[int, tuple[Area, ...]]) -> Areas:
     """Allocate what `layout` laid out."""
     total, parts = laid
-    memory = framework.empty((total // 8 + 2,), "int64", device)
+    areas = Areas()
+    areas.memory = memory = framework.empty((total // 8 + 2,), "int64", device)
     base = framework.argument(memory)
     start = base.data_ptr() + -base.data_ptr() % ALIGNMENT
     if isinstance(base, HostBuffer):
         array, slack = framework.as_array(memory).view(np.uint8), start - base.data_ptr()
-        areas = Areas({area.name: _host_area(array, slack, area) for area in parts})
+        areas.update((area.name, _host_area(array, slack, area)) for area in parts)
     else:
-        areas = Areas([(name, kind(start + offset)) for name, _, offset, _, kind in parts])
-    areas.memory = memory
+        areas.update([(name, kind(start + offset)) for name, _, offset, _, kind in parts])
     return areas
 
 

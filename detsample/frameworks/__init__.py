@@ -49,6 +49,9 @@ class Framework(Protocol):
     def device(self, x: Any) -> Device:
         """Return where the elements of ``x`` are."""
 
+    def describe(self, x: Any) -> tuple[tuple[int, ...], str, Device, tuple[int, ...]]:
+        """Return the shape, the element type, the device and the strides of ``x``: one call is quicker than four."""
+
     def on_gpu(self, x: Any) -> bool:
         """Whether the elements of ``x`` are in a GPU's memory."""
 

@@ -38,6 +38,11 @@ def device(x: np.ndarray) -> tuple[str, int]:
     return CPU
 
 
+def describe(x: np.ndarray) -> tuple[tuple[int, ...], str, tuple[str, int], tuple[int, ...]]:
+    """Return shape, element type, device and strides."""
+    return x.shape, x.dtype.name, CPU, strides(x)
+
+
 def on_gpu(x: np.ndarray) -> bool:
     """Return False."""
     return False

@@ -68,6 +68,11 @@ def device(x: Any) -> tuple[str, int]:
     raise TypeError(f"a Paddle tensor must be on a GPU or the CPU, got one on {place}")
 
 
+def describe(x: Any) -> tuple[tuple[int, ...], str, tuple[str, int], tuple[int, ...]]:
+    """Return shape, element type, device and strides."""
+    return tuple(x.shape), _dtype_name(x.dtype), device(x), tuple(x.get_strides())
+
+
 def on_gpu(x: Any) -> bool:
     """Whether the tensor is on a GPU."""
     return bool(x.place.is_gpu_place())

@@ -52,6 +52,11 @@ def device(x: torch.Tensor) -> tuple[str, int]:
     raise TypeError(f"a torch tensor must be on a CUDA device or the CPU, got one on {x.device}")
 
 
+def describe(x: torch.Tensor) -> tuple[tuple[int, ...], str, tuple[str, int], tuple[int, ...]]:
+    """Return shape, element type, device and strides; the shape is a ``torch.Size``, which is a tuple."""
+    return x.shape, _dtype_name(x.dtype), ("gpu", x.get_device()) if x.is_cuda else device(x), x.stride()
+
+
 def on_gpu(x: torch.Tensor) -> bool:
     """Whether the tensor is on a GPU."""
     return x.is_cuda
