@@ -15,13 +15,12 @@ multiply-add would change bits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from operator import itemgetter
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from detsample.kernel_arguments import parameter_arguments
+from detsample.kernel_arguments import PARAMETER_NAMES, parameter_arguments
 from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
 from detsample.kernels.masks import bit_mask, bool_mask, csr_offsets, csr_tail, csr_tokens
 from detsample.kernels.mass import mass as mass_kernel
@@ -41,7 +40,7 @@ from detsample.kernels.rows import (
 from detsample.kernels.scan import scan as scan_kernel
 from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.kernels.wide import wide as wide_kernel
-from detsample.launch import Launch, launcher
+from detsample.launch import Launch, Names, Step, launcher, step_launcher
 from detsample.output import Csr, SampleOutput
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
 from detsample.pointer import ALIGNMENT, Argument, integer
@@ -163,6 +162,36 @@ def _is_off(parameter: Parameter, off: float) -> bool:
     return isinstance(parameter, Scalar) and parameter.value == off
 
 
+class Steps(NamedTuple):
+    """The launches of a call. What their kernels have arguments for is in `NAMES`."""
+
+    scan: Step
+    mass: Step
+    retry: Step
+    narrow: Step
+    wide: Step
+
+
+@cache
+def _steps(aligned: bool, warps: tuple[int, int, int, int]) -> Steps:
+    return Steps(
+        scan=Step(scan_kernel, ALIGNED=aligned, num_warps=warps[0], maxnreg=72, enable_fp_fusion=False),
+        mass=Step(mass_kernel, ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False),
+        retry=Step(retry_kernel, ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False),
+        narrow=Step(narrow_kernel, num_warps=warps[2], enable_fp_fusion=False),
+        wide=Step(wide_kernel, ALIGNED=aligned, num_warps=warps[3], enable_fp_fusion=False),
+    )
+
+
+# What `run` passes, in this order; a kernel takes what it has an argument of the same name for.
+NAMES = Names(
+    "logits", "row_stride", "vocab", *Cut._fields, "want", "given", *PARAMETER_NAMES,
+    *_areas(0, Cut(0, 0, 0, 0, 0, 0)), "token_ids", "num_kept", "status", "logprobs", "log_z",
+    "listed_tokens", "attempt",
+)  # fmt: skip
+ATTEMPTS = int(RETRIES.value)
+
+
 def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning = DEFAULT_TUNING) -> SampleOutput:
     """Launch the kernels for one call.
 
@@ -194,75 +223,32 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         areas["unwanted"] if tensor is None else framework.argument(tensor)
         for tensor in (token_ids, num_kept, status, logprobs, log_z)
     ]
-    buffer = framework.argument(logits.tensor)
-    row = (buffer, logits.row_stride, logits.vocab)
-    given, given_arguments = parameter_arguments(parameters, framework, areas["unused_real"], areas["unused_integer"])
-    want, aligned, warps = wanted.bits(), _is_aligned(logits, buffer), tuning.warps
-
-    def shared(*names: str) -> tuple[Argument, ...]:
-        return itemgetter(*names)(areas)
-
+    pointer = framework.argument(logits.tensor)
+    row = (pointer, logits.row_stride, logits.vocab)
+    aligned = _is_aligned(logits, pointer)
+    given = parameter_arguments(parameters, framework, areas["unused_real"], areas["unused_integer"])
+    values = [*row, *cut, wanted.bits(), *given, *areas.values(), *results, areas["listed"], 0]
+    steps = _steps(aligned, tuning.warps)
     with framework.launching(device):
-        launch = launcher(device)
-        launch(scan_kernel, (rows, cut.parts),
-            *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
-            given, *given_arguments,
-            *shared(
-                "records", "group_key", "group_bound", "part_key", "part_counts",
-                "listed", "row_pivots", "part_rungs",
-            ),
-            ALIGNED=aligned, num_warps=warps[0], maxnreg=72, enable_fp_fusion=False,
-        )  # fmt: skip
+        launch = step_launcher(device, NAMES, values)
+        launch(steps.scan, (rows, cut.parts))
         if _may_need_mass(parameters, wanted, logits.vocab):
-            launch(mass_kernel, (rows, cut.parts),
-                *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want,
-                *shared(
-                    "records", "group_bound", "part_key", "part_masses", "part_counts",
-                    "listed", "list_token", "row_pivots", "part_rungs",
-                ),
-                ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
-            )  # fmt: skip
-            for attempt in range(1, 1 + int(RETRIES.value)):
-                launch(retry_kernel, (rows, cut.parts),
-                    *row, cut.quads, cut.segment_tiles, cut.segments, cut.segments_of_part, cut.parts, want, attempt,
-                    *shared(
-                        "records", "group_bound", "part_key", "part_masses", "part_counts",
-                        "listed", "list_token", "row_pivots", "part_rungs",
-                    ),
-                    ALIGNED=aligned, num_warps=warps[1], maxnreg=80, enable_fp_fusion=False,
-                )  # fmt: skip
-        launch(narrow_kernel, (rows,),
-            *row, cut.quads, cut.segment_tiles, cut.groups, cut.parts, want,
-            *shared(
-                "records", "group_key", "group_bound", "part_key", "part_masses", "part_counts",
-                "scratch_code", "scratch_groups",
-            ),
-            *results, num_warps=warps[2], enable_fp_fusion=False,
-        )  # fmt: skip
-        launch(wide_kernel, (rows,),
-            *row, cut.quads, cut.segment_tiles, cut.segments, cut.parts, want,
-            *shared(
-                "records", "group_bound", "part_key", "part_masses", "part_counts", "listed",
-                "list_token", "scratch_code",
-            ),
-            *results, ALIGNED=aligned, num_warps=warps[3], enable_fp_fusion=False,
-        )  # fmt: skip
+            launch(steps.mass, (rows, cut.parts))
+            for attempt in range(1, 1 + ATTEMPTS):
+                values[-1] = attempt
+                launch(steps.retry, (rows, cut.parts))
+        launch(steps.narrow, (rows,))
+        launch(steps.wide, (rows,))
         if wanted.mask is not None:
-            mask = _write_mask(launch, logits, row, aligned, wanted.mask, areas["records"], num_kept, parameters.top_k)
+            mask = _write_mask(logits, row, aligned, wanted.mask, areas["records"], num_kept, parameters.top_k)
     kept_alive = None if framework.frees_behind_stream(device) else areas.memory
     return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
 
 
 def _write_mask(
-    launch: Launch,
-    logits: Logits,
-    row: tuple[Any, ...],
-    aligned: bool,
-    kind: str,
-    records: Argument,
-    num_kept: Any,
-    top_k: Parameter,
+    logits: Logits, row: tuple[Any, ...], aligned: bool, kind: str, records: Argument, num_kept: Any, top_k: Parameter
 ) -> Any:
+    launch = launcher(logits.device)
     framework, rows, tiles = logits.framework, logits.rows, -(-logits.vocab // int(TILE.value))
     common = {"ALIGNED": aligned, "num_warps": 4, "enable_fp_fusion": False}
     if kind == "bool":

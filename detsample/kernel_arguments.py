@@ -43,6 +43,12 @@ _FLOAT, _INT = struct.Struct("<f"), struct.Struct("<i")
 
 # The order of the kernels' arguments, and of each the bit that says "a vector", whether it is real, a number as words,
 # and what stands in their place beside a vector.
+PARAMETER_NAMES = (
+    "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
+    "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
+    "seed_ptr", "seed_stride", "seed_low", "seed_high", "position_ptr", "position_stride", "position_low",
+    "position_high",
+)  # fmt: skip
 _ORDER = attrgetter("temperature", "top_k", "top_p", "min_p", "topp_seed", "position")
 _TABLE: tuple[tuple[int, bool, Callable[[Any], tuple[int, ...]], tuple[int, ...]], ...] = (
     (TEMPERATURE_GIVEN.value, True, float_bits, (0,)),
@@ -56,8 +62,8 @@ _TABLE: tuple[tuple[int, bool, Callable[[Any], tuple[int, ...]], tuple[int, ...]
 
 def parameter_arguments(
     parameters: Parameters, framework: Framework, unused_real: Argument, unused_integer: Argument
-) -> tuple[int, list[Any]]:
-    """Return (`given`, arguments): for each parameter a pointer, a stride and the number's words.
+) -> list[Any]:
+    """Return `given`, then of each parameter a pointer, a stride and the number's words: see `PARAMETER_NAMES`.
 
     Parameters
     ----------
@@ -69,7 +75,7 @@ def parameter_arguments(
         fp32 and int64, which stand in for the vectors that are not there.
     """
     given: int = 0
-    arguments: list[Any] = []
+    arguments: list[Any] = [given]
     as_argument = framework.argument
     for parameter, (bit, real, as_words, none) in zip(_ORDER(parameters), _TABLE, strict=True):
         if type(parameter) is Scalar:
@@ -77,4 +83,5 @@ def parameter_arguments(
         else:
             arguments += (as_argument(parameter.tensor), parameter.stride, *none)
             given |= bit
-    return given, arguments
+    arguments[0] = given
+    return arguments

@@ -17,7 +17,8 @@ on, in its interpreter, and where the installed Triton is not of a known shape, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import triton
@@ -33,6 +34,45 @@ from detsample.pointer import Pointer, Wide, integer, pointer
 Launch = Callable[..., object]
 """``launch(kernel, grid, *arguments, **options)``: as ``kernel[grid](*arguments, **options)``."""
 
+Take = Callable[[Sequence[Any]], tuple[Any, ...]]
+
+
+class Step:
+    """A kernel with its options: one launch of a sequence that shares its values. It is itself, and equal to no other.
+
+    Parameters
+    ----------
+    kernel : JITFunction
+        To be launched.
+    **options
+        Its compile-time arguments and Triton's options.
+    """
+
+    __slots__ = ("kernel", "options")
+
+    def __init__(self, kernel: Any, **options: Any) -> None:
+        self.kernel = kernel
+        self.options = options
+
+    def take(self, names: Names) -> Take:
+        """Return what takes the kernel's arguments, by its own names for them, out of the values that have these."""
+        wanted = [name for name in self.kernel.arg_names if name not in self.options]
+        return itemgetter(*(names.order.index(name) for name in wanted))
+
+
+class Names:
+    """What the values of a sequence are called, in their order. Equal to no other, as `Step` is."""
+
+    __slots__ = ("order",)
+
+    def __init__(self, *order: str) -> None:
+        self.order = order
+
+
+StepLaunch = Callable[[Step, tuple[int, ...]], object]
+"""``launch(step, grid)``."""
+
+
 class Loaded(NamedTuple):
     """A compiled kernel on its device, and what it was compiled for."""
 
@@ -47,8 +87,10 @@ class Loaded(NamedTuple):
 
 Kinds = dict[tuple[Any, ...], list[Loaded]]
 
-# What is loaded depends on the driver that was active and its device, and then on the key: see `launcher`.
+# What is loaded depends on the driver that was active and its device, and then on the kernel, its options and the
+# classes of its arguments; which step starts what, on that driver, that device and the classes of the named values.
 _LOADED: dict[tuple[object, int], Kinds] = {}
+_STEPS: dict[tuple[object, ...], dict[Step, tuple[Take, Loaded]]] = {}
 
 
 def launcher(device: Device) -> Launch:
@@ -71,30 +113,113 @@ def launcher(device: Device) -> Launch:
     driver = triton_driver.active
     index = driver.get_current_device()
     stream = driver.get_current_stream(index)
-    kinds = _LOADED.get((driver, index))
-    if kinds is None:
-        kinds = _LOADED.setdefault((driver, index), {})
+    kinds = _LOADED.setdefault((driver, index), {})
 
-    def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> object:
-        # Not the kernel itself, which Triton hashes by its source; while `Loaded` has it no other gets its id.
-        key = (id(kernel), *options, *options.values())
-        types = list(map(type, arguments))
-        for loaded in kinds.get(key, ()):
-            if loaded.types == types and not kernel.pre_run_hooks:
-                (call, head, packs), constants = loaded.start, loaded.constants
-                size = (*grid, 1, 1)[:3]
-                if packs:
-                    return call(*size, stream, *head, (*arguments, *constants))
-                return call(*size, stream, *head, *arguments, *constants)
-        known = [_known_type(argument) for argument in arguments]
-        if list(map(type, known)) != types:
-            return launch(kernel, grid, *known, **options)
-        compiled = ordinary(kernel, grid, *arguments, **options)
-        if _can_be_kept(kernel, compiled, types, options):
-            kinds.setdefault(key, []).append(_loaded(kernel, compiled, types, options))
-        return None
+    def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        loaded = _find(kinds, kernel, list(map(type, arguments)), options)
+        if loaded is None:
+            _launch_first(kinds, kernel, grid, arguments, options)
+        else:
+            _start(loaded, grid, stream, arguments)
 
     return launch
+
+
+def step_launcher(device: Device, names: Names, values: list[Any]) -> StepLaunch:
+    """Return the function that launches the steps of a sequence: quicker than `launcher`, which looks at all arguments.
+
+    Parameters
+    ----------
+    device : Device
+        As for `launcher`.
+    names : Names
+        The same object in every call.
+    values : list
+        One for each name; whatever a step's kernel has an argument for. An integer among them that `pointer.integer`
+        would leave as it is may be replaced by another such between launches.
+
+    Returns
+    -------
+    StepLaunch
+        It takes a step and a grid.
+    """
+    if device[0] == "cpu" or not _launches_alone():
+        return lambda step, grid: ordinary(step.kernel, grid, *step.take(names)(values), **step.options)
+    driver = triton_driver.active
+    index = driver.get_current_device()
+    stream = driver.get_current_stream(index)
+    key = (driver, index, names, *map(type, values))
+    steps = _STEPS.get(key)
+    if steps is None:
+        steps = _STEPS.setdefault(key, {})
+
+    def launch(step: Step, grid: tuple[int, ...]) -> None:
+        found = steps.get(step)
+        if found is None or step.kernel.pre_run_hooks:
+            kinds = _LOADED.setdefault((driver, index), {})
+            _launch_first_step(kinds, steps, names, step, grid, values)
+        else:
+            take, loaded = found
+            _start(loaded, grid, stream, take(values))
+
+    return launch
+
+
+def _start(loaded: Loaded, grid: tuple[int, ...], stream: int, arguments: tuple[Any, ...]) -> None:
+    _, (call, head, packs), constants, _ = loaded
+    if packs:
+        call(*grid, *_ONES[len(grid)], stream, *head, arguments + constants)
+    else:
+        call(*grid, *_ONES[len(grid)], stream, *head, *arguments, *constants)
+
+
+_ONES = ((1, 1, 1), (1, 1), (1,), ())
+"""What a grid of so many numbers lacks."""
+
+
+def _find(kinds: Kinds, kernel: Any, types: list[type], options: dict[str, Any]) -> Loaded | None:
+    for loaded in kinds.get(_key(kernel, options), ()):
+        if loaded.types == types and not kernel.pre_run_hooks:
+            return loaded
+    return None
+
+
+def _key(kernel: Any, options: dict[str, Any]) -> tuple[Any, ...]:
+    """Kernel and options; not the kernel itself, which Triton hashes by its source, but while `Loaded` has it no other
+    gets its id.
+    """
+    return (id(kernel), *options, *options.values())
+
+
+def _launch_first(
+    kinds: Kinds, kernel: Any, grid: tuple[int, ...], arguments: Sequence[Any], options: dict[str, Any]
+) -> Loaded | None:
+    """Launch as Triton does, and keep what was launched if it may be kept; otherwise return None."""
+    types = [type(_known_type(argument)) for argument in arguments]
+    compiled = ordinary(kernel, grid, *arguments, **options)
+    if not _can_be_kept(kernel, compiled, types, options):
+        return None
+    constants = tuple(options[parameter.name] for parameter in kernel.params[len(types) :])
+    loaded = Loaded(types, start_of(compiled), constants, (kernel, compiled))
+    known = kinds.setdefault(_key(kernel, options), [])
+    if not any(other.types == types for other in known):
+        known.append(loaded)
+    return loaded
+
+
+def _launch_first_step(
+    kinds: Kinds,
+    steps: dict[Step, tuple[Take, Loaded]],
+    names: Names,
+    step: Step,
+    grid: tuple[int, ...],
+    values: Sequence[Any],
+) -> None:
+    take = step.take(names)
+    arguments = take(values)
+    loaded = _launch_first(kinds, step.kernel, grid, arguments, step.options)
+    if loaded is not None and loaded.types == list(map(type, arguments)):
+        steps[step] = (take, loaded)
 
 
 def ordinary(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> Any:
@@ -152,8 +277,3 @@ def _can_be_kept(kernel: Any, compiled: Any, types: list[type], options: dict[st
     by_class = all(issubclass(t, (Pointer, Wide)) or t is int for t in types)
     numbers = (p for p, t in zip(given, types, strict=True) if not issubclass(t, Pointer))
     return by_class and all(p.do_not_specialize for p in numbers) and all(p.is_constexpr for p in named)
-
-
-def _loaded(kernel: Any, compiled: Any, types: list[type], options: dict[str, Any]) -> Loaded:
-    constants = tuple(options[parameter.name] for parameter in kernel.params[len(types) :])
-    return Loaded(types, start_of(compiled), constants, (kernel, compiled))

@@ -137,11 +137,11 @@ def on_device(
     result = framework.empty((logits.rows,), "float32", logits.device)
     if logits.rows:
         tokens, found = framework.argument(token_ids), framework.argument(result)
-        given, arguments = parameter_arguments(parameters, framework, found, tokens)
+        arguments = parameter_arguments(parameters, framework, found, tokens)
         with framework.launching(logits.device):
             launch = launcher(logits.device)
             launch(kernel, (logits.rows,),
-                framework.argument(logits.tensor), logits.row_stride, logits.vocab, given, *arguments,
+                framework.argument(logits.tensor), logits.row_stride, logits.vocab, *arguments,
                 tokens, framework.argument(status), found,
                 SPAN=span, BITS=bits, num_warps=8, enable_fp_fusion=False,
             )  # fmt: skip
