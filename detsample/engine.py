@@ -44,7 +44,7 @@ from detsample.launch import Launch, Names, Step, launcher, step_launcher
 from detsample.output import Csr, SampleOutput
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
 from detsample.pointer import ALIGNMENT, Argument, integer
-from detsample.workspace import Area, layout, place
+from detsample.workspace import Layout, allocate, layout
 
 PROGRAMS_PER_MULTIPROCESSOR = 6
 
@@ -103,7 +103,7 @@ def cut_rows(logits: Logits, tuning: Tuning) -> Cut:
 
 
 @lru_cache(maxsize=1024)
-def _plan(rows: int, vocab: int, programs: int, tuning: Tuning) -> tuple[Cut, tuple[int, tuple[Area, ...]]]:
+def _plan(rows: int, vocab: int, programs: int, tuning: Tuning) -> tuple[Cut, Layout]:
     """How rows are cut, and how the memory that the kernels share lies."""
     cut = _cut(rows, vocab, programs, tuning)
     return cut, layout(_areas(rows, cut))
@@ -212,7 +212,7 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
     framework, device, rows = logits.framework, logits.device, logits.rows
     programs = PROGRAMS_PER_MULTIPROCESSOR * framework.multiprocessor_count(device)
     cut, laid = _plan(rows, logits.vocab, programs, tuning)
-    areas = place(framework, device, laid)
+    areas = allocate(framework, device, laid)
     token_ids = framework.empty((rows,), "int64", device)
     num_kept = framework.empty((rows,), "int32", device)
     status = framework.empty((rows,), "int32", device)
@@ -223,7 +223,7 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         areas["unwanted"] if tensor is None else framework.argument(tensor)
         for tensor in (token_ids, num_kept, status, logprobs, log_z)
     ]
-    pointer = framework.argument(logits.tensor)
+    pointer = framework.argument(logits.tensor) if logits.pointer is None else logits.pointer
     row = (pointer, logits.row_stride, logits.vocab)
     aligned = _is_aligned(logits, pointer)
     given = parameter_arguments(parameters, framework, areas["unused_real"], areas["unused_integer"])

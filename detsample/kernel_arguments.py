@@ -76,12 +76,12 @@ def parameter_arguments(
     """
     given: int = 0
     arguments: list[Any] = [given]
-    as_argument = framework.argument
     for parameter, (bit, real, as_words, none) in zip(_ORDER(parameters), _TABLE, strict=True):
         if type(parameter) is Scalar:
             arguments += (unused_real if real else unused_integer, 0, *as_words(parameter.value))
         else:
-            arguments += (as_argument(parameter.tensor), parameter.stride, *none)
+            tensor, stride, vector = parameter
+            arguments += (framework.argument(tensor) if vector is None else vector, stride, *none)
             given |= bit
     arguments[0] = given
     return arguments

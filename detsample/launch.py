@@ -159,8 +159,11 @@ def step_launcher(device: Device, names: Names, values: list[Any]) -> StepLaunch
             kinds = _LOADED.setdefault((driver, index), {})
             _launch_first_step(kinds, steps, names, step, grid, values)
         else:
-            take, loaded = found
-            _start(loaded, grid, stream, take(values))
+            take, (_, (call, head, packs), constants, _) = found
+            if packs:
+                call(*grid, *_ONES[len(grid)], stream, *head, take(values) + constants)
+            else:
+                call(*grid, *_ONES[len(grid)], stream, *head, *take(values), *constants)
 
     return launch
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detsample.frameworks import Device, Framework
-from detsample.pointer import integer
+from detsample.pointer import Pointer, integer
 
 LARGEST_VOCABULARY = 1 << 21
 LOGIT_TYPES = ("float32", "bfloat16", "float16")
@@ -32,6 +32,8 @@ class Vector(NamedTuple):
 
     tensor: Any
     stride: int
+    pointer: Pointer | None = None
+    """The tensor as a kernel's argument, where it is on a GPU and somebody has looked."""
 
 
 Parameter = Scalar | Vector
@@ -58,6 +60,8 @@ class Logits(NamedTuple):
     vocab: int
     row_stride: int
     dtype: str
+    pointer: Pointer | None = None
+    """See `Vector`."""
 
 
 def read_logits(tensor: Any, framework: Framework) -> Logits:
@@ -71,7 +75,7 @@ def read_logits(tensor: Any, framework: Framework) -> Logits:
         If the shape is not [B, V] with V between 1 and 2^21, or tokens of a row are not neighbours in memory
         (GPU only).
     """
-    shape, dtype, device, strides = framework.describe(tensor)
+    shape, dtype, device, strides, pointer = framework.describe(tensor)
     if dtype not in LOGIT_TYPES:
         raise TypeError(f"logits must be float32, bfloat16 or float16, got {dtype}")
     if len(shape) != 2:
@@ -83,7 +87,8 @@ def read_logits(tensor: Any, framework: Framework) -> Logits:
         raise ValueError(
             f"logits on a GPU must have neighbouring tokens side by side (column stride 1), got strides {list(strides)}"
         )
-    return Logits(tensor, framework, device, rows, vocab, integer(strides[0]) if rows > 1 else vocab, dtype)
+    row_stride = integer(strides[0]) if rows > 1 else vocab
+    return Logits(tensor, framework, device, rows, vocab, row_stride, dtype, pointer)
 
 
 def read_parameters(
@@ -169,14 +174,14 @@ def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> V
     if type(tensor) is not type(logits.tensor) and not framework.is_tensor(tensor):
         kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
         raise TypeError(f"{name} must be a number or a {framework.name} tensor like the logits, got {kind}")
-    shape, dtype, device, strides = framework.describe(tensor)
+    shape, dtype, device, strides, pointer = framework.describe(tensor)
     if dtype not in types:
         raise TypeError(f"{name} must be of type {' or '.join(types)}, got {dtype}")
     if device != logits.device:
         raise ValueError(f"{name} must be on the logits' device {logits.device}, got {device}")
     rows = logits.rows
     if shape == ():
-        return Vector(tensor, 0)
+        return Vector(tensor, 0, pointer)
     if shape not in ((rows,), (rows, 1)):
         raise ValueError(f"{name} must be a number or have shape [{rows}] (or [{rows}, 1]), got {list(shape)}")
-    return Vector(tensor, integer(strides[0]) if rows > 1 else 0)
+    return Vector(tensor, integer(strides[0]) if rows > 1 else 0, pointer)

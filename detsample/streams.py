@@ -11,7 +11,9 @@ from detsample.kernels.streams import BLOCK, folded_seeds, noise
 from detsample.launch import launcher
 from detsample.parameters import INTEGER_TYPES, as_integer, is_scalar
 from detsample.pointer import Argument, integer
-from detsample.workspace import allocate
+from detsample.workspace import allocate, layout
+
+UNUSED = layout({"unused": ("int64", 1)})
 
 
 def gumbel_noise(framework: Framework, topp_seed: Any, position: Any, token_ids: Any) -> Any:
@@ -27,7 +29,7 @@ def gumbel_noise(framework: Framework, topp_seed: Any, position: Any, token_ids:
     strides = framework.strides(token_ids)
     row_stride = strides[0] if len(shape) == 2 else 0
     result = framework.empty(result_shape, "float64", device)
-    areas = allocate(framework, device, {"unused": ("int64", 1)})
+    areas = allocate(framework, device, UNUSED)
     unused = areas["unused"]
     seed = _argument(framework, device, "topp_seed", topp_seed, rows or 1, unused)
     index = _argument(framework, device, "position", position, rows or 1, unused)
@@ -50,7 +52,7 @@ def fold_in(framework: Framework, device: Device, topp_seed: Any, i: Any) -> Any
         raise ValueError(f"topp_seed and i must have the same length, got {sorted(lengths)}")
     count = max(lengths, default=1) if 0 not in lengths else 0
     result = framework.empty((count,), "int64", device)
-    areas = allocate(framework, device, {"unused": ("int64", 1)})
+    areas = allocate(framework, device, UNUSED)
     unused = areas["unused"]
     seed = _argument(framework, device, "topp_seed", topp_seed, count, unused)
     index = _argument(framework, device, "i", i, count, unused)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,8 +37,12 @@ class Area(NamedTuple):
     kind: type[Pointer]
 
 
-def layout(areas: dict[str, tuple[str, int]]) -> tuple[int, tuple[Area, ...]]:
-    """Return the bytes that areas need, and where each lies: on a multiple of 16.
+Layout = tuple[int, tuple[Area, ...]]
+"""The bytes that areas need, and where each lies."""
+
+
+def layout(areas: dict[str, tuple[str, int]]) -> Layout:
+    """Lay areas out one behind the other, each on a multiple of 16 bytes.
 
     Parameters
     ----------
@@ -53,31 +56,21 @@ def layout(areas: dict[str, tuple[str, int]]) -> tuple[int, tuple[Area, ...]]:
     return total, tuple(laid)
 
 
-@lru_cache(maxsize=1024)
-def _layout(areas: tuple[tuple[str, tuple[str, int]], ...]) -> tuple[int, tuple[Area, ...]]:
-    return layout(dict(areas))
-
-
-def allocate(framework: Framework, device: Device, areas: dict[str, tuple[str, int]]) -> Areas:
+def allocate(framework: Framework, device: Device, laid: Layout) -> Areas:
     """Allocate areas of uninitialised memory.
 
     Parameters
     ----------
     framework, device
         Who allocates, and where.
-    areas : dict
-        For each name the element type and the number of elements.
+    laid : Layout
+        From `layout`.
 
     Returns
     -------
     Areas
         For each name its argument, whose address is a multiple of 16.
     """
-    return place(framework, device, _layout(tuple(areas.items())))
-
-
-def place(framework: Framework, device: Device, laid: tuple[int, tuple[Area, ...]]) -> Areas:
-    """Allocate what `layout` laid out."""
     total, parts = laid
     areas = Areas()
     areas.memory = memory = framework.empty((total // 8 + 2,), "int64", device)

@@ -289,22 +289,24 @@ def left_to_wide() -> Iterator[list[np.ndarray]]:
     from detsample.kernels.rows import PENDING, STATUS
 
     found: list[np.ndarray] = []
-    narrow = engine.narrow_kernel
+    step_launcher = engine.step_launcher
 
-    class Narrow:
-        def __getitem__(self, grid: Any) -> Any:
-            def launch(*arguments: Any, **options: Any) -> None:
-                narrow[grid](*arguments, **options)
+    def watched(*arguments: Any) -> Any:
+        launch = step_launcher(*arguments)
+
+        def launch_and_look(step: Any, grid: tuple[int, ...]) -> None:
+            launch(step, grid)
+            if step.kernel is engine.narrow_kernel:
                 found.append(records[-1][:, int(STATUS.value)] == int(PENDING.value))
 
-            return launch
+        return launch_and_look
 
     with records_kept() as records:
-        engine.narrow_kernel = Narrow()  # type: ignore[assignment]
+        engine.step_launcher = watched
         try:
             yield found
         finally:
-            engine.narrow_kernel = narrow
+            engine.step_launcher = step_launcher
 
 
 # ---- a faster interpreter

@@ -15,10 +15,14 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from detsample.buffer import Buffer
-from detsample.pointer import Argument
+from detsample.pointer import Argument, Pointer
 
 Device = tuple[str, int]
 """``("gpu", index)`` or ``("cpu", 0)``: always with an index, so that equal means the same device."""
+
+
+Description = tuple[tuple[int, ...], str, Device, tuple[int, ...], Pointer | None]
+"""What a call asks of each of its tensors: one call of an adapter is quicker than five."""
 
 
 class Framework(Protocol):
@@ -49,8 +53,8 @@ class Framework(Protocol):
     def device(self, x: Any) -> Device:
         """Return where the elements of ``x`` are."""
 
-    def describe(self, x: Any) -> tuple[tuple[int, ...], str, Device, tuple[int, ...]]:
-        """Return the shape, the element type, the device and the strides of ``x``: one call is quicker than four."""
+    def describe(self, x: Any) -> Description:
+        """Return the shape, the element type, the device, the strides and, of a tensor on a GPU, the argument."""
 
     def on_gpu(self, x: Any) -> bool:
         """Whether the elements of ``x`` are in a GPU's memory."""

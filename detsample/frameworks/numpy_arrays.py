@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from detsample.buffer import HostBuffer
-from detsample.frameworks import bfloat16
+from detsample.frameworks import Description, bfloat16
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
 
 name = "numpy"
@@ -38,9 +38,9 @@ def device(x: np.ndarray) -> tuple[str, int]:
     return CPU
 
 
-def describe(x: np.ndarray) -> tuple[tuple[int, ...], str, tuple[str, int], tuple[int, ...]]:
+def describe(x: np.ndarray) -> Description:
     """Return shape, element type, device and strides."""
-    return x.shape, x.dtype.name, CPU, strides(x)
+    return x.shape, x.dtype.name, CPU, strides(x), None
 
 
 def on_gpu(x: np.ndarray) -> bool:

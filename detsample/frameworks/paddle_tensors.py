@@ -16,7 +16,7 @@ import numpy as np
 import paddle
 
 from detsample.buffer import Buffer, HostBuffer
-from detsample.frameworks import bfloat16
+from detsample.frameworks import Description, bfloat16
 from detsample.frameworks.cuda_context import Current
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
 from detsample.pointer import Argument, pointer
@@ -68,9 +68,10 @@ def device(x: Any) -> tuple[str, int]:
     raise TypeError(f"a Paddle tensor must be on a GPU or the CPU, got one on {place}")
 
 
-def describe(x: Any) -> tuple[tuple[int, ...], str, tuple[str, int], tuple[int, ...]]:
-    """Return shape, element type, device and strides."""
-    return tuple(x.shape), _dtype_name(x.dtype), device(x), tuple(x.get_strides())
+def describe(x: Any) -> Description:
+    """Return shape, element type, device, strides and pointer."""
+    where, dtype = device(x), _dtype_name(x.dtype)
+    return tuple(x.shape), dtype, where, strides(x), None if where == CPU else pointer(x.data_ptr(), dtype)
 
 
 def on_gpu(x: Any) -> bool:

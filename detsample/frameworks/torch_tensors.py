@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from detsample.buffer import Buffer, HostBuffer
-from detsample.frameworks import bfloat16
+from detsample.frameworks import Description, bfloat16
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
 from detsample.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 
@@ -52,9 +52,14 @@ def device(x: torch.Tensor) -> tuple[str, int]:
     raise TypeError(f"a torch tensor must be on a CUDA device or the CPU, got one on {x.device}")
 
 
-def describe(x: torch.Tensor) -> tuple[tuple[int, ...], str, tuple[str, int], tuple[int, ...]]:
-    """Return shape, element type, device and strides; the shape is a ``torch.Size``, which is a tuple."""
-    return x.shape, _dtype_name(x.dtype), ("gpu", x.get_device()) if x.is_cuda else device(x), x.stride()
+def describe(x: torch.Tensor) -> Description:
+    """Return shape, element type, device, strides and pointer; the shape is a ``torch.Size``, which is a tuple."""
+    dtype = x.dtype
+    if not x.is_cuda:
+        return x.shape, _dtype_name(dtype), device(x), x.stride(), None
+    address = x.data_ptr()
+    pointer = _pointer_types(dtype)[address % ALIGNMENT != 0](address)
+    return x.shape, _dtype_name(dtype), ("gpu", x.get_device()), x.stride(), pointer
 
 
 def on_gpu(x: torch.Tensor) -> bool:

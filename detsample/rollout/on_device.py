@@ -11,7 +11,7 @@ from detsample.kernels.trainer import PART, SUMS, survey, tell, weigh
 from detsample.launch import launcher
 from detsample.parameters import Logits, Parameter, Scalar
 from detsample.rollout.output import Observation
-from detsample.workspace import allocate
+from detsample.workspace import allocate, layout
 
 WARPS = (4, 8, 4)  # a program of survey, of weigh, of tell; cannot change a bit
 
@@ -39,13 +39,13 @@ def run(logits: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_n
     areas = allocate(
         framework,
         device,
-        {
+        layout({
             "part_places": ("int64", rows * parts * listed),
             "part_sums": ("int64", rows * parts * int(SUMS.value)),
             "part_kept_key": ("int32", rows * parts),
             "unused_real": ("float32", 1),
-        },
-    )
+        }),
+    )  # fmt: skip
     numbers = [framework.empty((rows,), "float32", device) for _ in range(3)]
     rank = framework.empty((rows,), "int32", device)
     top_token_ids = framework.empty((rows, top_n), "int32", device)

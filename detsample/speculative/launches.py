@@ -36,7 +36,7 @@ from detsample.pointer import Argument
 from detsample.sampling import mask, sample
 from detsample.speculative.arguments import Batch, Table
 from detsample.speculative.output import TreeOutput, VerifyOutput
-from detsample.workspace import allocate
+from detsample.workspace import allocate, layout
 
 Draw = Callable[..., SampleOutput]
 Keep = Callable[..., MaskOutput]
@@ -251,12 +251,12 @@ def reject(
     programs = PROGRAMS_PER_MULTIPROCESSOR * framework.multiprocessor_count(device)
     spans = -(-all_spans // min(all_spans, max(1, programs // max(requests, 1))))
     parts = -(-all_spans // spans)
-    areas = allocate(framework, device, {
+    areas = allocate(framework, device, layout({
         "mass": ("int64", batch.logits.rows), "draft_mass": ("int64", draft_rows.rows),
         "decisions": ("int64", requests * 3), "part_score": ("int64", requests * parts),
         "peak": ("float32", batch.logits.rows), "draft_peak": ("float32", draft_rows.rows),
         "part_token": ("int32", requests * parts),
-    })  # fmt: skip
+    }))  # fmt: skip
     target = (framework.argument(batch.logits.tensor), batch.logits.row_stride)
     masks = (framework.argument(kept.mask), -(-vocab // 32))
     temperature, seed = _row_arguments(batch, rows)
