@@ -15,7 +15,7 @@ multiply-add would change bits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +44,7 @@ from detsample.launch import Launch, Names, Step, launcher, step_launcher
 from detsample.output import Csr, SampleOutput
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
 from detsample.pointer import ALIGNMENT, Argument, integer
-from detsample.workspace import Layout, allocate, layout
+from detsample.workspace import Areas, Layout, addresses, as_argument, layout
 
 PROGRAMS_PER_MULTIPROCESSOR = 6
 
@@ -138,7 +138,6 @@ def _areas(rows: int, cut: Cut) -> dict[str, tuple[str, int]]:
         "scratch_code": ("int64", rows * int(CAPACITY.value)),
         "scratch_groups": ("int32", rows * int(MOST_SELECTED.value)),
         "unwanted": ("float32", rows),
-        "unused_real": ("float32", 1),
         "unused_integer": ("int64", 1),
     }
 
@@ -183,13 +182,22 @@ def _steps(aligned: bool, warps: tuple[int, int, int, int]) -> Steps:
     )
 
 
+_KINDS = {area.name: area.kind for area in layout(_areas(0, Cut(0, 0, 0, 0, 0, 0))).areas}
 # What `run` passes, in this order; a kernel takes what it has an argument of the same name for.
 NAMES = Names(
-    "logits", "row_stride", "vocab", *Cut._fields, "want", "given", *PARAMETER_NAMES,
-    *_areas(0, Cut(0, 0, 0, 0, 0, 0)), "token_ids", "num_kept", "status", "logprobs", "log_z",
-    "listed_tokens", "attempt",
+    ["logits", "row_stride", "given", *PARAMETER_NAMES, "token_ids", "num_kept", "status", "logprobs", "log_z"],
+    {
+        **dict.fromkeys(["vocab", *Cut._fields, "want", "attempt"], int), **_KINDS,
+        "listed_tokens": _KINDS["listed"],
+    },
 )  # fmt: skip
+ATTEMPT = NAMES.order.index("attempt")
 ATTEMPTS = int(RETRIES.value)
+
+
+def _unused(areas: Areas, dtype: str) -> Argument:
+    """What stands in the place of a pointer that is not used, but to store results that nobody wants."""
+    return as_argument(areas["unwanted" if dtype == "float32" else "unused_integer"], dtype)
 
 
 def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning = DEFAULT_TUNING) -> SampleOutput:
@@ -212,22 +220,24 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
     framework, device, rows = logits.framework, logits.device, logits.rows
     programs = PROGRAMS_PER_MULTIPROCESSOR * framework.multiprocessor_count(device)
     cut, laid = _plan(rows, logits.vocab, programs, tuning)
-    areas = allocate(framework, device, laid)
+    areas = addresses(framework, device, laid)
     token_ids = framework.empty((rows,), "int64", device)
     num_kept = framework.empty((rows,), "int32", device)
     status = framework.empty((rows,), "int32", device)
     logprobs = framework.empty((rows,), "float32", device) if wanted.logprobs else None
     log_z = framework.empty((rows,), "float32", device) if wanted.log_z else None
     mask: Any = None
+    argument, unused = framework.argument, partial(_unused, areas)
     results = [
-        areas["unwanted"] if tensor is None else framework.argument(tensor)
+        unused("float32") if tensor is None else argument(tensor)
         for tensor in (token_ids, num_kept, status, logprobs, log_z)
     ]
-    pointer = framework.argument(logits.tensor) if logits.pointer is None else logits.pointer
+    pointer = argument(logits.tensor) if logits.pointer is None else logits.pointer
     row = (pointer, logits.row_stride, logits.vocab)
     aligned = _is_aligned(logits, pointer)
-    given = parameter_arguments(parameters, framework, areas["unused_real"], areas["unused_integer"])
-    values = [*row, *cut, wanted.bits(), *given, *areas.values(), *results, areas["listed"], 0]
+    given = parameter_arguments(parameters, framework, unused)
+    values = [pointer, logits.row_stride, *given, *results]
+    values += (logits.vocab, *cut, wanted.bits(), 0, *areas.values(), areas["listed"])
     steps = _steps(aligned, tuning.warps)
     with framework.launching(device):
         launch = step_launcher(device, NAMES, values)
@@ -235,12 +245,13 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         if _may_need_mass(parameters, wanted, logits.vocab):
             launch(steps.mass, (rows, cut.parts))
             for attempt in range(1, 1 + ATTEMPTS):
-                values[-1] = attempt
+                values[ATTEMPT] = attempt
                 launch(steps.retry, (rows, cut.parts))
         launch(steps.narrow, (rows,))
         launch(steps.wide, (rows,))
         if wanted.mask is not None:
-            mask = _write_mask(logits, row, aligned, wanted.mask, areas["records"], num_kept, parameters.top_k)
+            records = as_argument(areas["records"], "int64")
+            mask = _write_mask(logits, row, aligned, wanted.mask, records, num_kept, parameters.top_k)
     kept_alive = None if framework.frees_behind_stream(device) else areas.memory
     return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
 

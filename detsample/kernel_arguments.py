@@ -41,8 +41,8 @@ def _clipped(value: int) -> tuple[int]:
 
 _FLOAT, _INT = struct.Struct("<f"), struct.Struct("<i")
 
-# The order of the kernels' arguments, and of each the bit that says "a vector", whether it is real, a number as words,
-# and what stands in their place beside a vector.
+# The order of the kernels' arguments, and of each the bit that says "a vector", the type of an unused one, a number as
+# words, and what stands in their place beside a vector.
 PARAMETER_NAMES = (
     "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
     "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
@@ -50,18 +50,18 @@ PARAMETER_NAMES = (
     "position_high",
 )  # fmt: skip
 _ORDER = attrgetter("temperature", "top_k", "top_p", "min_p", "topp_seed", "position")
-_TABLE: tuple[tuple[int, bool, Callable[[Any], tuple[int, ...]], tuple[int, ...]], ...] = (
-    (TEMPERATURE_GIVEN.value, True, float_bits, (0,)),
-    (TOP_K_GIVEN.value, False, _clipped, (0,)),
-    (TOP_P_GIVEN.value, True, float_bits, (0,)),
-    (MIN_P_GIVEN.value, True, float_bits, (0,)),
-    (SEED_GIVEN.value, False, words, (0, 0)),
-    (POSITION_GIVEN.value, False, words, (0, 0)),
+_TABLE: tuple[tuple[int, str, Callable[[Any], tuple[int, ...]], tuple[int, ...]], ...] = (
+    (TEMPERATURE_GIVEN.value, "float32", float_bits, (0,)),
+    (TOP_K_GIVEN.value, "int64", _clipped, (0,)),
+    (TOP_P_GIVEN.value, "float32", float_bits, (0,)),
+    (MIN_P_GIVEN.value, "float32", float_bits, (0,)),
+    (SEED_GIVEN.value, "int64", words, (0, 0)),
+    (POSITION_GIVEN.value, "int64", words, (0, 0)),
 )
 
 
 def parameter_arguments(
-    parameters: Parameters, framework: Framework, unused_real: Argument, unused_integer: Argument
+    parameters: Parameters, framework: Framework, unused: Callable[[str], Argument]
 ) -> list[Any]:
     """Return `given`, then of each parameter a pointer, a stride and the number's words: see `PARAMETER_NAMES`.
 
@@ -71,17 +71,17 @@ def parameter_arguments(
         Checked.
     framework : Framework
         Of the vectors among them.
-    unused_real, unused_integer : Argument
-        fp32 and int64, which stand in for the vectors that are not there.
+    unused : callable
+        Takes "float32" or "int64" and returns what stands in for a vector of these that is not there.
     """
     given: int = 0
     arguments: list[Any] = [given]
-    for parameter, (bit, real, as_words, none) in zip(_ORDER(parameters), _TABLE, strict=True):
+    for parameter, (bit, dtype, as_words, none) in zip(_ORDER(parameters), _TABLE, strict=True):
         if type(parameter) is Scalar:
-            arguments += (unused_real if real else unused_integer, 0, *as_words(parameter.value))
+            arguments += (unused(dtype), 0, *as_words(parameter.value))
         else:
-            tensor, stride, vector = parameter
-            arguments += (framework.argument(tensor) if vector is None else vector, stride, *none)
+            vector = parameter.pointer
+            arguments += (framework.argument(parameter.tensor) if vector is None else vector, parameter.stride, *none)
             given |= bit
     arguments[0] = given
     return arguments

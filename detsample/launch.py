@@ -61,12 +61,29 @@ class Step:
 
 
 class Names:
-    """What the values of a sequence are called, in their order. Equal to no other, as `Step` is."""
+    """What the values of a sequence are called, in their order. Equal to no other, as `Step` is.
 
-    __slots__ = ("order",)
+    Parameters
+    ----------
+    looked_at : sequence of str
+        Those whose classes are looked at in every call.
+    sure : dict
+        For each of the others, which follow, its class: that of a small integer, int, or that of a pointer, which is
+        given as a plain int.
+    """
 
-    def __init__(self, *order: str) -> None:
-        self.order = order
+    __slots__ = ("looked_at", "order", "sure")
+
+    def __init__(self, looked_at: Sequence[str], sure: dict[str, type]) -> None:
+        self.order = (*looked_at, *sure)
+        self.looked_at = len(looked_at)
+        self.sure = tuple(sure.values())
+
+    def classed(self, values: Sequence[Any]) -> list[Any]:
+        """Return the values, each of the class that says what it is."""
+        others = values[self.looked_at :]
+        sure = (kind(v) if type(v) is int else v for kind, v in zip(self.sure, others, strict=True))
+        return [*values[: self.looked_at], *sure]
 
 
 StepLaunch = Callable[[Step, tuple[int, ...]], object]
@@ -85,12 +102,15 @@ class Loaded(NamedTuple):
     """The kernel and the compiled one, which unloads itself when nobody has it any more."""
 
 
+# A plain tuple, which Python takes apart sooner than a named one: what takes a step's arguments out of the values, the
+# three of `Start`, the constants, and what is to be kept alive.
+Ready = dict[Step, tuple[Take, Callable[..., object], tuple[Any, ...], bool, tuple[Any, ...], object]]
 Kinds = dict[tuple[Any, ...], list[Loaded]]
 
 # What is loaded depends on the driver that was active and its device, and then on the kernel, its options and the
 # classes of its arguments; which step starts what, on that driver, that device and the classes of the named values.
 _LOADED: dict[tuple[object, int], Kinds] = {}
-_STEPS: dict[tuple[object, ...], dict[Step, tuple[Take, Loaded]]] = {}
+_STEPS: dict[tuple[object, ...], Ready] = {}
 
 
 def launcher(device: Device) -> Launch:
@@ -135,8 +155,8 @@ def step_launcher(device: Device, names: Names, values: list[Any]) -> StepLaunch
     names : Names
         The same object in every call.
     values : list
-        One for each name; whatever a step's kernel has an argument for. An integer among them that `pointer.integer`
-        would leave as it is may be replaced by another such between launches.
+        One for each name; whatever a step's kernel has an argument for. Those of whose class `names` is sure may be
+        replaced between launches.
 
     Returns
     -------
@@ -144,11 +164,11 @@ def step_launcher(device: Device, names: Names, values: list[Any]) -> StepLaunch
         It takes a step and a grid.
     """
     if device[0] == "cpu" or not _launches_alone():
-        return lambda step, grid: ordinary(step.kernel, grid, *step.take(names)(values), **step.options)
+        return lambda step, grid: ordinary(step.kernel, grid, *step.take(names)(names.classed(values)), **step.options)
     driver = triton_driver.active
     index = driver.get_current_device()
     stream = driver.get_current_stream(index)
-    key = (driver, index, names, *map(type, values))
+    key = (driver, index, names, *map(type, values[: names.looked_at]))
     steps = _STEPS.get(key)
     if steps is None:
         steps = _STEPS.setdefault(key, {})
@@ -159,7 +179,7 @@ def step_launcher(device: Device, names: Names, values: list[Any]) -> StepLaunch
             kinds = _LOADED.setdefault((driver, index), {})
             _launch_first_step(kinds, steps, names, step, grid, values)
         else:
-            take, (_, (call, head, packs), constants, _) = found
+            take, call, head, packs, constants, _ = found
             if packs:
                 call(*grid, *_ONES[len(grid)], stream, *head, take(values) + constants)
             else:
@@ -169,11 +189,11 @@ def step_launcher(device: Device, names: Names, values: list[Any]) -> StepLaunch
 
 
 def _start(loaded: Loaded, grid: tuple[int, ...], stream: int, arguments: tuple[Any, ...]) -> None:
-    _, (call, head, packs), constants, _ = loaded
-    if packs:
-        call(*grid, *_ONES[len(grid)], stream, *head, arguments + constants)
+    start = loaded.start
+    if start.packs:
+        start.call(*grid, *_ONES[len(grid)], stream, *start.head, arguments + loaded.constants)
     else:
-        call(*grid, *_ONES[len(grid)], stream, *head, *arguments, *constants)
+        start.call(*grid, *_ONES[len(grid)], stream, *start.head, *arguments, *loaded.constants)
 
 
 _ONES = ((1, 1, 1), (1, 1), (1,), ())
@@ -212,17 +232,17 @@ def _launch_first(
 
 def _launch_first_step(
     kinds: Kinds,
-    steps: dict[Step, tuple[Take, Loaded]],
+    steps: Ready,
     names: Names,
     step: Step,
     grid: tuple[int, ...],
     values: Sequence[Any],
 ) -> None:
     take = step.take(names)
-    arguments = take(values)
+    arguments = take(names.classed(values))
     loaded = _launch_first(kinds, step.kernel, grid, arguments, step.options)
     if loaded is not None and loaded.types == list(map(type, arguments)):
-        steps[step] = (take, loaded)
+        steps[step] = (take, *loaded.start, loaded.constants, loaded.alive)
 
 
 def ordinary(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> Any:

@@ -13,7 +13,7 @@ from detsample.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 ITEM_BYTES = {"int64": 8, "int32": 4, "float32": 4}
 
 
-class Areas(dict[str, Argument]):
+class Areas(dict[str, Any]):
     """Areas by their names.
 
     Attributes
@@ -37,8 +37,14 @@ class Area(NamedTuple):
     kind: type[Pointer]
 
 
-Layout = tuple[int, tuple[Area, ...]]
-"""The bytes that areas need, and where each lies."""
+class Layout(NamedTuple):
+    """Areas behind each other."""
+
+    total: int
+    """The bytes that they need."""
+    areas: tuple[Area, ...]
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
 
 
 def layout(areas: dict[str, tuple[str, int]]) -> Layout:
@@ -53,10 +59,18 @@ def layout(areas: dict[str, tuple[str, int]]) -> Layout:
     for name, (dtype, count) in areas.items():
         laid.append(Area(name, dtype, total, count, pointer_types(dtype)[0]))
         total += -(-count * ITEM_BYTES[dtype] // ALIGNMENT) * ALIGNMENT
-    return total, tuple(laid)
+    return Layout(total, tuple(laid), tuple(areas), tuple(area.start for area in laid))
 
 
 def allocate(framework: Framework, device: Device, laid: Layout) -> Areas:
+    """Allocate areas of uninitialised memory, as arguments of `detsample.launch.launcher`: see `addresses`."""
+    areas = addresses(framework, device, laid)
+    if device[0] == "gpu":
+        areas.update([(area.name, area.kind(areas[area.name])) for area in laid.areas])
+    return areas
+
+
+def addresses(framework: Framework, device: Device, laid: Layout) -> Areas:
     """Allocate areas of uninitialised memory.
 
     Parameters
@@ -69,21 +83,26 @@ def allocate(framework: Framework, device: Device, laid: Layout) -> Areas:
     Returns
     -------
     Areas
-        For each name its argument, whose address is a multiple of 16.
+        For each name its address, a multiple of 16, as a plain int; a `HostBuffer` where the memory is the host's.
     """
-    total, parts = laid
-    areas = Areas()
-    areas.memory = memory = framework.empty((total // 8 + 2,), "int64", device)
+    memory = framework.empty((laid.total // 8 + 2,), "int64", device)
     base = framework.argument(memory)
-    start = base.data_ptr() + -base.data_ptr() % ALIGNMENT
+    address = base.data_ptr()
+    start = address + -address % ALIGNMENT
     if isinstance(base, HostBuffer):
-        array, slack = framework.as_array(memory).view(np.uint8), start - base.data_ptr()
-        areas.update((area.name, _host_area(array, slack, area)) for area in parts)
+        array, slack = framework.as_array(memory).view(np.uint8), start - address
+        areas = Areas((area.name, _host_area(array, slack, area)) for area in laid.areas)
     else:
-        areas.update([(name, kind(start + offset)) for name, _, offset, _, kind in parts])
+        areas = Areas(zip(laid.names, [start + offset for offset in laid.starts], strict=True))
+    areas.memory = memory
     return areas
 
 
 def _host_area(array: np.ndarray, slack: int, area: Area) -> HostBuffer:
     first = slack + area.start
     return HostBuffer(array[first : first + area.count * ITEM_BYTES[area.dtype]].view(area.dtype))
+
+
+def as_argument(area: Any, dtype: str) -> Argument:
+    """Return an area of `addresses` as an argument of `detsample.launch.launcher`."""
+    return pointer_types(dtype)[0](area) if type(area) is int else area

@@ -268,18 +268,18 @@ def records_kept() -> Iterator[list[np.ndarray]]:
     from detsample.kernels.rows import RECORD
 
     found: list[np.ndarray] = []
-    allocate = engine.allocate
+    addresses = engine.addresses
 
     def allocate_and_keep(*arguments: Any) -> Any:
-        areas = allocate(*arguments)
+        areas = addresses(*arguments)
         found.append(areas["records"]._owner.reshape(-1, int(RECORD.value)))
         return areas
 
-    engine.allocate = allocate_and_keep
+    engine.addresses = allocate_and_keep
     try:
         yield found
     finally:
-        engine.allocate = allocate
+        engine.addresses = addresses
 
 
 @contextlib.contextmanager
