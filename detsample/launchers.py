@@ -29,13 +29,12 @@ def start_of(compiled: Any) -> Start:
     run, function, metadata = compiled.run, compiled.function, compiled.packed_metadata
     if _is_simple(run):
         if VERSION == (3, 9):
-            scratch = (None, None)
+            flags = (run.launch_cooperative_grid, run.launch_pdl)
             described = (run.arg_annotations, run.kernel_signature)
-            head = (function, run.launch_cooperative_grid, run.launch_pdl, metadata, None, None, None)
-            return Start(run.launch, (*head, *scratch, *described), True)
+            return Start(run.launch, (function, *flags, metadata, *[None] * 5, *described), True)
         if VERSION == (3, 6):
-            head = (function, run.launch_cooperative_grid, run.launch_pdl, None, None, metadata, None, None, None)
-            return Start(run.launch, head, False)
+            flags = (run.launch_cooperative_grid, run.launch_pdl)
+            return Start(run.launch, (function, *flags, None, None, metadata, None, None, None), False)
         if VERSION == (3, 3):
             return Start(run.launch, (function, run.launch_cooperative_grid, None, metadata, None, None, None), False)
     return Start(run, (function, metadata, None, None, None), False)

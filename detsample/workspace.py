@@ -33,7 +33,7 @@ class Area(NamedTuple):
     name: str
     dtype: str
     start: int
-    count: int
+    length: int
     kind: type[Pointer]
 
 
@@ -100,7 +100,7 @@ def addresses(framework: Framework, device: Device, laid: Layout) -> Areas:
 
 def _host_area(array: np.ndarray, slack: int, area: Area) -> HostBuffer:
     first = slack + area.start
-    return HostBuffer(array[first : first + area.count * ITEM_BYTES[area.dtype]].view(area.dtype))
+    return HostBuffer(array[first : first + area.length * ITEM_BYTES[area.dtype]].view(area.dtype))
 
 
 def as_argument(area: Any, dtype: str) -> Argument:

@@ -86,6 +86,9 @@ class Framework(Protocol):
     def multiprocessor_count(self, device: Device) -> int:
         """Return the number of multiprocessors of a GPU; 1 for the CPU, where programs run in turn."""
 
+    def gpu_count(self) -> int:
+        """Return how many GPUs the framework finds."""
+
 
 _MODULES = {
     "numpy": "detsample.frameworks.numpy_arrays",
@@ -95,6 +98,21 @@ _MODULES = {
 
 # Which framework a class belongs to depends on nothing but the class.
 _BY_CLASS: dict[type, Framework] = {}
+
+
+def named(name: str) -> Framework:
+    """Return the framework of a name.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    ImportError
+        If it is not installed.
+    """
+    if name not in _MODULES:
+        raise ValueError(f"framework must be one of {', '.join(_MODULES)}, got {name!r}")
+    return cast(Framework, import_module(_MODULES[name]))
 
 
 def of(tensor: object, name: str = "tensor") -> Framework:

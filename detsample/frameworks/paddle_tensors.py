@@ -203,3 +203,8 @@ def multiprocessor_count(device: tuple[str, int]) -> int:
     if device == CPU:
         return 1
     return int(paddle.device.cuda.get_device_properties(device[1]).multi_processor_count)
+
+
+def gpu_count() -> int:
+    """Return how many GPUs Paddle finds."""
+    return int(paddle.device.cuda.device_count()) if paddle.device.is_compiled_with_cuda() else 0

@@ -74,7 +74,7 @@ def _torch_device(device: tuple[str, int]) -> torch.device:
 
 
 @cache
-def _new_empty(dtype_name: str, device: tuple[str, int]) -> Callable[[tuple[int, ...]], torch.Tensor]:
+def _new_empty(dtype_name: str, device: tuple[str, int]) -> Callable[[tuple[int, ...] | int], torch.Tensor]:
     """Return what makes tensors like one without elements: `torch.empty` has more arguments to read, and is slower."""
     with torch.inference_mode(False):
         return torch.empty(0, dtype=getattr(torch, dtype_name), device=_torch_device(device)).new_empty
@@ -148,3 +148,8 @@ def multiprocessor_count(device: tuple[str, int]) -> int:
     if device == CPU:
         return 1
     return int(torch.cuda.get_device_properties(device[1]).multi_processor_count)
+
+
+def gpu_count() -> int:
+    """Return how many GPUs torch finds."""
+    return torch.cuda.device_count()
