@@ -220,26 +220,26 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
     framework, device, rows = logits.framework, logits.device, logits.rows
     programs = PROGRAMS_PER_MULTIPROCESSOR * framework.multiprocessor_count(device)
     cut, laid = _plan(rows, logits.vocab, programs, tuning)
-    areas = addresses(framework, device, laid)
-    token_ids = framework.empty((rows,), "int64", device)
-    num_kept = framework.empty((rows,), "int32", device)
-    status = framework.empty((rows,), "int32", device)
-    logprobs = framework.empty((rows,), "float32", device) if wanted.logprobs else None
-    log_z = framework.empty((rows,), "float32", device) if wanted.log_z else None
-    mask: Any = None
-    argument, unused = framework.argument, partial(_unused, areas)
-    results = [
-        unused("float32") if tensor is None else argument(tensor)
-        for tensor in (token_ids, num_kept, status, logprobs, log_z)
-    ]
-    pointer = argument(logits.tensor) if logits.pointer is None else logits.pointer
-    row = (pointer, logits.row_stride, logits.vocab)
-    aligned = _is_aligned(logits, pointer)
-    given = parameter_arguments(parameters, framework, unused)
-    values = [pointer, logits.row_stride, *given, *results]
-    values += (logits.vocab, *cut, wanted.bits(), 0, *areas.values(), areas["listed"])
-    steps = _steps(aligned, tuning.warps)
     with framework.launching(device):
+        areas = addresses(framework, device, laid)
+        token_ids = framework.empty((rows,), "int64", device)
+        num_kept = framework.empty((rows,), "int32", device)
+        status = framework.empty((rows,), "int32", device)
+        logprobs = framework.empty((rows,), "float32", device) if wanted.logprobs else None
+        log_z = framework.empty((rows,), "float32", device) if wanted.log_z else None
+        mask: Any = None
+        argument, unused = framework.argument, partial(_unused, areas)
+        results = [
+            unused("float32") if tensor is None else argument(tensor)
+            for tensor in (token_ids, num_kept, status, logprobs, log_z)
+        ]
+        pointer = argument(logits.tensor) if logits.pointer is None else logits.pointer
+        row = (pointer, logits.row_stride, logits.vocab)
+        aligned = _is_aligned(logits, pointer)
+        given = parameter_arguments(parameters, framework, unused)
+        values = [pointer, logits.row_stride, *given, *results]
+        values += (logits.vocab, *cut, wanted.bits(), 0, *areas.values(), areas["listed"])
+        steps = _steps(aligned, tuning.warps)
         launch = step_launcher(device, NAMES, values)
         launch(steps.scan, (rows, cut.parts))
         if _may_need_mass(parameters, wanted, logits.vocab):

@@ -17,7 +17,7 @@ import paddle
 
 from detsample.buffer import Buffer, HostBuffer
 from detsample.frameworks import Description, bfloat16
-from detsample.frameworks.cuda_context import Current
+from detsample.frameworks.cuda_context import Current, is_current
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
 from detsample.pointer import Argument, pointer
 
@@ -96,7 +96,7 @@ def empty(shape: tuple[int, ...], dtype_name: str, device: tuple[str, int]) -> A
     guard.
     """
     place = _place(device)
-    with NOTHING if device == CPU else Current(device[1]):
+    with NOTHING if device == CPU or is_current(device[1]) else Current(device[1]):
         return paddle._C_ops.empty(list(shape), getattr(paddle, dtype_name), place)
 
 
