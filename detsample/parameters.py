@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import struct
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ LOGIT_TYPES = ("float32", "bfloat16", "float16")
 INTEGER_TYPES = ("int64", "int32")
 REAL_TYPES = ("float32", "float64", "float16", "bfloat16")
 MASK_KINDS = ("bool", "bits", "csr")
+_FP32 = struct.Struct("<f")
 
 
 class Scalar(NamedTuple):
@@ -122,7 +124,8 @@ def read_mask_kind(name: str, kind: str | None) -> str | None:
 
 def as_integer(name: str, value: Any, least: int, most: int) -> int:
     """A Python int in range, from any integer number that is not a bool."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+    # The class alone settles the usual case, sooner than what NumPy registered as numbers.
+    if type(value) is not int and (isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if not least <= int(value) <= most:
         raise ValueError(f"{name} must be between {least} and {most}, got {value}")
@@ -131,7 +134,7 @@ def as_integer(name: str, value: Any, least: int, most: int) -> int:
 
 def is_scalar(value: object) -> bool:
     """Whether an argument is a number of Python's or NumPy's."""
-    return isinstance(value, (numbers.Number, np.generic))
+    return type(value) in (int, float) or isinstance(value, (numbers.Number, np.generic))
 
 
 def _is_temperature(value: float) -> bool:
@@ -152,7 +155,8 @@ def _integer(name: str, value: Any, logits: Logits, least: int, most: int) -> Pa
 def _real(name: str, value: Any, logits: Logits, expected: str, valid: Any) -> Parameter:
     if type(value) is type(logits.tensor) or not is_scalar(value):
         return _vector(name, value, logits, REAL_TYPES)
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    ordinary = type(value) in (float, int)
+    if not ordinary and (isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real)):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     rounded = _to_fp32(value)
     if not valid(rounded):
@@ -163,9 +167,8 @@ def _real(name: str, value: Any, logits: Logits, expected: str, valid: Any) -> P
 def _to_fp32(value: Any) -> float:
     """A real number rounded to fp32, by way of fp64; infinite where it is beyond either."""
     try:
-        with np.errstate(over="ignore", under="ignore"):
-            return float(np.float32(float(value)))
-    except OverflowError:  # an int or a fraction beyond fp64
+        return _FP32.unpack(_FP32.pack(float(value)))[0]
+    except OverflowError:  # an int or a fraction beyond fp64, or what rounds to nothing finite in fp32
         return math.inf if value > 0 else -math.inf
 
 

@@ -79,7 +79,7 @@ def warmup(
     Examples
     --------
     >>> warmup("torch", dtypes=["bfloat16"], masks=[])  # doctest: +SKIP
-    13
+    14
     """
     adapter = frameworks.named(framework)
     given = parameters or {}

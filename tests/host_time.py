@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 VOCABULARY = 151936
 SETTINGS: dict[str, dict[str, Any]] = {
     "all parameters vectors": {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.05},
-    "no filter, token only": {"return_logprobs": False},
+    "no filter, token only, parameters numbers": {"return_logprobs": False},
     "logprobs, log_z and bits": {"top_p": 0.95, "return_log_z": True, "return_mask": "bits"},
 }
 

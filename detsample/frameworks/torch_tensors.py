@@ -54,12 +54,10 @@ def device(x: torch.Tensor) -> tuple[str, int]:
 
 def describe(x: torch.Tensor) -> Description:
     """Return shape, element type, device, strides and pointer; the shape is a ``torch.Size``, which is a tuple."""
-    dtype = x.dtype
     if not x.is_cuda:
-        return x.shape, _dtype_name(dtype), device(x), x.stride(), None
-    address = x.data_ptr()
-    pointer = _pointer_types(dtype)[address % ALIGNMENT != 0](address)
-    return x.shape, _dtype_name(dtype), ("gpu", x.get_device()), x.stride(), pointer
+        return x.shape, _dtype_name(x.dtype), device(x), x.stride(), None
+    pointer = _pointer(x)
+    return x.shape, pointer.dtype, ("gpu", x.get_device()), x.stride(), pointer
 
 
 def on_gpu(x: torch.Tensor) -> bool:
@@ -97,12 +95,14 @@ def _pointer_types(dtype: torch.dtype) -> tuple[type[Pointer], type[Pointer]]:
     return pointer_types(_dtype_name(dtype))
 
 
-def argument(x: torch.Tensor) -> Argument:
-    """Return the tensor as `detsample.launch` takes it."""
-    if not x.is_cuda:
-        return buffer(x)
+def _pointer(x: torch.Tensor) -> Pointer:
     address = x.data_ptr()
     return _pointer_types(x.dtype)[address % ALIGNMENT != 0](address)
+
+
+def argument(x: torch.Tensor) -> Argument:
+    """Return the tensor as `detsample.launch` takes it."""
+    return _pointer(x) if x.is_cuda else buffer(x)
 
 
 def _bits(x: torch.Tensor) -> np.ndarray:
