@@ -70,8 +70,11 @@ def device(x: Any) -> tuple[str, int]:
 
 def describe(x: Any) -> Description:
     """Return shape, element type, device, strides and pointer."""
-    where, dtype = device(x), _dtype_name(x.dtype)
-    return tuple(x.shape), dtype, where, strides(x), None if where == CPU else pointer(x.data_ptr(), dtype)
+    place, dtype = x.place, _dtype_name(x.dtype)
+    if not place.is_gpu_place():
+        return tuple(x.shape), dtype, device(x), strides(x), None
+    where = ("gpu", place.gpu_device_id())
+    return tuple(x.shape), dtype, where, tuple(x.get_strides()), pointer(x.data_ptr(), dtype)
 
 
 def on_gpu(x: Any) -> bool:
