@@ -3,7 +3,8 @@
 The same logits, parameters, seed and position give the same token, bit for bit, whatever the batch, the GPU,
 the framework or the machine. `sample` draws tokens, `mask` gives the kept sets alone, `margin` how far the logits may
 move without changing a token, `gumbel_noise` and `fold_in` the streams behind them; `speculative` verifies drafted
-tokens. docs/spec.md is the contract, `detsample.reference` its executable form in NumPy.
+tokens, and `warmup` compiles what later calls launch. docs/spec.md is the contract, `detsample.reference` its
+executable form in NumPy.
 """
 
 from detsample import speculative
@@ -12,6 +13,7 @@ from detsample.noise import fold_in, gumbel_noise
 from detsample.output import Csr, MaskOutput, SampleOutput
 from detsample.sampling import mask, sample
 from detsample.status import Status
+from detsample.warming import warmup
 
 __version__ = "0.1.0"
 CONTRACT_VERSION = 1
@@ -30,4 +32,5 @@ __all__ = [
     "mask",
     "sample",
     "speculative",
+    "warmup",
 ]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from detsample import frameworks
 from detsample.parameters import Logits, Parameter, Parameters, Scalar, read_logits, read_parameters
 from detsample.sampling import sample
@@ -131,51 +129,20 @@ def on_device(
     [B] float32
         A tensor of the logits' framework on the logits' device, not yet computed.
     """
+    from detsample.kernel_arguments import parameter_arguments
     from detsample.kernels.margin import margin as kernel
+    from detsample.launch import launcher
 
     framework = logits.framework
     result = framework.empty((logits.rows,), "float32", logits.device)
     if logits.rows:
-        tokens, found = framework.buffer(token_ids), framework.buffer(result)
-        given, arguments = _arguments(parameters, logits, found, tokens)
+        tokens, found = framework.argument(token_ids), framework.argument(result)
+        arguments = parameter_arguments(parameters, framework, {"float32": found, "int64": tokens}.__getitem__)
         with framework.launching(logits.device):
-            kernel[(logits.rows,)](
-                framework.buffer(logits.tensor), logits.row_stride, logits.vocab, given, *arguments,
-                tokens, framework.buffer(status), found,
+            launch = launcher(logits.device)
+            launch(kernel, (logits.rows,),
+                framework.argument(logits.tensor), logits.row_stride, logits.vocab, *arguments,
+                tokens, framework.argument(status), found,
                 SPAN=span, BITS=bits, num_warps=8, enable_fp_fusion=False,
             )  # fmt: skip
     return result
-
-
-def _arguments(parameters: Parameters, logits: Logits, real: Any, integer: Any) -> tuple[int, list[Any]]:
-    """(`given`, arguments) as `engine.run` passes them: a pointer, a stride and the scalar's words for each parameter.
-
-    `real` and `integer` stand in for the pointers that are not used.
-    """
-    from detsample.engine import words
-    from detsample.kernels import rows
-
-    def bits(value: float) -> tuple[int, ...]:
-        return (int(np.float32(value).view(np.int32)),)
-
-    def clipped(value: int) -> tuple[int, ...]:
-        return (max(-1, min(value, (1 << 31) - 1)),)
-
-    given: int = 0
-    arguments: list[Any] = []
-    table: tuple[tuple[Any, Parameter, Any, Any], ...] = (
-        (rows.TEMPERATURE_GIVEN, parameters.temperature, real, bits),
-        (rows.TOP_K_GIVEN, parameters.top_k, integer, clipped),
-        (rows.TOP_P_GIVEN, parameters.top_p, real, bits),
-        (rows.MIN_P_GIVEN, parameters.min_p, real, bits),
-        (rows.SEED_GIVEN, parameters.topp_seed, integer, words),
-        (rows.POSITION_GIVEN, parameters.position, integer, words),
-    )
-    for flag, parameter, unused, as_words in table:
-        if isinstance(parameter, Scalar):
-            arguments += [unused, 0, *as_words(parameter.value)]
-        else:
-            nothing = (0,) * len(as_words(0))
-            arguments += [logits.framework.buffer(parameter.tensor), parameter.stride, *nothing]
-            given |= flag.value
-    return given, arguments

@@ -7,40 +7,41 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
-from typing import Any
+import struct
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from detsample.frameworks import Device, Framework
+from detsample.pointer import Pointer, integer
 
 LARGEST_VOCABULARY = 1 << 21
 LOGIT_TYPES = ("float32", "bfloat16", "float16")
 INTEGER_TYPES = ("int64", "int32")
 REAL_TYPES = ("float32", "float64", "float16", "bfloat16")
 MASK_KINDS = ("bool", "bits", "csr")
+_FP32 = struct.Struct("<f")
 
 
-@dataclass(frozen=True)
-class Scalar:
+class Scalar(NamedTuple):
     """A parameter that is one number for the whole batch: a Python int, or a float that fp32 can hold."""
 
     value: int | float
 
 
-@dataclass(frozen=True)
-class Vector:
+class Vector(NamedTuple):
     """A parameter with one number a row: a tensor, and the step from row to row in elements (0: the same for all)."""
 
     tensor: Any
     stride: int
+    pointer: Pointer | None = None
+    """The tensor as a kernel's argument, where it is on a GPU and somebody has looked."""
 
 
 Parameter = Scalar | Vector
 
 
-@dataclass(frozen=True)
-class Parameters:
+class Parameters(NamedTuple):
     """Everything a row's token depends on besides its logits."""
 
     topp_seed: Parameter
@@ -51,8 +52,7 @@ class Parameters:
     min_p: Parameter
 
 
-@dataclass(frozen=True)
-class Logits:
+class Logits(NamedTuple):
     """The logits of a call and what the host knows of them."""
 
     tensor: Any
@@ -62,6 +62,8 @@ class Logits:
     vocab: int
     row_stride: int
     dtype: str
+    pointer: Pointer | None = None
+    """See `Vector`."""
 
 
 def read_logits(tensor: Any, framework: Framework) -> Logits:
@@ -75,21 +77,20 @@ def read_logits(tensor: Any, framework: Framework) -> Logits:
         If the shape is not [B, V] with V between 1 and 2^21, or tokens of a row are not neighbours in memory
         (GPU only).
     """
-    shape = framework.shape(tensor)
-    dtype = framework.dtype_name(tensor)
+    shape, dtype, device, strides, pointer = framework.describe(tensor)
     if dtype not in LOGIT_TYPES:
         raise TypeError(f"logits must be float32, bfloat16 or float16, got {dtype}")
     if len(shape) != 2:
         raise ValueError(f"logits must have shape [B, V], got {list(shape)}")
     if not 1 <= shape[1] <= LARGEST_VOCABULARY:
         raise ValueError(f"logits must have between 1 and 2^21 columns, got {shape[1]}")
-    strides = framework.strides(tensor) if shape[0] else (shape[1], 1)
-    if framework.on_gpu(tensor) and shape[1] > 1 and strides[1] != 1:
+    rows, vocab = shape
+    if device[0] == "gpu" and rows and vocab > 1 and strides[1] != 1:
         raise ValueError(
             f"logits on a GPU must have neighbouring tokens side by side (column stride 1), got strides {list(strides)}"
         )
-    row_stride = strides[0] if shape[0] > 1 else shape[1]
-    return Logits(tensor, framework, framework.device(tensor), shape[0], shape[1], row_stride, dtype)
+    row_stride = integer(strides[0]) if rows > 1 else vocab
+    return Logits(tensor, framework, device, rows, vocab, row_stride, dtype, pointer)
 
 
 def read_parameters(
@@ -123,7 +124,8 @@ def read_mask_kind(name: str, kind: str | None) -> str | None:
 
 def as_integer(name: str, value: Any, least: int, most: int) -> int:
     """A Python int in range, from any integer number that is not a bool."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+    # The class alone settles the usual case, sooner than what NumPy registered as numbers.
+    if type(value) is not int and (isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if not least <= int(value) <= most:
         raise ValueError(f"{name} must be between {least} and {most}, got {value}")
@@ -132,7 +134,7 @@ def as_integer(name: str, value: Any, least: int, most: int) -> int:
 
 def is_scalar(value: object) -> bool:
     """Whether an argument is a number of Python's or NumPy's."""
-    return isinstance(value, (numbers.Number, np.generic))
+    return type(value) in (int, float) or isinstance(value, (numbers.Number, np.generic))
 
 
 def _is_temperature(value: float) -> bool:
@@ -144,15 +146,17 @@ def _is_number(value: float) -> bool:
 
 
 def _integer(name: str, value: Any, logits: Logits, least: int, most: int) -> Parameter:
-    if is_scalar(value):
-        return Scalar(as_integer(name, value, least, most))
-    return _vector(name, value, logits, INTEGER_TYPES)
+    # A tensor like the logits is the usual case, and found sooner than that it is no number.
+    if type(value) is type(logits.tensor) or not is_scalar(value):
+        return _vector(name, value, logits, INTEGER_TYPES)
+    return Scalar(as_integer(name, value, least, most))
 
 
 def _real(name: str, value: Any, logits: Logits, expected: str, valid: Any) -> Parameter:
-    if not is_scalar(value):
+    if type(value) is type(logits.tensor) or not is_scalar(value):
         return _vector(name, value, logits, REAL_TYPES)
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    ordinary = type(value) in (float, int)
+    if not ordinary and (isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real)):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     rounded = _to_fp32(value)
     if not valid(rounded):
@@ -163,27 +167,24 @@ def _real(name: str, value: Any, logits: Logits, expected: str, valid: Any) -> P
 def _to_fp32(value: Any) -> float:
     """A real number rounded to fp32, by way of fp64; infinite where it is beyond either."""
     try:
-        with np.errstate(over="ignore", under="ignore"):
-            return float(np.float32(float(value)))
-    except OverflowError:  # an int or a fraction beyond fp64
+        return _FP32.unpack(_FP32.pack(float(value)))[0]
+    except OverflowError:  # an int or a fraction beyond fp64, or what rounds to nothing finite in fp32
         return math.inf if value > 0 else -math.inf
 
 
 def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> Vector:
     framework = logits.framework
-    if not framework.is_tensor(tensor):
+    if type(tensor) is not type(logits.tensor) and not framework.is_tensor(tensor):
         kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
         raise TypeError(f"{name} must be a number or a {framework.name} tensor like the logits, got {kind}")
-    dtype = framework.dtype_name(tensor)
+    shape, dtype, device, strides, pointer = framework.describe(tensor)
     if dtype not in types:
         raise TypeError(f"{name} must be of type {' or '.join(types)}, got {dtype}")
-    if framework.device(tensor) != logits.device:
-        raise ValueError(f"{name} must be on the logits' device {logits.device}, got {framework.device(tensor)}")
-    shape = framework.shape(tensor)
+    if device != logits.device:
+        raise ValueError(f"{name} must be on the logits' device {logits.device}, got {device}")
+    rows = logits.rows
     if shape == ():
-        return Vector(tensor, 0)
-    if shape not in ((logits.rows,), (logits.rows, 1)):
-        raise ValueError(
-            f"{name} must be a number or have shape [{logits.rows}] (or [{logits.rows}, 1]), got {list(shape)}"
-        )
-    return Vector(tensor, framework.strides(tensor)[0] if logits.rows > 1 else 0)
+        return Vector(tensor, 0, pointer)
+    if shape not in ((rows,), (rows, 1)):
+        raise ValueError(f"{name} must be a number or have shape [{rows}] (or [{rows}, 1]), got {list(shape)}")
+    return Vector(tensor, integer(strides[0]) if rows > 1 else 0, pointer)

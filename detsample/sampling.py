@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 from detsample import frameworks
@@ -89,7 +91,7 @@ def sample(
     read_mask_kind("return_mask", return_mask)
     of = read_logits(logits, framework)
     given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p)
-    draw = _on_device if framework.on_gpu(logits) else _on_host
+    draw = _on_device if of.device[0] == "gpu" else _on_host
     out = draw(of, given, True, return_logprobs, return_log_z, return_mask)
     if check:
         raise_for_status(framework, out.status)
@@ -137,7 +139,7 @@ def mask(
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
     of = read_logits(logits, framework)
     given = read_parameters(of, 0, 0, temperature, top_k, top_p, min_p)
-    find = _on_device if framework.on_gpu(logits) else _on_host
+    find = _on_device if of.device[0] == "gpu" else _on_host
     out = find(of, given, False, False, return_log_z, kind)
     if check:
         raise_for_status(framework, out.status)
@@ -147,9 +149,15 @@ def mask(
 def _on_device(
     logits: Logits, parameters: Parameters, token: bool, logprobs: bool, log_z: bool, mask_kind: str | None
 ) -> SampleOutput:
+    engine = _engine()
+    return engine.run(logits, parameters, engine.Wanted(token, logprobs, log_z, mask_kind))
+
+
+@cache
+def _engine() -> ModuleType:
     from detsample import engine  # imports triton, which a machine without a GPU need not have
 
-    return engine.run(logits, parameters, engine.Wanted(token, logprobs, log_z, mask_kind))
+    return engine
 
 
 def _on_host(

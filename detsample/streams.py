@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from detsample.buffer import Buffer
 from detsample.frameworks import Device, Framework
+from detsample.kernel_arguments import words
 from detsample.kernels.rows import POSITION_GIVEN, SEED_GIVEN
 from detsample.kernels.streams import BLOCK, folded_seeds, noise
+from detsample.launch import launcher
 from detsample.parameters import INTEGER_TYPES, as_integer, is_scalar
-from detsample.workspace import allocate
+from detsample.pointer import Argument, integer
+from detsample.workspace import allocate, layout
+
+UNUSED = layout({"unused": ("int64", 1)})
 
 
 def gumbel_noise(framework: Framework, topp_seed: Any, position: Any, token_ids: Any) -> Any:
@@ -25,16 +29,18 @@ def gumbel_noise(framework: Framework, topp_seed: Any, position: Any, token_ids:
     strides = framework.strides(token_ids)
     row_stride = strides[0] if len(shape) == 2 else 0
     result = framework.empty(result_shape, "float64", device)
-    unused = allocate(framework, device, {"unused": ("int64", 1)})["unused"]
+    areas = allocate(framework, device, UNUSED)
+    unused = areas["unused"]
     seed = _argument(framework, device, "topp_seed", topp_seed, rows or 1, unused)
     index = _argument(framework, device, "position", position, rows or 1, unused)
     given = SEED_GIVEN.value * seed[0] + POSITION_GIVEN.value * index[0]
     blocks = -(-columns // int(BLOCK.value))
     if rows != 0 and columns:
         with framework.launching(device):
-            noise[(rows or 1, blocks)](
-                columns, framework.buffer(token_ids), row_stride, strides[-1], given,
-                *seed[1:], *index[1:], framework.buffer(result), num_warps=4, enable_fp_fusion=False,
+            launch = launcher(device)
+            launch(noise, (rows or 1, blocks),
+                columns, framework.argument(token_ids), integer(row_stride), integer(strides[-1]), given,
+                *seed[1:], *index[1:], framework.argument(result), num_warps=4, enable_fp_fusion=False,
             )  # fmt: skip
     return result
 
@@ -46,14 +52,16 @@ def fold_in(framework: Framework, device: Device, topp_seed: Any, i: Any) -> Any
         raise ValueError(f"topp_seed and i must have the same length, got {sorted(lengths)}")
     count = max(lengths, default=1) if 0 not in lengths else 0
     result = framework.empty((count,), "int64", device)
-    unused = allocate(framework, device, {"unused": ("int64", 1)})["unused"]
+    areas = allocate(framework, device, UNUSED)
+    unused = areas["unused"]
     seed = _argument(framework, device, "topp_seed", topp_seed, count, unused)
     index = _argument(framework, device, "i", i, count, unused)
     given = SEED_GIVEN.value * seed[0] + POSITION_GIVEN.value * index[0]
     if count:
         with framework.launching(device):
-            folded_seeds[(-(-count // int(BLOCK.value)),)](
-                count, given, *seed[1:], *index[1:], framework.buffer(result), num_warps=4, enable_fp_fusion=False
+            launch = launcher(device)
+            launch(folded_seeds, (-(-count // int(BLOCK.value)),),
+                count, given, *seed[1:], *index[1:], framework.argument(result), num_warps=4, enable_fp_fusion=False
             )
     return result
 
@@ -77,11 +85,9 @@ def _check_integers(framework: Framework, device: Device, name: str, tensor: Any
 
 
 def _argument(
-    framework: Framework, device: Device, name: str, value: Any, rows: int, unused: Buffer
-) -> tuple[bool, Buffer, int, int, int]:
+    framework: Framework, device: Device, name: str, value: Any, rows: int, unused: Argument
+) -> tuple[bool, Argument, int, int, int]:
     """(given, pointer, stride, low word, high word) of a seed, a position or an index."""
-    from detsample.engine import words
-
     if is_scalar(value):
         return (False, unused, 0, *words(as_integer(name, value, -(1 << 63), (1 << 64) - 1)))
     _check_integers(framework, device, name, value)
@@ -89,4 +95,4 @@ def _argument(
     if shape not in ((), (1,), (rows,), (rows, 1)):
         raise ValueError(f"{name} must be a number or have shape [{rows}], got {list(shape)}")
     stride = framework.strides(value)[0] if shape and shape[0] > 1 else 0
-    return True, framework.buffer(value), stride, 0, 0
+    return True, framework.argument(value), integer(stride), 0, 0

@@ -2,47 +2,107 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from detsample.buffer import Buffer, HostBuffer
+from detsample.buffer import HostBuffer
 from detsample.frameworks import Device, Framework
+from detsample.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 
 ITEM_BYTES = {"int64": 8, "int32": 4, "float32": 4}
-ALIGNMENT = 16  # what Triton specialises pointers on
 
 
-def allocate(framework: Framework, device: Device, areas: dict[str, tuple[str, int]]) -> dict[str, Buffer]:
+class Areas(dict[str, Any]):
+    """Areas by their names.
+
+    Attributes
+    ----------
+    memory : tensor
+        What they all lie in. The areas do not keep it alive; this does.
+    """
+
+    __slots__ = ("memory",)
+
+    memory: Any
+
+
+class Area(NamedTuple):
+    """Where an area lies, in bytes from the start."""
+
+    name: str
+    dtype: str
+    start: int
+    length: int
+    kind: type[Pointer]
+
+
+class Layout(NamedTuple):
+    """Areas behind each other."""
+
+    total: int
+    """The bytes that they need."""
+    areas: tuple[Area, ...]
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
+
+
+def layout(areas: dict[str, tuple[str, int]]) -> Layout:
+    """Lay areas out one behind the other, each on a multiple of 16 bytes.
+
+    Parameters
+    ----------
+    areas : dict
+        For each name the element type and the number of elements.
+    """
+    laid, total = [], 0
+    for name, (dtype, count) in areas.items():
+        laid.append(Area(name, dtype, total, count, pointer_types(dtype)[0]))
+        total += -(-count * ITEM_BYTES[dtype] // ALIGNMENT) * ALIGNMENT
+    return Layout(total, tuple(laid), tuple(areas), tuple(area.start for area in laid))
+
+
+def allocate(framework: Framework, device: Device, laid: Layout) -> Areas:
+    """Allocate areas of uninitialised memory, as arguments of `detsample.launch.launcher`: see `addresses`."""
+    areas = addresses(framework, device, laid)
+    if device[0] == "gpu":
+        areas.update([(area.name, area.kind(areas[area.name])) for area in laid.areas])
+    return areas
+
+
+def addresses(framework: Framework, device: Device, laid: Layout) -> Areas:
     """Allocate areas of uninitialised memory.
 
     Parameters
     ----------
     framework, device
         Who allocates, and where.
-    areas : dict
-        For each name the element type and the number of elements.
+    laid : Layout
+        From `layout`.
 
     Returns
     -------
-    dict
-        For each name its buffer, whose address is a multiple of 16.
+    Areas
+        For each name its address, a multiple of 16, as a plain int; a `HostBuffer` where the memory is the host's.
     """
-    starts, total = {}, 0
-    for name, (dtype, count) in areas.items():
-        starts[name] = total
-        total += -(-count * ITEM_BYTES[dtype] // ALIGNMENT) * ALIGNMENT
-    memory = framework.empty((total // 8 + 2,), "int64", device)
-    base = framework.buffer(memory)
-    slack = -base.data_ptr() % ALIGNMENT
-    return {
-        name: _area(framework, base, memory, starts[name] + slack, dtype, count)
-        for name, (dtype, count) in areas.items()
-    }
+    memory = framework.empty((laid.total // 8 + 2,), "int64", device)
+    base = framework.argument(memory)
+    address = base.data_ptr()
+    start = address + -address % ALIGNMENT
+    if isinstance(base, HostBuffer):
+        array, slack = framework.as_array(memory).view(np.uint8), start - address
+        areas = Areas((area.name, _host_area(array, slack, area)) for area in laid.areas)
+    else:
+        areas = Areas(zip(laid.names, [start + offset for offset in laid.starts], strict=True))
+    areas.memory = memory
+    return areas
 
 
-def _area(framework: Framework, base: Buffer, memory: Any, start: int, dtype: str, count: int) -> Buffer:
-    if not isinstance(base, HostBuffer):
-        return Buffer(base.data_ptr() + start, dtype, memory)
-    part = framework.as_array(memory).view(np.uint8)[start : start + count * ITEM_BYTES[dtype]]
-    return HostBuffer(part.view(dtype))
+def _host_area(array: np.ndarray, slack: int, area: Area) -> HostBuffer:
+    first = slack + area.start
+    return HostBuffer(array[first : first + area.length * ITEM_BYTES[area.dtype]].view(area.dtype))
+
+
+def as_argument(area: Any, dtype: str) -> Argument:
+    """Return an area of `addresses` as an argument of `detsample.launch.launcher`."""
+    return pointer_types(dtype)[0](area) if type(area) is int else area

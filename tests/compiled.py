@@ -25,31 +25,31 @@ CUT = ROW + " quads:i32 segment_tiles:i32"
 SETS = "kept:*i32 words:i32 parts:i32 listed:i32"
 TEMPERATURE = "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32"
 
-CONSTANTS = {"ALIGNED": True, "OVERLAP": False, "SPAN": 128, "BITS": 4}
+CONSTANTS = {"ALIGNED": True, "SPAN": 128, "BITS": 4}
 
 KERNELS = {
     "scan.scan": (
         f"{CUT} segments:i32 segments_of_part:i32 parts:i32 want:i32 given:i32 {PARAMETERS} "
-        f"{SUMS} group_key:*i32 key_pitch:i32 {GROUPS} ALIGNED:constexpr OVERLAP:constexpr",
+        f"{SUMS} group_key:*i32 pitch:i32 {GROUPS} ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),
     "narrow.narrow": (
-        f"{CUT} groups:i32 parts:i32 want:i32 records:*i64 group_key:*i32 key_pitch:i32 {GROUPS} "
+        f"{CUT} groups:i32 parts:i32 want:i32 records:*i64 group_key:*i32 pitch:i32 {GROUPS} "
         f"scratch_code:*i64 scratch_groups:*i32 {RESULTS} OVERLAP:constexpr",
         8,
     ),
     "mass.mass": (
-        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 {SUMS} list_token:*i32 list_pitch:i32 "
+        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 {SUMS} list_token:*i32 pitch:i32 "
         "group_bound:*fp32 row_pivots:*fp32 ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),
     "retry.retry": (
-        f"{ROW} rows:i32 attempt:i32 {SUMS} list_token:*i32 list_pitch:i32 row_pivots:*fp32 "
+        f"{ROW} rows:i32 attempt:i32 {SUMS} list_token:*i32 pitch:i32 row_pivots:*fp32 "
         "ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),
     "wide.wide": (
-        f"{CUT} segments:i32 want:i32 records:*i64 sums:*i64 list_token:*i32 list_pitch:i32 group_bound:*fp32 "
+        f"{CUT} segments:i32 want:i32 records:*i64 sums:*i64 list_token:*i32 pitch:i32 group_bound:*fp32 "
         f"scratch_code:*i64 {RESULTS} ALIGNED:constexpr OVERLAP:constexpr",
         16,
     ),
@@ -90,7 +90,7 @@ KERNELS = {
 
 
 @functools.cache
-def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = False) -> Any:
+def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = False, overlap: bool = False) -> Any:
     """The compiled kernel for one architecture; `asm` holds its "ptx" and "cubin"."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -100,7 +100,7 @@ def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = F
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
     text, warps = KERNELS[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split())
-    constexprs = {name: value for name, value in CONSTANTS.items() if name in signature}
+    constexprs = {name: value for name, value in (CONSTANTS | {"OVERLAP": overlap}).items() if name in signature}
     source = ASTSource(function, signature, constexprs)
     options = {"num_warps": warps, "enable_fp_fusion": fusion}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)

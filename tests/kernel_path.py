@@ -268,18 +268,18 @@ def records_kept() -> Iterator[list[np.ndarray]]:
     from detsample.kernels.rows import RECORD
 
     found: list[np.ndarray] = []
-    allocate = engine.allocate
+    addresses = engine.addresses
 
     def allocate_and_keep(*arguments: Any) -> Any:
-        areas = allocate(*arguments)
+        areas = addresses(*arguments)
         found.append(areas["records"]._owner.reshape(-1, int(RECORD.value)))
         return areas
 
-    engine.allocate = allocate_and_keep
+    engine.addresses = allocate_and_keep
     try:
         yield found
     finally:
-        engine.allocate = allocate
+        engine.addresses = addresses
 
 
 @contextlib.contextmanager
@@ -289,23 +289,25 @@ def left_to_wide() -> Iterator[list[np.ndarray]]:
     from detsample.kernels.rows import DRAWN, MODE, PENDING, STATUS
 
     found: list[np.ndarray] = []
-    narrow = engine.narrow_kernel
+    step_launcher = engine.step_launcher
 
-    class Narrow:
-        def __getitem__(self, grid: Any) -> Any:
-            def launch(*arguments: Any, **options: Any) -> None:
-                narrow[grid](*arguments, **options)
+    def watched(*arguments: Any) -> Any:
+        launch = step_launcher(*arguments)
+
+        def launch_and_look(step: Any, grid: tuple[int, ...]) -> None:
+            launch(step, grid)
+            if step.kernel is engine.narrow_kernel:
                 mode, pending = records[-1][:, int(MODE.value)], records[-1][:, int(STATUS.value)] == int(PENDING.value)
                 found.append(pending & (mode & int(DRAWN.value) == 0))
 
-            return launch
+        return launch_and_look
 
     with records_kept() as records:
-        engine.narrow_kernel = Narrow()  # type: ignore[assignment]
+        engine.step_launcher = watched
         try:
             yield found
         finally:
-            engine.narrow_kernel = narrow
+            engine.step_launcher = step_launcher
 
 
 # ---- a faster interpreter

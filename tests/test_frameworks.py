@@ -424,6 +424,19 @@ def test_paddle_on_a_gpu() -> None:
         paddle_tensors.as_array(x)
 
 
+@pytest.mark.parametrize("name", ["numpy", "torch", "paddle"])
+def test_one_look_says_what_five_say(name: str) -> None:
+    """Catches a description that differs from what is asked one by one, and a pointer to memory that no GPU has."""
+    framework = adapter(name)
+    for array in (np.zeros((2, 3), np.float32), np.zeros((4,), np.int64), np.zeros((), np.float64)):
+        x = framework.from_array(array, ("cpu", 0))
+        asked = (framework.shape(x), framework.dtype_name(x), framework.device(x), framework.strides(x), None)
+        assert framework.describe(x) == asked
+        assert framework.argument(x).data_ptr() == framework.buffer(x).data_ptr()
+    assert frameworks.named(name) is framework
+    assert framework.gpu_count() >= 0
+
+
 @pytest.mark.parametrize("frees", [True, False])
 def test_working_memory_lives_as_long_as_it_may_be_used(frees: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches working memory let go under Paddle while kernels on another stream still use it."""

@@ -37,9 +37,9 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import compiled
 
-kernels, capability, dtype, fusion, sass = json.loads(sys.argv[2])
+kernels, capability, dtype, fusion, sass, overlap = json.loads(sys.argv[2])
 for name in kernels or compiled.KERNELS:
-    kernel = compiled.compiled(name, capability, dtype, fusion)
+    kernel = compiled.compiled(name, capability, dtype, fusion, overlap)
     ptx = kernel.asm["ptx"]
     code = compiled.machine_code(kernel.asm["cubin"]) if sass else None
     print(json.dumps([name, {"ptx": ptx, "opcodes": sorted(compiled.instructions(ptx)), "sass": code}]))
@@ -48,11 +48,16 @@ for name in kernels or compiled.KERNELS:
 
 @functools.cache
 def compile_all(
-    capability: int, kernels: tuple[str, ...] = (), dtype: str = "fp32", fusion: bool = False, sass: bool = False
+    capability: int,
+    kernels: tuple[str, ...] = (),
+    dtype: str = "fp32",
+    fusion: bool = False,
+    sass: bool = False,
+    overlap: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """For each kernel (all of them by default) its PTX, opcodes and, where wanted and possible, machine code."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    arguments = json.dumps([kernels, capability, dtype, fusion, sass])
+    arguments = json.dumps([kernels, capability, dtype, fusion, sass, overlap])
     command = [sys.executable, "-c", COMPILE, str(TESTS), arguments]
     done = subprocess.run(command, env=environment, cwd=TESTS, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -110,6 +115,24 @@ def test_ptx_has_only_exactly_rounded_operations(capability: int) -> None:
     found = {name: offences(kernel["ptx"], name) for name, kernel in kernels.items()}
     assert found, "nothing was compiled"
     assert {name: lines[:5] for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize("capability", on_targets((90,)))
+def test_overlapping_kernels_wait_before_they_touch_memory(capability: int) -> None:
+    """Catches a load that the compiler moved ahead of the wait for the kernel that writes what is loaded."""
+    from detsample.kernels import overlap
+
+    if not overlap.SUPPORTED:
+        pytest.skip("this Triton cannot wait inside a kernel: launches never overlap")
+    names = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry", "wide.wide")
+    touches = re.compile(r"(LDG|STG|ATOMG?|RED|ACQBULK)\b")
+    for name, kernel in compile_all(capability, names, sass=True, overlap=True).items():
+        lines = code_lines(kernel["ptx"])
+        waits = next(at for at, text in enumerate(lines) if "griddepcontrol.wait" in text)
+        first = next(at for at, text in enumerate(lines) if re.search(r"\b(ld|st|atom|red)\.global", text))
+        assert waits < first, name
+        code = [match[0] for text in kernel["sass"] or () if (match := touches.match(text))]
+        assert code[:1] in ([], ["ACQBULK"]), (name, code[:3])
 
 
 @pytest.mark.parametrize("capability", on_targets((90,)))

@@ -15,9 +15,14 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from detsample.buffer import Buffer
+from detsample.pointer import Argument, Pointer
 
 Device = tuple[str, int]
 """``("gpu", index)`` or ``("cpu", 0)``: always with an index, so that equal means the same device."""
+
+
+Description = tuple[tuple[int, ...], str, Device, tuple[int, ...], Pointer | None]
+"""What a call asks of each of its tensors: one call of an adapter is quicker than five."""
 
 
 class Framework(Protocol):
@@ -48,6 +53,9 @@ class Framework(Protocol):
     def device(self, x: Any) -> Device:
         """Return where the elements of ``x`` are."""
 
+    def describe(self, x: Any) -> Description:
+        """Return the shape, the element type, the device, the strides and, of a tensor on a GPU, the argument."""
+
     def on_gpu(self, x: Any) -> bool:
         """Whether the elements of ``x`` are in a GPU's memory."""
 
@@ -56,6 +64,9 @@ class Framework(Protocol):
 
     def buffer(self, x: Any) -> Buffer:
         """Return ``x`` as a kernel argument: a ``HostBuffer`` where ``x`` is on the host."""
+
+    def argument(self, x: Any) -> Argument:
+        """Return ``x`` as `detsample.launch` takes it: a ``Pointer`` on a GPU, a ``HostBuffer`` on the host."""
 
     def as_array(self, x: Any) -> np.ndarray:
         """Return a host tensor as an array, sharing its memory; bfloat16 as the exact float32, a copy."""
@@ -75,6 +86,9 @@ class Framework(Protocol):
     def multiprocessor_count(self, device: Device) -> int:
         """Return the number of multiprocessors of a GPU; 1 for the CPU, where programs run in turn."""
 
+    def gpu_count(self) -> int:
+        """Return how many GPUs the framework finds."""
+
 
 _MODULES = {
     "numpy": "detsample.frameworks.numpy_arrays",
@@ -84,6 +98,21 @@ _MODULES = {
 
 # Which framework a class belongs to depends on nothing but the class.
 _BY_CLASS: dict[type, Framework] = {}
+
+
+def named(name: str) -> Framework:
+    """Return the framework of a name.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    ImportError
+        If it is not installed.
+    """
+    if name not in _MODULES:
+        raise ValueError(f"framework must be one of {', '.join(_MODULES)}, got {name!r}")
+    return cast(Framework, import_module(_MODULES[name]))
 
 
 def of(tensor: object, name: str = "tensor") -> Framework:

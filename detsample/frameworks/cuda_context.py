@@ -11,6 +11,7 @@ the caller's device, or its having none yet, is back exactly, for every runtime 
 from __future__ import annotations
 
 import ctypes
+import threading
 from functools import cache
 from types import TracebackType
 
@@ -42,6 +43,20 @@ def _primary_context(index: int) -> ctypes.c_void_p:
     return context
 
 
+class _Thread(threading.local):
+    """The GPU that a `Current` made current on this thread, or None."""
+
+    index: int | None = None
+
+
+_thread = _Thread()
+
+
+def is_current(index: int) -> bool:
+    """Whether this thread is inside a `Current` of this GPU, and of no other since."""
+    return _thread.index == index
+
+
 class Current:
     """A context manager inside which GPU ``index`` is current for the calling thread.
 
@@ -51,15 +66,18 @@ class Current:
         The device, as CUDA counts them in this process.
     """
 
-    __slots__ = ("_index",)
+    __slots__ = ("_index", "_outer")
 
     def __init__(self, index: int) -> None:
         self._index = index
+        self._outer: int | None = None
 
     def __enter__(self) -> None:
         _check(_driver().cuCtxPushCurrent_v2(_primary_context(self._index)), "cuCtxPushCurrent")
+        self._outer, _thread.index = _thread.index, self._index
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _thread.index = self._outer
         _check(_driver().cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p())), "cuCtxPopCurrent")

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from detsample.buffer import HostBuffer
-from detsample.frameworks import bfloat16
+from detsample.frameworks import Description, bfloat16
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
 
 name = "numpy"
@@ -38,6 +38,11 @@ def device(x: np.ndarray) -> tuple[str, int]:
     return CPU
 
 
+def describe(x: np.ndarray) -> Description:
+    """Return shape, element type, device and strides."""
+    return x.shape, x.dtype.name, CPU, strides(x), None
+
+
 def on_gpu(x: np.ndarray) -> bool:
     """Return False."""
     return False
@@ -52,6 +57,9 @@ def empty(shape: tuple[int, ...], dtype_name: str, device: tuple[str, int]) -> n
 def buffer(x: np.ndarray) -> HostBuffer:
     """Return the array as an argument of Triton's interpreter."""
     return HostBuffer(x)
+
+
+argument = buffer
 
 
 def as_array(x: np.ndarray) -> np.ndarray:
@@ -87,3 +95,8 @@ def multiprocessor_count(device: tuple[str, int]) -> int:
     """Return 1: the interpreter runs one program after another."""
     require_cpu(device)
     return 1
+
+
+def gpu_count() -> int:
+    """Return 0."""
+    return 0

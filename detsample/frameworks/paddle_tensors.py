@@ -16,9 +16,10 @@ import numpy as np
 import paddle
 
 from detsample.buffer import Buffer, HostBuffer
-from detsample.frameworks import bfloat16
-from detsample.frameworks.cuda_context import Current
+from detsample.frameworks import Description, bfloat16
+from detsample.frameworks.cuda_context import Current, is_current
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
+from detsample.pointer import Argument, pointer
 
 name = "paddle"
 
@@ -67,6 +68,15 @@ def device(x: Any) -> tuple[str, int]:
     raise TypeError(f"a Paddle tensor must be on a GPU or the CPU, got one on {place}")
 
 
+def describe(x: Any) -> Description:
+    """Return shape, element type, device, strides and pointer."""
+    place, dtype = x.place, _dtype_name(x.dtype)
+    if not place.is_gpu_place():
+        return tuple(x.shape), dtype, device(x), strides(x), None
+    where = ("gpu", place.gpu_device_id())
+    return tuple(x.shape), dtype, where, tuple(x.get_strides()), pointer(x.data_ptr(), dtype)
+
+
 def on_gpu(x: Any) -> bool:
     """Whether the tensor is on a GPU."""
     return bool(x.place.is_gpu_place())
@@ -89,7 +99,7 @@ def empty(shape: tuple[int, ...], dtype_name: str, device: tuple[str, int]) -> A
     guard.
     """
     place = _place(device)
-    with NOTHING if device == CPU else Current(device[1]):
+    with NOTHING if device == CPU or is_current(device[1]) else Current(device[1]):
         return paddle._C_ops.empty(list(shape), getattr(paddle, dtype_name), place)
 
 
@@ -98,6 +108,13 @@ def buffer(x: Any) -> Buffer:
     if x.place.is_gpu_place():
         return Buffer(x.data_ptr(), _dtype_name(x.dtype), x)
     return HostBuffer(_bits(x), _dtype_name(x.dtype))
+
+
+def argument(x: Any) -> Argument:
+    """Return the tensor as `detsample.launch` takes it."""
+    if x.place.is_gpu_place():
+        return pointer(x.data_ptr(), _dtype_name(x.dtype))
+    return buffer(x)
 
 
 class _Memory:
@@ -189,3 +206,8 @@ def multiprocessor_count(device: tuple[str, int]) -> int:
     if device == CPU:
         return 1
     return int(paddle.device.cuda.get_device_properties(device[1]).multi_processor_count)
+
+
+def gpu_count() -> int:
+    """Return how many GPUs Paddle finds."""
+    return int(paddle.device.cuda.device_count()) if paddle.device.is_compiled_with_cuda() else 0

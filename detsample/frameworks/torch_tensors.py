@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 
 from detsample.buffer import Buffer, HostBuffer
-from detsample.frameworks import bfloat16
+from detsample.frameworks import Description, bfloat16
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
+from detsample.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 
 name = "torch"
 
@@ -50,6 +52,14 @@ def device(x: torch.Tensor) -> tuple[str, int]:
     raise TypeError(f"a torch tensor must be on a CUDA device or the CPU, got one on {x.device}")
 
 
+def describe(x: torch.Tensor) -> Description:
+    """Return shape, element type, device, strides and pointer; the shape is a ``torch.Size``, which is a tuple."""
+    if not x.is_cuda:
+        return x.shape, _dtype_name(x.dtype), device(x), x.stride(), None
+    pointer = _pointer(x)
+    return x.shape, pointer.dtype, ("gpu", x.get_device()), x.stride(), pointer
+
+
 def on_gpu(x: torch.Tensor) -> bool:
     """Whether the tensor is on a GPU."""
     return x.is_cuda
@@ -61,9 +71,16 @@ def _torch_device(device: tuple[str, int]) -> torch.device:
     return torch.device("cpu") if device == CPU else torch.device("cuda", device[1])
 
 
+@cache
+def _new_empty(dtype_name: str, device: tuple[str, int]) -> Callable[[tuple[int, ...] | int], torch.Tensor]:
+    """Return what makes tensors like one without elements: `torch.empty` has more arguments to read, and is slower."""
+    with torch.inference_mode(False):
+        return torch.empty(0, dtype=getattr(torch, dtype_name), device=_torch_device(device)).new_empty
+
+
 def empty(shape: tuple[int, ...], dtype_name: str, device: tuple[str, int]) -> torch.Tensor:
     """Return a new tensor; torch takes care of the current device."""
-    return torch.empty(shape, dtype=getattr(torch, dtype_name), device=_torch_device(device))
+    return _new_empty(dtype_name, device)(shape if len(shape) != 1 else shape[0])
 
 
 def buffer(x: torch.Tensor) -> Buffer:
@@ -71,6 +88,21 @@ def buffer(x: torch.Tensor) -> Buffer:
     if x.is_cuda:
         return Buffer(x.data_ptr(), _dtype_name(x.dtype), x)
     return HostBuffer(_bits(x), _dtype_name(x.dtype))
+
+
+@cache
+def _pointer_types(dtype: torch.dtype) -> tuple[type[Pointer], type[Pointer]]:
+    return pointer_types(_dtype_name(dtype))
+
+
+def _pointer(x: torch.Tensor) -> Pointer:
+    address = x.data_ptr()
+    return _pointer_types(x.dtype)[address % ALIGNMENT != 0](address)
+
+
+def argument(x: torch.Tensor) -> Argument:
+    """Return the tensor as `detsample.launch` takes it."""
+    return _pointer(x) if x.is_cuda else buffer(x)
 
 
 def _bits(x: torch.Tensor) -> np.ndarray:
@@ -116,3 +148,8 @@ def multiprocessor_count(device: tuple[str, int]) -> int:
     if device == CPU:
         return 1
     return int(torch.cuda.get_device_properties(device[1]).multi_processor_count)
+
+
+def gpu_count() -> int:
+    """Return how many GPUs torch finds."""
+    return torch.cuda.device_count()

@@ -48,6 +48,8 @@ def log_probabilities(probs: Any) -> Any:
 def on_device(framework: Framework, probs: Any) -> Any:
     """`log_probabilities` by the kernel."""
     from detsample.kernels import probability
+    from detsample.launch import launcher
+    from detsample.pointer import integer
 
     shape, strides, device = framework.shape(probs), framework.strides(probs), framework.device(probs)
     result = framework.empty(shape, "float32", device)
@@ -56,8 +58,9 @@ def on_device(framework: Framework, probs: Any) -> Any:
     if shape[1] > 1 and strides[1] != 1:
         raise ValueError(f"probs on a GPU must have neighbouring tokens side by side, got strides {list(strides)}")
     with framework.launching(device):
-        probability.log_probabilities[(shape[0], -(-shape[1] // int(probability.BLOCK.value)))](
-            shape[1], framework.buffer(probs), strides[0], framework.buffer(result),
+        launch = launcher(device)
+        launch(probability.log_probabilities, (shape[0], -(-shape[1] // int(probability.BLOCK.value))),
+            shape[1], framework.argument(probs), integer(strides[0]), framework.argument(result),
             num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
     return result

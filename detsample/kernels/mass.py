@@ -154,14 +154,14 @@ def bound_reaching(
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "list_pitch",
+    "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "pitch",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def mass(
     logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts,
-    records, sums, missed, list_token, list_pitch, group_bound, row_pivots,
+    records, sums, missed, list_token, pitch, group_bound, row_pivots,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     wait_for_earlier(OVERLAP)
@@ -199,7 +199,7 @@ def mass(
                 )  # fmt: skip
             measure(
                 row_logits, vocab, first_tile, last_tile, parts, records, sums, missed, row_pivots,
-                list_token + row * list_pitch, row, rows, 0,
+                list_token + row * pitch, row, rows, 0,
             )  # fmt: skip
         elif (mode & NEEDS_TOTAL) != 0:
             add(sums, row, TOTAL, sum_all(row_logits, first_tile, last_tile, vocab, scale, largest))

@@ -236,20 +236,20 @@ def note(records, row, FIELD: tl.constexpr, value):
     tl.store(records + row * RECORD + FIELD, value.to(tl.int64))
 
 
-NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "want", "key_pitch"]
+NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "want", "pitch"]
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def narrow(
     logits, row_stride, vocab, quads, segment_tiles, groups, parts, want,
-    records, group_key, key_pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    records, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, scratch_groups, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
-    group_key += row * key_pitch
+    group_key += row * pitch
     group_bound += row * groups
 
     top_key = largest_key(part_key, row, parts)

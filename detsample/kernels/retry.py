@@ -16,9 +16,9 @@ from detsample.kernels.tiles import TILE
 TASK = tl.constexpr(2)  # tiles a program takes at a time
 
 
-@triton.jit(do_not_specialize=["row_stride", "vocab", "rows", "attempt", "list_pitch"])
+@triton.jit(do_not_specialize=["row_stride", "vocab", "rows", "attempt", "pitch"])
 def retry(
-    logits, row_stride, vocab, rows, attempt, records, sums, missed, list_token, list_pitch, row_pivots,
+    logits, row_stride, vocab, rows, attempt, records, sums, missed, list_token, pitch, row_pivots,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     wait_for_earlier(OVERLAP)
@@ -32,5 +32,5 @@ def retry(
         first_tile = (task % tasks).to(tl.int32) * TASK
         measure(
             logits + row * row_stride, vocab, first_tile, tl.minimum(first_tile + TASK, tiles), tasks,
-            records, sums, missed, row_pivots, list_token + row * list_pitch, row, rows, attempt,
+            records, sums, missed, row_pivots, list_token + row * pitch, row, rows, attempt,
         )  # fmt: skip

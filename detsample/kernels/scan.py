@@ -93,7 +93,7 @@ NOT_SPECIALIZED = [
     "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
     "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
     "seed_ptr", "seed_stride", "seed_low", "seed_high",
-    "position_ptr", "position_stride", "position_low", "position_high", "key_pitch",
+    "position_ptr", "position_stride", "position_low", "position_high", "pitch",
 ]  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def scan(
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
-    records, sums, missed, group_key, key_pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    records, sums, missed, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     wait_for_earlier(OVERLAP)
@@ -189,7 +189,7 @@ def scan(
                 rough2 += reaching(x, w, p2)
                 rough3 += reaching(x, w, p3)
             start += TILE
-        store_groups(group_key + row * key_pitch, segment, key_of(largest), quads)
+        store_groups(group_key + row * pitch, segment, key_of(largest), quads)
         if bounds_here:
             store_groups(group_bound + groups, segment, bound, quads)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)

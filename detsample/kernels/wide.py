@@ -402,13 +402,13 @@ def boundary_of_row(
     return boundary_key, boundary_token, count, kept_weight, all_listed
 
 
-NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "segments", "want", "list_pitch"]
+NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "segments", "want", "pitch"]
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def wide(
     logits, row_stride, vocab, quads, segment_tiles, segments, want,
-    records, sums, list_token, list_pitch, group_bound, scratch_code,
+    records, sums, list_token, pitch, group_bound, scratch_code,
     token_ids, num_kept, status, logprobs, log_z,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -428,7 +428,7 @@ def wide(
         kept_weight = tl.where(kept_weight == 0, total, kept_weight)
         winner = read_field(records, row, WINNER).to(tl.int32)
         if (mode & DRAWN) == 0:
-            list_token += row * list_pitch
+            list_token += row * pitch
             top_k = read_field(records, row, TOP_K)
             min_weight = read_field(records, row, MIN_WEIGHT)
             seed = read_field(records, row, SEED)

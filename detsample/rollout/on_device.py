@@ -8,9 +8,10 @@ import numpy as np
 
 from detsample.kernels.rows import TEMPERATURE_GIVEN
 from detsample.kernels.trainer import PART, SUMS, survey, tell, weigh
+from detsample.launch import launcher
 from detsample.parameters import Logits, Parameter, Scalar
 from detsample.rollout.output import Observation
-from detsample.workspace import allocate
+from detsample.workspace import allocate, layout
 
 WARPS = (4, 8, 4)  # a program of survey, of weigh, of tell; cannot change a bit
 
@@ -38,39 +39,40 @@ def run(logits: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_n
     areas = allocate(
         framework,
         device,
-        {
+        layout({
             "part_places": ("int64", rows * parts * listed),
             "part_sums": ("int64", rows * parts * int(SUMS.value)),
             "part_kept_key": ("int32", rows * parts),
             "unused_real": ("float32", 1),
-        },
-    )
+        }),
+    )  # fmt: skip
     numbers = [framework.empty((rows,), "float32", device) for _ in range(3)]
     rank = framework.empty((rows,), "int32", device)
     top_token_ids = framework.empty((rows, top_n), "int32", device)
     top_logprobs = framework.empty((rows, top_n), "float32", device)
     logprobs, raw_logprobs, entropy = numbers
-    row = (framework.buffer(logits.tensor), logits.row_stride, logits.vocab)
-    sets = (framework.buffer(kept), -(-logits.vocab // 32), parts, listed)
+    row = (framework.argument(logits.tensor), logits.row_stride, logits.vocab)
+    sets = (framework.argument(kept), -(-logits.vocab // 32), parts, listed)
     given: tuple[Any, ...]
     if isinstance(temperature, Scalar):
         given = (0, areas["unused_real"], 0, int(np.float32(temperature.value).view(np.int32)))
     else:
-        given = (TEMPERATURE_GIVEN.value, framework.buffer(temperature.tensor), temperature.stride, 0)
-    tokens, places, keys = framework.buffer(token_ids), areas["part_places"], areas["part_kept_key"]
+        given = (TEMPERATURE_GIVEN.value, framework.argument(temperature.tensor), temperature.stride, 0)
+    tokens, places, keys = framework.argument(token_ids), areas["part_places"], areas["part_kept_key"]
     sums = areas["part_sums"]
     # An empty tensor has no address; nothing is written there, but a pointer has to be one.
-    firsts = [framework.buffer(x) for x in ((top_token_ids, top_logprobs) if top_n else (rank, entropy))]
+    firsts = [framework.argument(x) for x in ((top_token_ids, top_logprobs) if top_n else (rank, entropy))]
     with framework.launching(device):
-        survey[(rows, parts)](*row, *sets, places, keys, num_warps=WARPS[0], enable_fp_fusion=False)
-        weigh[(rows, parts)](
+        launch = launcher(device)
+        launch(survey, (rows, parts), *row, *sets, places, keys, num_warps=WARPS[0], enable_fp_fusion=False)
+        launch(weigh, (rows, parts),
             *row, *sets, *given, tokens, places, keys, sums, num_warps=WARPS[1], enable_fp_fusion=False
         )
-        tell[(rows,)](
+        launch(tell, (rows,),
             *row, *sets, top_n, *given, tokens, places, keys, sums,
-            framework.buffer(logprobs), framework.buffer(raw_logprobs), framework.buffer(rank),
-            framework.buffer(entropy), *firsts,
+            framework.argument(logprobs), framework.argument(raw_logprobs), framework.argument(rank),
+            framework.argument(entropy), *firsts,
             num_warps=WARPS[2], enable_fp_fusion=False,
         )  # fmt: skip
-    kept_alive = None if framework.frees_behind_stream(device) else places  # which owns all areas
+    kept_alive = None if framework.frees_behind_stream(device) else areas.memory
     return Observation(logprobs, raw_logprobs, rank, entropy, top_token_ids, top_logprobs, kept_alive)

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from detsample.buffer import Buffer
-from detsample.engine import words
+from detsample.kernel_arguments import words
 from detsample.kernels.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
@@ -30,12 +29,14 @@ from detsample.kernels.speculative_match import match as match_kernel
 from detsample.kernels.speculative_rejection import SPAN, finish, judge, measure_draft, measure_target, residual
 from detsample.kernels.speculative_rows import COUNT_GIVEN, ROWS, expand
 from detsample.kernels.speculative_tree import longest_path as longest_path_kernel
+from detsample.launch import launcher
 from detsample.output import MaskOutput, SampleOutput
 from detsample.parameters import Logits, Parameter, Scalar, Vector
+from detsample.pointer import Argument
 from detsample.sampling import mask, sample
 from detsample.speculative.arguments import Batch, Table
 from detsample.speculative.output import TreeOutput, VerifyOutput
-from detsample.workspace import allocate
+from detsample.workspace import allocate, layout
 
 Draw = Callable[..., SampleOutput]
 Keep = Callable[..., MaskOutput]
@@ -73,9 +74,9 @@ def power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def _pointer(batch: Batch, parameter: Parameter, unused: Any) -> tuple[Buffer, int]:
+def _pointer(batch: Batch, parameter: Parameter, unused: Any) -> tuple[Argument, int]:
     tensor, stride = (parameter.tensor, parameter.stride) if isinstance(parameter, Vector) else (unused, 0)
-    return batch.logits.framework.buffer(tensor), stride
+    return batch.logits.framework.argument(tensor), stride
 
 
 def request_arguments(batch: Batch, rows: Rows) -> list[Any]:
@@ -86,8 +87,8 @@ def request_arguments(batch: Batch, rows: Rows) -> list[Any]:
     offsets = batch.row_offsets or Vector(rows.owner, 0)
     return [
         batch.logits.rows, batch.width, batch.extra, COUNT_GIVEN.value * isinstance(counts, Vector),
-        *_pointer(batch, counts, rows.owner), said, framework.buffer(offsets.tensor), offsets.stride,
-        framework.buffer(rows.owner),
+        *_pointer(batch, counts, rows.owner), said, framework.argument(offsets.tensor), offsets.stride,
+        framework.argument(rows.owner),
     ]  # fmt: skip
 
 
@@ -121,17 +122,18 @@ def expand_rows(batch: Batch, parents: Table | None = None) -> Rows:
     bits |= POSITION_GIVEN.value * isinstance(given.position, Vector)
     pointers += [*_pointer(batch, given.position, position), *first]
     stores = [
-        framework.buffer(unused[dtype] if result is None else result)
+        framework.argument(unused[dtype] if result is None else result)
         for result, (_, _, dtype) in zip(results, table, strict=True)
     ]
     total, width, extra, _, *finding, owners = request_arguments(batch, rows)
     tree = parents or Table(owner, 0, 0)
     if count:
         with framework.launching(device):
-            expand[(-(-count // int(ROWS.value)),)](
+            launch = launcher(device)
+            launch(expand, (-(-count // int(ROWS.value)),),
                 total, batch.requests, width, extra, bits, *finding,
-                framework.buffer(tree.tensor), tree.row_stride, tree.stride,
-                *pointers, owners, *stores, framework.buffer(position),
+                framework.argument(tree.tensor), tree.row_stride, tree.stride,
+                *pointers, owners, *stores, framework.argument(position),
                 FLAT=flat, TREE=parents is not None, **SQUARE,
             )  # fmt: skip
     return rows
@@ -161,10 +163,10 @@ def draw(batch: Batch, logprobs: bool, parents: Table | None = None, by: Draw = 
     return Drawn(sampled, rows)
 
 
-def _drawn_pointers(batch: Batch, drawn: Drawn) -> list[Buffer]:
-    sampled, buffer = drawn.sampled, batch.logits.framework.buffer
+def _drawn_pointers(batch: Batch, drawn: Drawn) -> list[Argument]:
+    sampled, argument = drawn.sampled, batch.logits.framework.argument
     logprobs = drawn.rows.unused_real if sampled.logprobs is None else sampled.logprobs
-    return [buffer(sampled.token_ids), buffer(sampled.status), buffer(logprobs)]
+    return [argument(sampled.token_ids), argument(sampled.status), argument(logprobs)]
 
 
 def _kept_alive(batch: Batch, *working: Any) -> Any:
@@ -181,11 +183,12 @@ def match(batch: Batch, drafts: Table, logprobs: bool, by: Draw = sample) -> Ver
     of_tokens = framework.empty(shape, "float32", device) if logprobs else None
     if batch.requests:
         with framework.launching(device):
-            match_kernel[(batch.requests,)](
+            launch = launcher(device)
+            launch(match_kernel, (batch.requests,),
                 batch.logits.vocab, *request_arguments(batch, drawn.rows),
-                framework.buffer(drafts.tensor), drafts.row_stride, drafts.stride, *_drawn_pointers(batch, drawn),
-                *(framework.buffer(t) for t in (token_ids, accepted, status)),
-                framework.buffer(drawn.rows.unused_real if of_tokens is None else of_tokens),
+                framework.argument(drafts.tensor), drafts.row_stride, drafts.stride, *_drawn_pointers(batch, drawn),
+                *(framework.argument(t) for t in (token_ids, accepted, status)),
+                framework.argument(drawn.rows.unused_real if of_tokens is None else of_tokens),
                 WIDTH=power_of_two(batch.width), FLAT=batch.row_offsets is not None, LOGPROBS=logprobs, **PLAIN,
             )  # fmt: skip
     return VerifyOutput(token_ids, accepted, status, of_tokens, _kept_alive(batch, drawn))
@@ -202,12 +205,13 @@ def longest_path(batch: Batch, drafts: Table, parents: Table, logprobs: bool, by
     of_tokens = framework.empty(shape, "float32", device) if logprobs else None
     if batch.requests:
         with framework.launching(device):
-            longest_path_kernel[(batch.requests,)](
+            launch = launcher(device)
+            launch(longest_path_kernel, (batch.requests,),
                 batch.logits.vocab, *request_arguments(batch, drawn.rows),
-                framework.buffer(drafts.tensor), drafts.row_stride, drafts.stride, *_drawn_pointers(batch, drawn),
-                framework.buffer(parents.tensor), parents.row_stride, parents.stride,
-                *(framework.buffer(t) for t in (token_ids, accepted, nodes, status)),
-                framework.buffer(drawn.rows.unused_real if of_tokens is None else of_tokens),
+                framework.argument(drafts.tensor), drafts.row_stride, drafts.stride, *_drawn_pointers(batch, drawn),
+                framework.argument(parents.tensor), parents.row_stride, parents.stride,
+                *(framework.argument(t) for t in (token_ids, accepted, nodes, status)),
+                framework.argument(drawn.rows.unused_real if of_tokens is None else of_tokens),
                 WIDTH=power_of_two(batch.width), FLAT=batch.row_offsets is not None, LOGPROBS=logprobs, **PLAIN,
             )  # fmt: skip
     return TreeOutput(token_ids, accepted, nodes, status, of_tokens, _kept_alive(batch, drawn))
@@ -215,7 +219,7 @@ def longest_path(batch: Batch, drafts: Table, parents: Table, logprobs: bool, by
 
 def _row_arguments(batch: Batch, rows: Rows) -> tuple[list[Any], list[Any]]:
     """Temperature, behind a word that says which of the two are vectors, and seed of rows, as the kernels take them."""
-    buffer, given = batch.logits.framework.buffer, batch.given
+    argument, given = batch.logits.framework.argument, batch.given
     bits, seed_words, says = 0, (0, 0), 0
     if isinstance(given.temperature, Scalar):
         bits = int(np.float32(given.temperature.value).view(np.int32))
@@ -225,9 +229,9 @@ def _row_arguments(batch: Batch, rows: Rows) -> tuple[list[Any], list[Any]]:
         seed_words = words(int(given.topp_seed.value))
     else:
         says |= SEED_GIVEN.value
-    temperature = buffer(rows.unused_real if rows.temperature is None else rows.temperature)
-    seed = buffer(rows.position if rows.topp_seed is None else rows.topp_seed)
-    return [says, temperature, 1, bits], [seed, 1, *seed_words, buffer(rows.position)]
+    temperature = argument(rows.unused_real if rows.temperature is None else rows.temperature)
+    seed = argument(rows.position if rows.topp_seed is None else rows.topp_seed)
+    return [says, temperature, 1, bits], [seed, 1, *seed_words, argument(rows.position)]
 
 
 def reject(
@@ -242,45 +246,46 @@ def reject(
     accepted = framework.empty(shape[:1], "int32", device)
     status = framework.empty(shape[:1], "int32", device)
     of_tokens = framework.empty(shape, "float32", device) if logprobs else None
-    said = framework.buffer(rows.unused_real if of_tokens is None else of_tokens)
+    said = framework.argument(rows.unused_real if of_tokens is None else of_tokens)
     all_spans = -(-vocab // int(SPAN.value))
     programs = PROGRAMS_PER_MULTIPROCESSOR * framework.multiprocessor_count(device)
     spans = -(-all_spans // min(all_spans, max(1, programs // max(requests, 1))))
     parts = -(-all_spans // spans)
-    areas = allocate(framework, device, {
+    areas = allocate(framework, device, layout({
         "mass": ("int64", batch.logits.rows), "draft_mass": ("int64", draft_rows.rows),
         "decisions": ("int64", requests * 3), "part_score": ("int64", requests * parts),
         "peak": ("float32", batch.logits.rows), "draft_peak": ("float32", draft_rows.rows),
         "part_token": ("int32", requests * parts),
-    })  # fmt: skip
-    target = (framework.buffer(batch.logits.tensor), batch.logits.row_stride)
-    masks = (framework.buffer(kept.mask), -(-vocab // 32))
+    }))  # fmt: skip
+    target = (framework.argument(batch.logits.tensor), batch.logits.row_stride)
+    masks = (framework.argument(kept.mask), -(-vocab // 32))
     temperature, seed = _row_arguments(batch, rows)
     measured = (areas["peak"], areas["mass"])
     of_draft = (areas["draft_peak"], areas["draft_mass"])
-    values = (framework.buffer(draft_rows.tensor), draft_rows.row_stride)
-    row_status = framework.buffer(kept.status)
+    values = (framework.argument(draft_rows.tensor), draft_rows.row_stride)
+    row_status = framework.argument(kept.status)
     if requests:
         with framework.launching(device):
+            launch = launcher(device)
             if batch.logits.rows:
-                measure_target[(batch.logits.rows,)](
+                launch(measure_target, (batch.logits.rows,),
                     *target, vocab, *masks, row_status, *temperature, *measured, **WIDE
                 )
             if draft_rows.rows:
-                measure_draft[(draft_rows.rows,)](*values, vocab, *of_draft, LOGITS=is_logits, **WIDE)
-            judge[(requests,)](
+                launch(measure_draft, (draft_rows.rows,), *values, vocab, *of_draft, LOGITS=is_logits, **WIDE)
+            launch(judge, (requests,),
                 *target, vocab, *masks, row_status, *temperature, *measured, *seed, *values, draft_rows.rows, *of_draft,
-                *request_arguments(batch, rows), framework.buffer(drafts.tensor), drafts.row_stride, drafts.stride,
-                *(framework.buffer(t) for t in (token_ids, accepted, status)), said, areas["decisions"],
+                *request_arguments(batch, rows), framework.argument(drafts.tensor), drafts.row_stride, drafts.stride,
+                *(framework.argument(t) for t in (token_ids, accepted, status)), said, areas["decisions"],
                 WIDTH=power_of_two(batch.width), FLAT=flat, LOGITS=is_logits, LOGPROBS=logprobs, **PLAIN,
             )  # fmt: skip
-            residual[(requests, parts)](
+            launch(residual, (requests, parts),
                 *target, vocab, *masks, *temperature, *measured, *seed, *values, *of_draft, areas["decisions"],
                 parts, spans, areas["part_score"], areas["part_token"], LOGITS=is_logits, **WIDE,
             )  # fmt: skip
-            finish[(requests,)](
+            launch(finish, (requests,),
                 *target, *temperature, *measured, areas["decisions"], parts, areas["part_score"], areas["part_token"],
-                batch.width, framework.buffer(token_ids), framework.buffer(accepted), said,
+                batch.width, framework.argument(token_ids), framework.argument(accepted), said,
                 PARTS=power_of_two(parts), LOGPROBS=logprobs, **PLAIN,
             )  # fmt: skip
     return VerifyOutput(token_ids, accepted, status, of_tokens, _kept_alive(batch, rows, kept, areas))

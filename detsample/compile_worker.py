@@ -1,0 +1,51 @@
+"""Compiles kernels into Triton's cache on the disk: a process that `detsample.warmup` starts, a few at a time.
+
+It needs no GPU, only to be told which one to compile for. Each line that it reads is a kernel with what Triton
+serialised of its specialisation, each that it writes says whether it was compiled.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from typing import Any
+
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+
+class Driver:
+    """As much of a Triton driver as it takes to compile."""
+
+    def __init__(self, target: list[Any]) -> None:
+        self._target = GPUTarget(*target)
+
+    def get_current_device(self) -> int:
+        """Return a device, which only names a place in Triton's tables."""
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        """Return what to compile for."""
+        return self._target
+
+
+def compile_one(line: str) -> str:
+    """Compile one kernel; return "ok", or what went wrong."""
+    job = json.loads(line)
+    driver.set_active(Driver(job["target"]))
+    try:
+        getattr(import_module(job["module"]), job["name"]).preload(job["data"])
+    except Exception as error:  # whoever needs the kernel compiles it again, and gets the error where it belongs
+        return f"{type(error).__name__}: {error}".replace("\n", " ")
+    return "ok"
+
+
+def main() -> None:
+    """Serve until there are no more lines."""
+    for line in sys.stdin:
+        print(compile_one(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
