@@ -6,6 +6,7 @@ done and its stores are to be seen: what is saved is the time in which programs 
 """
 
 import triton
+import triton.language as tl
 
 try:
     from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
@@ -17,7 +18,7 @@ LEAST_CAPABILITY = 90
 
 
 @triton.jit
-def wait_for_earlier(OVERLAP: triton.language.constexpr):
+def wait_for_earlier(OVERLAP: tl.constexpr):
     """Before the first access to memory: lets the next kernel's programs start, and waits for the kernel before."""
     if OVERLAP:
         gdc_launch_dependents()
