@@ -24,7 +24,6 @@ from detsample.kernel_arguments import PARAMETER_NAMES, parameter_arguments
 from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
 from detsample.kernels.masks import bit_mask, bool_mask, csr_offsets, csr_tail, csr_tokens
 from detsample.kernels.mass import mass as mass_kernel
-from detsample.kernels.narrow import MOST_SELECTED
 from detsample.kernels.narrow import narrow as narrow_kernel
 from detsample.kernels.pivots import RUNGS
 from detsample.kernels.retry import retry as retry_kernel
@@ -137,13 +136,12 @@ def _areas(rows: int, cut: Cut) -> dict[str, tuple[str, int]]:
         "missed": ("int32", (rows + 1) * int(RETRIES.value)),
         "part_counts": ("int32", rows * cut.parts),
         "part_key": ("int32", rows * cut.parts),
-        # `narrow` is the last to read the maxima, `mass` the first to list tokens: these are `list_token`, too.
+        # `narrow` is the last to read the maxima, `mass` the first to list tokens: this is `list_token`, too.
         "group_key": ("int32", rows * cut.pitch),
         "group_bound": ("float32", rows * cut.groups),
         "row_pivots": ("float32", rows * int(RUNGS.value)),
         "part_rungs": ("float32", rows * cut.parts * int(RUNGS.value)),
         "scratch_code": ("int64", rows * int(CAPACITY.value)),
-        "scratch_groups": ("int32", rows * int(MOST_SELECTED.value)),
         "unwanted": ("float32", rows),
         "unused_integer": ("int64", 1),
     }

@@ -35,7 +35,7 @@ KERNELS = {
     ),
     "narrow.narrow": (
         f"{CUT} groups:i32 parts:i32 want:i32 records:*i64 group_key:*i32 pitch:i32 {GROUPS} "
-        f"scratch_code:*i64 scratch_groups:*i32 {RESULTS} OVERLAP:constexpr",
+        f"scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
         8,
     ),
     "mass.mass": (

@@ -182,20 +182,21 @@ def lowest_key_of(scale, largest, top_key, min_weight):
 
 @triton.jit
 def cut_by_k(
-    row_logits, records, row, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, scale, largest,
-    scratch_code, scratch_groups,
-):  # fmt: skip
+    row_logits, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, scratch_code
+):
     """(threshold, candidates): lists the tokens that the first `top_k` are among, as many as CAPACITY; a larger number
     says that they were more, or too many groups to look at.
+
+    The selected groups are listed where the groups' maxima were: the threshold depends on all of them, so all are read.
     """
     index = tl.arange(0, MOST_GROUPS)
     group_keys = tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
     threshold = threshold_key(group_keys, top_k, top_key)
-    selected = select_groups(group_keys, threshold, scratch_groups)
+    selected = select_groups(group_keys, threshold, group_key)
     filled = tl.full([], CAPACITY + 1, tl.int32)
     if selected <= MOST_SELECTED:
         tl.debug_barrier()
-        filled = gather(row_logits, vocab, quads, segment_tiles, scratch_groups, selected, threshold, scratch_code)
+        filled = gather(row_logits, vocab, quads, segment_tiles, group_key, selected, threshold, scratch_code)
     return threshold, filled
 
 
@@ -243,7 +244,7 @@ NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "groups", "p
 def narrow(
     logits, row_stride, vocab, quads, segment_tiles, groups, parts, want,
     records, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
-    scratch_code, scratch_groups, token_ids, num_kept, status, logprobs, log_z,
+    scratch_code, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
     wait_for_earlier(OVERLAP)
@@ -274,8 +275,8 @@ def narrow(
         few = (top_k > 0) & (top_k <= MOST_K)
         if few:
             threshold, filled = cut_by_k(
-                row_logits, records, row, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, scale,
-                largest, scratch_code + row * CAPACITY, scratch_groups + row * MOST_SELECTED,
+                row_logits, vocab, quads, segment_tiles, group_key, groups, top_key, top_k,
+                scratch_code + row * CAPACITY,
             )  # fmt: skip
             is_drawn = filled <= CAPACITY
             if is_drawn:
