@@ -275,21 +275,24 @@ def only_kept(x, token, boundary_key, boundary_token):
 
 @triton.jit
 def bound_kept(
-    row_logits, vocab, quads, segments, segment_tiles, scale, seed, position, boundary_key, boundary_token, group_bound
-):
-    """Bounds of the scores of the kept tokens alone, group by group, as `scan` leaves them for all tokens."""
+    row_logits, vocab, quads, segments, segment_tiles, scale, seed, position, boundary_key, boundary_token, last_token,
+    group_bound,
+):  # fmt: skip
+    """Bounds of the scores of the kept tokens alone, group by group, as `scan` leaves them for all tokens; none of them
+    lies behind `last_token`.
+    """
     token = tl.arange(0, LANES) * 4
     for segment in range(segments):
         bound = tl.full([LANES], float("-inf"), tl.float32)
         start = segment * segment_tiles * TILE
-        for _ in range(segment_tiles):
-            x0, x1, x2, x3 = split_quads(load_tile(row_logits, start, vocab))
-            x0 = only_kept(x0, start + token, boundary_key, boundary_token)
-            x1 = only_kept(x1, start + token + 1, boundary_key, boundary_token)
-            x2 = only_kept(x2, start + token + 2, boundary_key, boundary_token)
-            x3 = only_kept(x3, start + token + 3, boundary_key, boundary_token)
-            bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, scale, seed, position))
-            start += TILE
+        end = tl.minimum(start + segment_tiles * TILE, last_token + 1)
+        for here in range(start, end, TILE):
+            x0, x1, x2, x3 = split_quads(load_tile(row_logits, here, vocab))
+            x0 = only_kept(x0, here + token, boundary_key, boundary_token)
+            x1 = only_kept(x1, here + token + 1, boundary_key, boundary_token)
+            x2 = only_kept(x2, here + token + 2, boundary_key, boundary_token)
+            x3 = only_kept(x3, here + token + 3, boundary_key, boundary_token)
+            bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, here, scale, seed, position))
         store_groups(group_bound, segment, bound, quads)
 
 
@@ -313,7 +316,7 @@ def draw_from_list(row_logits, list_token, size, scale, seed, position, boundary
 @triton.jit
 def draw(
     row_logits, vocab, quads, segments, segment_tiles, scale, seed, position,
-    boundary_key, boundary_token, group_bound, bounded,
+    boundary_key, boundary_token, last_token, group_bound, bounded,
 ):  # fmt: skip
     """The token, through bounds of the groups: those that are there, if any, are of more tokens than the kept ones, and
     where they do not settle the draw, bounds of the kept ones will.
@@ -326,7 +329,7 @@ def draw(
             tl.debug_barrier()
             bound_kept(
                 row_logits, vocab, quads, segments, segment_tiles, scale, seed, position,
-                boundary_key, boundary_token, group_bound,
+                boundary_key, boundary_token, last_token, group_bound,
             )  # fmt: skip
             tl.debug_barrier()
             most = MOST_GROUPS
@@ -463,9 +466,11 @@ def wide(
                         row_logits, list_token, size.to(tl.int32), scale, seed, position, boundary_key, boundary_token
                     )
                 else:
+                    # Of equal logits those with the lowest ids are kept: what is behind need not be looked at.
+                    last_token = tl.where(boundary_key == top_key, tl.minimum(boundary_token, vocab - 1), vocab - 1)
                     winner = draw(
-                        row_logits, vocab, quads, segments, segment_tiles, scale, seed, position,
-                        boundary_key, boundary_token, group_bound + row * segments * groups_of_segment(quads), bounded,
+                        row_logits, vocab, quads, segments, segment_tiles, scale, seed, position, boundary_key,
+                        boundary_token, last_token, group_bound + row * segments * groups_of_segment(quads), bounded,
                     )  # fmt: skip
         total = tl.where((mode & GREEDY) != 0, kept_weight, total)
         write_drawn(
