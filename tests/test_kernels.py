@@ -192,6 +192,38 @@ def test_every_attempt_at_a_boundary_is_reached() -> None:
     assert attempts >= {0, 2}
 
 
+SHAPES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "normal": lambda rng, V: rng.standard_normal(V) * 4,
+    "exponential": lambda rng, V: rng.exponential(2.0, V),
+    "a power law": lambda rng, V: -1.1 * np.log(rng.permutation(V) + 1.0),
+    "sorted": lambda rng, V: np.sort(rng.standard_normal(V)),
+    "few values": lambda rng, V: np.round(rng.standard_normal(V) * 2),
+    "half of it far below": lambda rng, V: np.where(np.arange(V) % 2, rng.standard_normal(V), -1e9),
+    "a sample from above": lambda rng, V: misleading(V, 2.0)[0],
+    "a sample from below": lambda rng, V: misleading(V, -30.0)[0],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_boundaries_are_found_without_a_search(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches aim so bad that one program has to search the row: right, but 20 times as slow."""
+    if GPU:
+        pytest.skip("looks into the kernels, which are Python in the interpreter alone")
+    from detsample.kernels import wide
+
+    looks: list[Any] = []
+    look = wide.measure
+
+    def counted(*arguments: Any) -> Any:
+        looks.append(arguments)
+        return look(*arguments)
+
+    monkeypatch.setattr(wide, "measure", counted)
+    row = SHAPES[shape](rng_of(shape), 9000).astype(F32)
+    compare(np.stack([row] * 3), {"topp_seed": 3, "top_p": F32([0.5, 0.9, 0.999])}, None)
+    assert not looks
+
+
 def test_ways_mixed_in_one_batch() -> None:
     """Catches scratch memory shared between rows, and a row finished with what belongs to its neighbour."""
     names = ["candidates by count", "NaN in the last tile", "by count", "sums alone, min-p", "by weight, flat"]

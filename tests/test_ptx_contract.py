@@ -92,7 +92,7 @@ def code_lines(ptx: str) -> list[str]:
     return [line for line in lines if not re.match(r"\s*\.(file|loc)\b", line)]
 
 
-GUESSING = ("scan.scan", "narrow.narrow")
+GUESSING = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry")
 """Kernels that guess a boundary from rough weights, by the hardware's exp2: only speed hangs on these."""
 ROUGH = re.compile(r"ex2\.approx\.ftz\.f32")
 

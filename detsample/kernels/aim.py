@@ -4,22 +4,24 @@ tokens to list.
 Two sources. In the tail of a row, where a group seldom holds two of the largest tokens, the groups' maxima are nearly
 all there is to know. Elsewhere the rough sums of `scan` at four pivots are, and between two values the logit of the
 share that reaches a value, ln(s / (1 - s)), is taken to be straight. On normal rows of any scale the first interval is
-right 97 to 100 times in 100, at p from 0.1 to 0.999; where it is not, what `mass` found there gives the next one.
+right 97 to 100 times in 100, at p from 0.1 to 0.999; where it is not, what `mass` found there gives the next one: the
+straight line through what was measured, or, where there were too many tokens, those that were listed.
 """
 
 import triton
 import triton.language as tl
 
+from detsample.kernels.candidates import LIST
 from detsample.kernels.logarithm import ln_of_weight
-from detsample.kernels.order import MINUS_INF_KEY, value_of
+from detsample.kernels.order import MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.pivots import FLT_MAX, PIVOTS, RUNGS, pick, quotient, rough_weight
 
 STEPS = tl.constexpr(32)  # values at which the tail is looked at
 CHUNK = tl.constexpr(256)  # groups looked at at a time
 CROWDED = tl.constexpr(0.93)  # of so many groups reached, maxima tell too little about the others
 AIMED_AT = tl.constexpr(700.0)  # tokens to list on either side of the guess,
+FAR = tl.constexpr(2800.0)  # and after a miss: more than a list holds, but the list then tells the rest
 EASY = tl.constexpr(1400.0)  # and in all, where everything from a value on is listed
-LN_THIN = tl.constexpr(6.684611727667927)  # ln 800: tokens to leave of a list that was too long
 
 
 @triton.jit
@@ -192,34 +194,64 @@ def closer(share, first, upper, last, lower, value, reached):
 
 
 @triton.jit
-def next_interval(row_pivots, row, share, high, low, above, reached, count, all_count, top):
+def listed_values(row_logits, list_token, listed, worth_rate, top):
+    """[LIST]: the logits of the listed tokens, and what they count for; the list was written by other programs, and
+    what lies behind `listed` means nothing.
+    """
+    place = tl.arange(0, LIST)
+    token = tl.load(list_token + place, mask=place < listed, other=0, cache_modifier=".cg")
+    x = tl.load(row_logits + token, mask=place < listed, other=float("-inf")).to(tl.float32)
+    return x, tl.where(place < listed, rough_weight(x, top, worth_rate), 0.0)
+
+
+@triton.jit
+def key_reached(key, worth, goal, low, high):
+    """The largest key of [low, high) that at least `goal` of the worth reaches, or the smallest."""
+    low = low.to(tl.int64)
+    high = high.to(tl.int64)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        enough = tl.sum(tl.where(key >= middle, worth, 0.0), axis=0) >= goal
+        low = tl.where(enough, middle, low)
+        high = tl.where(enough, high, middle)
+    return low
+
+
+@triton.jit
+def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_key, top, rate):
+    """(first key, end) around where the boundary lies within an interval that held too many tokens: its list, being
+    full, is a sample of them. `share` is what the goal is of the interval's measure, `count` the number of its tokens.
+    """
+    x, worth = listed_values(row_logits, list_token, listed, rate, top)
+    key = key_of(x)
+    one = tl.where(tl.arange(0, LIST) < listed, 1.0, 0.0)
+    middle = key_reached(key, worth, share * tl.sum(worth, axis=0), low_key, end_key)
+    rank = tl.sum(tl.where(key >= middle, one, 0.0), axis=0)
+    margin = quotient(listed.to(tl.float32) * AIMED_AT, count.to(tl.float32))
+    low = key_reached(key, one, rank + margin, low_key, end_key)
+    last = key_reached(key, one, tl.maximum(rank - margin, 1.0), low_key, end_key)
+    many_alike = tl.sum(tl.where(key == middle, one, 0.0), axis=0) > 2.0 * margin  # of one value nothing need be listed
+    return tl.where(many_alike, middle, low), tl.where(many_alike, middle, tl.maximum(last, middle)) + 1
+
+
+@triton.jit
+def next_interval(row_pivots, row, share, high, low, above, reached, count, top):
     """(high, low) once more, when it is known that the share `above` reaches `high` and `reached` reaches `low`, with
-    `count` tokens between them, and that was wrong or too many. `all_count` tokens reach `low`.
+    `count` tokens between them, and that the boundary is not there.
     """
     pivots = row_pivots + row * RUNGS
     first, upper, last, lower = tl.load(pivots), tl.load(pivots + 1), tl.load(pivots + 2), tl.load(pivots + 3)
-    unlimited = high > top
-    hit = (above < share) & (share <= reached)
     first, upper, last, lower = closer(share, first, upper, last, lower, low, reached)
-    if unlimited == 0:
+    if high <= top:
         first, upper, last, lower = closer(share, first, upper, last, lower, high, above)
     tl.debug_barrier()
     write_bracket(pivots, first, upper, last, lower)
 
-    # Along the line through what was measured, or the bracket's where that leads out of the bracket.
-    spacing = quotient(high - low, count.to(tl.float32))
+    # Along the line through what was measured, and so wide that it will hardly miss; the whole bracket where that leads
+    # out of it.
     middle, _density = straight(share, high, above, low, reached)
-    reach = AIMED_AT * spacing
-    out = unlimited | (middle - reach >= first) | (middle + reach <= last) | (above >= reached) | (count == 0)
-    if out:
-        middle, _density = straight(share, first, upper, last, lower)
-        reach = tl.minimum(reach, (first - last) * 0.5)
-        reach = tl.where(unlimited | (count == 0), (first - last) * 0.25, reach)
-    middle = tl.where(hit & (unlimited == 0), tl.minimum(tl.maximum(middle, low), high), middle)
-    new_high = tl.where(upper > 0.0, tl.minimum(middle + reach, first), middle + reach)
-    new_low = tl.maximum(middle - reach, last)
-    # A long list of all that reach `low`: taken to thin out exponentially up to the largest logit.
-    log_count = ln_of_weight(tl.maximum(all_count, 2) << 40).to(tl.float32) * 2.3283064365386963e-10
-    thinner = low + (top - low) * quotient(log_count - LN_THIN, log_count)
-    too_long = unlimited & hit
-    return sound(tl.where(too_long, float("inf"), new_high), tl.where(too_long, thinner, new_low), top)
+    reach = FAR * quotient(high - low, count.to(tl.float32))
+    new_high, new_low = tl.minimum(middle + reach, first), tl.maximum(middle - reach, last)
+    out = (high > top) | (count == 0) | (above >= reached) | (new_low >= new_high)
+    new_high = tl.where(out, tl.where(upper > 0.0, first, float("inf")), new_high)
+    return sound(new_high, tl.where(out, last, new_low), top)

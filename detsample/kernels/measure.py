@@ -7,10 +7,11 @@ the boundary lies in it and all its tokens are listed, or the row gets another i
 import triton
 import triton.language as tl
 
-from detsample.kernels.aim import next_interval
+from detsample.kernels.aim import interval_of_list, next_interval
 from detsample.kernels.candidates import LIST, top_p_target
 from detsample.kernels.marked import TILES_MARKED, list_marked, mark_tile, no_marks, number_marked
 from detsample.kernels.order import key_of, value_of
+from detsample.kernels.pivots import rate_of
 from detsample.kernels.rows import (
     ABOVE,
     ABOVE_COUNT,
@@ -64,12 +65,12 @@ def sum_around(row_logits, vocab, first_tile, last_tile, scale, largest, low, hi
             reached += tl.sum(tl.where(x >= low, w, 0), axis=1)
             marks = mark_tile(marks, (x >= low) & (x < high))
             start += TILE
-        between += number_marked(marks)
         if listing:
             # Judged by what this program has listed, not by the list's length: other programs change that, warps would
             # read different numbers, and some would miss the barriers below (wrong sums, seen on an H100).
             if tl.sum(between, axis=0) <= LIST:
                 list_marked(marks, first * TILE, tiles, listed, list_token)
+        between += number_marked(marks)
     above_count = tl.sum(above_count, axis=0)
     return (
         tl.sum(total, axis=0), tl.sum(above, axis=0), above_count,
@@ -89,9 +90,11 @@ def share_of(part, whole):
 
 
 @triton.jit
-def judge(records, sums, missed, row_pivots, row, rows, attempt, low_key, high_key, top_key):
+def judge(
+    row_logits, records, sums, missed, row_pivots, list_token, row, rows, attempt, scale, low_key, high_key, top_key
+):
     """Settled, or an interval more, and the row's number among the missed ones."""
-    _scale, top_p = read_floats(records, row)
+    _own, top_p = read_floats(records, row)
     top_k = read_field(records, row, TOP_K)
     around = AROUND + MEASURES * attempt
     above_count = read_sum(sums, row, around + ABOVE_COUNT)
@@ -106,11 +109,20 @@ def judge(records, sums, missed, row_pivots, row, rows, attempt, low_key, high_k
     count = reached_count - above_count
     end_key = tl.minimum(high_key.to(tl.int64), top_key.to(tl.int64) + 1)
     if is_settled(above, reached, goal, count, low_key, end_key) == 0:
-        high, low = next_interval(
-            row_pivots, row, share_of(goal, whole), value_of(high_key), value_of(low_key), share_of(above, whole),
-            share_of(reached, whole), count, reached_count, value_of(top_key),
-        )  # fmt: skip
-        tl.store(records + row * RECORD + INTERVAL + attempt + 1, join_words(key_of(low), key_of(high)))
+        if (above < goal) & (goal <= reached):
+            listed = tl.minimum(read_sum(sums, row, around + LISTED), LIST).to(tl.int32)
+            first_key, next_key = interval_of_list(
+                row_logits, list_token, listed, share_of(goal - above, reached - above), count, low_key, end_key,
+                value_of(top_key), rate_of(scale, top_k == 0),
+            )  # fmt: skip
+            interval = join_words(first_key, next_key)
+        else:
+            high, low = next_interval(
+                row_pivots, row, share_of(goal, whole), value_of(high_key), value_of(low_key), share_of(above, whole),
+                share_of(reached, whole), count, value_of(top_key),
+            )  # fmt: skip
+            interval = join_words(key_of(low), key_of(high))
+        tl.store(records + row * RECORD + INTERVAL + attempt + 1, interval)
         place = tl.atomic_add(missed + attempt, 1, sem="relaxed")
         tl.store(missed + RETRIES + attempt * rows + place, row.to(tl.int32))
 
@@ -143,4 +155,7 @@ def measure(
     tl.debug_barrier()
     arrived = tl.atomic_add(sums + row * SUMS + around + ARRIVED, 1, sem="acq_rel")
     if (arrived == programs - 1) & (attempt < RETRIES):
-        judge(records, sums, missed, row_pivots, row, rows, attempt, low_key, high_key, top_key)
+        judge(
+            row_logits, records, sums, missed, row_pivots, list_token, row, rows, attempt, scale, low_key, high_key,
+            top_key,
+        )  # fmt: skip
