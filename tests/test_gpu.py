@@ -16,10 +16,12 @@ import cases
 import kernel_path
 import numpy as np
 import pytest
+import speculative_cases
+import speculative_path
 from kernel_path import GPU, OUTPUTS, assert_same, on_device, only_rows, to_array
 
 import detsample
-from detsample import frameworks, reference
+from detsample import frameworks, reference, speculative
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
 tl = pytest.importorskip("triton.language")
@@ -163,6 +165,58 @@ def test_a_graph_of_several_steps(gpu: Torch | Paddle) -> None:
         for step, out in enumerate(outs):
             params["position"] = np.arange(8) + start + step
             assert_same(to_array(out), reference.sample(logits, **params, **WANTED), (start, step))
+
+
+@pytest.mark.parametrize("method", ["match", "rejection"])
+def test_a_graph_of_verification(gpu: Torch | Paddle, method: str) -> None:
+    """Catches a draft, a length or a position of a request that is read on the host and baked into the graph."""
+    B, K, V = 9, 4, 2000
+    rng = np.random.default_rng(11)
+    logits, params = batch(B * (K + 1), V, seed=11)
+    logits = logits.reshape(B, K + 1, V)
+    how = {name: value[:B] for name, value in params.items() if name not in ("topp_seed", "position")}
+    seeds, position = params["topp_seed"][:B], np.arange(B)
+    if method == "rejection":
+        how["draft_logits"] = rng.standard_normal((B, K, V), dtype=F32)
+    lengths = rng.integers(0, K + 1, B)
+    # Judged by a pass of the plain method: a part of the drafts is what the target draws.
+    plain = {name: value for name, value in how.items() if name != "draft_logits"} | {"position": position}
+    drafts = speculative_cases.agreeing_drafts(
+        rng, lambda d: reference.verify(logits, d, lengths, seeds, **plain), rng.integers(0, V, (B, K)), lengths
+    )
+    given = [on_device(value) for value in (logits, drafts, lengths, seeds)]
+    at, tensor_how = on_device(position), tensors(how)
+
+    def call() -> Any:
+        return speculative.verify(*given, position=at, method=method, **tensor_how)
+
+    speculative_path.arrays(call())
+    gpu.synchronize()
+    out, replay = gpu.captured(call)
+    for step in range(3):
+        replay()
+        gpu.synchronize()
+        expected = reference.verify(logits, drafts, lengths, seeds, position=position + step, method=method, **how)
+        speculative_path.assert_same(speculative_path.arrays(out), expected, step)
+        add_in_place(at, 1)
+
+
+@pytest.mark.skipif(GPU != "torch", reason="only torch can say what was allocated")
+@pytest.mark.parametrize("rows", [1, 64, 256])
+def test_working_memory_is_small(rows: int) -> None:
+    """Catches working memory beyond 2% of fp32 logits and 1 MiB, and anything of size B x V made on the way."""
+    import torch
+
+    vocab = 129_280 if rows == 256 else 151_936
+    x = torch.randn(rows, vocab, device="cuda")
+    seeds = torch.arange(rows, device="cuda")
+    top_p = torch.full((rows,), 0.9, device="cuda")
+    detsample.sample(x, seeds, top_p=top_p)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    detsample.sample(x, seeds, top_p=top_p)
+    assert torch.cuda.max_memory_allocated() - before <= 0.02 * 4 * rows * vocab + 2**20
 
 
 @pytest.mark.skipif(GPU != "torch", reason="only torch can say that something waits for the device")
