@@ -8,12 +8,12 @@ executable form in NumPy.
 """
 
 from detsample import speculative
+from detsample.launching.warming import warmup
 from detsample.margins import MarginOutput, margin
 from detsample.noise import fold_in, gumbel_noise
 from detsample.output import Csr, MaskOutput, SampleOutput
 from detsample.sampling import mask, sample
 from detsample.status import Status
-from detsample.warming import warmup
 
 __version__ = "0.1.0"
 CONTRACT_VERSION = 1

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detsample.kernel_arguments import PARAMETER_NAMES, parameter_arguments
 from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
 from detsample.kernels.masks import bit_mask, bool_mask, csr_offsets, csr_tail, csr_tokens
 from detsample.kernels.mass import mass as mass_kernel
@@ -38,11 +37,12 @@ from detsample.kernels.rows import (
 from detsample.kernels.scan import scan as scan_kernel
 from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.kernels.wide import wide as wide_kernel
-from detsample.launch import Launch, Names, Step, launcher, step_launcher
+from detsample.launching.arguments import PARAMETER_NAMES, parameter_arguments
+from detsample.launching.launch import Launch, Names, Step, launcher, step_launcher
+from detsample.launching.pointer import ALIGNMENT, Argument, integer
+from detsample.launching.workspace import Areas, Layout, addresses, as_argument, layout
 from detsample.output import Csr, SampleOutput
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
-from detsample.pointer import ALIGNMENT, Argument, integer
-from detsample.workspace import Areas, Layout, addresses, as_argument, layout
 
 PROGRAMS_PER_MULTIPROCESSOR = 6
 RETRY_PROGRAMS_PER_MULTIPROCESSOR = 4

@@ -129,9 +129,9 @@ def on_device(
     [B] float32
         A tensor of the logits' framework on the logits' device, not yet computed.
     """
-    from detsample.kernel_arguments import parameter_arguments
     from detsample.kernels.margin import margin as kernel
-    from detsample.launch import launcher
+    from detsample.launching.arguments import parameter_arguments
+    from detsample.launching.launch import launcher
 
     framework = logits.framework
     result = framework.empty((logits.rows,), "float32", logits.device)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detsample.frameworks import Device, Framework
-from detsample.pointer import Pointer, integer
+from detsample.launching.pointer import Pointer, integer
 
 LARGEST_VOCABULARY = 1 << 21
 LOGIT_TYPES = ("float32", "bfloat16", "float16")

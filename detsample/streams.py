@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from detsample.frameworks import Device, Framework
-from detsample.kernel_arguments import words
 from detsample.kernels.rows import POSITION_GIVEN, SEED_GIVEN
 from detsample.kernels.streams import BLOCK, folded_seeds, noise
-from detsample.launch import launcher
+from detsample.launching.arguments import words
+from detsample.launching.launch import launcher
+from detsample.launching.pointer import Argument, integer
+from detsample.launching.workspace import allocate, layout
 from detsample.parameters import INTEGER_TYPES, as_integer, is_scalar
-from detsample.pointer import Argument, integer
-from detsample.workspace import allocate, layout
 
 UNUSED = layout({"unused": ("int64", 1)})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detsample.buffer import Buffer, HostBuffer
+from detsample.launching.buffer import Buffer, HostBuffer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,7 +18,7 @@ KERNELS = """
 import numpy as np
 import triton
 import triton.language as tl
-from detsample.buffer import Buffer, HostBuffer
+from detsample.launching.buffer import Buffer, HostBuffer
 
 
 @triton.jit

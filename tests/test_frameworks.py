@@ -12,8 +12,8 @@ import pytest
 from test_buffer import KERNELS, run
 
 from detsample import frameworks
-from detsample.buffer import Buffer, HostBuffer
 from detsample.frameworks import bfloat16
+from detsample.launching.buffer import Buffer, HostBuffer
 
 CPU = ("cpu", 0)
 NAMES = ("numpy", "torch", "paddle")
@@ -59,7 +59,7 @@ def bfloat16_of(framework: Any, bits: np.ndarray) -> Any:
 
 def test_importing_the_package_imports_no_framework(tmp_path: Path) -> None:
     body = """
-import detsample.buffer, detsample.frameworks
+import detsample.launching.buffer, detsample.frameworks
 assert not {"torch", "paddle", "triton"} & set(sys.modules)
 """
     run(tmp_path, body, interpret=False)

@@ -30,7 +30,7 @@ import itertools, random, threading
 from triton.runtime import driver
 import triton
 import detsample
-from detsample import launch
+from detsample.launching import launch
 from detsample.kernels import scan as scan_module
 
 VECTORS = {{
@@ -254,7 +254,7 @@ def test_kernels_that_look_at_integers_are_not_kept(tmp_path: Path) -> None:
     """Catches a kernel compiled for n = 1, or for a multiple of 16, started for another n."""
     body = """
 import triton.language as tl
-from detsample.pointer import pointer
+from detsample.launching.pointer import pointer
 
 
 @triton.jit
@@ -283,7 +283,7 @@ assert [call[4] for call in HERE.launched[-2:]] == [(4096, 2**31), (4096, 5)]
 def test_a_compilation_taken_away_is_not_kept(tmp_path: Path) -> None:
     """Catches the None that Triton returns, where a hook keeps it from compiling, being started later."""
     body = """
-from detsample import warming
+from detsample.launching import warming
 given = case(7)
 with warming._hook(lambda **seen: True):
     assert launches(given) == []
@@ -323,7 +323,7 @@ def test_triton_s_launcher_gets_the_arguments_that_it_would_give_itself(tmp_path
     body = """
 from types import SimpleNamespace
 from triton.backends.nvidia.driver import CudaLauncher
-from detsample.launchers import start_of
+from detsample.launching.launchers import start_of
 
 calls = []
 run = CudaLauncher.__new__(CudaLauncher)
@@ -377,7 +377,8 @@ def test_every_kernel_can_be_kept() -> None:
 def test_after_a_warmup_nothing_is_compiled(tmp_path: Path) -> None:
     """Catches a kernel, an alignment, a mask or a type that `warmup` leaves to the first request."""
     body = """
-from detsample import frameworks, warming
+from detsample import frameworks
+from detsample.launching import warming
 frameworks.named = lambda name: FRAMEWORK
 types = {"topp_seed": "int32"}
 for index in (0, 1):
@@ -405,7 +406,7 @@ for number in range(300):
 def test_a_warmup_takes_nothing_away_from_other_threads(tmp_path: Path) -> None:
     """Catches launches of another thread that are swallowed while a warmup looks for what to compile."""
     body = """
-from detsample import warming
+from detsample.launching import warming
 given, found = case(7), []
 
 
@@ -432,7 +433,7 @@ import os
 from pathlib import Path
 cache = Path({str(tmp_path / "cache")!r})
 os.environ["TRITON_CACHE_DIR"] = str(cache)
-from detsample import warming
+from detsample.launching import warming
 from triton.compiler.compiler import compile as really_compile
 
 seeds = Tensor(2**44, (3,), (1,), "int64", 0)
@@ -445,7 +446,7 @@ assert len(before) == 1, before
 fake.compiler.compile = lambda *arguments, **options: really_compile(*arguments, **options)
 from detsample.kernels.streams import folded_seeds
 folded_seeds.device_caches.clear()
-from detsample.launch import Buffer
+from detsample.launching.launch import Buffer
 folded_seeds.warmup(
     3, 16, Buffer(2**44, "int64", None), 1, 0, 0, Buffer(2**43, "int64", None), 0, 2, 0, Buffer(2**42, "int64", None),
     grid=(1,), num_warps=4, enable_fp_fusion=False,

@@ -14,8 +14,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from detsample.buffer import Buffer
-from detsample.pointer import Argument, Pointer
+from detsample.launching.buffer import Buffer
+from detsample.launching.pointer import Argument, Pointer
 
 Device = tuple[str, int]
 """``("gpu", index)`` or ``("cpu", 0)``: always with an index, so that equal means the same device."""
@@ -66,7 +66,7 @@ class Framework(Protocol):
         """Return ``x`` as a kernel argument: a ``HostBuffer`` where ``x`` is on the host."""
 
     def argument(self, x: Any) -> Argument:
-        """Return ``x`` as `detsample.launch` takes it: a ``Pointer`` on a GPU, a ``HostBuffer`` on the host."""
+        """Return ``x`` as `detsample.launching` takes it: a ``Pointer`` on a GPU, a ``HostBuffer`` on the host."""
 
     def as_array(self, x: Any) -> np.ndarray:
         """Return a host tensor as an array, sharing its memory; bfloat16 as the exact float32, a copy."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import paddle
 
-from detsample.buffer import Buffer, HostBuffer
 from detsample.frameworks import Description, bfloat16
 from detsample.frameworks.cuda_context import Current, is_current
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
-from detsample.pointer import Argument, pointer
+from detsample.launching.buffer import Buffer, HostBuffer
+from detsample.launching.pointer import Argument, pointer
 
 name = "paddle"
 
@@ -111,7 +111,7 @@ def buffer(x: Any) -> Buffer:
 
 
 def argument(x: Any) -> Argument:
-    """Return the tensor as `detsample.launch` takes it."""
+    """Return the tensor as `detsample.launching.launch` takes it."""
     if x.place.is_gpu_place():
         return pointer(x.data_ptr(), _dtype_name(x.dtype))
     return buffer(x)

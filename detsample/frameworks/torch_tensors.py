@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from detsample.buffer import Buffer, HostBuffer
 from detsample.frameworks import Description, bfloat16
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
-from detsample.pointer import ALIGNMENT, Argument, Pointer, pointer_types
+from detsample.launching.buffer import Buffer, HostBuffer
+from detsample.launching.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 
 name = "torch"
 
@@ -101,7 +101,7 @@ def _pointer(x: torch.Tensor) -> Pointer:
 
 
 def argument(x: torch.Tensor) -> Argument:
-    """Return the tensor as `detsample.launch` takes it."""
+    """Return the tensor as `detsample.launching.launch` takes it."""
     return _pointer(x) if x.is_cuda else buffer(x)
 
 

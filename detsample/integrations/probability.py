@@ -48,8 +48,8 @@ def log_probabilities(probs: Any) -> Any:
 def on_device(framework: Framework, probs: Any) -> Any:
     """`log_probabilities` by the kernel."""
     from detsample.kernels import probability
-    from detsample.launch import launcher
-    from detsample.pointer import integer
+    from detsample.launching.launch import launcher
+    from detsample.launching.pointer import integer
 
     shape, strides, device = framework.shape(probs), framework.strides(probs), framework.device(probs)
     result = framework.empty(shape, "float32", device)

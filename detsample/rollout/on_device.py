@@ -8,10 +8,10 @@ import numpy as np
 
 from detsample.kernels.rows import TEMPERATURE_GIVEN
 from detsample.kernels.trainer import PART, SUMS, survey, tell, weigh
-from detsample.launch import launcher
+from detsample.launching.launch import launcher
+from detsample.launching.workspace import allocate, layout
 from detsample.parameters import Logits, Parameter, Scalar
 from detsample.rollout.output import Observation
-from detsample.workspace import allocate, layout
 
 WARPS = (4, 8, 4)  # a program of survey, of weigh, of tell; cannot change a bit
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from detsample.kernel_arguments import words
 from detsample.kernels.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
@@ -29,14 +28,15 @@ from detsample.kernels.speculative_match import match as match_kernel
 from detsample.kernels.speculative_rejection import SPAN, finish, judge, measure_draft, measure_target, residual
 from detsample.kernels.speculative_rows import COUNT_GIVEN, ROWS, expand
 from detsample.kernels.speculative_tree import longest_path as longest_path_kernel
-from detsample.launch import launcher
+from detsample.launching.arguments import words
+from detsample.launching.launch import launcher
+from detsample.launching.pointer import Argument
+from detsample.launching.workspace import allocate, layout
 from detsample.output import MaskOutput, SampleOutput
 from detsample.parameters import Logits, Parameter, Scalar, Vector
-from detsample.pointer import Argument
 from detsample.sampling import mask, sample
 from detsample.speculative.arguments import Batch, Table
 from detsample.speculative.output import TreeOutput, VerifyOutput
-from detsample.workspace import allocate, layout
 
 Draw = Callable[..., SampleOutput]
 Keep = Callable[..., MaskOutput]

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detsample.buffer import HostBuffer
 from detsample.frameworks import Device, Framework
-from detsample.pointer import ALIGNMENT, Argument, Pointer, pointer_types
+from detsample.launching.buffer import HostBuffer
+from detsample.launching.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 
 ITEM_BYTES = {"int64": 8, "int32": 4, "float32": 4}
 
@@ -63,7 +63,7 @@ def layout(areas: dict[str, tuple[str, int]]) -> Layout:
 
 
 def allocate(framework: Framework, device: Device, laid: Layout) -> Areas:
-    """Allocate areas of uninitialised memory, as arguments of `detsample.launch.launcher`: see `addresses`."""
+    """Allocate areas of uninitialised memory, as arguments of `launch.launcher`: see `addresses`."""
     areas = addresses(framework, device, laid)
     if device[0] == "gpu":
         areas.update([(area.name, area.kind(areas[area.name])) for area in laid.areas])
@@ -104,5 +104,5 @@ def _host_area(array: np.ndarray, slack: int, area: Area) -> HostBuffer:
 
 
 def as_argument(area: Any, dtype: str) -> Argument:
-    """Return an area of `addresses` as an argument of `detsample.launch.launcher`."""
+    """Return an area of `addresses` as an argument of `detsample.launching.launch.launcher`."""
     return pointer_types(dtype)[0](area) if type(area) is int else area

@@ -7,8 +7,8 @@ kernel, is kept, and later launches of the same kind start it as Triton does in 
 
 Launches are of the same kind if nothing differs that a compiled and loaded kernel depends on: the driver that is
 active, its current device, the kernel, the options and compile-time arguments, and the classes of the arguments, of
-which `detsample.pointer` has one for each thing that Triton tells apart. That suffices for kernels that specialise on
-no integer's value; others are not kept.
+which `pointer` has one for each thing that Triton tells apart. That suffices for kernels that specialise on no
+integer's value; others are not kept.
 
 Whatever else Triton would do at a launch, Triton does: where a launch hook is set, a debugger or an instrumentation is
 on, in its interpreter, and where the installed Triton is not of a known shape, every launch is the ordinary one.
@@ -26,10 +26,10 @@ from triton.compiler import CompiledKernel
 from triton.runtime import driver as triton_driver
 from triton.runtime.jit import JITFunction
 
-from detsample.buffer import Buffer
 from detsample.frameworks import Device
-from detsample.launchers import FIRST, LAST, VERSION, Start, start_of
-from detsample.pointer import Pointer, Wide, integer, pointer
+from detsample.launching.buffer import Buffer
+from detsample.launching.launchers import FIRST, LAST, VERSION, Start, start_of
+from detsample.launching.pointer import Pointer, Wide, integer, pointer
 
 Launch = Callable[..., object]
 """``launch(kernel, grid, *arguments, **options)``: as ``kernel[grid](*arguments, **options)``."""

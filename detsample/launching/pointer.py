@@ -2,15 +2,15 @@
 
 Triton compiles a kernel anew for another element type behind a pointer, for a pointer that is a multiple of 16 and one
 that is not, and for an integer that needs 64 bits. Here each of these is a class of its own, derived from int: the
-classes of a call's arguments say which compiled kernel it takes (`detsample.launch`), and Triton's launcher takes an
-int for an address as it is, where it would ask CUDA about the address of anything else.
+classes of a call's arguments say which compiled kernel it takes (`launch`), and Triton's launcher takes an int for an
+address as it is, where it would ask CUDA about the address of anything else.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from detsample.buffer import Buffer
+from detsample.launching.buffer import Buffer
 
 ALIGNMENT = 16
 """What Triton looks for in an address, in bytes."""
@@ -50,7 +50,7 @@ class Unsigned(Wide):
 
 
 Argument = Buffer | Pointer
-"""Memory, as `detsample.launch` takes it: a `HostBuffer` for Triton's interpreter, a `Pointer` on a GPU."""
+"""Memory, as `detsample.launching.launch` takes it: a `HostBuffer` for Triton's interpreter, a `Pointer` on a GPU."""
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 
 from detsample import frameworks
 from detsample.frameworks import Device, Framework
+from detsample.launching.pointer import pointer
 from detsample.parameters import (
     INTEGER_TYPES,
     LOGIT_TYPES,
@@ -25,7 +26,6 @@ from detsample.parameters import (
     Scalar,
     Vector,
 )
-from detsample.pointer import pointer
 
 USUAL = {"topp_seed": 7, "position": 0, "temperature": 1.0, "top_k": 1, "top_p": 1.0, "min_p": 0.0}
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -203,7 +203,7 @@ def _worker() -> Iterator[Callable[[str], bool]]:
     """Start a `compile_worker`; what is returned sends it a line and says whether it answered."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    command = [sys.executable, "-m", "detsample.compile_worker"]
+    command = [sys.executable, "-m", "detsample.launching.compile_worker"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     )

@@ -16,8 +16,8 @@ from detsample.kernels.rows import (
     TOP_K_GIVEN,
     TOP_P_GIVEN,
 )
+from detsample.launching.pointer import Argument
 from detsample.parameters import Parameters, Scalar
-from detsample.pointer import Argument
 
 
 def words(value: int) -> tuple[int, int]:
