@@ -183,11 +183,11 @@ def fetch(x: Any) -> np.ndarray:
 
 
 def launching(device: tuple[str, int]) -> AbstractContextManager[object]:
-    """Have Triton take device and stream from Paddle, on this thread; see `detsample.paddle_driver`."""
+    """Have Triton take device and stream from Paddle, on this thread; see `detsample.launching.paddle_driver`."""
     if device == CPU:
         return NOTHING
     # Imported here, where a kernel is about to be launched: the CPU reference does without Triton.
-    from detsample.paddle_driver import Launching
+    from detsample.launching.paddle_driver import Launching
 
     return Launching(device[1])
 

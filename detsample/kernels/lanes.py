@@ -12,10 +12,16 @@ MEMBERS = tl.constexpr(256)  # tokens of a group scored at a time
 
 
 @triton.jit
+def fixed_point(z):
+    """Z: scaled logits in units of 2^-32, int64."""
+    clamped = tl.minimum(tl.maximum(z, -1073741824.0), 1073741824.0)
+    return (clamped * 4294967296.0).to(tl.int64)
+
+
+@triton.jit
 def exact_score(z, seed, token, position):
     """The int64 score of tokens, in units of 2^-32."""
-    clamped = tl.minimum(tl.maximum(z, -1073741824.0), 1073741824.0)
-    return (clamped * 4294967296.0).to(tl.int64) + token_gumbel(seed, token, position)
+    return fixed_point(z) + token_gumbel(seed, token, position)
 
 
 @triton.jit

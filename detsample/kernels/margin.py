@@ -10,6 +10,7 @@ import triton.language as tl
 
 from detsample.kernels.fraction import ceil_product
 from detsample.kernels.gumbel import token_gumbel
+from detsample.kernels.lanes import fixed_point
 from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of, within
 from detsample.kernels.rows import (
     MIN_P_GIVEN,
@@ -40,13 +41,6 @@ def lowest(x, t):
 @triton.jit
 def highest(x, t):
     return tl.minimum(x + t, FLT_MAX)
-
-
-@triton.jit
-def fixed_point(z):
-    """Z: the scaled logit in units of 2^-32 (spec section 8)."""
-    clamped = tl.minimum(tl.maximum(z, -1073741824.0), 1073741824.0)
-    return (clamped * 4294967296.0).to(tl.int64)
 
 
 @triton.jit
