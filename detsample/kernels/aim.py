@@ -3,9 +3,9 @@ tokens to list.
 
 Two sources. In the tail of a row, where a group seldom holds two of the largest tokens, the groups' maxima are nearly
 all there is to know. Elsewhere the rough sums of `scan` at four pivots are, and between two values the logit of the
-share that reaches a value, ln(s / (1 - s)), is taken to be straight. On normal rows of any scale the first interval is
-right 97 to 100 times in 100, at p from 0.1 to 0.999; where it is not, what `mass` found there gives the next one: the
-straight line through what was measured, or, where there were too many tokens, those that were listed.
+share that reaches a value, ln(s / (1 - s)), is taken to be straight. How often the first interval is right stands in
+docs/performance.md; where it is not, what `mass` found there gives the next one: the straight line through what was
+measured, or, where there were too many tokens, those that were listed.
 """
 
 import triton
