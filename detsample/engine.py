@@ -252,7 +252,8 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         launch = step_launcher(device, NAMES, values)
         launch(steps.scan, (rows, cut.parts))
         launch(steps.narrow, (rows,))
-        if _may_need_mass(parameters, wanted, logits.vocab):
+        # Without rows nothing has set the number of missed ones, and `retry` has programs all the same.
+        if rows and _may_need_mass(parameters, wanted, logits.vocab):
             launch(steps.mass, (rows, cut.parts))
             for attempt in range(1, 1 + ATTEMPTS):
                 values[ATTEMPT] = attempt

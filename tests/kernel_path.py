@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import guarded_memory
 import numpy as np
 
 OUTPUTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
@@ -167,7 +168,7 @@ def _run(logits: np.ndarray, parameters: tuple[Any, ...], wanted: tuple[Any, ...
     from detsample.parameters import read_logits, read_parameters
     from detsample.status import raise_for_status
 
-    hasten_interpreter()
+    prepare_interpreter()
     tensor = on_device(logits)
     framework = frameworks.of(tensor, "logits")
     read = read_logits(tensor, framework)
@@ -196,7 +197,7 @@ def margin(
     from detsample import frameworks, margins, reference
     from detsample.parameters import read_logits, read_parameters
 
-    hasten_interpreter()
+    prepare_interpreter()
     tensor, filters = on_device(logits), (position, temperature, top_k, top_p, min_p)
     framework = frameworks.of(tensor, "logits")
     read = read_logits(tensor, framework)
@@ -214,7 +215,7 @@ def gumbel_noise(topp_seed: Any, position: Any, token_ids: np.ndarray) -> np.nda
     """`reference.gumbel_noise` by the kernels; `token_ids` is an array."""
     from detsample import frameworks, streams
 
-    hasten_interpreter()
+    prepare_interpreter()
     tokens = on_device(token_ids)
     noise = streams.gumbel_noise(frameworks.of(tokens), on_device(topp_seed), on_device(position), tokens)
     return to_array(noise)
@@ -224,7 +225,7 @@ def fold_in(topp_seed: Any, i: Any) -> np.ndarray:
     """`reference.fold_in` by the kernels; at least one of the two is an array."""
     from detsample import frameworks, streams
 
-    hasten_interpreter()
+    prepare_interpreter()
     given = [on_device(topp_seed), on_device(i)]
     tensor = given[0] if isinstance(topp_seed, np.ndarray) else given[1]
     framework = frameworks.of(tensor)
@@ -314,15 +315,20 @@ def left_to_wide() -> Iterator[list[np.ndarray]]:
 
 
 @functools.cache
-def hasten_interpreter() -> None:
+def prepare_interpreter() -> None:
+    """Hasten and guard Triton's interpreter, unless the kernels run on a GPU."""
+    if GPU is None:
+        _hasten_interpreter()
+        guarded_memory.guard()
+
+
+def _hasten_interpreter() -> None:
     """Leave out two things that Triton's interpreter does for nothing; a row then takes a third of the time.
 
     It patches the language anew for every call of a device function, though it is still patched by the kernel that
     calls it; and it computes every 32-bit sum twice, for an overflow check whose outcome it ignores outside debug mode.
     Where a version of Triton has neither, nothing is done.
     """
-    if GPU is not None:
-        return
     from triton import language as tl
     from triton.runtime import interpreter
 

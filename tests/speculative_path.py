@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from kernel_path import GPU, bits, hasten_interpreter, on_device, to_array
+from kernel_path import GPU, bits, on_device, prepare_interpreter, to_array
 
 import detsample
 from detsample import frameworks, speculative
@@ -41,7 +41,7 @@ def verify(
         return arrays(out)
     from detsample.speculative import launches
 
-    hasten_interpreter()
+    prepare_interpreter()
     batch, drafts = _read(
         target_logits, draft_tokens, ("num_draft", num_draft), 1, row_offsets, topp_seed, position, how
     )
@@ -66,7 +66,7 @@ def verify_tree(
         return arrays(out)
     from detsample.speculative import launches
 
-    hasten_interpreter()
+    prepare_interpreter()
     counts = ("num_nodes", draft_tokens.shape[1] if num_nodes is None else num_nodes)
     batch, drafts = _read(target_logits, draft_tokens, counts, 0, row_offsets, topp_seed, position, how)
     numpy = batch.logits.framework

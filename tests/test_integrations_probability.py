@@ -60,7 +60,7 @@ def test_what_is_no_probability() -> None:
 def test_kernel_has_the_bits_of_the_reference(dtype: str) -> None:
     """Defect caught: a kernel that rounds, or treats an edge, otherwise."""
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
-    kernel_path.hasten_interpreter()
+    kernel_path.prepare_interpreter()
     p = some(3_000 if kernel_path.GPU is None else 3_000_000, 1)
     with np.errstate(over="ignore"):
         p = np.resize(p, (3, len(p) // 3)).astype(dtype)

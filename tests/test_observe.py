@@ -25,7 +25,7 @@ def by_kernels(logits: np.ndarray, token_ids: np.ndarray, kept: np.ndarray, temp
     from detsample.parameters import read_logits, read_parameters
     from detsample.rollout import on_device
 
-    kernel_path.hasten_interpreter()
+    kernel_path.prepare_interpreter()
     tensor = kernel_path.on_device(logits)
     read = read_logits(tensor, frameworks.of(tensor))
     heat = read_parameters(read, 0, 0, kernel_path.on_device(temperature), 0, 1.0, 0.0).temperature
