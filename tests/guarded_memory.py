@@ -9,7 +9,7 @@ On a GPU a load from a wrong address, or of memory that nobody has written, most
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ class Accesses:
         self.kernel = ""
         self.extents: list[Extent] | None = None
         self.checked = 0
+        self.before: Callable[[], None] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
@@ -68,6 +69,8 @@ class Accesses:
         return self._module.atomic_cas(pointers, old, new, order)
 
     def _check(self, does: str, pointers: np.ndarray, mask: np.ndarray, size: int) -> None:
+        if self.before is not None:
+            self.before()
         if self.extents is None:
             return
         touched = pointers if mask.all() else pointers[np.broadcast_to(mask.astype(bool), pointers.shape)]
