@@ -101,12 +101,6 @@ class Cut(NamedTuple):
     """Elements between two rows of the memory that holds the groups' maxima first and the listed tokens then."""
 
 
-def cut_rows(logits: Logits, tuning: Tuning) -> Cut:
-    """Choose segments and parts for a call."""
-    programs = PROGRAMS_PER_MULTIPROCESSOR * logits.framework.multiprocessor_count(logits.device)
-    return _plan(logits.rows, logits.vocab, programs, tuning)[0]
-
-
 @lru_cache(maxsize=1024)
 def _plan(rows: int, vocab: int, programs: int, tuning: Tuning) -> tuple[Cut, Layout]:
     """How rows are cut, and how the memory that the kernels share lies."""

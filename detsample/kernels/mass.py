@@ -11,7 +11,6 @@ Rows and parts are taken in the opposite order to `scan`: what it read last is s
 import triton
 import triton.language as tl
 
-from detsample.kernels.gumbel import gumbel_bound
 from detsample.kernels.marked import TILES_MARKED, mark_tile, next_marked, no_marks, number_marked
 from detsample.kernels.measure import add, measure
 from detsample.kernels.order import value_of
@@ -36,7 +35,7 @@ from detsample.kernels.rows import (
     read_floats,
     read_interval,
 )
-from detsample.kernels.scan import tile_bound
+from detsample.kernels.scan import score_bound, tile_bound
 from detsample.kernels.tiles import (
     LANES,
     TILE,
@@ -78,8 +77,7 @@ def sum_marked(row_logits, marks, most, start, tiles, scale, largest, drawn_from
         x = tl.load(row_logits + token, mask=marks != 0, other=float("-inf")).to(tl.float32)
         kept += weight(largest - scaled_logit(x, scale))
         if drawn_from:
-            noise = gumbel_bound(token_word(seed, token, position, TOKEN_HIGH))
-            here = tl.maximum(x * scale, -1073741824.0) + noise
+            here = score_bound(x, scale, token_word(seed, token, position, TOKEN_HIGH))
             bound = tl.maximum(bound, tl.where(marks != 0, here, float("-inf")))
         marks = rest
     return kept, bound
@@ -125,14 +123,12 @@ def sum_min_p(
                 here, bound_here = sum_marked(
                     row_logits, marks, most, begin, tiles, scale, largest, drawn_from, seed, position
                 )
-                kept += here
-                bound = tl.maximum(bound, bound_here)
             else:
                 here, bound_here = sum_reaching(
                     row_logits, vocab, begin, tiles, scale, largest, low, drawn_from, seed, position
                 )
-                kept += here
-                bound = tl.maximum(bound, bound_here)
+            kept += here
+            bound = tl.maximum(bound, bound_here)
         if drawn_from:
             store_groups(group_bound, segment, bound, quads)
     return tl.sum(kept, axis=0), tl.sum(count, axis=0)

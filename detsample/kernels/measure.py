@@ -29,6 +29,7 @@ from detsample.kernels.rows import (
     TOP_K,
     TOP_KEY,
     TOTAL,
+    end_of,
     join_words,
     read_field,
     read_floats,
@@ -91,10 +92,10 @@ def share_of(part, whole):
 
 @triton.jit
 def judge(
-    row_logits, records, sums, missed, row_pivots, list_token, row, rows, attempt, scale, low_key, high_key, top_key
-):
+    row_logits, records, sums, missed, row_pivots, list_token, row, rows, attempt, scale, top_p, low_key, high_key,
+    top_key,
+):  # fmt: skip
     """Settled, or an interval more, and the row's number among the missed ones."""
-    _own, top_p = read_floats(records, row)
     top_k = read_field(records, row, TOP_K)
     around = AROUND + MEASURES * attempt
     above_count = read_sum(sums, row, around + ABOVE_COUNT)
@@ -107,7 +108,7 @@ def judge(
         reached = read_sum(sums, row, around + REACHED)
         goal = top_p_target(top_p, whole)
     count = reached_count - above_count
-    end_key = tl.minimum(high_key.to(tl.int64), top_key.to(tl.int64) + 1)
+    end_key = end_of(high_key, top_key)
     if is_settled(above, reached, goal, count, low_key, end_key) == 0:
         if (above < goal) & (goal <= reached):
             listed = tl.minimum(read_sum(sums, row, around + LISTED), LIST).to(tl.int32)
@@ -135,13 +136,13 @@ def measure(
     """Adds the sums of some tiles for the interval number `attempt`, and lists its tokens; the last of the row's
     `programs` to come here judges it.
     """
-    scale, _top_p = read_floats(records, row)
+    scale, top_p = read_floats(records, row)
     low_key, high_key = read_interval(records, row, attempt)
     top_key = read_field(records, row, TOP_KEY).to(tl.int32)
     largest = scaled_logit(value_of(top_key), scale)
     around = AROUND + MEASURES * attempt
     # Nobody needs a list of tokens of one value.
-    listing = low_key.to(tl.int64) + 1 < tl.minimum(high_key.to(tl.int64), top_key.to(tl.int64) + 1)
+    listing = low_key.to(tl.int64) + 1 < end_of(high_key, top_key)
     total, above, above_count, reached, reached_count = sum_around(
         row_logits, vocab, first_tile, last_tile, scale, largest, value_of(low_key), value_of(high_key), listing,
         sums + row * SUMS + around + LISTED, list_token,
@@ -156,6 +157,6 @@ def measure(
     arrived = tl.atomic_add(sums + row * SUMS + around + ARRIVED, 1, sem="acq_rel")
     if (arrived == programs - 1) & (attempt < RETRIES):
         judge(
-            row_logits, records, sums, missed, row_pivots, list_token, row, rows, attempt, scale, low_key, high_key,
-            top_key,
+            row_logits, records, sums, missed, row_pivots, list_token, row, rows, attempt, scale, top_p, low_key,
+            high_key, top_key,
         )  # fmt: skip

@@ -181,6 +181,13 @@ def lowest_key_of(scale, largest, top_key, min_weight):
 
 
 @triton.jit
+def load_maxima(group_key, groups):
+    """[MOST_GROUPS]: the keys of the groups' largest logits; that of -inf behind the last group."""
+    index = tl.arange(0, MOST_GROUPS)
+    return tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
+
+
+@triton.jit
 def cut_by_k(
     row_logits, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, scratch_code
 ):
@@ -189,8 +196,7 @@ def cut_by_k(
 
     The selected groups are listed where the groups' maxima were: the threshold depends on all of them, so all are read.
     """
-    index = tl.arange(0, MOST_GROUPS)
-    group_keys = tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
+    group_keys = load_maxima(group_key, groups)
     threshold = threshold_key(group_keys, top_k, top_key)
     selected = select_groups(group_keys, threshold, group_key)
     filled = tl.full([], CAPACITY + 1, tl.int32)
@@ -220,8 +226,7 @@ def draw_by_k(records, row, filled, top_k, top_p, min_weight, scale, largest, se
 @triton.jit
 def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, scale, top_k, top_p, vocab):
     """The keys of the first interval, joined as a record holds them."""
-    index = tl.arange(0, MOST_GROUPS)
-    group_keys = tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
+    group_keys = load_maxima(group_key, groups)
     finite = group_keys > MINUS_INF_KEY
     present = tl.sum(finite.to(tl.int32), axis=0).to(tl.float32)
     lowest = value_of(tl.min(tl.where(finite, group_keys, top_key), axis=0))

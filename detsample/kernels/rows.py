@@ -147,6 +147,12 @@ def read_interval(records, row, attempt):
 
 
 @triton.jit
+def end_of(high_key, top_key):
+    """Where an interval's keys end that occur in the row, int64: behind the largest, where it is not limited."""
+    return tl.minimum(high_key.to(tl.int64), top_key.to(tl.int64) + 1)
+
+
+@triton.jit
 def last_attempt(records, row):
     """The number of the interval that counts: 0 that of `mass`, n that of the n-th `retry`."""
     again = tl.load(records + row * RECORD + INTERVAL + 1 + tl.arange(0, RETRIES))

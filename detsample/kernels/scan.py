@@ -49,14 +49,20 @@ from detsample.kernels.tiles import LANES, TILE, groups_of_segment, load_tile, s
 
 
 @triton.jit
+def score_bound(x, scale, high):
+    """A bound of the scores of tokens with these high words. The scale of scores ends at -2^30 (spec section 8)."""
+    return tl.maximum(x * scale, -1073741824.0) + gumbel_bound(high)
+
+
+@triton.jit
 def tile_bound(x0, x1, x2, x3, start, scale, seed, position):
-    """[LANES]: a bound of the scores of each quad's tokens. The scale of scores ends at -2^30 (spec section 8)."""
+    """[LANES]: a bound of the scores of each quad's tokens."""
     quads = ((start >> 2) + tl.arange(0, LANES)).to(tl.uint32)
     w0, w1, w2, w3 = philox(seed, quads, position, TOKEN_HIGH)
-    b0 = tl.maximum(x0 * scale, -1073741824.0) + gumbel_bound(w0)
-    b1 = tl.maximum(x1 * scale, -1073741824.0) + gumbel_bound(w1)
-    b2 = tl.maximum(x2 * scale, -1073741824.0) + gumbel_bound(w2)
-    b3 = tl.maximum(x3 * scale, -1073741824.0) + gumbel_bound(w3)
+    b0 = score_bound(x0, scale, w0)
+    b1 = score_bound(x1, scale, w1)
+    b2 = score_bound(x2, scale, w2)
+    b3 = score_bound(x3, scale, w3)
     return tl.maximum(tl.maximum(b0, b1), tl.maximum(b2, b3))
 
 

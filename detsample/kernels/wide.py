@@ -57,6 +57,7 @@ from detsample.kernels.rows import (
     TOTAL,
     WANT_TOKEN,
     WINNER,
+    end_of,
     last_attempt,
     read_boundary,
     read_field,
@@ -357,7 +358,7 @@ def boundary_of_row(
     attempt = last_attempt(records, row)
     first_key, end_key = read_interval(records, row, attempt)  # means something for rows in doubt alone
     interval_low = first_key.to(tl.int64)
-    interval_high = tl.minimum(end_key.to(tl.int64), top_key.to(tl.int64) + 1)
+    interval_high = end_of(end_key, top_key)
     around = AROUND + MEASURES * attempt
     counted, weighed = read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE)
     counted_in, weighed_in = read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED)

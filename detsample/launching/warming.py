@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 from detsample import frameworks
 from detsample.frameworks import Device, Framework
 from detsample.launching.pointer import pointer
+from detsample.launching.workspace import ITEM_BYTES
 from detsample.parameters import (
     INTEGER_TYPES,
     LOGIT_TYPES,
@@ -28,7 +29,6 @@ from detsample.parameters import (
 )
 
 USUAL = {"topp_seed": 7, "position": 0, "temperature": 1.0, "top_k": 1, "top_p": 1.0, "min_p": 0.0}
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 Call = Callable[[], object]
 

@@ -10,7 +10,7 @@ from detsample.frameworks import Device, Framework
 from detsample.launching.buffer import HostBuffer
 from detsample.launching.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 
-ITEM_BYTES = {"int64": 8, "int32": 4, "float32": 4}
+ITEM_BYTES = {"int64": 8, "int32": 4, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Areas(dict[str, Any]):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from detsample.kernels.rows import TEMPERATURE_GIVEN
 from detsample.kernels.trainer import PART, SUMS, survey, tell, weigh
+from detsample.launching.arguments import float_bits
 from detsample.launching.launch import launcher
 from detsample.launching.workspace import allocate, layout
 from detsample.parameters import Logits, Parameter, Scalar
@@ -55,7 +54,7 @@ def run(logits: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_n
     sets = (framework.argument(kept), -(-logits.vocab // 32), parts, listed)
     given: tuple[Any, ...]
     if isinstance(temperature, Scalar):
-        given = (0, areas["unused_real"], 0, int(np.float32(temperature.value).view(np.int32)))
+        given = (0, areas["unused_real"], 0, *float_bits(temperature.value))
     else:
         given = (TEMPERATURE_GIVEN.value, framework.argument(temperature.tensor), temperature.stride, 0)
     tokens, places, keys = framework.argument(token_ids), areas["part_places"], areas["part_kept_key"]

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from detsample.kernels.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
@@ -28,7 +26,7 @@ from detsample.kernels.speculative_match import match as match_kernel
 from detsample.kernels.speculative_rejection import SPAN, finish, judge, measure_draft, measure_target, residual
 from detsample.kernels.speculative_rows import COUNT_GIVEN, ROWS, expand
 from detsample.kernels.speculative_tree import longest_path as longest_path_kernel
-from detsample.launching.arguments import words
+from detsample.launching.arguments import float_bits, words
 from detsample.launching.launch import launcher
 from detsample.launching.pointer import Argument
 from detsample.launching.workspace import allocate, layout
@@ -222,7 +220,7 @@ def _row_arguments(batch: Batch, rows: Rows) -> tuple[list[Any], list[Any]]:
     argument, given = batch.logits.framework.argument, batch.given
     bits, seed_words, says = 0, (0, 0), 0
     if isinstance(given.temperature, Scalar):
-        bits = int(np.float32(given.temperature.value).view(np.int32))
+        (bits,) = float_bits(given.temperature.value)
     else:
         says |= TEMPERATURE_GIVEN.value
     if isinstance(given.topp_seed, Scalar):
