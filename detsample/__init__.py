@@ -3,8 +3,8 @@
 The same logits, parameters, seed and position give the same token, bit for bit, whatever the batch, the GPU,
 the framework or the machine. `sample` draws tokens, `mask` gives the kept sets alone, `margin` how far the logits may
 move without changing a token, `gumbel_noise` and `fold_in` the streams behind them; `speculative` verifies drafted
-tokens, and `warmup` compiles what later calls launch. docs/spec.md is the contract, `detsample.reference` its
-executable form in NumPy.
+tokens. `plan` checks a call of `sample` once for many like it, and `warmup` compiles what later calls launch.
+docs/spec.md is the contract, `detsample.reference` its executable form in NumPy.
 """
 
 from detsample import speculative
@@ -12,6 +12,7 @@ from detsample.launching.warming import warmup
 from detsample.margins import MarginOutput, margin
 from detsample.noise import fold_in, gumbel_noise
 from detsample.output import Csr, MaskOutput, SampleOutput
+from detsample.planning import Plan, plan
 from detsample.sampling import mask, sample
 from detsample.status import Status
 
@@ -23,6 +24,7 @@ __all__ = [
     "Csr",
     "MarginOutput",
     "MaskOutput",
+    "Plan",
     "SampleOutput",
     "Status",
     "__version__",
@@ -30,6 +32,7 @@ __all__ = [
     "gumbel_noise",
     "margin",
     "mask",
+    "plan",
     "sample",
     "speculative",
     "warmup",

@@ -38,9 +38,10 @@ from detsample.kernels.scan import scan as scan_kernel
 from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.kernels.wide import wide as wide_kernel
 from detsample.launching.arguments import PARAMETER_NAMES, parameter_arguments
+from detsample.launching.buffer import HostBuffer
 from detsample.launching.launch import Launch, Names, Step, launcher, step_launcher
-from detsample.launching.pointer import ALIGNMENT, Argument, integer
-from detsample.launching.workspace import Areas, Layout, addresses, as_argument, layout
+from detsample.launching.pointer import ALIGNMENT, Argument, integer, pointer, pointer_types
+from detsample.launching.workspace import Layout, addresses, as_argument, layout
 from detsample.output import Csr, SampleOutput
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
 
@@ -137,7 +138,6 @@ def _areas(rows: int, cut: Cut) -> dict[str, tuple[str, int]]:
         "part_rungs": ("float32", rows * cut.parts * int(RUNGS.value)),
         "scratch_code": ("int64", rows * int(CAPACITY.value)),
         "unwanted": ("float32", rows),
-        "unused_integer": ("int64", 1),
     }
 
 
@@ -186,11 +186,13 @@ def _steps(aligned: bool, tuning: Tuning) -> Steps:
 
 
 _KINDS = {area.name: area.kind for area in layout(_areas(0, Cut(0, 0, 0, 0, 0, 0, 0))).areas}
-# What `run` passes, in this order; a kernel takes what it has an argument of the same name for.
+_RESULTS = {"token_ids": "int64", "num_kept": "int32", "status": "int32", "logprobs": "float32", "log_z": "float32"}
+# What `launch` passes, in this order; a kernel takes what it has an argument of the same name for.
 NAMES = Names(
-    ["logits", "row_stride", "given", *PARAMETER_NAMES, "token_ids", "num_kept", "status", "logprobs", "log_z"],
+    ["logits", "row_stride", "given", *PARAMETER_NAMES],
     {
-        **dict.fromkeys(["vocab", *Cut._fields, "want", "rows", "attempt"], int), **_KINDS,
+        **dict.fromkeys(["vocab", *Cut._fields, "want", "rows", "attempt"], int),
+        **{name: pointer_types(dtype)[0] for name, dtype in _RESULTS.items()}, **_KINDS,
         "list_token": _KINDS["group_key"],
     },
 )  # fmt: skip
@@ -198,13 +200,25 @@ ATTEMPT = NAMES.order.index("attempt")
 ATTEMPTS = int(RETRIES.value)
 
 
-def _unused(areas: Areas, dtype: str) -> Argument:
-    """What stands in the place of a pointer that is not used, but to store results that nobody wants."""
-    return as_argument(areas["unwanted" if dtype == "float32" else "unused_integer"], dtype)
+class Prepared(NamedTuple):
+    """What calls have in common whose logits differ in their values and their address alone."""
+
+    logits: Logits
+    parameters: Parameters
+    wanted: Wanted
+    tuning: Tuning
+    cut: Cut
+    laid: Layout
+    values: list[Any]
+    """What `NAMES` names, up to the results."""
+    needs_mass: bool
+    retry_programs: int
 
 
-def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning = DEFAULT_TUNING) -> SampleOutput:
-    """Launch the kernels for one call.
+def prepare(
+    logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning = DEFAULT_TUNING
+) -> Prepared:
+    """Work out all of a call that does not depend on where its logits are.
 
     Parameters
     ----------
@@ -214,15 +228,36 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         Results to make; the others are None.
     tuning
         How to cut the work.
+    """
+    framework, device, rows, vocab = logits.framework, logits.device, logits.rows, logits.vocab
+    multiprocessors = framework.multiprocessor_count(device)
+    cut, laid = _plan(rows, vocab, PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, tuning)
+    unused = _null_pointer if device[0] == "gpu" else _no_memory
+    given = parameter_arguments(parameters, framework, unused)
+    values = [_argument(logits), logits.row_stride, *given, vocab, *cut, wanted.bits(), rows, 0]
+    # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.
+    needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
+    retry_programs = RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
+    return Prepared(logits, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs)
+
+
+def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
+    """Launch the kernels of a call.
+
+    Parameters
+    ----------
+    prepared
+        From `prepare`; its vectors are read by the kernels, now.
+    logits
+        Where the logits are, which are laid out like those of `prepared`.
 
     Returns
     -------
     SampleOutput
         Tensors of the logits' framework on the logits' device, not yet computed: nothing waits for the device.
     """
-    framework, device, rows = logits.framework, logits.device, logits.rows
-    multiprocessors = framework.multiprocessor_count(device)
-    cut, laid = _plan(rows, logits.vocab, PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, tuning)
+    of, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs = prepared
+    framework, device, rows = of.framework, of.device, of.rows
     with framework.launching(device):
         areas = addresses(framework, device, laid)
         token_ids = framework.empty((rows,), "int64", device)
@@ -231,55 +266,80 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning =
         logprobs = framework.empty((rows,), "float32", device) if wanted.logprobs else None
         log_z = framework.empty((rows,), "float32", device) if wanted.log_z else None
         mask: Any = None
-        argument, unused = framework.argument, partial(_unused, areas)
-        results = [
-            unused("float32") if tensor is None else argument(tensor)
-            for tensor in (token_ids, num_kept, status, logprobs, log_z)
-        ]
-        pointer = argument(logits.tensor) if logits.pointer is None else logits.pointer
-        row = (pointer, logits.row_stride, logits.vocab)
-        aligned = _is_aligned(logits, pointer)
-        given = parameter_arguments(parameters, framework, unused)
-        values = [pointer, logits.row_stride, *given, *results]
-        values += (logits.vocab, *cut, wanted.bits(), rows, 0, *areas.values(), areas["group_key"])
+        address = _address if device[0] == "gpu" else framework.argument
+        unwanted = areas["unwanted"]
+        values = [
+            *values, address(token_ids), address(num_kept), address(status),
+            unwanted if logprobs is None else address(logprobs), unwanted if log_z is None else address(log_z),
+            *areas.values(), areas["group_key"],
+        ]  # fmt: skip
+        values[0] = logits
+        aligned = _is_aligned(of, logits)
         steps = _steps(aligned, tuning)
-        launch = step_launcher(device, NAMES, values)
-        launch(steps.scan, (rows, cut.parts))
-        launch(steps.narrow, (rows,))
-        # Without rows nothing has set the number of missed ones, and `retry` has programs all the same.
-        if rows and _may_need_mass(parameters, wanted, logits.vocab):
-            launch(steps.mass, (rows, cut.parts))
+        start = step_launcher(device, NAMES, values)
+        start(steps.scan, (rows, cut.parts))
+        start(steps.narrow, (rows,))
+        if needs_mass:
+            start(steps.mass, (rows, cut.parts))
             for attempt in range(1, 1 + ATTEMPTS):
                 values[ATTEMPT] = attempt
-                launch(steps.retry, (RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors,))
-        launch(steps.wide, (rows,))
+                start(steps.retry, (retry_programs,))
+        start(steps.wide, (rows,))
         if wanted.mask is not None:
+            row = (logits, of.row_stride, of.vocab)
             records = as_argument(areas["records"], "int64")
-            mask = _write_mask(logits, row, aligned, wanted.mask, records, num_kept, parameters.top_k)
+            mask = _write_mask(of, row, aligned, wanted.mask, records, num_kept, parameters.top_k)
     kept_alive = None if framework.frees_behind_stream(device) else areas.memory
     return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
+
+
+def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning = DEFAULT_TUNING) -> SampleOutput:
+    """Serve one call: `prepare` and `launch`."""
+    prepared = prepare(logits, parameters, wanted, tuning)
+    return launch(prepared, prepared.values[0])
+
+
+def _argument(logits: Logits) -> Argument:
+    return logits.framework.argument(logits.tensor) if logits.pointer is None else logits.pointer
+
+
+def _address(tensor: Any) -> int:
+    """Where a new tensor on a GPU is: a multiple of 16, as all that frameworks allocate; an empty one may have none."""
+    return tensor.data_ptr() or 0
+
+
+@cache
+def _null_pointer(dtype: str) -> Argument:
+    """What stands in the place of a vector that is not there, which no kernel reads."""
+    return pointer(None, dtype)
+
+
+@cache
+def _no_memory(dtype: str) -> Argument:
+    """The same in Triton's interpreter."""
+    return HostBuffer(np.empty(0, dtype))
 
 
 def _write_mask(
     logits: Logits, row: tuple[Any, ...], aligned: bool, kind: str, records: Argument, num_kept: Any, top_k: Parameter
 ) -> Any:
-    launch = launcher(logits.device)
+    start = launcher(logits.device)
     framework, rows, tiles = logits.framework, logits.rows, -(-logits.vocab // int(TILE.value))
     common = {"ALIGNED": aligned, "num_warps": 4, "enable_fp_fusion": False}
     if kind == "bool":
         mask = framework.empty((rows, logits.vocab), "bool", logits.device)
-        launch(bool_mask, (rows, tiles), *row, records, framework.argument(mask), **common)
+        start(bool_mask, (rows, tiles), *row, records, framework.argument(mask), **common)
         return mask
     if kind == "bits":
         width = -(-logits.vocab // 32)
         mask = framework.empty((rows, width), "int32", logits.device)
-        launch(bit_mask, (rows, tiles), *row, width, records, framework.argument(mask), **common)
+        start(bit_mask, (rows, tiles), *row, width, records, framework.argument(mask), **common)
         return mask
-    return _write_csr(launch, logits, row, common, records, num_kept, top_k)
+    return _write_csr(start, logits, row, common, records, num_kept, top_k)
 
 
 def _write_csr(
-    launch: Launch,
+    start: Launch,
     logits: Logits,
     row: tuple[Any, ...],
     common: dict[str, Any],
@@ -291,7 +351,7 @@ def _write_csr(
     row_offsets = framework.empty((rows + 1,), "int64", logits.device)
     offsets = framework.argument(row_offsets)
     plain = {"num_warps": 4, "enable_fp_fusion": False}
-    launch(csr_offsets, (1,), rows, framework.argument(num_kept), offsets, **plain)
+    start(csr_offsets, (1,), rows, framework.argument(num_kept), offsets, **plain)
     if isinstance(top_k, Scalar) and 1 <= top_k.value < logits.vocab:
         capacity = rows * int(top_k.value)
     else:
@@ -299,6 +359,6 @@ def _write_csr(
     token_ids = framework.empty((capacity,), "int32", logits.device)
     if capacity:
         kept = framework.argument(token_ids)
-        launch(csr_tokens, (rows,), *row, records, offsets, kept, **common)
-        launch(csr_tail, (-(-capacity // int(TILE.value)),), rows, integer(capacity), offsets, kept, **plain)
+        start(csr_tokens, (rows,), *row, records, offsets, kept, **common)
+        start(csr_tail, (-(-capacity // int(TILE.value)),), rows, integer(capacity), offsets, kept, **plain)
     return Csr(row_offsets, token_ids)

@@ -31,6 +31,10 @@ class Tensor:
     def __init__(self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: str, index: int) -> None:
         self.address, self.shape, self.strides, self.dtype, self.index = address, shape, strides, dtype, index
 
+    def data_ptr(self) -> int:
+        """The address, as frameworks call it."""
+        return self.address
+
 
 class Here(threading.local):
     """What differs between threads: the current device, the next address, and what was launched."""

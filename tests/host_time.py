@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,11 @@ def calls(rows: int, device: str) -> dict[str, Callable[[], Any]]:
         pointer = empty
     launch = nothing[(1,)]
     named: dict[str, Callable[[], Any]] = {"an empty Triton launch": lambda: launch(pointer, enable_fp_fusion=False)}
-    return named | {name: sampling(vectors(setting, rows, device)) for name, setting in SETTINGS.items()}
+    named |= {name: sampling(vectors(setting, rows, device)) for name, setting in SETTINGS.items()}
+    for name, setting in SETTINGS.items():
+        draw = detsample.plan(logits, seeds, **vectors(setting, rows, device))
+        named[f"{name}, planned"] = partial(draw, logits)
+    return named
 
 
 def main() -> None:

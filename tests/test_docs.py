@@ -27,9 +27,9 @@ BLOCK = re.compile(r"^```(\w+)( gpu)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
 ROLLOUT = ("kept_sets", "learning", "observation", "reader", "replaying", "writer")
 DOCTESTED = (
-    "detsample.sampling", "detsample.noise", "detsample.status", "detsample.cli.tables", "detsample.margins",
-    "detsample.explanation", "detsample.golden.comparison", "detsample.golden.fingerprint", "detsample.golden.record",
-    "detsample.golden.recording",
+    "detsample.sampling", "detsample.planning", "detsample.noise", "detsample.status", "detsample.cli.tables",
+    "detsample.margins", "detsample.explanation", "detsample.golden.comparison", "detsample.golden.fingerprint",
+    "detsample.golden.record", "detsample.golden.recording",
     *(f"detsample.rollout.{module}" for module in ROLLOUT),
 )  # fmt: skip
 

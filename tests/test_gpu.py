@@ -31,6 +31,21 @@ F32 = np.float32
 WANTED: dict[str, Any] = {"return_logprobs": True, "return_log_z": True}
 
 
+def test_a_plan_draws_what_sample_draws() -> None:
+    """Catches a plan that keeps values where it should keep addresses."""
+    rng = np.random.default_rng(17)
+    logits = [on_device(rng.standard_normal((3, 5000), dtype=F32)) for _ in range(2)]
+    position, top_p = on_device(np.arange(3)), on_device(np.array([0.9, 1, 0.5], F32))
+    draw = detsample.plan(logits[0], 5, position=position, top_p=top_p, return_log_z=True, return_mask="bits")
+    for step in range(4):
+        x = logits[step % 2]
+        expected = detsample.sample(
+            x, 5, position=on_device(np.arange(3) + step), top_p=top_p, return_log_z=True, return_mask="bits"
+        )
+        assert_same(to_array(draw(x)), to_array(expected), step)
+        add_in_place(position, 1)
+
+
 @triton.jit
 def advance(numbers, count, step, BLOCK: tl.constexpr):
     """Adds `step` to int64 numbers in place."""

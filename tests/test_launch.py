@@ -122,6 +122,23 @@ assert prepared.count == first, "launches seen before were prepared again"
     check(tmp_path, body)
 
 
+def test_a_plan_launches_what_sample_launches(tmp_path: Path) -> None:
+    """Catches a plan that passes the logits it was made with, their alignment, or results of an earlier call."""
+    body = """
+for number in range(150):
+    given = case(number)
+    logits = given["logits"]
+    draw = detsample.plan(**given)
+    for address in (logits.address, 2**46, 2**46 + 8):
+        other = Tensor(address, logits.shape, logits.strides, logits.dtype, logits.index)
+        expected = launches({**given, "logits": other})
+        HERE.address, HERE.launched = 1 << 40, []
+        draw(other)
+        assert HERE.launched == expected, (number, address)
+"""
+    check(tmp_path, body)
+
+
 def test_the_direct_way_is_taken_at_all(tmp_path: Path) -> None:
     """Catches a cache that never hits: everything would be right, and slow."""
     body = """
