@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -82,10 +83,19 @@ def main_table(
             table.setdefault(name, {})[str(rows)] = timing.microseconds(sampler_calls(inputs, setting))
             for peer, make_peer in peers.PEERS.items() if with_peers else ():
                 call = make_peer(setting)
-                if call is not None:
-                    calls = [functools.partial(call, x) for x in inputs]
-                    table.setdefault(f"{peer}: {name}", {})[str(rows)] = timing.microseconds(calls, 4)
+                taken = None if call is None else peer_time(peer, [functools.partial(call, x) for x in inputs])
+                if taken is not None:
+                    table.setdefault(f"{peer}: {name}", {})[str(rows)] = taken
     return table
+
+
+def peer_time(peer: str, calls: list[functools.partial[Any]]) -> float | None:
+    """Microseconds of another sampler; None where it cannot run here, which stderr is told: others are timed still."""
+    try:
+        return timing.microseconds(calls, 4)
+    except Exception as error:
+        print(f"{peer} is left out: {error}", file=sys.stderr)
+        return None
 
 
 def worst_cases(rows: int = 128) -> Table:
