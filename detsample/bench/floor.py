@@ -13,7 +13,7 @@ CUTS = tuple((block, warps, each) for block, warps in ((1024, 4), (2048, 4), (40
 
 
 @triton.jit
-def largest(logits: Any, row_stride: Any, vocab: Any, part_tokens: Any, result: Any, BLOCK: tl.constexpr) -> None:
+def largest(logits, row_stride, vocab, part_tokens, result, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     logits += row * (row_stride // 16) * 16

@@ -74,7 +74,7 @@ CHOICES = tl.constexpr(256)  # keys tried at a time
 BISECTIONS = tl.constexpr(10)
 MOST_SELECTED = tl.constexpr(192)  # groups worth gathering
 GATHER = tl.constexpr(4096)  # tokens gathered at a time,
-MEMBERS = tl.constexpr(128)  # so many of one group
+GATHERED = tl.constexpr(128)  # so many of one group
 MOST_DRAWS = tl.constexpr(16)  # groups evaluated one by one before `wide` scores the kept set alone
 
 
@@ -129,11 +129,11 @@ def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, t
     filled = tl.full([], 0, tl.int32)
     lane = tl.arange(0, GATHER)
     size = 4 * quads * segment_tiles
-    for first in range(0, selected, GATHER // MEMBERS):
-        index = first + lane // MEMBERS
+    for first in range(0, selected, GATHER // GATHERED):
+        index = first + lane // GATHERED
         group = tl.load(selected_groups + index, mask=index < selected, other=0)
-        for start in range(0, size, MEMBERS):
-            member = start + lane % MEMBERS
+        for start in range(0, size, GATHERED):
+            member = start + lane % GATHERED
             token = token_of_group(group, member, quads, segment_tiles)
             valid = (index < selected) & (member < size) & (token < vocab)
             x = tl.load(row_logits + token, mask=valid, other=float("-inf")).to(tl.float32)

@@ -14,6 +14,8 @@ from typing import Any
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
+from detsample.launching.cache_keys import settle
+
 
 class Driver:
     """As much of a Triton driver as it takes to compile."""
@@ -35,7 +37,9 @@ def compile_one(line: str) -> str:
     job = json.loads(line)
     driver.set_active(Driver(job["target"]))
     try:
-        getattr(import_module(job["module"]), job["name"]).preload(job["data"])
+        kernel = getattr(import_module(job["module"]), job["name"])
+        settle(kernel)
+        kernel.preload(job["data"])
     except Exception as error:  # whoever needs the kernel compiles it again, and gets the error where it belongs
         return f"{type(error).__name__}: {error}".replace("\n", " ")
     return "ok"

@@ -28,6 +28,7 @@ from triton.runtime.jit import JITFunction
 
 from detsample.frameworks import Device
 from detsample.launching.buffer import Buffer
+from detsample.launching.cache_keys import settle
 from detsample.launching.launchers import FIRST, LAST, VERSION, Start, start_of
 from detsample.launching.pointer import Pointer, Wide, integer, pointer
 
@@ -247,6 +248,7 @@ def _launch_first_step(
 
 def ordinary(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> Any:
     """Launch as Triton does; return the compiled kernel, or None where there is none."""
+    settle(kernel)
     return kernel[grid](*map(_for_triton, arguments), **options)
 
 
