@@ -61,7 +61,8 @@ assert scan in hashed and len(hashed) > 10, hashed
 for place, function in enumerate(hashed):
     called = [function.fn.__globals__.get(name) for name in function.fn.__code__.co_names]
     for other in called:
-        assert not isinstance(other, jit.JITFunction) or hashed.index(other) < place, (function, other)
+        if isinstance(other, jit.JITFunction) and function.fn.__module__.startswith("detsample"):
+            assert hashed.index(other) < place, (function, other)
 """
 
 
