@@ -52,7 +52,6 @@ def run(options: argparse.Namespace) -> int:
         print(f"{wrong} outputs differ in bits from the reference: nothing is timed")
         return 1
     found = {"machine": versions(), "bits": "equal", **report.everything(batches, options.full)}
-    show(found)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.csv:
@@ -61,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         from detsample.cli.picture import growth
 
         growth(found["microseconds, growth, k=50 p=.95 min_p=.05"], options.plot)
+    show(found)
     return 0
 
 
@@ -79,7 +79,8 @@ def show(found: dict[str, Any]) -> None:
                 show_table(inner)
         else:
             show_table(table)
-    print(line(["host, B = 1", *(f"{k} {v:.0f}" for k, v in found["host microseconds, B = 1"].items())], [-16, 16, 16]))
+    host = found["host microseconds, B = 1"]
+    print(line(["host, B = 1", *(f"{name} {time:.0f}" for name, time in host.items())], [-16, *[16] * len(host)]))
 
 
 def show_table(table: dict[str, dict[str, float]]) -> None:
@@ -88,8 +89,10 @@ def show_table(table: dict[str, dict[str, float]]) -> None:
     columns = list(next(iter(times.values())))
     print(line(["", *columns], [-40, *[22] * len(columns)]))
     for name, cells in times.items():
-        at = [c for c in columns if c in cells]
-        shown = [cell(cells[c], table.get("floor", {}).get(c), table.get("bytes", {}).get(c)) for c in at]
+        shown = [
+            cell(cells[c], table.get("floor", {}).get(c), table.get("bytes", {}).get(c)) if c in cells else ""
+            for c in columns
+        ]  # fmt: skip
         print(line(["  " + name, *shown], [-40, *[22] * len(shown)]))
     print()
 
