@@ -178,7 +178,7 @@ def _steps(aligned: bool, tuning: Tuning) -> Steps:
     later = partial(step, launch_pdl=True) if tuning.overlap else step
     return Steps(
         scan=step(scan_kernel, ALIGNED=aligned, num_warps=scan, maxnreg=72),
-        narrow=later(narrow_kernel, num_warps=narrow),
+        narrow=later(narrow_kernel, num_warps=narrow, maxnreg=128),
         mass=later(mass_kernel, ALIGNED=aligned, num_warps=mass, maxnreg=80),
         retry=later(retry_kernel, ALIGNED=aligned, num_warps=mass, maxnreg=80),
         wide=later(wide_kernel, ALIGNED=aligned, num_warps=wide),

@@ -34,7 +34,7 @@ KERNELS = {
         4,
     ),
     "narrow.narrow": (
-        f"{CUT} groups:i32 parts:i32 want:i32 records:*i64 group_key:*i32 pitch:i32 {GROUPS} "
+        f"{CUT} groups:i32 parts:i32 want:i32 records:*i64 sums:*i64 group_key:*i32 pitch:i32 {GROUPS} "
         f"scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
         8,
     ),

@@ -13,15 +13,18 @@ import triton.language as tl
 
 from detsample.kernels.candidates import LIST
 from detsample.kernels.logarithm import ln_of_weight
-from detsample.kernels.order import MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.pivots import FLT_MAX, PIVOTS, RUNGS, pick, quotient, rough_weight
+from detsample.kernels.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
+from detsample.kernels.pivots import FLT_MAX, PIVOTS, RUNGS, pick, quotient, rough_root, rough_weight
+from detsample.kernels.rows import join_words
 
 STEPS = tl.constexpr(32)  # values at which the tail is looked at
 CHUNK = tl.constexpr(256)  # groups looked at at a time
 CROWDED = tl.constexpr(0.93)  # of so many groups reached, maxima tell too little about the others
 AIMED_AT = tl.constexpr(700.0)  # tokens to list on either side of the guess,
 FAR = tl.constexpr(2800.0)  # and after a miss: more than a list holds, but the list then tells the rest
+MOST_K_LISTED = tl.constexpr(1024)  # top_k of which all tokens are listed: with as many as are aimed at below, they fit
 EASY = tl.constexpr(1400.0)  # and in all, where everything from a value on is listed
+MOST_AIMED_AT = tl.constexpr(950.0)  # on either side, so that nearly twice as many fit a list
 
 
 @triton.jit
@@ -175,6 +178,15 @@ def first_interval(
 
 
 @triton.jit
+def interval_keys(low_key, high_key, top_k):
+    """An interval as a record holds it. What top-p cuts lies above what top-k cuts: a list of everything from `low` on
+    holds both, and where it fits, no further search is needed.
+    """
+    all_fit = (top_k > 0) & (top_k <= MOST_K_LISTED)
+    return join_words(low_key, tl.where(all_fit, INF_KEY, high_key))
+
+
+@triton.jit
 def write_bracket(pivots, first, upper, last, lower):
     tl.store(pivots, first)
     tl.store(pivots + 1, upper)
@@ -218,6 +230,17 @@ def key_reached(key, worth, goal, low, high):
 
 
 @triton.jit
+def reach_of_sample(listed, count):
+    """How many tokens on either side of a sample's quantile are worth listing: five standard deviations of where the
+    row's own may be, since weights count for more than tokens do. Where these are more than a list holds, so be it: the
+    next list is a sample of far fewer.
+    """
+    deviation = quotient(count.to(tl.float32) * 0.5, rough_root(listed.to(tl.float32)))
+    reach = tl.maximum(AIMED_AT, 5.0 * deviation)
+    return tl.where(reach <= EASY, tl.minimum(reach, MOST_AIMED_AT), reach)
+
+
+@triton.jit
 def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_key, top, rate):
     """(first key, end) around where the boundary lies within an interval that held too many tokens: its list, being
     full, is a sample of them. `share` is what the goal is of the interval's measure, `count` the number of its tokens.
@@ -227,7 +250,7 @@ def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_
     one = tl.where(tl.arange(0, LIST) < listed, 1.0, 0.0)
     middle = key_reached(key, worth, share * tl.sum(worth, axis=0), low_key, end_key)
     rank = tl.sum(tl.where(key >= middle, one, 0.0), axis=0)
-    margin = quotient(listed.to(tl.float32) * AIMED_AT, count.to(tl.float32))
+    margin = quotient(listed.to(tl.float32) * reach_of_sample(listed, count), count.to(tl.float32))
     low = key_reached(key, one, rank + margin, low_key, end_key)
     last = key_reached(key, one, tl.maximum(rank - margin, 1.0), low_key, end_key)
     many_alike = tl.sum(tl.where(key == middle, one, 0.0), axis=0) > 2.0 * margin  # of one value nothing need be listed

@@ -39,12 +39,11 @@ def token_of_code(code):
 
 @triton.jit
 def append(scratch_code, filled, code, chosen):
-    """Appends the chosen tokens of a flat block to the list; gives the new length, which may exceed CAPACITY (the rest
-    is not stored).
+    """Appends the chosen tokens of a block to the list, in the order in which they come, which is never relied on.
+    `filled` points at its length, which may exceed CAPACITY (the rest is not stored).
     """
-    place = filled + tl.cumsum(chosen.to(tl.int32), axis=0) - 1
+    place = tl.atomic_add(filled + chosen.to(tl.int64) * 0, chosen.to(tl.int64), mask=chosen, sem="relaxed")
     tl.store(scratch_code + place, code, mask=chosen & (place < CAPACITY))
-    return filled + tl.sum(chosen.to(tl.int32), axis=0)
 
 
 @triton.jit

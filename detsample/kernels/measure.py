@@ -7,7 +7,7 @@ the boundary lies in it and all its tokens are listed, or the row gets another i
 import triton
 import triton.language as tl
 
-from detsample.kernels.aim import interval_of_list, next_interval
+from detsample.kernels.aim import interval_keys, interval_of_list, next_interval
 from detsample.kernels.candidates import LIST, top_p_target
 from detsample.kernels.marked import TILES_MARKED, list_marked, mark_tile, no_marks, number_marked
 from detsample.kernels.order import key_of, value_of
@@ -30,7 +30,6 @@ from detsample.kernels.rows import (
     TOP_KEY,
     TOTAL,
     end_of,
-    join_words,
     read_field,
     read_floats,
     read_interval,
@@ -116,13 +115,13 @@ def judge(
                 row_logits, list_token, listed, share_of(goal - above, reached - above), count, low_key, end_key,
                 value_of(top_key), rate_of(scale, top_k == 0),
             )  # fmt: skip
-            interval = join_words(first_key, next_key)
+            interval = interval_keys(first_key.to(tl.int32), next_key.to(tl.int32), top_k)
         else:
             high, low = next_interval(
                 row_pivots, row, share_of(goal, whole), value_of(high_key), value_of(low_key), share_of(above, whole),
                 share_of(reached, whole), count, value_of(top_key),
             )  # fmt: skip
-            interval = join_words(key_of(low), key_of(high))
+            interval = interval_keys(key_of(low), key_of(high), top_k)
         tl.store(records + row * RECORD + INTERVAL + attempt + 1, interval)
         place = tl.atomic_add(missed + attempt, 1, sem="relaxed")
         tl.store(missed + RETRIES + attempt * rows + place, row.to(tl.int32))

@@ -10,7 +10,7 @@ groups. Of min-p the boundary is known from the largest logit alone; of other ro
 import triton
 import triton.language as tl
 
-from detsample.kernels.aim import first_interval
+from detsample.kernels.aim import first_interval, interval_keys
 from detsample.kernels.candidates import (
     CAPACITY,
     MOST_K,
@@ -34,6 +34,7 @@ from detsample.kernels.rows import (
     BOUNDED_FROM,
     COUNT,
     DRAWN,
+    FILLED,
     GREEDY,
     IN_DOUBT,
     INTERVAL,
@@ -45,10 +46,12 @@ from detsample.kernels.rows import (
     POSITION,
     RECORD,
     SEED,
+    SELECTED,
     STATUS,
     STATUS_EMPTY,
     STATUS_INF,
     STATUS_NAN,
+    SUMS,
     TOP_K,
     TOP_KEY,
     WANT_LOG_Z,
@@ -58,6 +61,7 @@ from detsample.kernels.rows import (
     join_words,
     read_field,
     read_floats,
+    read_sum,
     write_boundary,
 )
 from detsample.kernels.scan import is_in_doubt, wanted_share
@@ -122,11 +126,8 @@ def threshold_key(group_keys, wanted, top_key):
 
 
 @triton.jit
-def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, threshold, scratch_code):
-    """Lists the tokens of the selected groups that reach the threshold; gives their number, which may exceed
-    CAPACITY.
-    """
-    filled = tl.full([], 0, tl.int32)
+def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, threshold, filled, scratch_code):
+    """Lists the tokens of the selected groups that reach the threshold."""
     lane = tl.arange(0, GATHER)
     size = 4 * quads * segment_tiles
     for first in range(0, selected, GATHER // GATHERED):
@@ -139,18 +140,18 @@ def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, t
             x = tl.load(row_logits + token, mask=valid, other=float("-inf")).to(tl.float32)
             key = key_of(x)
             chosen = (key >= threshold) & (x > float("-inf"))
-            filled = append(scratch_code, filled, code_of(key, token), chosen)
-    return filled
+            append(scratch_code, filled, code_of(key, token), chosen)
 
 
 @triton.jit
-def select_groups(group_keys, threshold, selected_groups):
-    """Lists the groups whose maximum reaches the threshold; gives their number, which may exceed MOST_SELECTED."""
+def select_groups(group_keys, threshold, selected, selected_groups):
+    """Lists the groups whose maximum reaches the threshold; `selected` points at their number, which may exceed
+    MOST_SELECTED.
+    """
     index = tl.arange(0, MOST_GROUPS)
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
-    place = tl.cumsum(reaches.to(tl.int32), axis=0) - 1
+    place = tl.atomic_add(selected + reaches.to(tl.int64) * 0, reaches.to(tl.int64), mask=reaches, sem="relaxed")
     tl.store(selected_groups + place, index, mask=reaches & (place < MOST_SELECTED))
-    return tl.sum(reaches.to(tl.int32), axis=0)
 
 
 @triton.jit
@@ -189,7 +190,7 @@ def load_maxima(group_key, groups):
 
 @triton.jit
 def cut_by_k(
-    row_logits, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, scratch_code
+    row_logits, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, sums, row, scratch_code
 ):
     """(threshold, candidates): lists the tokens that the first `top_k` are among, as many as CAPACITY; a larger number
     says that they were more, or too many groups to look at.
@@ -198,18 +199,24 @@ def cut_by_k(
     """
     group_keys = load_maxima(group_key, groups)
     threshold = threshold_key(group_keys, top_k, top_key)
-    selected = select_groups(group_keys, threshold, group_key)
+    tl.debug_barrier()  # everybody has read the maxima
+    select_groups(group_keys, threshold, sums + row * SUMS + SELECTED, group_key)
+    tl.debug_barrier()
+    selected = read_sum(sums, row, SELECTED).to(tl.int32)
     filled = tl.full([], CAPACITY + 1, tl.int32)
     if selected <= MOST_SELECTED:
+        gather(
+            row_logits, vocab, quads, segment_tiles, group_key, selected, threshold, sums + row * SUMS + FILLED,
+            scratch_code,
+        )  # fmt: skip
         tl.debug_barrier()
-        filled = gather(row_logits, vocab, quads, segment_tiles, group_key, selected, threshold, scratch_code)
+        filled = read_sum(sums, row, FILLED).to(tl.int32)
     return threshold, filled
 
 
 @triton.jit
 def draw_by_k(records, row, filled, top_k, top_p, min_weight, scale, largest, seed, position, scratch_code):
     """(token, count, weight) of the kept set, which is among the listed candidates; notes its boundary."""
-    tl.debug_barrier()
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)
     rank, before = ranks(scratch_code, filled, code, scale, largest)
@@ -234,7 +241,7 @@ def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, scale, t
         row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, value_of(top_key),
         rate_of(scale, top_k == 0), wanted_share(top_k, top_p, vocab), MOST_SEGMENTS,
     )  # fmt: skip
-    return join_words(key_of(low), key_of(high))
+    return interval_keys(key_of(low), key_of(high), top_k)
 
 
 @triton.jit
@@ -248,7 +255,7 @@ NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "groups", "p
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def narrow(
     logits, row_stride, vocab, quads, segment_tiles, groups, parts, want,
-    records, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    records, sums, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -280,7 +287,7 @@ def narrow(
         few = (top_k > 0) & (top_k <= MOST_K)
         if few:
             threshold, filled = cut_by_k(
-                row_logits, vocab, quads, segment_tiles, group_key, groups, top_key, top_k,
+                row_logits, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, sums, row,
                 scratch_code + row * CAPACITY,
             )  # fmt: skip
             is_drawn = filled <= CAPACITY

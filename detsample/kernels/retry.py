@@ -13,7 +13,7 @@ from detsample.kernels.overlap import wait_for_earlier
 from detsample.kernels.rows import RETRIES
 from detsample.kernels.tiles import TILE
 
-TASK = tl.constexpr(2)  # tiles a program takes at a time
+TASK = tl.constexpr(2)  # tiles a program takes at a time, at least
 
 
 @triton.jit(do_not_specialize=["row_stride", "vocab", "rows", "attempt", "pitch"])
@@ -25,12 +25,15 @@ def retry(
     if ALIGNED:
         row_stride = (row_stride // 16) * 16
     tiles = (vocab + TILE - 1) // TILE
-    tasks = (tiles + TASK - 1) // TASK
-    todo = tl.load(missed + attempt - 1) * tasks.to(tl.int64)
+    rows_missed = tl.load(missed + attempt - 1)
+    # Adding to sums and judging costs as much as several tiles: where rows are many, a program takes more at a time.
+    each = tl.maximum(tl.cdiv(rows_missed.to(tl.int64) * tiles, tl.num_programs(0)), TASK).to(tl.int32)
+    tasks = tl.cdiv(tiles, each)
+    todo = rows_missed * tasks.to(tl.int64)
     for task in range(tl.program_id(0).to(tl.int64), todo, tl.num_programs(0)):
         row = tl.load(missed + RETRIES + (attempt - 1) * rows + task // tasks).to(tl.int64)
-        first_tile = (task % tasks).to(tl.int32) * TASK
+        first_tile = (task % tasks).to(tl.int32) * each
         measure(
-            logits + row * row_stride, vocab, first_tile, tl.minimum(first_tile + TASK, tiles), tasks,
+            logits + row * row_stride, vocab, first_tile, tl.minimum(first_tile + each, tiles), tasks,
             records, sums, missed, row_pivots, list_token + row * pitch, row, rows, attempt,
         )  # fmt: skip

@@ -51,7 +51,7 @@ IN_DOUBT = tl.constexpr(32)  # and what lies around the first interval is
 DRAWN = tl.constexpr(64)  # the token is known; what is left are logarithms of sums
 PENDING = tl.constexpr(1 << 16)
 
-SUMS = tl.constexpr(24)  # int64 sums of a row, which the programs of `mass` and `retry` add to:
+SUMS = tl.constexpr(25)  # int64 sums of a row, which the programs of `mass` and `retry` add to:
 TOTAL = tl.constexpr(0)  # the weight of all tokens,
 MINIMUM = tl.constexpr(1)  # that of the tokens that min-p keeps,
 MINIMUM_COUNT = tl.constexpr(2)  # and their number;
@@ -63,6 +63,8 @@ REACHED = tl.constexpr(2)  # the same of what is above or in it,
 REACHED_COUNT = tl.constexpr(3)
 LISTED = tl.constexpr(4)  # places given away in the list,
 ARRIVED = tl.constexpr(5)  # and programs that have added their share
+SELECTED = tl.constexpr(21)  # Behind them the lengths of lists: of groups selected by `narrow`,
+FILLED = tl.constexpr(22)  # of candidates, by `narrow` and by both stages of `wide`
 
 RETRIES = tl.constexpr(2)
 NO_INTERVAL = tl.constexpr(-1)  # no float has the key -1

@@ -3,9 +3,9 @@ in doubt.
 
 The boundary is searched between keys, by bisection among the tokens that `mass` listed. Where its guess was wrong or
 the list too short, the whole row is searched: each look measures what reaches each of four pivots, and the interval
-between two of them becomes the next one. Rounds cut values and keys in turn, and every look shrinks the interval to the
-keys that occur in it, so no row takes more than about thirty looks, and a row of equal values none. The last few dozen
-tokens are ranked like those of `narrow`.
+between two of them becomes the next one. Looks cut values or keys, those or the others as long as they halve the number
+of tokens left, and every look shrinks the interval to the keys that occur in it, so no row takes more than about forty
+looks, and a row of equal values none. The last few dozen tokens are ranked like those of `narrow`.
 """
 
 import triton
@@ -37,6 +37,7 @@ from detsample.kernels.rows import (
     BOUNDED_FROM,
     COUNT,
     DRAWN,
+    FILLED,
     GREEDY,
     IN_DOUBT,
     KEPT,
@@ -52,6 +53,7 @@ from detsample.kernels.rows import (
     REACHED_COUNT,
     SEED,
     STATUS,
+    SUMS,
     TOP_K,
     TOP_KEY,
     TOTAL,
@@ -118,14 +120,13 @@ def measure(row_logits, vocab, scale, largest, pivots, low, high):
 
 
 @triton.jit
-def list_inside(row_logits, vocab, low, high, scratch_code):
+def list_inside(row_logits, vocab, low, high, filled, scratch_code):
     """Lists the tokens with keys in [low, high), known to be at most CAPACITY."""
-    filled = tl.full([], 0, tl.int32)
     for start in range(0, vocab, SPAN):
         key = key_of(load_span(row_logits, start, vocab, SPAN))
         inside = (key >= low) & (key < high)
         if tl.max(inside.to(tl.int32), axis=0) > 0:
-            filled = append(scratch_code, filled, code_of(key, start + tl.arange(0, SPAN)), inside)
+            append(scratch_code, filled, code_of(key, start + tl.arange(0, SPAN)), inside)
 
 
 @triton.jit
@@ -149,7 +150,7 @@ def nth_token(row_logits, vocab, key, n):
 @triton.jit
 def search_row(
     row_logits, vocab, scale, largest, low, high, inside, above_count, above_weight, limit, target, by_weight,
-    scratch_code,
+    filled, scratch_code,
 ):  # fmt: skip
     """Shrinks the interval by looks at the whole row, until its tokens fit the scratch list, which is filled, or have
     one key.
@@ -157,9 +158,10 @@ def search_row(
     Invariant, here and below: the keys from `low` on reach the goal, `target` by weight or `limit` by count, those
     from `high` on do not and have `above_count` and `above_weight`; at most `inside` tokens lie between.
     """
-    looks = 0
+    by_value = vocab > 0  # true
     while (high - low > 1) & (inside > CAPACITY):
-        pivots = pivots_between(low, high, looks % 2 == 0)
+        before = inside
+        pivots = pivots_between(low, high, by_value)
         counts, weights, smallest, biggest = measure(row_logits, vocab, scale, largest, pivots, low, high)
         counts = counts.to(tl.int64) + above_count
         weights += above_weight
@@ -172,24 +174,16 @@ def search_row(
         high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, pivots), axis=0).to(tl.int64))
         low = tl.maximum(low, smallest.to(tl.int64))
         high = tl.minimum(high, biggest.to(tl.int64) + 1)
-        looks += 1
+        by_value = by_value ^ (inside * 2 > before)  # what shrinks the interval well goes on
     if inside <= CAPACITY:
-        list_inside(row_logits, vocab, low, high, scratch_code)
+        list_inside(row_logits, vocab, low, high, filled, scratch_code)
     return low, high, inside, above_count, above_weight
-
-
-@triton.jit
-def middle_of(low, high, by_value):
-    """A key above `low` and below `high`: half way between their values, or between the keys themselves."""
-    values = key_of(value_of(low.to(tl.int32)) * 0.5 + value_of((high - 1).to(tl.int32)) * 0.5).to(tl.int64)
-    middle = tl.where(by_value, values, (low + high) >> 1)
-    return tl.minimum(tl.maximum(middle, low + 1), high - 1)
 
 
 @triton.jit
 def search_list(
     row_logits, list_token, found, scale, largest, low, high, above_count, above_weight, limit, target, by_weight,
-    scratch_code,
+    filled, scratch_code,
 ):  # fmt: skip
     """The same among the listed tokens, which are all of the interval; they stay in registers."""
     place = tl.arange(0, LIST)
@@ -199,22 +193,30 @@ def search_list(
     w = tl.where(listed, weight_of_key(key, scale, largest), 0)
     worth = tl.where(by_weight, w, listed.to(tl.int64))
     goal = tl.where(by_weight, target - above_weight, limit - above_count)
-    inside = found.to(tl.int64)
-    rounds = 0
+    # Worth and number in one word, so that a round has one sum: weights are at most 2^40, tokens 2^11.
+    both = (worth.to(tl.uint64) << 12) | listed.to(tl.uint64)
+    reached_number = found.to(tl.int64)
+    above_number = tl.full([], 0, tl.int64)
+    inside = reached_number
+    by_value = found >= 0  # true
     while (high - low > 1) & (inside > FEW):
-        middle = middle_of(low, high, rounds % 2 == 0)
-        reached = tl.sum(tl.where(key >= middle, worth, 0), axis=0) >= goal
-        low = tl.where(reached, middle, low)
-        high = tl.where(reached, high, middle)
-        inside = tl.sum((listed & (key >= low) & (key < high)).to(tl.int32), axis=0).to(tl.int64)
-        rounds += 1
+        before = inside
+        pivots = pivots_between(low, high, by_value)
+        sums = tl.sum(tl.where(key[:, None] >= pivots[None, :], both[:, None], 0), axis=0)
+        reached = (sums >> 12).to(tl.int64) >= goal
+        number = (sums & 0xFFF).to(tl.int64)
+        reached_number = tl.min(tl.where(reached, number, reached_number), axis=0)
+        above_number = tl.max(tl.where(reached, above_number, number), axis=0)
+        low = tl.maximum(low, tl.max(tl.where(reached, pivots, LOWEST_KEY), axis=0).to(tl.int64))
+        high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, pivots), axis=0).to(tl.int64))
+        inside = reached_number - above_number
+        by_value = by_value ^ (inside * 2 > before)
     over = listed & (key >= high)
     above_count += tl.sum(over.to(tl.int32), axis=0)
     above_weight += tl.sum(tl.where(over, w, 0), axis=0)
     if inside <= CAPACITY:
         chosen = listed & (key >= low) & (key < high)
-        # Assigned to a name: in a bare call Triton 3.3 sees a return, and then does not inline what calls it.
-        _filled = append(scratch_code, tl.full([], 0, tl.int32), code_of(key, token), chosen)
+        append(scratch_code, filled, code_of(key, token), chosen)
     return low, high, inside, above_count, above_weight
 
 
@@ -369,6 +371,7 @@ def boundary_of_row(
         by_weight = stage == 1
         if tl.where(by_weight, top_p < 1.0, top_k > 0):
             target = top_p_target(top_p, kept_weight)
+            filled = sums + row * SUMS + FILLED + 1 + stage
             # What top-p keeps of what top-k keeps is at least as high as the interval that held the boundary of top-k.
             low = tl.where(hit, interval_low, LOWEST_KEY)
             high = top_key.to(tl.int64) + 1
@@ -392,12 +395,12 @@ def boundary_of_row(
             if listed:
                 low, high, inside, above_count, above_weight = search_list(
                     row_logits, list_token, (counted_in - counted).to(tl.int32), scale, largest, low, high,
-                    above_count, above_weight, limit, target, by_weight, scratch_code,
+                    above_count, above_weight, limit, target, by_weight, filled, scratch_code,
                 )  # fmt: skip
             else:
                 low, high, inside, above_count, above_weight = search_row(
                     row_logits, vocab, scale, largest, low, high, inside, above_count, above_weight,
-                    limit, target, by_weight, scratch_code,
+                    limit, target, by_weight, filled, scratch_code,
                 )  # fmt: skip
             boundary_key, boundary_token, count, kept_weight = cut_interval(
                 row_logits, vocab, scale, largest, low, inside, above_count, above_weight,
