@@ -25,7 +25,7 @@ CUT = ROW + " quads:i32 segment_tiles:i32"
 SETS = "kept:*i32 words:i32 parts:i32 listed:i32"
 TEMPERATURE = "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32"
 
-CONSTANTS = {"ALIGNED": True, "SPAN": 128, "BITS": 4}
+CONSTANTS = {"SPAN": 128, "BITS": 4}
 
 KERNELS = {
     "scan.scan": (
@@ -90,8 +90,15 @@ KERNELS = {
 
 
 @functools.cache
-def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = False, overlap: bool = False) -> Any:
-    """The compiled kernel for one architecture; `asm` holds its "ptx" and "cubin"."""
+def compiled(
+    kernel: str,
+    capability: int,
+    dtype: str = "fp32",
+    fusion: bool = False,
+    overlap: bool = False,
+    aligned: bool = True,
+) -> Any:
+    """The compiled kernel for one architecture; `asm` holds its "ptx" and "cubin". Nothing is said of any pointer."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -100,7 +107,8 @@ def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = F
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
     text, warps = KERNELS[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split())
-    constexprs = {name: value for name, value in (CONSTANTS | {"OVERLAP": overlap}).items() if name in signature}
+    constants = CONSTANTS | {"OVERLAP": overlap, "ALIGNED": aligned}
+    constexprs = {name: value for name, value in constants.items() if name in signature}
     source = ASTSource(function, signature, constexprs)
     options = {"num_warps": warps, "enable_fp_fusion": fusion}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)

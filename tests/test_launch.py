@@ -403,6 +403,9 @@ for index in (0, 1):
     assert detsample.warmup("fake", index, parameters=types, processes=0) == len(COMPILED) - index * len(COMPILED) // 2
     assert detsample.warmup("fake", index, parameters=types, processes=0) == 0
 warm = len(COMPILED)
+kinds = [kind for index, *kind in COMPILED if index == 0]
+count = {name: sum(kind[0] == name for kind in kinds) for name in {kind[0] for kind in kinds}}
+assert count["scan"] == 2 * 3 and count["narrow"] == 3, f"types, and whether rows are aligned: {count}"
 for number in range(300):
     given = case(number)
     logits = given["logits"]

@@ -41,6 +41,7 @@ from detsample.kernels.tiles import (
     TILE,
     groups_of_segment,
     load_tile,
+    logits_of_row,
     split_quads,
     store_groups,
 )
@@ -154,7 +155,7 @@ NOT_SPECIALIZED = [
 ]  # fmt: skip
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def mass(
     logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts,
     records, sums, missed, list_token, pitch, group_bound, row_pivots,
@@ -167,9 +168,7 @@ def mass(
     mode = read_field(records, row, MODE)
     todo = (mode & (NEEDS_TOTAL | NEEDS_MINIMUM | IN_DOUBT)) != 0
     if todo & (read_field(records, row, STATUS) == PENDING):
-        if ALIGNED:
-            row_stride = (row_stride // 16) * 16
-        row_logits = logits + row * row_stride
+        row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
         scale, _top_p = read_floats(records, row)
         largest = scaled_logit(value_of(read_field(records, row, TOP_KEY).to(tl.int32)), scale)
         group_bound += row * segments * groups_of_segment(quads)

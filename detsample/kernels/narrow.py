@@ -252,7 +252,7 @@ def note(records, row, FIELD: tl.constexpr, value):
 NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "want", "pitch"]
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def narrow(
     logits, row_stride, vocab, quads, segment_tiles, groups, parts, want,
     records, sums, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,

@@ -45,7 +45,7 @@ from detsample.kernels.rows import (
     parameter_status,
     scalar_or_vector,
 )
-from detsample.kernels.tiles import LANES, TILE, groups_of_segment, load_tile, split_quads, store_groups
+from detsample.kernels.tiles import LANES, TILE, groups_of_segment, load_tile, logits_of_row, split_quads, store_groups
 
 
 @triton.jit
@@ -103,7 +103,7 @@ NOT_SPECIALIZED = [
 ]  # fmt: skip
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def scan(
     logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts, want, given,
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
@@ -115,9 +115,7 @@ def scan(
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
-    if ALIGNED:
-        row_stride = (row_stride // 16) * 16  # tells the compiler what it may assume
-    row_logits = logits + row * row_stride
+    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
 
     temperature = scalar_or_vector(
         temperature_ptr, temperature_stride, row, fp32_from_bits(temperature_bits), given & TEMPERATURE_GIVEN

@@ -37,6 +37,19 @@ def token_of_group(group, member, quads, segment_tiles):
 
 
 @triton.jit
+def logits_of_row(logits, row, row_stride, ALIGNED: tl.constexpr):
+    """Where a row's logits start: on 16 bytes if ALIGNED.
+
+    Only this tells the compiler so. Kernels have Triton ignore the alignment of `logits` itself, for which it would
+    compile each of them twice. The hint is about the sum, since one about an argument is dropped.
+    """
+    row_logits = logits + row * row_stride
+    if ALIGNED:
+        row_logits = tl.multiple_of(row_logits, 16)  # of a pointer: bytes
+    return row_logits
+
+
+@triton.jit
 def split_quads(block):
     """[LANES, 4] to four [LANES]: no data moves, since a thread holds whole quads."""
     even, odd = tl.split(tl.reshape(block, [LANES, 2, 2]))

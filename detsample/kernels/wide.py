@@ -76,6 +76,7 @@ from detsample.kernels.tiles import (
     groups_of_segment,
     load_span,
     load_tile,
+    logits_of_row,
     split_quads,
     store_groups,
 )
@@ -412,7 +413,7 @@ def boundary_of_row(
 NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "segments", "want", "pitch"]
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def wide(
     logits, row_stride, vocab, quads, segment_tiles, segments, want,
     records, sums, list_token, pitch, group_bound, scratch_code,
@@ -421,9 +422,7 @@ def wide(
 ):  # fmt: skip
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
-    if ALIGNED:
-        row_stride = (row_stride // 16) * 16
-    row_logits = logits + row * row_stride
+    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
     if read_field(records, row, STATUS) == PENDING:
         mode = read_field(records, row, MODE)
         scale, top_p = read_floats(records, row)

@@ -15,7 +15,6 @@ from typing import IO, Any, cast
 from detsample import frameworks
 from detsample.frameworks import Device, Framework
 from detsample.launching.pointer import pointer
-from detsample.launching.workspace import ITEM_BYTES
 from detsample.parameters import (
     INTEGER_TYPES,
     LOGIT_TYPES,
@@ -44,8 +43,8 @@ def warmup(
 ) -> int:
     """Compile and load every kernel that `sample` and `mask` may need on a GPU, so that no later call has to.
 
-    The kernels depend on the element types of the logits and of the parameters that are vectors, and on whether rows
-    start on 16 bytes; on nothing else: not on B, V, strides or the value of any parameter. Kernels that are not in
+    The kernels depend on the element types of the logits and of the parameters that are vectors, and on whether all
+    rows start on 16 bytes; on nothing else: not on B, V, strides or the value of any parameter. Kernels that are not in
     Triton's cache on the disk are compiled by several processes at once.
 
     Parameters
@@ -79,7 +78,7 @@ def warmup(
     Examples
     --------
     >>> warmup("torch", dtypes=["bfloat16"], masks=[])  # doctest: +SKIP
-    14
+    9
     """
     adapter = frameworks.named(framework)
     given = parameters or {}
@@ -116,9 +115,8 @@ def _calls(
     address = framework.argument(memory).data_ptr()
     parameters = Parameters(**{name: _parameter(name, types, memory, address) for name in USUAL})
     for dtype in dtypes:
-        # Rows on 16 bytes; the first one alone; none.
-        for offset, row_stride in ((0, 32), (0, 17), (ITEM_BYTES[dtype], 17)):
-            at = pointer(address + offset, dtype)
+        at = pointer(address, dtype)
+        for row_stride in (32, 17):  # all rows on 16 bytes, or not
             logits = Logits(memory, framework, device, 1, 17, row_stride, dtype, at)
             for mask in masks or (None,):
                 wanted = engine.Wanted(True, True, True, mask)
