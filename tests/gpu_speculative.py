@@ -49,15 +49,6 @@ def calls_of(seed: int) -> list[tuple[str, Callable[[], Any], Callable[[], Any]]
     return [*found, ("tree", *trees)]
 
 
-def compile_beforehand(cases: int) -> int:
-    """Compile what the calls will need, on all processors: every width, layout and type is a kernel of its own."""
-    from detsample.launching import warming
-
-    jobs = warming.compilations([kernels for seed in range(cases) for _, kernels, _ in calls_of(seed)])
-    warming._compile(jobs, os.cpu_count() or 1)
-    return len(jobs)
-
-
 def differences(cases: int) -> list[str]:
     """What the kernels and the reference disagree about."""
     import speculative_path
@@ -163,7 +154,9 @@ def main() -> int:
     import kernel_path
 
     if kernel_path.GPU:
-        print(f"{compile_beforehand(min(given.cases, COMPILED_FROM))} kernels compiled")
+        seeds = range(min(given.cases, COMPILED_FROM))
+        compiled = kernel_path.compile_beforehand([kernels for seed in seeds for _, kernels, _ in calls_of(seed)])
+        print(f"{compiled} kernels compiled")
     found = differences(given.cases)
     report: dict[str, Any] = {
         "framework": kernel_path.GPU or "interpreter", "cases": given.cases, "differences": found,

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import guarded_memory
@@ -257,6 +257,20 @@ def assert_same(found: Any, expected: Any, context: object = "") -> None:
 def only_rows(parameters: dict[str, Any], rows: Any) -> dict[str, Any]:
     """The parameters of some of the rows."""
     return {name: value[rows] if np.ndim(value) else value for name, value in parameters.items()}
+
+
+# ---- compiling on all processors (GPU only)
+
+
+def compile_beforehand(calls: Sequence[Callable[[], Any]]) -> int:
+    """Compile what calls will need and say how many kernels that is. The calls are made, without the kernels that are
+    not yet compiled: each must have none of its own that is, or only such as read nothing of the others' as an address.
+    """
+    from detsample.launching import warming
+
+    jobs = warming.compilations(calls)
+    warming._compile(jobs, os.cpu_count() or 1)
+    return len(jobs)
 
 
 # ---- which kernel finished a row (interpreter only)
