@@ -38,9 +38,8 @@ from detsample.kernels.scan import scan as scan_kernel
 from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.kernels.wide import wide as wide_kernel
 from detsample.launching.arguments import PARAMETER_NAMES, parameter_arguments
-from detsample.launching.buffer import HostBuffer
 from detsample.launching.launch import Launch, Names, Step, launcher, step_launcher
-from detsample.launching.pointer import ALIGNMENT, Argument, integer, pointer, pointer_types
+from detsample.launching.pointer import ALIGNMENT, Argument, integer, pointer_types
 from detsample.launching.workspace import Layout, addresses, as_argument, layout
 from detsample.output import Csr, SampleOutput
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
@@ -232,8 +231,7 @@ def prepare(
     framework, device, rows, vocab = logits.framework, logits.device, logits.rows, logits.vocab
     multiprocessors = framework.multiprocessor_count(device)
     cut, laid = _plan(rows, vocab, PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, tuning)
-    unused = _null_pointer if device[0] == "gpu" else _no_memory
-    given = parameter_arguments(parameters, framework, unused)
+    given = parameter_arguments(parameters, framework, device)
     values = [_argument(logits), logits.row_stride, *given, vocab, *cut, wanted.bits(), rows, 0]
     # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.
     needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
@@ -306,18 +304,6 @@ def _argument(logits: Logits) -> Argument:
 def _address(tensor: Any) -> int:
     """Where a new tensor on a GPU is: a multiple of 16, as all that frameworks allocate; an empty one may have none."""
     return tensor.data_ptr() or 0
-
-
-@cache
-def _null_pointer(dtype: str) -> Argument:
-    """What stands in the place of a vector that is not there, which no kernel reads."""
-    return pointer(None, dtype)
-
-
-@cache
-def _no_memory(dtype: str) -> Argument:
-    """The same in Triton's interpreter."""
-    return HostBuffer(np.empty(0, dtype))
 
 
 def _write_mask(

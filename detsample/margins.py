@@ -137,7 +137,7 @@ def on_device(
     result = framework.empty((logits.rows,), "float32", logits.device)
     if logits.rows:
         tokens, found = framework.argument(token_ids), framework.argument(result)
-        arguments = parameter_arguments(parameters, framework, {"float32": found, "int64": tokens}.__getitem__)
+        arguments = parameter_arguments(parameters, framework, logits.device)
         with framework.launching(logits.device):
             launch = launcher(logits.device)
             launch(kernel, (logits.rows,),

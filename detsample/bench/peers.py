@@ -24,11 +24,19 @@ def torch_sort(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
     return call
 
 
-def flashinfer(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
-    """FlashInfer's samplers, from logits."""
+def _sampling() -> Any:
+    """FlashInfer's samplers; None where it is not installed."""
     try:
         import flashinfer.sampling as sampling  # type: ignore[import-not-found]
     except ImportError:
+        return None
+    return sampling
+
+
+def flashinfer(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
+    """FlashInfer's samplers, from logits."""
+    sampling = _sampling()
+    if sampling is None:
         return None
     if setting.get("top_k"):
         import torch
@@ -45,11 +53,8 @@ def flashinfer(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
 
 def flashinfer_one_k(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
     """FlashInfer's quicker way, for a top-k that is one number for all rows."""
-    try:
-        import flashinfer.sampling as sampling
-    except ImportError:
-        return None
-    if not setting.get("top_k"):
+    sampling = _sampling()
+    if sampling is None or not setting.get("top_k"):
         return None
     return lambda x: sampling.top_k_top_p_sampling_from_logits(x, setting["top_k"], setting["top_p"])
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from detsample.frameworks import Framework
+import numpy as np
+
+from detsample.frameworks import Device, Framework
 from detsample.kernels.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
@@ -16,7 +19,8 @@ from detsample.kernels.rows import (
     TOP_K_GIVEN,
     TOP_P_GIVEN,
 )
-from detsample.launching.pointer import Argument
+from detsample.launching.buffer import HostBuffer
+from detsample.launching.pointer import Argument, pointer
 from detsample.parameters import Parameters, Scalar
 
 
@@ -60,9 +64,7 @@ _TABLE: tuple[tuple[int, str, Callable[[Any], tuple[int, ...]], tuple[int, ...]]
 )
 
 
-def parameter_arguments(
-    parameters: Parameters, framework: Framework, unused: Callable[[str], Argument]
-) -> list[Any]:
+def parameter_arguments(parameters: Parameters, framework: Framework, device: Device) -> list[Any]:
     """Return `given`, then of each parameter a pointer, a stride and the number's words: see `PARAMETER_NAMES`.
 
     Parameters
@@ -71,9 +73,10 @@ def parameter_arguments(
         Checked.
     framework : Framework
         Of the vectors among them.
-    unused : callable
-        Takes "float32" or "int64" and returns what stands in for a vector of these that is not there.
+    device : Device
+        Where they are.
     """
+    unused = _null_pointer if device[0] == "gpu" else _no_memory
     given: int = 0
     arguments: list[Any] = [given]
     for parameter, (bit, dtype, as_words, none) in zip(_ORDER(parameters), _TABLE, strict=True):
@@ -85,3 +88,15 @@ def parameter_arguments(
             given |= bit
     arguments[0] = given
     return arguments
+
+
+@cache
+def _null_pointer(dtype: str) -> Argument:
+    """What stands in the place of a vector that is not there, which no kernel reads."""
+    return pointer(None, dtype)
+
+
+@cache
+def _no_memory(dtype: str) -> Argument:
+    """The same in Triton's interpreter."""
+    return HostBuffer(np.empty(0, dtype))
