@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
-from detsample.kernels.masks import bit_mask, bool_mask, csr_offsets, csr_tail, csr_tokens
+from detsample.kernels.masks import MASKED, bit_mask, bool_mask, csr_offsets, csr_tail, csr_tokens
 from detsample.kernels.mass import mass as mass_kernel
 from detsample.kernels.narrow import narrow as narrow_kernel
 from detsample.kernels.pivots import RUNGS
@@ -102,10 +102,10 @@ class Cut(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _plan(rows: int, vocab: int, programs: int, tuning: Tuning) -> tuple[Cut, Layout]:
-    """How rows are cut, and how the memory that the kernels share lies."""
+def _plan(rows: int, vocab: int, programs: int, tuning: Tuning, masked: bool = False) -> tuple[Cut, Layout]:
+    """How rows are cut, and how the memory that the kernels share lies; `masked` if a mask is asked for."""
     cut = _cut(rows, vocab, programs, tuning)
-    return cut, layout(_areas(rows, cut))
+    return cut, layout(_areas(rows, cut, masked))
 
 
 def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
@@ -122,16 +122,18 @@ def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
     return Cut(quads, segment_tiles, segments, parts, segments_of_part, groups, max(groups, int(LIST.value)))
 
 
-def _areas(rows: int, cut: Cut) -> dict[str, tuple[str, int]]:
+def _areas(rows: int, cut: Cut, masked: bool = False) -> dict[str, tuple[str, int]]:
     """What the kernels share, see their arguments of these names."""
+    pitch = ("int32", rows * cut.pitch)
     return {
         "records": ("int64", rows * int(RECORD.value)),
         "sums": ("int64", rows * int(SUMS.value)),
         "missed": ("int32", (rows + 1) * int(RETRIES.value)),
         "part_counts": ("int32", rows * cut.parts),
         "part_key": ("int32", rows * cut.parts),
-        # `narrow` is the last to read the maxima, `mass` the first to list tokens: this is `list_token`, too.
-        "group_key": ("int32", rows * cut.pitch),
+        "group_key": pitch,
+        # Only masks are made from the maxima after something was listed; else it takes their place.
+        "list_token": pitch if masked else ("int32", 0),
         "group_bound": ("float32", rows * cut.groups),
         "row_pivots": ("float32", rows * int(RUNGS.value)),
         "part_rungs": ("float32", rows * cut.parts * int(RUNGS.value)),
@@ -192,7 +194,6 @@ NAMES = Names(
     {
         **dict.fromkeys(["vocab", *Cut._fields, "want", "rows", "attempt"], int),
         **{name: pointer_types(dtype)[0] for name, dtype in _RESULTS.items()}, **_KINDS,
-        "list_token": _KINDS["group_key"],
     },
 )  # fmt: skip
 ATTEMPT = NAMES.order.index("attempt")
@@ -230,7 +231,8 @@ def prepare(
     """
     framework, device, rows, vocab = logits.framework, logits.device, logits.rows, logits.vocab
     multiprocessors = framework.multiprocessor_count(device)
-    cut, laid = _plan(rows, vocab, PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, tuning)
+    programs = PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
+    cut, laid = _plan(rows, vocab, programs, tuning, wanted.mask is not None)
     given = parameter_arguments(parameters, framework, device)
     values = [_argument(logits), logits.row_stride, *given, vocab, *cut, wanted.bits(), rows, 0]
     # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.
@@ -266,10 +268,12 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         mask: Any = None
         address = _address if device[0] == "gpu" else framework.argument
         unwanted = areas["unwanted"]
+        if wanted.mask is None:
+            areas["list_token"] = areas["group_key"]
         values = [
             *values, address(token_ids), address(num_kept), address(status),
             unwanted if logprobs is None else address(logprobs), unwanted if log_z is None else address(log_z),
-            *areas.values(), areas["group_key"],
+            *areas.values(),
         ]  # fmt: skip
         values[0] = logits
         aligned = _is_aligned(of, logits)
@@ -284,9 +288,9 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
                 start(steps.retry, (retry_programs,))
         start(steps.wide, (rows,))
         if wanted.mask is not None:
-            row = (logits, of.row_stride, of.vocab)
-            records = as_argument(areas["records"], "int64")
-            mask = _write_mask(of, row, aligned, wanted.mask, records, num_kept, parameters.top_k)
+            maxima = (as_argument(areas["group_key"], "int32"), cut.pitch, cut.quads, cut.segment_tiles)
+            row = (logits, of.row_stride, of.vocab, as_argument(areas["records"], "int64"), *maxima)
+            mask = _write_mask(of, row, aligned, wanted.mask, num_kept, parameters.top_k)
     kept_alive = None if framework.frees_behind_stream(device) else areas.memory
     return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
 
@@ -307,21 +311,21 @@ def _address(tensor: Any) -> int:
 
 
 def _write_mask(
-    logits: Logits, row: tuple[Any, ...], aligned: bool, kind: str, records: Argument, num_kept: Any, top_k: Parameter
+    logits: Logits, row: tuple[Any, ...], aligned: bool, kind: str, num_kept: Any, top_k: Parameter
 ) -> Any:
     start = launcher(logits.device)
-    framework, rows, tiles = logits.framework, logits.rows, -(-logits.vocab // int(TILE.value))
+    framework, rows, spans = logits.framework, logits.rows, -(-logits.vocab // int(MASKED.value))
     common = {"ALIGNED": aligned, "num_warps": 4, "enable_fp_fusion": False}
     if kind == "bool":
         mask = framework.empty((rows, logits.vocab), "bool", logits.device)
-        start(bool_mask, (rows, tiles), *row, records, framework.argument(mask), **common)
+        start(bool_mask, (rows, spans), *row, framework.argument(mask), **common)
         return mask
     if kind == "bits":
         width = -(-logits.vocab // 32)
         mask = framework.empty((rows, width), "int32", logits.device)
-        start(bit_mask, (rows, tiles), *row, width, records, framework.argument(mask), **common)
+        start(bit_mask, (rows, spans), *row, width, framework.argument(mask), **common)
         return mask
-    return _write_csr(start, logits, row, common, records, num_kept, top_k)
+    return _write_csr(start, logits, row, common, num_kept, top_k)
 
 
 def _write_csr(
@@ -329,7 +333,6 @@ def _write_csr(
     logits: Logits,
     row: tuple[Any, ...],
     common: dict[str, Any],
-    records: Argument,
     num_kept: Any,
     top_k: Parameter,
 ) -> Csr:
@@ -345,6 +348,6 @@ def _write_csr(
     token_ids = framework.empty((capacity,), "int32", logits.device)
     if capacity:
         kept = framework.argument(token_ids)
-        start(csr_tokens, (rows,), *row, records, offsets, kept, **common)
+        start(csr_tokens, (rows,), *row, offsets, kept, **common)
         start(csr_tail, (-(-capacity // int(TILE.value)),), rows, integer(capacity), offsets, kept, **plain)
     return Csr(row_offsets, token_ids)

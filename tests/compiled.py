@@ -22,6 +22,7 @@ GROUPS = "group_bound:*fp32 part_key:*i32 part_counts:*i32 row_pivots:*fp32 part
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
 CUT = ROW + " quads:i32 segment_tiles:i32"
+MAXIMA = "records:*i64 group_key:*i32 pitch:i32 quads:i32 segment_tiles:i32"
 SETS = "kept:*i32 words:i32 parts:i32 listed:i32"
 TEMPERATURE = "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32"
 
@@ -34,7 +35,7 @@ KERNELS = {
         4,
     ),
     "narrow.narrow": (
-        f"{CUT} groups:i32 parts:i32 want:i32 records:*i64 sums:*i64 group_key:*i32 pitch:i32 {GROUPS} "
+        f"{CUT} groups:i32 parts:i32 want:i32 records:*i64 sums:*i64 group_key:*i32 list_token:*i32 pitch:i32 {GROUPS} "
         f"scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
         8,
     ),
@@ -53,10 +54,10 @@ KERNELS = {
         f"scratch_code:*i64 {RESULTS} ALIGNED:constexpr OVERLAP:constexpr",
         16,
     ),
-    "masks.bool_mask": (f"{ROW} records:*i64 mask:*i1 ALIGNED:constexpr", 4),
-    "masks.bit_mask": (f"{ROW} words:i32 records:*i64 mask:*i32 ALIGNED:constexpr", 4),
+    "masks.bool_mask": (f"{ROW} {MAXIMA} mask:*i1 ALIGNED:constexpr", 4),
+    "masks.bit_mask": (f"{ROW} {MAXIMA} words:i32 mask:*i32 ALIGNED:constexpr", 4),
     "masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
-    "masks.csr_tokens": (f"{ROW} records:*i64 row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
+    "masks.csr_tokens": (f"{ROW} {MAXIMA} row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
     "masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
     "trainer.survey": (f"{ROW} {SETS} part_places:*i64 part_kept_key:*i32", 4),
     "trainer.weigh": (

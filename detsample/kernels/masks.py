@@ -1,42 +1,61 @@
-"""Kernel 6, on request: the kept set as bools, as bits or as CSR, made from each row's boundary (spec section 10)."""
+"""Kernel 6, on request: the kept set as bools, as bits or as CSR, made from each row's boundary (spec section 10).
+
+Of the logits only those are read whose group, by the maximum that `scan` left, reaches the boundary.
+"""
 
 import triton
 import triton.language as tl
 
 from detsample.kernels.order import key_of, within
 from detsample.kernels.rows import read_boundary
-from detsample.kernels.tiles import TILE, load_span, logits_of_row
+from detsample.kernels.tiles import LANES, TILE, load_lanes, logits_of_row, maxima_of_tile
 
+MASKED = tl.constexpr(4096)  # tokens a program takes
 WORDS = tl.constexpr(32)  # words of 32 bits for the tokens of a tile
 
 
 @triton.jit
-def kept_tokens(row_logits, vocab, records, row, start):
-    """Which of the TILE tokens from `start` on the row keeps."""
+def kept_tokens(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start):
+    """Which of the tokens of a tile the row keeps, [LANES, 4]."""
     boundary_key, boundary_token = read_boundary(records, row)
-    x = load_span(row_logits, start, vocab, TILE)
-    return (x > float("-inf")) & within(key_of(x), start + tl.arange(0, TILE), boundary_key, boundary_token)
+    reaches = maxima_of_tile(group_key + row * pitch, start // TILE, quads, segment_tiles) >= boundary_key
+    x = load_lanes(row_logits, start, vocab, reaches)
+    token = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    return (x > float("-inf")) & within(key_of(x), token, boundary_key, boundary_token)
 
 
-@triton.jit(do_not_specialize=["row_stride", "vocab"], do_not_specialize_on_alignment=["logits"])
-def bool_mask(logits, row_stride, vocab, records, mask, ALIGNED: tl.constexpr):
+NOT_SPECIALIZED = ["row_stride", "vocab", "pitch", "quads", "segment_tiles"]
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+def bool_mask(
+    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, mask, ALIGNED: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
-    start = tl.program_id(1) * TILE
     row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
-    keep = kept_tokens(row_logits, vocab, records, row, start)
-    token = start + tl.arange(0, TILE)
-    tl.store(mask + row * vocab + token, keep, mask=token < vocab)
+    first = tl.program_id(1) * MASKED
+    for tile in tl.static_range(MASKED // TILE):
+        start = first + tile * TILE
+        if start < vocab:
+            keep = kept_tokens(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start)
+            token = start + tl.arange(0, TILE)
+            tl.store(mask + row * vocab + token, tl.reshape(keep, [TILE]), mask=token < vocab)
 
 
-@triton.jit(do_not_specialize=["row_stride", "vocab", "words"], do_not_specialize_on_alignment=["logits"])
-def bit_mask(logits, row_stride, vocab, words, records, mask, ALIGNED: tl.constexpr):
+@triton.jit(do_not_specialize=[*NOT_SPECIALIZED, "words"], do_not_specialize_on_alignment=["logits"])
+def bit_mask(
+    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, words, mask, ALIGNED: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
-    part = tl.program_id(1)
     row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
-    keep = kept_tokens(row_logits, vocab, records, row, part * TILE)
-    bits = tl.reshape(keep.to(tl.int32), [WORDS, 32]) << tl.arange(0, 32)[None, :]
-    word = part * WORDS + tl.arange(0, WORDS)
-    tl.store(mask + row * words + word, tl.sum(bits, axis=1), mask=word < words)
+    first = tl.program_id(1) * MASKED
+    for tile in tl.static_range(MASKED // TILE):
+        start = first + tile * TILE
+        if start < vocab:
+            keep = kept_tokens(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start)
+            bits = tl.reshape(keep.to(tl.int32), [WORDS, 32]) << tl.arange(0, 32)[None, :]
+            word = start // 32 + tl.arange(0, WORDS)
+            tl.store(mask + row * words + word, tl.sum(bits, axis=1), mask=word < words)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -51,16 +70,22 @@ def csr_offsets(rows, num_kept, row_offsets):
         before += tl.sum(count, axis=0)
 
 
-@triton.jit(do_not_specialize=["row_stride", "vocab"], do_not_specialize_on_alignment=["logits"])
-def csr_tokens(logits, row_stride, vocab, records, row_offsets, kept, ALIGNED: tl.constexpr):
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+def csr_tokens(
+    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, row_offsets, kept,
+    ALIGNED: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
     at = tl.load(row_offsets + row)
     for start in range(0, vocab, TILE):
-        keep = kept_tokens(row_logits, vocab, records, row, start).to(tl.int32)
-        place = at + tl.cumsum(keep, axis=0) - 1
-        tl.store(kept + place, start + tl.arange(0, TILE), mask=keep > 0)
-        at += tl.sum(keep, axis=0)
+        tile = kept_tokens(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start)
+        keep = tl.reshape(tile, [TILE]).to(tl.int32)
+        here = tl.sum(keep, axis=0)
+        if here > 0:
+            place = at + tl.cumsum(keep, axis=0) - 1
+            tl.store(kept + place, start + tl.arange(0, TILE), mask=keep > 0)
+        at += here
 
 
 @triton.jit(do_not_specialize=["rows", "capacity"])

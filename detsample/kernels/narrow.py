@@ -190,23 +190,24 @@ def load_maxima(group_key, groups):
 
 @triton.jit
 def cut_by_k(
-    row_logits, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, sums, row, scratch_code
+    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, sums, row, scratch_code
 ):
     """(threshold, candidates): lists the tokens that the first `top_k` are among, as many as CAPACITY; a larger number
     says that they were more, or too many groups to look at.
 
-    The selected groups are listed where the groups' maxima were: the threshold depends on all of them, so all are read.
+    The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are: the
+    threshold depends on all of them, so all are read.
     """
     group_keys = load_maxima(group_key, groups)
     threshold = threshold_key(group_keys, top_k, top_key)
     tl.debug_barrier()  # everybody has read the maxima
-    select_groups(group_keys, threshold, sums + row * SUMS + SELECTED, group_key)
+    select_groups(group_keys, threshold, sums + row * SUMS + SELECTED, list_token)
     tl.debug_barrier()
     selected = read_sum(sums, row, SELECTED).to(tl.int32)
     filled = tl.full([], CAPACITY + 1, tl.int32)
     if selected <= MOST_SELECTED:
         gather(
-            row_logits, vocab, quads, segment_tiles, group_key, selected, threshold, sums + row * SUMS + FILLED,
+            row_logits, vocab, quads, segment_tiles, list_token, selected, threshold, sums + row * SUMS + FILLED,
             scratch_code,
         )  # fmt: skip
         tl.debug_barrier()
@@ -255,7 +256,7 @@ NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "groups", "p
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def narrow(
     logits, row_stride, vocab, quads, segment_tiles, groups, parts, want,
-    records, sums, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    records, sums, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -287,8 +288,8 @@ def narrow(
         few = (top_k > 0) & (top_k <= MOST_K)
         if few:
             threshold, filled = cut_by_k(
-                row_logits, vocab, quads, segment_tiles, group_key, groups, top_key, top_k, sums, row,
-                scratch_code + row * CAPACITY,
+                row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key, top_k,
+                sums, row, scratch_code + row * CAPACITY,
             )  # fmt: skip
             is_drawn = filled <= CAPACITY
             if is_drawn:
