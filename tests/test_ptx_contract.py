@@ -237,7 +237,7 @@ def allowed_helpers(ptx: str) -> str:
     if "div.rn.f64" in ptx:
         allowed += [r"MUFU\.RCP64H ", r"DFMA(\.R[MPZ])? ", r"DMUL\.RP "]
     if re.search(r"\b(div|rem)\.[su](32|64)", ptx):
-        allowed += [r"MUFU\.RCP ", r"F2I\.FTZ\.U32\.TRUNC\.NTZ ", r"I2F\.U(32|64)\.RP ", r"F2I\.U64\.TRUNC "]
+        allowed += [r"MUFU\.RCP ", r"F2I\.FTZ\.U32\.TRUNC\.NTZ ", r"I2F(\.U(32|64))?\.RP ", r"F2I\.U64\.TRUNC "]
     return "|".join(allowed) or r"(?!)"
 
 
