@@ -69,6 +69,7 @@ def test_no_time_where_bits_differ(
     assert not file.exists()
     assert capsys.readouterr().out == "3 outputs differ in bits from the reference: nothing is timed\n"
 
+
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
