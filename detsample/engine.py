@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
-from detsample.kernels.masks import MASKED, bit_mask, bool_mask, csr_offsets, csr_tail, csr_tokens
+from detsample.kernels.masks import MASKED, csr_offsets, csr_tail, csr_tokens, dense_mask
 from detsample.kernels.mass import mass as mass_kernel
 from detsample.kernels.narrow import narrow as narrow_kernel
 from detsample.kernels.pivots import RUNGS
 from detsample.kernels.retry import retry as retry_kernel
 from detsample.kernels.rows import (
+    PARAMETER_NAMES,
     RECORD,
     RETRIES,
     SUMS,
@@ -37,11 +38,11 @@ from detsample.kernels.rows import (
 from detsample.kernels.scan import scan as scan_kernel
 from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.kernels.wide import wide as wide_kernel
-from detsample.launching.arguments import PARAMETER_NAMES, parameter_arguments
-from detsample.launching.launch import Launch, Names, Step, launcher, step_launcher
+from detsample.launching.arguments import parameter_arguments
+from detsample.launching.launch import Launch, Names, Step, launcher, only_compiles, step_launcher
 from detsample.launching.pointer import ALIGNMENT, Argument, integer, pointer_types
 from detsample.launching.workspace import Layout, addresses, as_argument, layout
-from detsample.output import Csr, SampleOutput
+from detsample.output import Csr, SampleOutput, Wanted
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
 
 PROGRAMS_PER_MULTIPROCESSOR = 6
@@ -62,7 +63,7 @@ class Tuning:
         Warps a program of `scan`, of `mass` and `retry`, of `narrow`, of `wide`.
     overlap : bool
         Whether a kernel's programs start before the kernel ahead has ended, see `kernels.overlap`: on GPUs and with a
-        Triton that can. Off until it has been measured.
+        Triton that can. Off: faster without filters, slower with top-k on many rows (docs/performance.md).
     """
 
     parts: int | None = None
@@ -72,19 +73,6 @@ class Tuning:
 
 
 DEFAULT_TUNING = Tuning()
-
-
-class Wanted(NamedTuple):
-    """Which results a call asks for."""
-
-    token: bool
-    logprobs: bool
-    log_z: bool
-    mask: str | None
-
-    def bits(self) -> int:
-        """The `want` argument of the kernels."""
-        return WANT_TOKEN.value * self.token + WANT_LOGPROBS.value * self.logprobs + WANT_LOG_Z.value * self.log_z
 
 
 class Cut(NamedTuple):
@@ -155,6 +143,13 @@ def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
     if 1 <= top_k.value < vocab:
         return top_k.value > int(MOST_K.value)
     return wanted.logprobs or not (_is_off(parameters.top_p, 1.0) and _is_off(parameters.min_p, 0.0))
+
+
+def _want(wanted: Wanted) -> int:
+    """The `want` argument of the kernels."""
+    return int(
+        WANT_TOKEN.value * wanted.token + WANT_LOGPROBS.value * wanted.logprobs + WANT_LOG_Z.value * wanted.log_z
+    )
 
 
 def _is_off(parameter: Parameter, off: float) -> bool:
@@ -234,7 +229,7 @@ def prepare(
     programs = PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
     cut, laid = _plan(rows, vocab, programs, tuning, wanted.mask is not None)
     given = parameter_arguments(parameters, framework, device)
-    values = [_argument(logits), logits.row_stride, *given, vocab, *cut, wanted.bits(), rows, 0]
+    values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), rows, 0]
     # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.
     needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
     retry_programs = RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
@@ -291,7 +286,9 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
             maxima = (as_argument(areas["group_key"], "int32"), cut.pitch, cut.quads, cut.segment_tiles)
             row = (logits, of.row_stride, of.vocab, as_argument(areas["records"], "int64"), *maxima)
             mask = _write_mask(of, row, aligned, wanted.mask, num_kept, parameters.top_k)
-    kept_alive = None if framework.frees_behind_stream(device) else areas.memory
+    # Callers may want only some of the results; all of them are written to.
+    written = (areas.memory, token_ids, num_kept, status, logprobs, log_z)
+    kept_alive = None if framework.frees_behind_stream(device) else written
     return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
 
 
@@ -316,16 +313,13 @@ def _write_mask(
     start = launcher(logits.device)
     framework, rows, spans = logits.framework, logits.rows, -(-logits.vocab // int(MASKED.value))
     common = {"ALIGNED": aligned, "num_warps": 4, "enable_fp_fusion": False}
-    if kind == "bool":
-        mask = framework.empty((rows, logits.vocab), "bool", logits.device)
-        start(bool_mask, (rows, spans), *row, framework.argument(mask), **common)
-        return mask
-    if kind == "bits":
-        width = -(-logits.vocab // 32)
-        mask = framework.empty((rows, width), "int32", logits.device)
-        start(bit_mask, (rows, spans), *row, width, framework.argument(mask), **common)
-        return mask
-    return _write_csr(start, logits, row, common, num_kept, top_k)
+    if kind == "csr":
+        return _write_csr(start, logits, row, common, num_kept, top_k)
+    bits = kind == "bits"
+    width = -(-logits.vocab // 32) if bits else logits.vocab
+    mask = framework.empty((rows, width), "int32" if bits else "bool", logits.device)
+    start(dense_mask, (rows, spans), *row, framework.argument(mask), width, AS_BITS=bits, **common)
+    return mask
 
 
 def _write_csr(
@@ -343,6 +337,8 @@ def _write_csr(
     start(csr_offsets, (1,), rows, framework.argument(num_kept), offsets, **plain)
     if isinstance(top_k, Scalar) and 1 <= top_k.value < logits.vocab:
         capacity = rows * int(top_k.value)
+    elif only_compiles():
+        capacity = rows * logits.vocab
     else:
         capacity = int(framework.fetch(num_kept).sum(dtype=np.int64))
     token_ids = framework.empty((capacity,), "int32", logits.device)

@@ -7,54 +7,44 @@ from typing import Any
 import numpy as np
 
 import detsample.reference as reference
-from detsample.output import Csr, SampleOutput
+from detsample.frameworks import Framework
+from detsample.output import Csr, SampleOutput, Wanted
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
 
 
-def run(
-    logits: Logits, parameters: Parameters, token: bool, logprobs: bool, log_z: bool, mask_kind: str | None
-) -> SampleOutput:
+def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
     """Serve a call with the reference; the results are tensors of the logits' framework."""
     framework = logits.framework
-
-    def array(parameter: Parameter) -> Any:
-        return parameter.value if isinstance(parameter, Scalar) else framework.as_array(parameter.tensor)
+    values = framework.as_array(logits.tensor)
+    given = as_arrays(framework, parameters)
+    found: Any
+    if wanted.token:
+        found = reference.sample(
+            values, **given, return_logprobs=wanted.logprobs, return_log_z=wanted.log_z, return_mask=wanted.mask
+        )
+    else:
+        del given["topp_seed"], given["position"]
+        found = reference.mask(values, **given, kind=wanted.mask or "bool", return_log_z=wanted.log_z)
 
     def tensor(result: np.ndarray | None) -> Any:
         return None if result is None else framework.from_array(result, logits.device)
 
-    values = framework.as_array(logits.tensor)
-    filters = {
-        "temperature": array(parameters.temperature),
-        "top_k": array(parameters.top_k),
-        "top_p": array(parameters.top_p),
-        "min_p": array(parameters.min_p),
-    }
-    if not token:
-        found = reference.mask(values, **filters, kind=mask_kind or "bool", return_log_z=log_z)
-        return SampleOutput(
-            None, tensor(found.num_kept), tensor(found.status), None, tensor(found.log_z), _mask(found.mask, tensor)
-        )
-    out = reference.sample(
-        values,
-        array(parameters.topp_seed),
-        position=array(parameters.position),
-        **filters,
-        return_logprobs=logprobs,
-        return_log_z=log_z,
-        return_mask=mask_kind,
-    )
+    def mask(result: Any) -> Any:
+        if isinstance(result, reference.Csr):
+            return Csr(tensor(result.row_offsets), tensor(result.token_ids))
+        return tensor(result)
+
+    token_ids, logprobs = (tensor(found.token_ids), tensor(found.logprobs)) if wanted.token else (None, None)
     return SampleOutput(
-        tensor(out.token_ids),
-        tensor(out.num_kept),
-        tensor(out.status),
-        tensor(out.logprobs),
-        tensor(out.log_z),
-        _mask(out.mask, tensor),
+        token_ids, tensor(found.num_kept), tensor(found.status), logprobs, tensor(found.log_z), mask(found.mask)
     )
 
 
-def _mask(mask: Any, tensor: Any) -> Any:
-    if mask is None or isinstance(mask, np.ndarray):
-        return tensor(mask)
-    return Csr(tensor(mask.row_offsets), tensor(mask.token_ids))
+def as_arrays(framework: Framework, parameters: Parameters) -> dict[str, Any]:
+    """Parameters by name, as the reference takes them."""
+    return {name: as_array(framework, parameter) for name, parameter in parameters._asdict().items()}
+
+
+def as_array(framework: Framework, parameter: Parameter) -> Any:
+    """A parameter as the reference takes it: a number or an array."""
+    return parameter.value if isinstance(parameter, Scalar) else framework.as_array(parameter.tensor)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import detsample.reference as reference
 from detsample import frameworks
-from detsample.parameters import Logits, Parameter, Parameters, Scalar, read_logits, read_parameters
+from detsample.host import as_arrays
+from detsample.parameters import Logits, Parameters, read_logits, read_parameters
 from detsample.sampling import sample
 from detsample.status import raise_for_status
 
@@ -87,22 +89,8 @@ def margin(
 
 
 def _on_host(logits: Logits, parameters: Parameters) -> Any:
-    import detsample.reference as reference
-
     framework = logits.framework
-
-    def array(parameter: Parameter) -> Any:
-        return parameter.value if isinstance(parameter, Scalar) else framework.as_array(parameter.tensor)
-
-    found = reference.margin(
-        framework.as_array(logits.tensor),
-        array(parameters.topp_seed),
-        position=array(parameters.position),
-        temperature=array(parameters.temperature),
-        top_k=array(parameters.top_k),
-        top_p=array(parameters.top_p),
-        min_p=array(parameters.min_p),
-    )
+    found = reference.margin(framework.as_array(logits.tensor), **as_arrays(framework, parameters))
     return framework.from_array(found.margin, logits.device)
 
 

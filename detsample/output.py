@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Wanted(NamedTuple):
+    """Which results a call asks for; the others are None, and `num_kept` and `status` always there."""
+
+    token: bool
+    logprobs: bool
+    log_z: bool
+    mask: str | None
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class SampleOutput:
     logprobs: Any | None
     log_z: Any | None
     mask: Any | None
-    # Working memory that the kernels may still be using, where its framework would hand it out again at once.
+    # Memory that the kernels may still be using, where its framework would hand it out again at once.
     _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from detsample import frameworks
-from detsample.output import SampleOutput
+from detsample import frameworks, host
+from detsample.output import SampleOutput, Wanted
 from detsample.parameters import Logits, Parameters, read_logits, read_mask_kind, read_parameters
 from detsample.status import raise_for_status
 
@@ -105,27 +105,18 @@ def plan(
     of = read_logits(logits, framework)
     given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p)
     make = _on_device if of.device[0] == "gpu" else _on_host
-    return Plan(of, make(of, given, return_logprobs, return_log_z, return_mask))
+    return Plan(of, make(of._replace(tensor=None), given, Wanted(True, return_logprobs, return_log_z, return_mask)))
 
 
-def _on_device(
-    logits: Logits, parameters: Parameters, logprobs: bool, log_z: bool, mask_kind: str | None
-) -> Callable[[Any, Any], SampleOutput]:
+def _on_device(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
     from detsample import engine  # imports triton, which a machine without a GPU need not have
 
-    prepared = engine.prepare(logits._replace(tensor=None), parameters, engine.Wanted(True, logprobs, log_z, mask_kind))
+    prepared = engine.prepare(logits, parameters, wanted)
     return lambda _logits, pointer: engine.launch(prepared, pointer)
 
 
-def _on_host(
-    logits: Logits, parameters: Parameters, logprobs: bool, log_z: bool, mask_kind: str | None
-) -> Callable[[Any, Any], SampleOutput]:
-    from detsample import host
-
-    of = logits._replace(tensor=None)
-    return lambda tensor, _pointer: host.run(
-        of._replace(tensor=tensor), parameters, True, logprobs, log_z, mask_kind
-    )
+def _on_host(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
+    return lambda tensor, _pointer: host.run(logits._replace(tensor=tensor), parameters, wanted)
 
 
 def _told(layout: list[Any]) -> str:

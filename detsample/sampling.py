@@ -6,11 +6,10 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from detsample import frameworks
-from detsample.output import MaskOutput, SampleOutput
+from detsample import frameworks, host
+from detsample.output import MaskOutput, SampleOutput, Wanted
 from detsample.parameters import (
     Logits,
-    Parameters,
     read_logits,
     read_mask_kind,
     read_parameters,
@@ -63,7 +62,7 @@ def sample(
         Whether to return the log of the kept mass of the full softmax.
     return_mask : None, "bool", "bits" or "csr"
         The form in which to return the kept set. ``"csr"`` on a GPU with a `top_k` that is not one number for
-        all rows waits for the device once, to learn the size; nothing else does.
+        all rows waits for the device once, to learn the size; nothing else does, but for `check`.
     check : bool
         Wait for the device and raise if a row is invalid. Otherwise such a row has token -1 and a status, and
         harms no other.
@@ -91,8 +90,7 @@ def sample(
     read_mask_kind("return_mask", return_mask)
     of = read_logits(logits, framework)
     given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p)
-    draw = _on_device if of.device[0] == "gpu" else _on_host
-    out = draw(of, given, True, return_logprobs, return_log_z, return_mask)
+    out = _sampler(of).run(of, given, Wanted(True, return_logprobs, return_log_z, return_mask))
     if check:
         raise_for_status(framework, out.status)
     return out
@@ -139,18 +137,15 @@ def mask(
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
     of = read_logits(logits, framework)
     given = read_parameters(of, 0, 0, temperature, top_k, top_p, min_p)
-    find = _on_device if of.device[0] == "gpu" else _on_host
-    out = find(of, given, False, False, return_log_z, kind)
+    out = _sampler(of).run(of, given, Wanted(False, False, return_log_z, kind))
     if check:
         raise_for_status(framework, out.status)
     return MaskOutput(out.mask, out.num_kept, out.status, out.log_z, out._kept_alive)
 
 
-def _on_device(
-    logits: Logits, parameters: Parameters, token: bool, logprobs: bool, log_z: bool, mask_kind: str | None
-) -> SampleOutput:
-    engine = _engine()
-    return engine.run(logits, parameters, engine.Wanted(token, logprobs, log_z, mask_kind))
+def _sampler(logits: Logits) -> ModuleType:
+    """What serves a call, by its ``run``: the kernels where the logits are on a GPU, else the reference."""
+    return _engine() if logits.device[0] == "gpu" else host
 
 
 @cache
@@ -158,11 +153,3 @@ def _engine() -> ModuleType:
     from detsample import engine  # imports triton, which a machine without a GPU need not have
 
     return engine
-
-
-def _on_host(
-    logits: Logits, parameters: Parameters, token: bool, logprobs: bool, log_z: bool, mask_kind: str | None
-) -> SampleOutput:
-    from detsample import host
-
-    return host.run(logits, parameters, token, logprobs, log_z, mask_kind)

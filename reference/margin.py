@@ -204,7 +204,30 @@ def margin(
     up to the rounding of ``x - t`` and ``x + t`` to fp32, and where top-p decides, up to what the rounding of
     weights leaves in doubt (``docs/margin.md``).
 
-    Parameters and errors are those of ``sample``.
+    Parameters
+    ----------
+    logits : array [B, V] of float32, float16 or bfloat16
+        Any strides; never written to. ``1 <= V <= 2^21``.
+    topp_seed : integer, or integer array [B] or [B, 1]
+        As for ``sample``, as are the following.
+    position : integer, or integer array [B] or [B, 1], default 0
+    temperature : float, or float array [B] or [B, 1], default 1.0
+    top_k : integer, or integer array [B] or [B, 1], default 0
+    top_p : float, or float array [B] or [B, 1], default 1.0
+    min_p : float, or float array [B] or [B, 1], default 0.0
+    check : bool, default False
+        Raise if any row is not valid.
+
+    Returns
+    -------
+    MarginOutput
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong type or dtype.
+    ValueError
+        A wrong shape, a scalar out of range, or, with ``check``, a row that is not valid.
 
     Examples
     --------

@@ -55,6 +55,8 @@ class MaskBuilder:
 
     Parameters
     ----------
+    name : str
+        The argument that ``kind`` is, for the message of an error.
     kind : None, "bool", "bits" or "csr"
     rows, vocab : int
 

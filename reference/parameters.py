@@ -15,6 +15,7 @@ import numpy as np
 __all__ = ["MAX_VOCAB", "Parameters", "as_integers", "as_seeds", "check_logits", "parameters", "to_fp32"]
 
 MAX_VOCAB = 1 << 21
+_MAX_ROWS = (1 << 31) - 1
 _INT64 = np.iinfo(np.int64)
 
 
@@ -84,7 +85,7 @@ def check_logits(logits: Any) -> tuple[int, int]:
     TypeError
         Not a NumPy array, or not of float32, float16 or bfloat16.
     ValueError
-        Not two-dimensional, or V not within 1 .. 2^21.
+        Not two-dimensional, V not within 1 .. 2^21, or B not below 2^31.
     """
     if not isinstance(logits, np.ndarray):
         raise TypeError(f"logits: expected a NumPy array, got {type(logits).__name__}")
@@ -95,6 +96,8 @@ def check_logits(logits: Any) -> tuple[int, int]:
     rows, vocab = logits.shape
     if not 1 <= vocab <= MAX_VOCAB:
         raise ValueError(f"logits: expected 1 <= V <= {MAX_VOCAB}, got V = {vocab}")
+    if rows > _MAX_ROWS:
+        raise ValueError(f"logits: expected B < 2^31, got B = {rows}")
     return rows, vocab
 
 
@@ -139,17 +142,29 @@ def _integer_array(name: str, value: Any) -> np.ndarray:
 
 
 def _as_floats(name: str, value: Any) -> np.ndarray:
-    if isinstance(value, (int, float)) and not isinstance(value, (bool, np.floating)):
-        try:
-            return to_fp32(np.array(float(value)))
-        except OverflowError:  # an int beyond float64 is beyond float32 as well
-            return np.array(math.inf if value > 0 else -math.inf, np.float32)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _rounded(value)
+    if isinstance(value, float) and not isinstance(value, np.floating):
+        return to_fp32(np.array(float(value)))
     if not isinstance(value, (np.generic, np.ndarray)):
         raise TypeError(f"{name}: expected a number or a NumPy array of numbers, got {_described(value)}")
     array = np.asarray(value)
     if array.dtype.kind not in "iuf" and not _is_bfloat16(array.dtype):
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
     return to_fp32(array)
+
+
+def _rounded(value: int) -> np.ndarray:
+    """An integer of any size as float32, rounded once: by way of its first bits, and whether any bit follows them."""
+    size = abs(value)
+    behind = max(size.bit_length() - 50, 0)
+    first = size >> behind
+    first |= first << behind != size
+    try:
+        cut = math.ldexp(first, behind)
+    except OverflowError:  # beyond float64 is beyond float32 as well
+        cut = math.inf
+    return to_fp32(np.array(cut if value >= 0 else -cut))
 
 
 def _vector(name: str, array: np.ndarray, rows: int) -> np.ndarray:

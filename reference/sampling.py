@@ -132,7 +132,29 @@ def mask(
 ) -> MaskOutput:
     """The kept set of each row, without a draw (sections 2 to 6, 9 and 10).
 
-    Parameters, errors and fields are those of ``sample``; ``kind`` is its ``return_mask``.
+    Parameters
+    ----------
+    logits : array [B, V] of float32, float16 or bfloat16
+        Any strides; never written to. ``1 <= V <= 2^21``.
+    temperature, top_k, top_p, min_p
+        As for ``sample``: scalars, or arrays [B] or [B, 1].
+    kind : None, "bool", "bits" or "csr"
+        Format of the mask (section 10).
+    return_log_z : bool
+        Whether to compute ``log_z``.
+    check : bool, default False
+        Raise if any row is not valid.
+
+    Returns
+    -------
+    MaskOutput
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong type or dtype.
+    ValueError
+        A wrong shape, another ``kind``, a scalar out of range, or, with ``check``, a row that is not valid.
 
     Examples
     --------

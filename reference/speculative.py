@@ -77,6 +77,7 @@ def verify(
     target_logits : array [B, K + 1, V], or [R, V] with ``row_offsets``, of float32, float16 or bfloat16
         Slot j of a request: the target's logits after j of its drafted tokens.
     draft_tokens : integer array [B, K]
+        Those behind a request's last are not looked at.
     num_draft : integer or integer array [B]
         How many of them a request has, at most K.
     topp_seed, temperature, top_k, top_p, min_p
@@ -86,10 +87,25 @@ def verify(
     row_offsets : integer array [B + 1]
         Request b has rows ``row_offsets[b] .. row_offsets[b + 1] - 1``.
     method : "match" or "rejection"
-    draft_probs, draft_logits : array [B, K, V], or [D, V] with ``row_offsets``
+    draft_probs, draft_logits : array [B, K, V], or [D, V] with ``row_offsets``, of float32, float16 or bfloat16
         What the drafter drew from; one of them, with ``method="rejection"`` only.
-    return_logprobs, check
-        As for ``sample``.
+    return_logprobs : bool
+        Whether to compute ``logprobs``.
+    check : bool, default False
+        Raise if any request is not in order.
+
+    Returns
+    -------
+    VerifyOutput
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong type or dtype.
+    ValueError
+        A wrong shape, a parameter out of range, an unknown ``method``, draft probabilities where they are not expected
+        or none where they are; or, with ``check``, a request that is not in order. Without ``check`` such a request is
+        told of in ``status`` only, and the other requests are as if it were not there.
 
     Examples
     --------
@@ -100,7 +116,7 @@ def verify(
     drafts = draft_ids(draft_tokens)
     how = _parameters(topp_seed, position, temperature, top_k, top_p, min_p)
     counts = as_integers("num_draft", num_draft) + 1
-    batch = rows_of(target_logits, drafts.shape[1] + 1, counts, 1, row_offsets, how)
+    batch = rows_of(target_logits, drafts.shape[1] + 1, "num_draft", counts, row_offsets, how)
     drafts = draft_ids(drafts, len(batch.count))
     batch = _refuse_foreign_tokens(batch, counts - 1, drafts)
     if method not in METHODS:
@@ -137,7 +153,7 @@ def verify_tree(
 
     Parameters
     ----------
-    target_logits : array [B, N, V], or [R, V] with ``row_offsets``
+    target_logits : array [B, N, V], or [R, V] with ``row_offsets``, of float32, float16 or bfloat16
         Slot i of a request: the target's logits at node i.
     draft_tokens : integer array [B, N]
         The root's is not looked at.
@@ -148,7 +164,20 @@ def verify_tree(
     num_nodes : None, integer or integer array [B]
         How many nodes a request has, the root counted; None: N.
 
-    The other parameters are those of ``verify``.
+    topp_seed, row_offsets, temperature, top_k, top_p, min_p, return_logprobs, check
+        As for ``verify``; a request has as many rows as nodes.
+
+    Returns
+    -------
+    TreeOutput
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong type or dtype.
+    ValueError
+        A wrong shape or a parameter out of range; or, with ``check``, a request that is not in order. Without
+        ``check`` such a request is told of in ``status`` only, and the other requests are as if it were not there.
 
     Examples
     --------
@@ -162,7 +191,7 @@ def verify_tree(
         raise ValueError(f"parents: expected shape {list(drafts.shape)}, got {list(above.shape)}")
     how = _parameters(topp_seed, position, temperature, top_k, top_p, min_p)
     counts = as_integers("num_nodes", drafts.shape[1] if num_nodes is None else num_nodes)
-    batch = rows_of(target_logits, drafts.shape[1], counts, 1, row_offsets, how)
+    batch = rows_of(target_logits, drafts.shape[1], "num_nodes", counts, row_offsets, how)
     drafts = draft_ids(drafts, len(batch.count))
     batch = _refuse_foreign_tokens(batch, counts - 1, drafts[:, 1:])
     depth = _depths(above, np.where(batch.status & RequestStatus.LENGTH, 0, counts))

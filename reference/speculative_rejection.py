@@ -20,7 +20,7 @@ from .philox import philox4x32
 from .products import at_least, ln_wide, minus, product
 from .sampling import mask
 from .seeds import halves
-from .speculative_rows import Batch, RequestStatus
+from .speculative_rows import Batch, RequestStatus, check_floats
 from .temperature import gaps, scaled
 from .weight import weight
 
@@ -80,8 +80,7 @@ def reject(batch: Batch, drafts: np.ndarray, draft_probs: Any, draft_logits: Any
 def _draft_rows(name: str, given: Any, batch: Batch, flat: bool) -> tuple[np.ndarray, np.ndarray]:
     """The draft's rows [D, V] and the first one of each request."""
     requests, vocab = len(batch.count), batch.logits.shape[1]
-    if not isinstance(given, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, got {type(given).__name__}")
+    check_floats(name, given)
     expected: tuple[int, ...] = (requests, batch.width - 1, vocab)
     if flat:
         expected = (given.shape[0] if given.ndim else 0, vocab)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .parameters import Parameters, as_integers, check_logits, parameters
 
-__all__ = ["Batch", "RequestStatus", "bad_requests_message", "draft_ids", "rows_of"]
+__all__ = ["Batch", "RequestStatus", "bad_requests_message", "check_floats", "draft_ids", "rows_of"]
 
 
 class RequestStatus(IntFlag):
@@ -78,34 +78,35 @@ class Batch:
 
 
 def rows_of(
-    logits: np.ndarray, width: int, count: Any, least: int, row_offsets: Any, how: dict[str, Any]
+    target_logits: Any, width: int, counted: str, count: np.ndarray, row_offsets: Any, how: dict[str, Any]
 ) -> Batch:
     """Find the rows of each request (section S1).
 
     Parameters
     ----------
-    logits : array [B, width, V], or [R, V] with ``row_offsets``
+    target_logits : array [B, width, V], or [R, V] with ``row_offsets``; float32, float16 or bfloat16
     width : int
-    count : integer or array [B]
-        Rows of each request, as the caller says it: valid within ``least .. width``.
-    least : int
+        The most rows a request may have.
+    counted : str
+        Which argument of the caller ``count`` is made of, for the message of an error.
+    count : int64 array [] or [B]
+        Rows of each request, as the caller says it: valid within ``1 .. width``.
     row_offsets : None or integer array [B + 1]
     how : dict
         The parameters, scalars or arrays [B].
+
+    Returns
+    -------
+    Batch
 
     Raises
     ------
     TypeError, ValueError
         For what is wrong with all requests at once.
     """
-    flat = logits.reshape(-1, logits.shape[-1]) if logits.ndim == 3 else logits
-    check_logits(flat)
-    if (row_offsets is None) != (logits.ndim == 3):
-        raise ValueError("row_offsets: expected with logits [R, V], and only with these")
+    flat = _flat(target_logits, width, row_offsets is not None)
     if row_offsets is None:
-        requests = logits.shape[0]
-        if logits.shape[1] != width:
-            raise ValueError(f"logits: expected shape [B, {width}, V], got {list(logits.shape)}")
+        requests = target_logits.shape[0]
         bounds = np.arange(requests + 1) * width
     else:
         bounds = as_integers("row_offsets", row_offsets)
@@ -113,16 +114,53 @@ def rows_of(
             raise ValueError(f"row_offsets: expected shape [B + 1], got {list(bounds.shape)}")
         requests = len(bounds) - 1
     given = parameters(requests, **how)
-    counts = as_integers("num_draft", count)
-    if counts.ndim and counts.shape != (requests,):
-        raise ValueError(f"num_draft: expected an integer or shape [{requests}], got {list(counts.shape)}")
-    counts = np.broadcast_to(counts, (requests,))
-    good = (counts >= least) & (counts <= width)
+    if count.ndim and count.shape != (requests,):
+        raise ValueError(f"{counted}: expected an integer or shape [{requests}], got shape {list(count.shape)}")
+    counts = np.broadcast_to(count, (requests,))
+    good = (counts >= 1) & (counts <= width)
     status = np.where(good, 0, RequestStatus.LENGTH).astype(np.int32)
     batch = Batch(flat, width, np.where(good, counts, 0), bounds[:-1], status, given)
     if row_offsets is None:
         return batch
     return batch.refuse(good & ~_owners(bounds[:-1], bounds[1:], counts, good, len(flat)), RequestStatus.OFFSETS)
+
+
+def check_floats(name: str, array: Any) -> None:
+    """Refuse what is no NumPy array of float32, float16 or bfloat16.
+
+    Raises
+    ------
+    TypeError
+        Naming the argument.
+
+    Examples
+    --------
+    >>> check_floats("draft_probs", np.zeros(3, np.int64))
+    Traceback (most recent call last):
+    TypeError: draft_probs: expected float32, float16 or bfloat16, got int64
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+    if array.dtype.name not in ("float32", "float16", "bfloat16"):
+        raise TypeError(f"{name}: expected float32, float16 or bfloat16, got {array.dtype}")
+
+
+def _flat(target_logits: Any, width: int, ragged: bool) -> np.ndarray:
+    """The target's logits as rows [R, V]."""
+    check_floats("target_logits", target_logits)
+    shape = target_logits.shape
+    if ragged:
+        expected, fits = "[R, V] with row_offsets", len(shape) == 2
+    else:
+        expected, fits = f"[B, {width}, V] without row_offsets", len(shape) == 3 and shape[1] == width
+    if not fits:
+        raise ValueError(f"target_logits: expected shape {expected}, got {list(shape)}")
+    flat: np.ndarray = target_logits if ragged else target_logits.reshape(shape[0] * width, shape[2])
+    try:
+        check_logits(flat)
+    except ValueError as error:  # it knows them as "logits"
+        raise ValueError(f"target_{error}") from None
+    return flat
 
 
 def _owners(first: np.ndarray, end: np.ndarray, count: np.ndarray, good: np.ndarray, rows: int) -> np.ndarray:

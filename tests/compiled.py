@@ -54,8 +54,8 @@ KERNELS = {
         f"scratch_code:*i64 {RESULTS} ALIGNED:constexpr OVERLAP:constexpr",
         16,
     ),
-    "masks.bool_mask": (f"{ROW} {MAXIMA} mask:*i1 ALIGNED:constexpr", 4),
-    "masks.bit_mask": (f"{ROW} {MAXIMA} words:i32 mask:*i32 ALIGNED:constexpr", 4),
+    "masks.dense_mask/bools": (f"{ROW} {MAXIMA} mask:*i1 mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr", 4),
+    "masks.dense_mask/bits": (f"{ROW} {MAXIMA} mask:*i32 mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr", 4),
     "masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
     "masks.csr_tokens": (f"{ROW} {MAXIMA} row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
     "masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
@@ -104,11 +104,11 @@ def compiled(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    module, name = kernel.split(".")
+    module, name = kernel.split("/")[0].split(".")
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
     text, warps = KERNELS[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split())
-    constants = CONSTANTS | {"OVERLAP": overlap, "ALIGNED": aligned}
+    constants = CONSTANTS | {"OVERLAP": overlap, "ALIGNED": aligned, "AS_BITS": kernel.endswith("/bits")}
     constexprs = {name: value for name, value in constants.items() if name in signature}
     source = ASTSource(function, signature, constexprs)
     options = {"num_warps": warps, "enable_fp_fusion": fusion}
@@ -135,3 +135,30 @@ def machine_code(cubin: bytes) -> list[str] | None:
         command = [str(tool), "-sass", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     return re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][^;]*?)\s*;", text, flags=re.MULTILINE)
+
+
+# Approximations and fused operations. `div.rn`, of fp32 or fp64, is correctly rounded; `div.full` and
+# `div.approx` are not.
+FORBIDDEN = re.compile(
+    r"\bfma\b|\bmad\.\w*\.?f\d|approx|\.ftz|\bdiv\.full|sqrt|\bex2|\blg2|\brcp\b|\bsin\b|\bcos\b|tanh"
+)
+# Any call: libdevice is linked in before PTX is written, so a call of it would be inlined or appear as one.
+CALLS = re.compile(r"\bcall(\.uni)?\b|\.extern\s+\.func|__nv_")
+
+
+def code_lines(ptx: str) -> list[str]:
+    """The lines of PTX that are code: debug information names files and functions, which may be called anything."""
+    text = re.split(r"\.section\s+\.debug", ptx)[0]
+    lines = (line.split("//")[0] for line in text.splitlines())
+    return [line for line in lines if not re.match(r"\s*\.(file|loc)\b", line)]
+
+
+GUESSING = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry")
+"""Kernels that guess a boundary from rough weights, by the hardware's exp2: only speed hangs on these."""
+ROUGH = re.compile(r"ex2\.approx\.ftz\.f32")
+
+
+def offences(ptx: str, name: str = "") -> list[str]:
+    """The lines of PTX that the contract does not allow, in the kernel of this name."""
+    found = [line.strip() for line in code_lines(ptx) if FORBIDDEN.search(line) or CALLS.search(line)]
+    return [line for line in found if not (name in GUESSING and ROUGH.match(line))]

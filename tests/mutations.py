@@ -84,6 +84,26 @@ MUTATIONS = (
         "edges",
     ),
     Mutation("fusion is on", "engine.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
+    Mutation("fusion is on for masks", "engine.py", '"enable_fp_fusion": False', '"enable_fp_fusion": True', "launches"),
+    Mutation("fusion is on for margins", "margins.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
+    Mutation("fusion is on for noise", "streams.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
+    Mutation(
+        "fusion is on for rollouts", "rollout/on_device.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
+    ),
+    Mutation(
+        "fusion is on for logits of probabilities",
+        "integrations/probability.py",
+        "enable_fp_fusion=False",
+        "enable_fp_fusion=True",
+        "launches",
+    ),
+    Mutation(
+        "fusion is on for verification",
+        "speculative/launches.py",
+        '"enable_fp_fusion": False',
+        '"enable_fp_fusion": True',
+        "launches",
+    ),
     Mutation(
         "log_z without the total",
         "kernels/outcome.py",
@@ -104,7 +124,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bounds are trusted to the last bit",
-        "kernels/lanes.py",
+        "kernels/bounds.py",
         "bound + margin >=",
         "bound - margin >=",
         "large equal logits",
@@ -133,7 +153,7 @@ MUTATIONS = (
     ),
     Mutation(
         "two programs add to a sum at once, and one is lost",
-        "kernels/measure.py",
+        "kernels/rows.py",
         'tl.atomic_add(sums + row * SUMS + which, value.to(tl.int64), sem="relaxed")',
         "tl.store(sums + row * SUMS + which, tl.load(sums + row * SUMS + which) + value.to(tl.int64))",
         "programs at once",
@@ -225,8 +245,31 @@ def launches() -> None:
         kernel_path.sample(rows, 1, top_k=top_k, top_p=0.5, return_log_z=True, return_mask=kind)
     kernel_path.gumbel_noise(1, 2, np.arange(3))
     kernel_path.fold_in(np.arange(3), 1)
-    assert len(said) > 12
+    built_on_the_sampler()
+    assert len(said) > 24
     assert all(fusion is False for fusion in said), said
+
+
+def built_on_the_sampler() -> None:
+    """The other launches: margins, rollouts, logits of probabilities, verification."""
+    import kernel_path
+    import speculative_path
+
+    from detsample import frameworks, parameters
+    from detsample.integrations import probability
+    from detsample.rollout import on_device
+
+    rows = np.zeros((1, 40), F32)
+    numpy = frameworks.of(rows)
+    kernel_path.margin(rows, 1)
+    of = parameters.read_logits(rows, numpy)
+    heat = parameters.read_parameters(of, 0, 0, 1.0, 0, 1.0, 0.0).temperature
+    on_device.run(of, np.array([3]), np.full((1, 2), -1, np.int32), heat, 2)
+    probability.on_device(numpy, rows + F32(0.5))
+    tree, drafts = np.zeros((1, 2, 40), F32), np.array([[3]])
+    speculative_path.verify(tree, drafts, 1, 5, position=0)
+    speculative_path.verify(tree, drafts, 1, 5, position=0, method="rejection", draft_logits=rows[None])
+    speculative_path.verify_tree(tree, np.array([[3, 4]]), np.array([[-1, 0]]), 5, position=0)
 
 
 def many_ties() -> None:

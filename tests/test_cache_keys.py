@@ -30,7 +30,7 @@ names = sorted(KERNELS)
 random.Random(sys.argv[2]).shuffle(names)
 found = {}
 for name in names:
-    module, function = name.split(".")
+    module, function = name.split("/")[0].split(".")
     kernel = getattr(importlib.import_module(f"detsample.kernels.{module}"), function)
     settle(kernel)
     values = {}
@@ -86,7 +86,7 @@ def test_keys_do_not_depend_on_what_was_compiled_before() -> None:
     """
     one = keys("1")
     assert one == keys("2") == keys("3")
-    assert len({key for key, _ in one.values()}) == len(one)
+    assert len({key for key, _ in one.values()}) == len({name.split("/")[0] for name in one})
 
 
 def test_no_two_constants_of_a_kernel_share_a_name() -> None:

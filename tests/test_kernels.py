@@ -13,6 +13,8 @@ import cases
 import kernel_path
 import numpy as np
 import pytest
+import searched
+from cases import rng_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_path import GPU, assert_same, left_to_wide
@@ -32,11 +34,6 @@ def compare(logits: np.ndarray, params: dict[str, Any], kind: str | None = "bool
     found = kernel_path.sample(logits, **params, **wanted, **keywords)
     assert_same(found, reference.sample(logits, **params, **wanted), params)
     return found
-
-
-def rng_of(*names: object) -> np.random.Generator:
-    """A generator that depends on a test's own parameters alone."""
-    return np.random.default_rng([ord(letter) for name in names for letter in str(name)])
 
 
 # ---- all kinds of rows, all kinds of parameters
@@ -212,13 +209,13 @@ def test_boundaries_are_found_without_a_search(shape: str, monkeypatch: pytest.M
     from detsample.kernels import wide
 
     looks: list[Any] = []
-    look = wide.measure
+    look = wide.look_at_row
 
     def counted(*arguments: Any) -> Any:
         looks.append(arguments)
         return look(*arguments)
 
-    monkeypatch.setattr(wide, "measure", counted)
+    monkeypatch.setattr(wide, "look_at_row", counted)
     row = SHAPES[shape](rng_of(shape), 9000).astype(F32)
     compare(np.stack([row] * 3), {"topp_seed": 3, "top_p": F32([0.5, 0.9, 0.999])}, None)
     assert not looks
@@ -397,16 +394,7 @@ VALUES = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -np.inf, 1e-45, cases.FLT_MAX, -cases.FLT_MAX, 2.0**30]),
     st.integers(-3, 3).map(float),
 )
-PARAMETERS = st.fixed_dictionaries(
-    {
-        "topp_seed": st.integers(-(2**63), 2**63 - 1),
-        "position": st.integers(0, 2**63 - 1),
-        "temperature": st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, width=32, allow_infinity=False)),
-        "top_k": st.integers(-1, 40),
-        "top_p": st.one_of(st.just(1.0), st.floats(0, 1, width=32)),
-        "min_p": st.one_of(st.just(0.0), st.floats(0, 1, width=32)),
-    }
-)
+PARAMETERS = searched.parameters(st.floats(0, width=32, allow_infinity=False), most_k=40)
 
 
 @settings(

@@ -15,6 +15,7 @@ from detsample import frameworks
 from detsample.cli.cases import Case
 from detsample.cli.digest import host_fields
 from detsample.cli.gpu import Gpu
+from detsample.output import Wanted
 
 Fields = dict[str, np.ndarray]
 
@@ -73,7 +74,7 @@ class InInterpreter:
         names = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
         parameters = read_parameters(logits, *(case.parameters[name] for name in names))
         with np.errstate(all="ignore"):  # the kernels compute more than they use
-            return host_fields(engine.run(logits, parameters, engine.Wanted(True, True, True, "bits")))
+            return host_fields(engine.run(logits, parameters, Wanted(True, True, True, "bits")))
 
     def gumbel_noise(self, seeds: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """The noise on its own."""

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.candidates import LIST
+from detsample.kernels.fixed_point import from_units
 from detsample.kernels.logarithm import ln_of_weight
 from detsample.kernels.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.pivots import FLT_MAX, PIVOTS, RUNGS, pick, quotient, rough_root, rough_weight
@@ -31,7 +32,7 @@ MOST_AIMED_AT = tl.constexpr(950.0)  # on either side, so that nearly twice as m
 def log_share(part, whole):
     """ln(part / whole), at least ln 1e-7; by the integer logarithm, since Triton's own is a library's."""
     share = tl.minimum(tl.maximum(quotient(part, whole), 1e-7), 1.0)
-    return ln_of_weight((share * 1099511627776.0).to(tl.int64)).to(tl.float32) * 2.3283064365386963e-10
+    return from_units(ln_of_weight((share * 1099511627776.0).to(tl.int64)))
 
 
 @triton.jit

@@ -8,23 +8,21 @@ the greater code comes first, equal logits included. Ranks and prefix sums come 
 import triton
 import triton.language as tl
 
-from detsample.kernels.fraction import ceil_product
 from detsample.kernels.lanes import NO_SCORE, best_of, exact_score
-from detsample.kernels.order import value_of
+from detsample.kernels.order import LAST_TOKEN, value_of
 from detsample.kernels.weight import scaled_logit, weight
 
 CAPACITY = tl.constexpr(256)
 MOST_K = tl.constexpr(128)  # the largest top_k whose candidates are expected to fit
 LIST = tl.constexpr(2048)  # tokens around a boundary in doubt that a row's list holds
 BATCH = tl.constexpr(16)  # candidates compared with all others at a time
-EVERYTHING = tl.constexpr(1 << 62)  # a target that no sum of weights or count reaches
 NO_CODE = tl.constexpr(-9223372036854775808)
 
 
 @triton.jit
 def code_of(key, token):
     """The int64 codes of tokens: the first in the order has the greatest."""
-    return (key.to(tl.int64) << 32) | (0x7FFFFFFF - token).to(tl.int64)
+    return (key.to(tl.int64) << 32) | (token ^ LAST_TOKEN).to(tl.int64)
 
 
 @triton.jit
@@ -34,7 +32,7 @@ def key_of_code(code):
 
 @triton.jit
 def token_of_code(code):
-    return 0x7FFFFFFF - (code & 0x7FFFFFFF).to(tl.int32)
+    return (code & LAST_TOKEN).to(tl.int32) ^ LAST_TOKEN
 
 
 @triton.jit
@@ -73,14 +71,6 @@ def ranks(scratch_code, filled, code, scale, largest):
 
 
 @triton.jit
-def top_p_target(top_p, total):
-    """The weight that a prefix must reach: 1 where only the first token is wanted, beyond reach where top-p is off."""
-    inside = (top_p > 0.0) & (top_p < 1.0)
-    product = ceil_product(tl.where(inside, top_p, 0.5), total)
-    return tl.where(inside, product, tl.where(top_p >= 1.0, tl.full([], EVERYTHING, tl.int64), 1))
-
-
-@triton.jit
 def last_kept(keep, rank, code, count):
     """(key, token) of the candidate with the highest rank among the kept ones, which are `count`."""
     last = tl.sum(tl.where(keep & (rank == count - 1), code, 0), axis=0)
@@ -91,5 +81,5 @@ def last_kept(keep, rank, code, count):
 def draw_from_candidates(keep, code, scale, seed, position):
     token = token_of_code(code)
     score = exact_score(value_of(key_of_code(code)) * scale, seed, token, position)
-    _, winner = best_of(tl.where(keep, score, NO_SCORE), tl.where(keep, token, 0x7FFFFFFF))
+    _, winner = best_of(tl.where(keep, score, NO_SCORE), tl.where(keep, token, LAST_TOKEN))
     return winner

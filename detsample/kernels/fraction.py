@@ -1,7 +1,9 @@
-"""ceil(fraction * integer), exactly, for an fp32 fraction below 1 (spec section 6)."""
+"""ceil(fraction * integer), exactly, for an fp32 fraction below 1: the targets of min-p and top-p (spec section 6)."""
 
 import triton
 import triton.language as tl
+
+EVERYTHING = tl.constexpr(1 << 62)  # a target that no sum of weights or count reaches
 
 
 @triton.jit
@@ -23,3 +25,11 @@ def ceil_product(fraction, whole):
     left_over = ((upper & ((tl.full([], 1, tl.int64) << beyond) - 1)) | lower) != 0
     far = (upper >> beyond) + left_over.to(tl.int64)
     return tl.where(shift < 32, near, far)
+
+
+@triton.jit
+def top_p_target(top_p, total):
+    """The weight that a prefix must reach: 1 where only the first token is wanted, beyond reach where top-p is off."""
+    inside = (top_p > 0.0) & (top_p < 1.0)
+    product = ceil_product(tl.where(inside, top_p, 0.5), total)
+    return tl.where(inside, product, tl.where(top_p >= 1.0, tl.full([], EVERYTHING, tl.int64), 1))

@@ -1,4 +1,4 @@
-"""Gumbel noise of a token: exactly (spec section 7), and an upper bound that costs next to nothing."""
+"""Gumbel noise of a token (spec section 7)."""
 
 import triton
 import triton.language as tl
@@ -17,9 +17,6 @@ H7 = tl.constexpr(-711103555)
 H8 = tl.constexpr(1743860480)
 H9 = tl.constexpr(-1975990430)
 H10 = tl.constexpr(1190561710)
-
-LN2_TIMES_2_POW_MINUS_23 = tl.constexpr(8.262958294867817e-08)
-LN2_TIMES_159 = tl.constexpr(110.2104017090313)
 
 
 @triton.jit
@@ -60,16 +57,3 @@ def token_gumbel(seed, token, position):
     high = token_word(seed, token, position, TOKEN_HIGH)
     low = token_word(seed, token, position, TOKEN_LOW)
     return gumbel(high, low)
-
-
-@triton.jit
-def gumbel_bound(high):
-    """An fp32 number that no noise with this high word exceeds by more than `lanes.MARGIN`.
-
-    -ln(-ln(1-u)) <= -ln u, and log2(1 + f) >= f on [0, 1], so the bits of the fp32 `high`, read as an integer,
-    are a lower bound of its logarithm (Mitchell's logarithm). u may be as small as 2^-65 when `high` is 0,
-    which is 2^-33 in units of the high word. The bound is at most 0.06 above -ln u. No hardware function: the
-    interpreter and every GPU filter alike.
-    """
-    value = tl.maximum(high.to(tl.float32), 1.1641532182693481e-10)
-    return LN2_TIMES_159 - value.to(tl.int32, bitcast=True).to(tl.float32) * LN2_TIMES_2_POW_MINUS_23

@@ -3,19 +3,15 @@
 import triton
 import triton.language as tl
 
+from detsample.kernels.bounds import may_beat
+from detsample.kernels.fixed_point import fixed_point
 from detsample.kernels.gumbel import token_gumbel
 from detsample.kernels.order import LAST_TOKEN, key_of, within
 from detsample.kernels.tiles import MOST_GROUPS, token_of_group
 
 NO_SCORE = tl.constexpr(-9223372036854775808)
 MEMBERS = tl.constexpr(256)  # tokens of a group scored at a time
-
-
-@triton.jit
-def fixed_point(z):
-    """Z: scaled logits in units of 2^-32, int64."""
-    clamped = tl.minimum(tl.maximum(z, -1073741824.0), 1073741824.0)
-    return (clamped * 4294967296.0).to(tl.int64)
+MOST_DRAWS = tl.constexpr(16)  # groups evaluated one by one before the kept set alone gets bounds
 
 
 @triton.jit
@@ -36,17 +32,6 @@ def better_of(score, token, other_score, other_token):
     """The better of two (score, token)."""
     other = (other_score > score) | ((other_score == score) & (other_token < token))
     return tl.where(other, other_score, score), tl.where(other, other_token, token)
-
-
-@triton.jit
-def may_beat(bound, score):
-    """Whether a group with this bound could hold a score of at least `score`.
-
-    Bounds are fp32: 2^-12 + |bound| / 2^20 covers what their four roundings, those of `gumbel_bound` and that
-    of the score to fp32 can lose, about |bound| / 2^22 + 2^-16.
-    """
-    margin = 0.000244140625 + tl.abs(bound) * 9.5367431640625e-07
-    return (bound > float("-inf")) & (bound + margin >= score.to(tl.float32) * 2.3283064365386963e-10)
 
 
 @triton.jit

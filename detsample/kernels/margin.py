@@ -8,23 +8,17 @@ have values: with four bits, eight pairs of looks give all of them. Nothing is w
 import triton
 import triton.language as tl
 
+from detsample.kernels.fixed_point import fixed_point
 from detsample.kernels.fraction import ceil_product
 from detsample.kernels.gumbel import token_gumbel
-from detsample.kernels.lanes import fixed_point
 from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of, within
+from detsample.kernels.outcome import quiet_nan
 from detsample.kernels.rows import (
-    MIN_P_GIVEN,
-    POSITION_GIVEN,
-    QUIET_NAN,
-    SEED_GIVEN,
-    TEMPERATURE_GIVEN,
-    TOP_K_GIVEN,
-    TOP_P_GIVEN,
+    PARAMETER_NAMES,
     fp32_from_bits,
     inverse_temperature,
-    join_words,
     minimum_weight,
-    scalar_or_vector,
+    row_parameters,
 )
 from detsample.kernels.tiles import load_span
 from detsample.kernels.weight import scaled_logit, weight
@@ -210,16 +204,7 @@ def harmless(
     return (dropped == 0) & (beaten == 0)
 
 
-NOT_SPECIALIZED = [
-    "row_stride", "vocab", "given",
-    "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
-    "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
-    "seed_ptr", "seed_stride", "seed_low", "seed_high",
-    "position_ptr", "position_stride", "position_low", "position_high",
-]  # fmt: skip
-
-
-@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+@triton.jit(do_not_specialize=["row_stride", "vocab", "given", *PARAMETER_NAMES])
 def margin(
     logits, row_stride, vocab, given,
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
@@ -231,18 +216,13 @@ def margin(
     DIGITS: tl.constexpr = 1 << BITS
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
-    temperature = scalar_or_vector(
-        temperature_ptr, temperature_stride, row, fp32_from_bits(temperature_bits), given & TEMPERATURE_GIVEN
-    )
-    top_k = scalar_or_vector(top_k_ptr, top_k_stride, row, top_k_scalar.to(tl.int64), given & TOP_K_GIVEN)
-    top_p = scalar_or_vector(top_p_ptr, top_p_stride, row, fp32_from_bits(top_p_bits), given & TOP_P_GIVEN)
-    min_p = scalar_or_vector(min_p_ptr, min_p_stride, row, fp32_from_bits(min_p_bits), given & MIN_P_GIVEN)
-    seed = scalar_or_vector(seed_ptr, seed_stride, row, join_words(seed_low, seed_high), given & SEED_GIVEN)
-    position = scalar_or_vector(
-        position_ptr, position_stride, row, join_words(position_low, position_high), given & POSITION_GIVEN
-    )
+    temperature, top_k, top_p, min_p, seed, position = row_parameters(
+        row, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
+        top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
+        seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
+    )  # fmt: skip
     winner = tl.load(token_ids + row).to(tl.int32)
-    found = fp32_from_bits(tl.full([], QUIET_NAN, tl.int32))
+    found = quiet_nan()
     if tl.load(status + row) == 0:
         tokens, top_key, other_key = census(row_logits, vocab, winner, SPAN)
         winner_noise = token_gumbel(seed, winner, position)

@@ -15,7 +15,7 @@ WORDS = tl.constexpr(32)  # words of 32 bits for the tokens of a tile
 
 
 @triton.jit
-def kept_tokens(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start):
+def kept_of_tile(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start):
     """Which of the tokens of a tile the row keeps, [LANES, 4]."""
     boundary_key, boundary_token = read_boundary(records, row)
     reaches = maxima_of_tile(group_key + row * pitch, start // TILE, quads, segment_tiles) >= boundary_key
@@ -27,35 +27,37 @@ def kept_tokens(row_logits, vocab, records, row, group_key, pitch, quads, segmen
 NOT_SPECIALIZED = ["row_stride", "vocab", "pitch", "quads", "segment_tiles"]
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
-def bool_mask(
-    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, mask, ALIGNED: tl.constexpr
-):
+@triton.jit
+def store_bools(row_mask, start, vocab, keep):
+    token = start + tl.arange(0, TILE)
+    tl.store(row_mask + token, tl.reshape(keep, [TILE]), mask=token < vocab)
+
+
+@triton.jit
+def store_bits(row_mask, start, vocab, keep):
+    bits = tl.reshape(keep.to(tl.int32), [WORDS, 32]) << tl.arange(0, 32)[None, :]
+    word = start // 32 + tl.arange(0, WORDS)
+    tl.store(row_mask + word, tl.sum(bits, axis=1), mask=word * 32 < vocab)
+
+
+@triton.jit(do_not_specialize=[*NOT_SPECIALIZED, "mask_stride"], do_not_specialize_on_alignment=["logits"])
+def dense_mask(
+    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, mask, mask_stride,
+    AS_BITS: tl.constexpr, ALIGNED: tl.constexpr,
+):  # fmt: skip
+    """Rows of bools, or of words with 32 bits each."""
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+    row_mask = mask + row * mask_stride
     first = tl.program_id(1) * MASKED
     for tile in tl.static_range(MASKED // TILE):
         start = first + tile * TILE
         if start < vocab:
-            keep = kept_tokens(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start)
-            token = start + tl.arange(0, TILE)
-            tl.store(mask + row * vocab + token, tl.reshape(keep, [TILE]), mask=token < vocab)
-
-
-@triton.jit(do_not_specialize=[*NOT_SPECIALIZED, "words"], do_not_specialize_on_alignment=["logits"])
-def bit_mask(
-    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, words, mask, ALIGNED: tl.constexpr
-):
-    row = tl.program_id(0).to(tl.int64)
-    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
-    first = tl.program_id(1) * MASKED
-    for tile in tl.static_range(MASKED // TILE):
-        start = first + tile * TILE
-        if start < vocab:
-            keep = kept_tokens(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start)
-            bits = tl.reshape(keep.to(tl.int32), [WORDS, 32]) << tl.arange(0, 32)[None, :]
-            word = start // 32 + tl.arange(0, WORDS)
-            tl.store(mask + row * words + word, tl.sum(bits, axis=1), mask=word < words)
+            keep = kept_of_tile(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start)
+            if AS_BITS:
+                store_bits(row_mask, start, vocab, keep)
+            else:
+                store_bools(row_mask, start, vocab, keep)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -79,7 +81,7 @@ def csr_tokens(
     row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
     at = tl.load(row_offsets + row)
     for start in range(0, vocab, TILE):
-        tile = kept_tokens(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start)
+        tile = kept_of_tile(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start)
         keep = tl.reshape(tile, [TILE]).to(tl.int32)
         here = tl.sum(keep, axis=0)
         if here > 0:

@@ -11,8 +11,9 @@ Rows and parts are taken in the opposite order to `scan`: what it read last is s
 import triton
 import triton.language as tl
 
+from detsample.kernels.bounds import score_bound, tile_bound
 from detsample.kernels.marked import TILES_MARKED, mark_tile, next_marked, no_marks, number_marked
-from detsample.kernels.measure import add, measure
+from detsample.kernels.measure import measure
 from detsample.kernels.order import value_of
 from detsample.kernels.overlap import wait_for_earlier
 from detsample.kernels.philox import TOKEN_HIGH, token_word
@@ -30,12 +31,12 @@ from detsample.kernels.rows import (
     STATUS,
     TOP_KEY,
     TOTAL,
+    add_to_sum,
     read_boundary,
     read_field,
     read_floats,
     read_interval,
 )
-from detsample.kernels.scan import score_bound, tile_bound
 from detsample.kernels.tiles import (
     LANES,
     TILE,
@@ -183,8 +184,8 @@ def mass(
                 value_of(low_key), (mode & BOUNDED_FROM) != 0, read_field(records, row, SEED),
                 read_field(records, row, POSITION), group_bound,
             )  # fmt: skip
-            add(sums, row, MINIMUM, kept)
-            add(sums, row, MINIMUM_COUNT, count)
+            add_to_sum(sums, row, MINIMUM, kept)
+            add_to_sum(sums, row, MINIMUM_COUNT, count)
         if (mode & IN_DOUBT) != 0:
             if (mode & (BOUNDED_FROM | NEEDS_MINIMUM)) == BOUNDED_FROM:
                 low_key, _end = read_interval(records, row, 0)
@@ -197,4 +198,4 @@ def mass(
                 list_token + row * pitch, row, rows, 0,
             )  # fmt: skip
         elif (mode & NEEDS_TOTAL) != 0:
-            add(sums, row, TOTAL, sum_all(row_logits, first_tile, last_tile, vocab, scale, largest))
+            add_to_sum(sums, row, TOTAL, sum_all(row_logits, first_tile, last_tile, vocab, scale, largest))

@@ -8,7 +8,8 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.aim import interval_keys, interval_of_list, next_interval
-from detsample.kernels.candidates import LIST, top_p_target
+from detsample.kernels.candidates import LIST
+from detsample.kernels.fraction import top_p_target
 from detsample.kernels.marked import TILES_MARKED, list_marked, mark_tile, no_marks, number_marked
 from detsample.kernels.order import key_of, value_of
 from detsample.kernels.pivots import rate_of
@@ -29,6 +30,7 @@ from detsample.kernels.rows import (
     TOP_K,
     TOP_KEY,
     TOTAL,
+    add_to_sum,
     end_of,
     read_field,
     read_floats,
@@ -37,11 +39,6 @@ from detsample.kernels.rows import (
 )
 from detsample.kernels.tiles import LANES, TILE, load_tile
 from detsample.kernels.weight import scaled_logit, weight
-
-
-@triton.jit
-def add(sums, row, which, value):
-    tl.atomic_add(sums + row * SUMS + which, value.to(tl.int64), sem="relaxed")
 
 
 @triton.jit
@@ -147,11 +144,11 @@ def measure(
         sums + row * SUMS + around + LISTED, list_token,
     )  # fmt: skip
     if attempt == 0:
-        add(sums, row, TOTAL, total)
-    add(sums, row, around + ABOVE, above)
-    add(sums, row, around + ABOVE_COUNT, above_count)
-    add(sums, row, around + REACHED, reached)
-    add(sums, row, around + REACHED_COUNT, reached_count)
+        add_to_sum(sums, row, TOTAL, total)
+    add_to_sum(sums, row, around + ABOVE, above)
+    add_to_sum(sums, row, around + ABOVE_COUNT, above_count)
+    add_to_sum(sums, row, around + REACHED, reached)
+    add_to_sum(sums, row, around + REACHED_COUNT, reached_count)
     tl.debug_barrier()
     arrived = tl.atomic_add(sums + row * SUMS + around + ARRIVED, 1, sem="acq_rel")
     if (arrived == programs - 1) & (attempt < RETRIES):

@@ -21,14 +21,14 @@ from detsample.kernels.candidates import (
     last_kept,
     load_candidates,
     ranks,
-    top_p_target,
     weight_of_key,
 )
-from detsample.kernels.lanes import draw_from_groups
+from detsample.kernels.fraction import top_p_target
+from detsample.kernels.lanes import MOST_DRAWS, draw_from_groups
 from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.outcome import write_drawn, write_invalid
 from detsample.kernels.overlap import wait_for_earlier
-from detsample.kernels.pivots import rate_of
+from detsample.kernels.pivots import is_in_doubt, rate_of, wanted_share
 from detsample.kernels.rows import (
     BOUNDED,
     BOUNDED_FROM,
@@ -64,7 +64,6 @@ from detsample.kernels.rows import (
     read_sum,
     write_boundary,
 )
-from detsample.kernels.scan import is_in_doubt, wanted_share
 from detsample.kernels.tiles import (
     MOST_GROUPS,
     MOST_SEGMENTS,
@@ -79,7 +78,6 @@ BISECTIONS = tl.constexpr(10)
 MOST_SELECTED = tl.constexpr(192)  # groups worth gathering
 GATHER = tl.constexpr(4096)  # tokens gathered at a time,
 GATHERED = tl.constexpr(128)  # so many of one group
-MOST_DRAWS = tl.constexpr(16)  # groups evaluated one by one before `wide` scores the kept set alone
 
 
 @triton.jit

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from detsample.kernels.fixed_point import fixed_point, from_units
 from detsample.kernels.logarithm import ln_of_weight
 from detsample.kernels.rows import QUIET_NAN, RECORD, STATUS, fp32_from_bits, write_boundary
 from detsample.kernels.weight import scaled_logit
@@ -16,15 +17,13 @@ def quiet_nan():
 @triton.jit
 def log_probability(gap, kept_weight):
     """The token's log probability in the kept set, from its gap to the largest z and the set's weight."""
-    units = (tl.minimum(gap, 1073741824.0) * 4294967296.0).to(tl.int64) + ln_of_weight(kept_weight)
-    return (-units).to(tl.float32) * 2.3283064365386963e-10
+    return from_units(-(fixed_point(gap) + ln_of_weight(kept_weight)))
 
 
 @triton.jit
 def log_kept_mass(kept_weight, total_weight):
     """log_z: the log of the kept mass of the full softmax."""
-    units = tl.minimum(ln_of_weight(kept_weight) - ln_of_weight(total_weight), 0)
-    return units.to(tl.float32) * 2.3283064365386963e-10
+    return from_units(tl.minimum(ln_of_weight(kept_weight) - ln_of_weight(total_weight), 0))
 
 
 @triton.jit

@@ -7,6 +7,8 @@ right.
 import triton
 import triton.language as tl
 
+from detsample.kernels.candidates import MOST_K
+
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
 BISECTIONS = tl.constexpr(10)
@@ -15,6 +17,21 @@ RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the ref
 
 LOG2E = tl.constexpr(1.4426950408889634)
 FLT_MAX = tl.constexpr(3.4028234663852886e38)
+
+
+@triton.jit
+def is_in_doubt(top_k, top_p):
+    """Whether the boundary may lie among thousands of tokens: top-p without top-k, or a large top-k."""
+    return ((top_k == 0) & (top_p < 1.0)) | (top_k > MOST_K)
+
+
+@triton.jit
+def wanted_share(top_k, top_p, vocab):
+    """The share of the row, in tokens where top-k is on and in weight otherwise, that its kept prefix is expected to
+    hold.
+    """
+    by_count = (top_k.to(tl.float64) / vocab.to(tl.float64)).to(tl.float32)
+    return tl.where(top_k > 0, by_count, tl.maximum(top_p, 0.0))
 
 
 @triton.jit

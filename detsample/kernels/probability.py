@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from detsample.kernels.fixed_point import from_units
 from detsample.kernels.logarithm import LN2_Q48, split_log
 
 BLOCK = tl.constexpr(1024)
@@ -16,7 +17,7 @@ def log_probability_of(p):
     significand = ((bits & 0x7FFFFF) | tl.where(exponent > 0, 0x800000, 0)).to(tl.int64)
     leading, rest = split_log(tl.maximum(significand, 1).to(tl.uint64))
     units = (((leading + tl.maximum(exponent, 1) - 150) * LN2_Q48) >> 16) + rest
-    result = units.to(tl.float32) * 2.3283064365386963e-10
+    result = from_units(units)
     result = tl.where(p == 0, float("-inf"), result)
     result = tl.where(p == float("inf"), p, result)
     return tl.where(p >= 0, result, float("nan"))

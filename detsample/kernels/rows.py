@@ -10,6 +10,14 @@ import triton.language as tl
 
 from detsample.kernels.fraction import ceil_product
 
+PARAMETER_NAMES = (
+    "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
+    "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
+    "seed_ptr", "seed_stride", "seed_low", "seed_high", "position_ptr", "position_stride", "position_low",
+    "position_high",
+)  # fmt: skip
+"""What kernels call the arguments that hold a call's parameters, in the order in which they take them."""
+
 TEMPERATURE_GIVEN = tl.constexpr(1)
 TOP_K_GIVEN = tl.constexpr(2)
 TOP_P_GIVEN = tl.constexpr(4)
@@ -91,6 +99,27 @@ def join_words(low, high):
 
 
 @triton.jit
+def row_parameters(
+    row, given, temperature_ptr, temperature_stride, temperature_bits,
+    top_k_ptr, top_k_stride, top_k_scalar,
+    top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
+    seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
+):  # fmt: skip
+    """(temperature, top_k, top_p, min_p, seed, position) of one row, as they were given."""
+    temperature = scalar_or_vector(
+        temperature_ptr, temperature_stride, row, fp32_from_bits(temperature_bits), given & TEMPERATURE_GIVEN
+    )
+    top_k = scalar_or_vector(top_k_ptr, top_k_stride, row, top_k_scalar.to(tl.int64), given & TOP_K_GIVEN)
+    top_p = scalar_or_vector(top_p_ptr, top_p_stride, row, fp32_from_bits(top_p_bits), given & TOP_P_GIVEN)
+    min_p = scalar_or_vector(min_p_ptr, min_p_stride, row, fp32_from_bits(min_p_bits), given & MIN_P_GIVEN)
+    seed = scalar_or_vector(seed_ptr, seed_stride, row, join_words(seed_low, seed_high), given & SEED_GIVEN)
+    position = scalar_or_vector(
+        position_ptr, position_stride, row, join_words(position_low, position_high), given & POSITION_GIVEN
+    )
+    return temperature, top_k, top_p, min_p, seed, position
+
+
+@triton.jit
 def inverse_temperature(temperature):
     """min(1 / temperature, FLT_MAX), correctly rounded; 1 for greedy rows, which have no use for it.
 
@@ -165,3 +194,9 @@ def last_attempt(records, row):
 def read_sum(sums, row, which):
     """One of a row's sums, past the L1 cache: other multiprocessors have added to it."""
     return tl.load(sums + row * SUMS + which, cache_modifier=".cg")
+
+
+@triton.jit
+def add_to_sum(sums, row, which, value):
+    """Adds to one of a row's sums, which other programs add to at the same time."""
+    tl.atomic_add(sums + row * SUMS + which, value.to(tl.int64), sem="relaxed")

@@ -9,61 +9,45 @@ largest key, how many of its tokens can be drawn and, for rows with top-p alone 
 import triton
 import triton.language as tl
 
-from detsample.kernels.candidates import MOST_K
-from detsample.kernels.gumbel import gumbel_bound
+from detsample.kernels.bounds import tile_bound
 from detsample.kernels.order import key_of
 from detsample.kernels.overlap import wait_for_earlier
-from detsample.kernels.philox import TOKEN_HIGH, philox
-from detsample.kernels.pivots import PIVOTS, RUNGS, pick, pivots_of_sample, rate_of, reaching, rough_weight
+from detsample.kernels.pivots import (
+    PIVOTS,
+    RUNGS,
+    is_in_doubt,
+    pick,
+    pivots_of_sample,
+    rate_of,
+    reaching,
+    rough_weight,
+    wanted_share,
+)
 from detsample.kernels.rows import (
     BOUNDED,
     FLOATS,
     GREEDY,
     INTERVAL,
-    MIN_P_GIVEN,
     MIN_WEIGHT,
     MODE,
     NO_INTERVAL,
+    PARAMETER_NAMES,
     PENDING,
     POSITION,
-    POSITION_GIVEN,
     RECORD,
     RETRIES,
     SEED,
-    SEED_GIVEN,
     STATUS,
     SUMS,
-    TEMPERATURE_GIVEN,
     TOP_K,
-    TOP_K_GIVEN,
-    TOP_P_GIVEN,
     WANT_TOKEN,
-    fp32_from_bits,
     inverse_temperature,
     join_words,
     minimum_weight,
     parameter_status,
-    scalar_or_vector,
+    row_parameters,
 )
 from detsample.kernels.tiles import LANES, TILE, groups_of_segment, load_tile, logits_of_row, split_quads, store_groups
-
-
-@triton.jit
-def score_bound(x, scale, high):
-    """A bound of the scores of tokens with these high words. The scale of scores ends at -2^30 (spec section 8)."""
-    return tl.maximum(x * scale, -1073741824.0) + gumbel_bound(high)
-
-
-@triton.jit
-def tile_bound(x0, x1, x2, x3, start, scale, seed, position):
-    """[LANES]: a bound of the scores of each quad's tokens."""
-    quads = ((start >> 2) + tl.arange(0, LANES)).to(tl.uint32)
-    w0, w1, w2, w3 = philox(seed, quads, position, TOKEN_HIGH)
-    b0 = score_bound(x0, scale, w0)
-    b1 = score_bound(x1, scale, w1)
-    b2 = score_bound(x2, scale, w2)
-    b3 = score_bound(x3, scale, w3)
-    return tl.maximum(tl.maximum(b0, b1), tl.maximum(b2, b3))
 
 
 @triton.jit
@@ -80,26 +64,41 @@ def drawable(x):
 
 
 @triton.jit
-def is_in_doubt(top_k, top_p):
-    """Whether the boundary may lie among thousands of tokens: top-p without top-k, or a large top-k."""
-    return ((top_k == 0) & (top_p < 1.0)) | (top_k > MOST_K)
+def start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode):
+    """What later kernels need of a row's parameters; the fields that `narrow` fills in are left as they are."""
+    record = records + row * RECORD
+    tl.store(record + SEED, seed)
+    tl.store(record + POSITION, position)
+    tl.store(record + TOP_K, top_k)
+    tl.store(record + MIN_WEIGHT, min_weight)
+    tl.store(record + FLOATS, join_words(scale.to(tl.int32, bitcast=True), top_p.to(tl.int32, bitcast=True)))
+    tl.store(record + STATUS, (status | PENDING).to(tl.int64))
+    tl.store(record + MODE, mode.to(tl.int64))
+    tl.store(record + INTERVAL + 1 + tl.arange(0, RETRIES), tl.full([RETRIES], NO_INTERVAL, tl.int64))
 
 
 @triton.jit
-def wanted_share(top_k, top_p, vocab):
-    """The share of the row, in tokens where top-k is on and in weight otherwise, that its kept prefix is expected to
-    hold.
-    """
-    by_count = (top_k.to(tl.float64) / vocab.to(tl.float64)).to(tl.float32)
-    return tl.where(top_k > 0, by_count, tl.maximum(top_p, 0.0))
+def start_sums(sums, missed, row):
+    """The zeros that later kernels add to."""
+    each = tl.arange(0, 32)
+    tl.store(sums + row * SUMS + each, tl.zeros([32], tl.int64), mask=each < SUMS)
+    if row == 0:
+        tl.store(missed + tl.arange(0, RETRIES), tl.zeros([RETRIES], tl.int32))
+
+
+@triton.jit
+def store_rungs(rungs, rough0, rough1, rough2, rough3, rough):
+    """A part's rough sums, of what reaches each pivot and of all, from one value a lane."""
+    tl.store(rungs, tl.sum(rough0, axis=0))
+    tl.store(rungs + 1, tl.sum(rough1, axis=0))
+    tl.store(rungs + 2, tl.sum(rough2, axis=0))
+    tl.store(rungs + 3, tl.sum(rough3, axis=0))
+    tl.store(rungs + 4, tl.sum(rough, axis=0))
 
 
 NOT_SPECIALIZED = [
     "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "want", "given",
-    "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
-    "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
-    "seed_ptr", "seed_stride", "seed_low", "seed_high",
-    "position_ptr", "position_stride", "position_low", "position_high", "pitch",
+    *PARAMETER_NAMES, "pitch",
 ]  # fmt: skip
 
 
@@ -117,17 +116,11 @@ def scan(
     part = tl.program_id(1)
     row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
 
-    temperature = scalar_or_vector(
-        temperature_ptr, temperature_stride, row, fp32_from_bits(temperature_bits), given & TEMPERATURE_GIVEN
-    )
-    top_k = scalar_or_vector(top_k_ptr, top_k_stride, row, top_k_scalar.to(tl.int64), given & TOP_K_GIVEN)
-    top_p = scalar_or_vector(top_p_ptr, top_p_stride, row, fp32_from_bits(top_p_bits), given & TOP_P_GIVEN)
-    min_p = scalar_or_vector(min_p_ptr, min_p_stride, row, fp32_from_bits(min_p_bits), given & MIN_P_GIVEN)
-    seed = scalar_or_vector(seed_ptr, seed_stride, row, join_words(seed_low, seed_high), given & SEED_GIVEN)
-    position = scalar_or_vector(
-        position_ptr, position_stride, row, join_words(position_low, position_high), given & POSITION_GIVEN
-    )
-
+    temperature, top_k, top_p, min_p, seed, position = row_parameters(
+        row, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
+        top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
+        seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
+    )  # fmt: skip
     status = parameter_status(temperature, top_p, min_p, position)
     greedy = temperature == 0.0
     scale = inverse_temperature(temperature)
@@ -141,20 +134,9 @@ def scan(
     bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
 
     if part == 0:
-        record = records + row * RECORD
-        tl.store(record + SEED, seed)
-        tl.store(record + POSITION, position)
-        tl.store(record + TOP_K, top_k)
-        tl.store(record + MIN_WEIGHT, min_weight)
-        tl.store(record + FLOATS, join_words(scale.to(tl.int32, bitcast=True), top_p.to(tl.int32, bitcast=True)))
-        tl.store(record + STATUS, (status | PENDING).to(tl.int64))
         mode = tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0)
-        tl.store(record + MODE, mode.to(tl.int64))
-        tl.store(record + INTERVAL + 1 + tl.arange(0, RETRIES), tl.full([RETRIES], NO_INTERVAL, tl.int64))
-        each = tl.arange(0, 32)
-        tl.store(sums + row * SUMS + each, tl.zeros([32], tl.int64), mask=each < SUMS)
-        if row == 0:
-            tl.store(missed + tl.arange(0, RETRIES), tl.zeros([RETRIES], tl.int32))
+        start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode)
+        start_sums(sums, missed, row)
 
     rate = rate_of(scale, top_k == 0)
     reference = tl.full([], 0.0, tl.float32)
@@ -198,11 +180,6 @@ def scan(
             store_groups(group_bound + groups, segment, bound, quads)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
     if in_doubt:
-        rungs = part_rungs + (row * parts + part) * RUNGS
-        tl.store(rungs, tl.sum(rough0, axis=0))
-        tl.store(rungs + 1, tl.sum(rough1, axis=0))
-        tl.store(rungs + 2, tl.sum(rough2, axis=0))
-        tl.store(rungs + 3, tl.sum(rough3, axis=0))
-        tl.store(rungs + 4, tl.sum(rough, axis=0))
+        store_rungs(part_rungs + (row * parts + part) * RUNGS, rough0, rough1, rough2, rough3, rough)
     tl.store(part_key + row * parts + part, tl.max(key_of(part_largest), axis=0))
     tl.store(part_counts + row * parts + part, tl.sum(count, axis=0))

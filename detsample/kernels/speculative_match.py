@@ -26,9 +26,8 @@ def match(
         row_owner, slot, FLAT,
     )  # fmt: skip
     drafted = slot < tl.where(reason == STATUS_LENGTH, 0, count - 1)
-    draft = tl.load(
-        drafts + request * draft_row_stride + slot * draft_stride, mask=drafted, other=0
-    ).to(tl.int64)
+    at = request * draft_row_stride + slot.to(tl.int64) * draft_stride
+    draft = tl.load(drafts + at, mask=drafted, other=0).to(tl.int64)
     reason |= foreign_tokens(draft, drafted, vocab)
 
     mine = slot < tl.where(reason == 0, count, 0)

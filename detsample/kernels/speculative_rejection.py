@@ -11,6 +11,8 @@ A weight is an integer, so masses are exact; p/q is compared as a product of int
 import triton
 import triton.language as tl
 
+from detsample.kernels.bits import kept_tokens
+from detsample.kernels.fixed_point import fixed_point
 from detsample.kernels.gumbel import gumbel
 from detsample.kernels.lanes import NO_SCORE, best_of, better_of
 from detsample.kernels.order import LAST_TOKEN
@@ -53,13 +55,6 @@ FROM_TARGET = tl.constexpr(2)
 def load_row(row_values, token, vocab, other):
     """Values of one row as fp32; `other` behind the end. -0 is +0."""
     return tl.load(row_values + token, mask=token < vocab, other=other).to(tl.float32) + 0.0
-
-
-@triton.jit
-def kept_bits(row_mask, token, vocab):
-    """Which tokens the mask (bits) of a row keeps."""
-    word = tl.load(row_mask + (token >> 5), mask=token < vocab, other=0)
-    return ((word >> (token & 31)) & 1) != 0
 
 
 @triton.jit
@@ -115,7 +110,7 @@ def measure_target(
     for start in range(0, end, STRETCH):
         token = start + tl.arange(0, STRETCH)
         x = load_row(row_logits, token, vocab, float("-inf"))
-        sums += target_weight(x, scale, largest, kept_bits(row_mask, token, vocab))
+        sums += target_weight(x, scale, largest, kept_tokens(row_mask, token, token < vocab))
     tl.store(peak + row, largest)
     tl.store(mass + row, tl.sum(sums, axis=0))
 
@@ -187,7 +182,8 @@ def judge(
         row_owner, slot, FLAT,
     )  # fmt: skip
     drafted = slot < tl.where(reason == STATUS_LENGTH, 0, count - 1)
-    draft = tl.load(drafts + request * draft_row_stride + slot * draft_stride, mask=drafted, other=0).to(tl.int64)
+    at = request * draft_row_stride + slot.to(tl.int64) * draft_stride
+    draft = tl.load(drafts + at, mask=drafted, other=0).to(tl.int64)
     foreign = foreign_tokens(draft, drafted, vocab)
     draft_first = request * (width - 1)
     if FLAT:
@@ -212,8 +208,7 @@ def judge(
     largest = tl.load(peak + row, mask=fine, other=0.0)
     total = tl.load(mass + row, mask=fine, other=1)
     x = tl.load(logits + row * row_stride + draft, mask=fine, other=0.0).to(tl.float32) + 0.0
-    word = tl.load(mask + row * words + (draft >> 5), mask=fine, other=0)
-    kept = ((word >> (draft & 31).to(tl.int32)) & 1) != 0
+    kept = kept_tokens(mask + row * words, draft, fine)
     q = tl.load(draft_values + draft_row * draft_values_stride + draft, mask=fine, other=0.0).to(tl.float32) + 0.0
     q_largest = tl.load(draft_peak + draft_row, mask=fine, other=0.0)
     of_token = draft_weight(q, q_largest, LOGITS)
@@ -288,9 +283,9 @@ def residual(
     end = tl.where(draws, tl.minimum(start + spans * SPAN, vocab), 0)
     for at in range(start, end, SPAN):
         token = at + tl.arange(0, SPAN)
-        wanted = kept_bits(mask + row * words, token, vocab)
+        wanted = kept_tokens(mask + row * words, token, token < vocab)
         z = scaled_logit(load_row(logits + row * row_stride, token, vocab, float("-inf")), scale)
-        level = (tl.minimum(tl.maximum(z, -1073741824.0), 1073741824.0) * 4294967296.0).to(tl.int64)
+        level = fixed_point(z)
         if takes_draft:
             q = load_row(draft_values + draft_row * draft_values_stride, token, vocab, float("-inf") if LOGITS else 0.0)
             w = tl.where(wanted, weight(largest - tl.where(wanted, z, largest)), 0)

@@ -57,7 +57,7 @@ def longest_path(
     parents += request * parent_row_stride
     nodes_here = tl.where(reason == STATUS_LENGTH, 0, count)
     drafted = (slot > 0) & (slot < nodes_here)
-    draft = tl.load(drafts + slot * draft_stride, mask=drafted, other=0).to(tl.int64)
+    draft = tl.load(drafts + slot.to(tl.int64) * draft_stride, mask=drafted, other=0).to(tl.int64)
     top = tl.load(parents, mask=nodes_here > 0, other=-1).to(tl.int64)
     depth, accepted, hangs = climb(
         parents, parent_stride, drafts, draft_stride, drawn + first, drawn_status + first,

@@ -21,13 +21,15 @@ def noise(
     position_ptr, position_stride, position_low, position_high, result,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    # A row's blocks are on two axes: one alone holds 65,535.
+    block = tl.program_id(1).to(tl.int64) + tl.program_id(2).to(tl.int64) * tl.num_programs(1)
+    column = block * BLOCK + tl.arange(0, BLOCK)
     seed = scalar_or_vector(seed_ptr, seed_stride, row, join_words(seed_low, seed_high), given & SEED_GIVEN)
     position = scalar_or_vector(
         position_ptr, position_stride, row, join_words(position_low, position_high), given & POSITION_GIVEN
     )
     inside = column < columns
-    token = tl.load(tokens + row * token_row_stride + column.to(tl.int64) * token_stride, mask=inside, other=0)
+    token = tl.load(tokens + row * token_row_stride + column * token_stride, mask=inside, other=0)
     units = token_gumbel(seed, token.to(tl.int64), position)
     tl.store(result + row * columns + column, units.to(tl.float64) * 2.3283064365386963e-10, mask=inside)
 

@@ -10,29 +10,30 @@ A part is `PART` tokens. Sums are of integers, so the parts can be added in any 
 import triton
 import triton.language as tl
 
+from detsample.kernels.bits import kept_tokens
+from detsample.kernels.candidates import NO_CODE, code_of, key_of_code, token_of_code
+from detsample.kernels.fixed_point import from_units
 from detsample.kernels.logarithm import ln_of_weight
 from detsample.kernels.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.rows import QUIET_NAN, TEMPERATURE_GIVEN, fp32_from_bits, inverse_temperature, scalar_or_vector
+from detsample.kernels.outcome import log_probability, quiet_nan
+from detsample.kernels.rows import TEMPERATURE_GIVEN, fp32_from_bits, inverse_temperature, scalar_or_vector
 from detsample.kernels.weight import GAP_UNITS, LARGEST_GAP, scaled_logit, weight
 
 PART = tl.constexpr(2048)
 MOST_PARTS = tl.constexpr(1024)
 MERGED = tl.constexpr(4096)  # candidates looked at at a time
-NO_PLACE = tl.constexpr(-9223372036854775808)
-LAST_ID = tl.constexpr(0x7FFFFFFF)  # with it ids are reversed: token ^ LAST_ID
 
 RAW_MASS = tl.constexpr(0)  # int64 words that a part leaves:
 KEPT_MASS = tl.constexpr(1)
 KEPT_GAPS = tl.constexpr(2)
 BEFORE = tl.constexpr(3)
-SUMS = tl.constexpr(4)
+PART_SUMS = tl.constexpr(4)
 
 
 @triton.jit
 def place_of(key, token):
-    """The token's place in the order as one int64, larger for what comes first; NO_PLACE for an excluded token."""
-    place = (key.to(tl.int64) << 32) | (token ^ LAST_ID).to(tl.int64)
-    return tl.where(key == MINUS_INF_KEY, NO_PLACE, place)
+    """The token's place in the order as one int64, larger for what comes first; NO_CODE for an excluded token."""
+    return tl.where(key == MINUS_INF_KEY, NO_CODE, code_of(key, token))
 
 
 @triton.jit
@@ -41,9 +42,7 @@ def load_part(row_logits, row_kept, part, vocab):
     token = part * PART + tl.arange(0, PART)
     inside = token < vocab
     x = tl.load(row_logits + token, mask=inside, other=float("-inf")).to(tl.float32)
-    word = tl.load(row_kept + (token >> 5), mask=inside, other=0)
-    kept = inside & (((word >> (token & 31)) & 1) != 0) & (x > float("-inf"))
-    return token, x, kept
+    return token, x, kept_tokens(row_kept, token, inside) & (x > float("-inf"))
 
 
 @triton.jit(do_not_specialize=["row_stride", "vocab", "words", "parts", "listed"])
@@ -58,7 +57,7 @@ def survey(logits, row_stride, vocab, kept, words, parts, listed, part_places, p
     for n in range(listed):
         first = tl.max(place, axis=0)
         tl.store(at + n, first)
-        place = tl.where(place == first, NO_PLACE, place)
+        place = tl.where(place == first, NO_CODE, place)
 
 
 @triton.jit
@@ -72,9 +71,9 @@ def largest_kept(part_kept_key, row, parts):
 def first_key(part_places, row, parts, listed):
     """The key of the row's first token."""
     part = tl.arange(0, MOST_PARTS)
-    places = tl.load(part_places + (row * parts + part) * listed, mask=part < parts, other=NO_PLACE)
+    places = tl.load(part_places + (row * parts + part) * listed, mask=part < parts, other=NO_CODE)
     top = tl.max(places, axis=0)
-    return tl.where(top == NO_PLACE, MINUS_INF_KEY, (top >> 32).to(tl.int32))
+    return tl.where(top == NO_CODE, MINUS_INF_KEY, key_of_code(top))
 
 
 @triton.jit
@@ -118,7 +117,7 @@ def weigh(
     # A weighted gap is largest at gap 1: 2^61.6 before the shift, and a sum of 2^21 of them 2^61.6 after it.
     fine_gap = (tl.minimum(gap, LARGEST_GAP) * GAP_UNITS).to(tl.uint32).to(tl.int64) >> 4
     before = place_of(key_of(x), token) > place_of(key_of(own_x), own)
-    sums = part_sums + (row * parts + part) * SUMS
+    sums = part_sums + (row * parts + part) * PART_SUMS
     tl.store(sums + RAW_MASS, tl.sum(tl.where(drawable, weight(raw_gap), 0), axis=0))
     tl.store(sums + KEPT_MASS, tl.sum(w, axis=0))
     tl.store(sums + KEPT_GAPS, tl.sum((w * fine_gap) >> 21, axis=0))
@@ -128,18 +127,7 @@ def weigh(
 @triton.jit
 def add_parts(part_sums, row, parts, SUM: tl.constexpr):
     part = tl.arange(0, MOST_PARTS)
-    return tl.sum(tl.load(part_sums + (row * parts + part) * SUMS + SUM, mask=part < parts, other=0), axis=0)
-
-
-@triton.jit
-def negated_log(gap, mass):
-    """A of section 9: -ln of the share that a token at this gap has of the mass, in units of 2^-32."""
-    return (tl.minimum(gap, 1073741824.0) * 4294967296.0).to(tl.int64) + ln_of_weight(mass)
-
-
-@triton.jit
-def to_nats(units):
-    return units.to(tl.float32) * 2.3283064365386963e-10
+    return tl.sum(tl.load(part_sums + (row * parts + part) * PART_SUMS + SUM, mask=part < parts, other=0), axis=0)
 
 
 @triton.jit
@@ -158,20 +146,19 @@ def mean_gap(gaps, mass):
 @triton.jit
 def write_first(part_places, candidates, row, top_n, top_key, total, good, top_token_ids, top_logprobs):
     """The first `top_n` tokens of the row, out of the first ones of its parts."""
-    no_logprob = fp32_from_bits(tl.full([], QUIET_NAN, tl.int32))
-    no_logprob = tl.where(good, float("-inf"), no_logprob)
+    no_logprob = tl.where(good, float("-inf"), quiet_nan())
     last = tl.full([], 0x7FFFFFFFFFFFFFFF, tl.int64)
     for n in range(top_n):
-        first = tl.full([MERGED], NO_PLACE, tl.int64)
+        first = tl.full([MERGED], NO_CODE, tl.int64)
         for start in range(0, candidates, MERGED):
             at = start + tl.arange(0, MERGED)
-            places = tl.load(part_places + row * candidates + at, mask=at < candidates, other=NO_PLACE)
-            first = tl.maximum(first, tl.where(places < last, places, NO_PLACE))
+            places = tl.load(part_places + row * candidates + at, mask=at < candidates, other=NO_CODE)
+            first = tl.maximum(first, tl.where(places < last, places, NO_CODE))
         last = tl.max(first, axis=0)
-        there = good & (last != NO_PLACE)
-        key = tl.where(there, (last >> 32).to(tl.int32), top_key)
-        token = (last & LAST_ID).to(tl.int32) ^ LAST_ID
-        logprob = to_nats(-negated_log(value_of(top_key) - value_of(key), total))
+        there = good & (last != NO_CODE)
+        key = tl.where(there, key_of_code(last), top_key)
+        token = token_of_code(last)
+        logprob = log_probability(value_of(top_key) - value_of(key), total)
         tl.store(top_token_ids + row * top_n + n, tl.where(there, token, -1))
         tl.store(top_logprobs + row * top_n + n, tl.where(there, logprob, no_logprob))
 
@@ -205,16 +192,15 @@ def tell(
 
     token, inside, x = load_token(token_ids, row, row_logits, vocab)
     drawable = good & inside & (x > float("-inf"))
-    word = tl.load(kept + row * words + (token >> 5))
-    member = drawable & (((word >> (token & 31)) & 1) != 0)
-    nan = fp32_from_bits(tl.full([], QUIET_NAN, tl.int32))
+    member = drawable & kept_tokens(kept + row * words, token, drawable)
+    nan = quiet_nan()
     none = tl.where(good & inside, float("-inf"), nan)
 
     raw_gap = tl.where(drawable, value_of(top_key) - x, 0.0)
-    tl.store(raw_logprobs + row, tl.where(drawable, to_nats(-negated_log(raw_gap, total)), none))
+    tl.store(raw_logprobs + row, tl.where(drawable, log_probability(raw_gap, total), none))
     gap = tl.where(member, scaled_logit(value_of(kept_key), scale) - scaled_logit(x, scale), 0.0)
-    tl.store(logprobs + row, tl.where(member, to_nats(-negated_log(gap, mass)), none))
+    tl.store(logprobs + row, tl.where(member, log_probability(gap, mass), none))
     before = add_parts(part_sums, row, parts, BEFORE).to(tl.int32)
     tl.store(rank + row, tl.where(drawable, before, -1))
-    tl.store(entropy + row, tl.where(good, to_nats(ln_of_weight(mass) + mean_gap(gaps, mass)), nan))
+    tl.store(entropy + row, tl.where(good, from_units(ln_of_weight(mass) + mean_gap(gaps, mass)), nan))
     write_first(part_places, parts * listed, row, top_n, top_key, total, good, top_token_ids, top_logprobs)

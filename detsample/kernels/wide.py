@@ -2,7 +2,7 @@
 in doubt.
 
 The boundary is searched between keys, by bisection among the tokens that `mass` listed. Where its guess was wrong or
-the list too short, the whole row is searched: each look measures what reaches each of four pivots, and the interval
+the list too short, the whole row is searched: each look measures what reaches each of four cuts, and the interval
 between two of them becomes the next one. Looks cut values or keys, those or the others as long as they halve the number
 of tokens left, and every look shrinks the interval to the keys that occur in it, so no row takes more than about forty
 looks, and a row of equal values none. The last few dozen tokens are ranked like those of `narrow`.
@@ -11,6 +11,7 @@ looks, and a row of equal values none. The last few dozen tokens are ranked like
 import triton
 import triton.language as tl
 
+from detsample.kernels.bounds import tile_bound
 from detsample.kernels.candidates import (
     CAPACITY,
     LIST,
@@ -20,11 +21,10 @@ from detsample.kernels.candidates import (
     last_kept,
     load_candidates,
     ranks,
-    top_p_target,
     weight_of_key,
 )
-from detsample.kernels.lanes import NO_SCORE, best_of, better_of, draw_from_groups, exact_score
-from detsample.kernels.narrow import MOST_DRAWS
+from detsample.kernels.fraction import top_p_target
+from detsample.kernels.lanes import MOST_DRAWS, NO_SCORE, best_of, better_of, draw_from_groups, exact_score
 from detsample.kernels.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of, within
 from detsample.kernels.outcome import write_drawn
 from detsample.kernels.overlap import wait_for_earlier
@@ -68,7 +68,6 @@ from detsample.kernels.rows import (
     read_sum,
     write_boundary,
 )
-from detsample.kernels.scan import tile_bound
 from detsample.kernels.tiles import (
     LANES,
     MOST_GROUPS,
@@ -84,14 +83,14 @@ from detsample.kernels.weight import scaled_logit, weight
 
 SPAN = tl.constexpr(2048)  # tokens looked at at a time
 FEW = tl.constexpr(64)
-PIVOTS = tl.constexpr(4)
+CUTS = tl.constexpr(4)
 SCORED = tl.constexpr(512)  # listed tokens scored at a time
 
 
 @triton.jit
-def pivots_between(low, high, by_value):
+def cuts_between(low, high, by_value):
     """Four keys that cut [low, high) into fifths, of its values or of its keys."""
-    fifth = tl.arange(0, PIVOTS) + 1
+    fifth = tl.arange(0, CUTS) + 1
     share = fifth.to(tl.float32) * 0.2
     first = value_of(low.to(tl.int32))
     last = value_of((high - 1).to(tl.int32))
@@ -101,18 +100,18 @@ def pivots_between(low, high, by_value):
 
 
 @triton.jit
-def measure(row_logits, vocab, scale, largest, pivots, low, high):
-    """One look at the keys in [low, high): how many reach each pivot, and their weight; the smallest and the
+def look_at_row(row_logits, vocab, scale, largest, cuts, low, high):
+    """One look at the keys in [low, high): how many reach each cut, and their weight; the smallest and the
     largest of them.
     """
-    counts = tl.zeros([SPAN, PIVOTS], tl.int32)
-    weights = tl.zeros([SPAN, PIVOTS], tl.int64)
+    counts = tl.zeros([SPAN, CUTS], tl.int32)
+    weights = tl.zeros([SPAN, CUTS], tl.int64)
     smallest = tl.full([SPAN], 0x7FFFFFFF, tl.int32)
     biggest = tl.full([SPAN], -2147483648, tl.int32)
     for start in range(0, vocab, SPAN):
         key = key_of(load_span(row_logits, start, vocab, SPAN))
         inside = (key >= low) & (key < high)
-        reaches = (key[:, None] >= pivots[None, :]) & inside[:, None]
+        reaches = (key[:, None] >= cuts[None, :]) & inside[:, None]
         counts += reaches.to(tl.int32)
         weights += tl.where(reaches, weight_of_key(key, scale, largest)[:, None], 0)
         smallest = tl.minimum(smallest, tl.where(inside, key, 0x7FFFFFFF))
@@ -162,8 +161,8 @@ def search_row(
     by_value = vocab > 0  # true
     while (high - low > 1) & (inside > CAPACITY):
         before = inside
-        pivots = pivots_between(low, high, by_value)
-        counts, weights, smallest, biggest = measure(row_logits, vocab, scale, largest, pivots, low, high)
+        cuts = cuts_between(low, high, by_value)
+        counts, weights, smallest, biggest = look_at_row(row_logits, vocab, scale, largest, cuts, low, high)
         counts = counts.to(tl.int64) + above_count
         weights += above_weight
         reached = tl.where(by_weight, weights >= target, counts >= limit)
@@ -171,8 +170,8 @@ def search_row(
         above_count = tl.maximum(above_count, tl.max(tl.where(reached, 0, counts), axis=0))
         above_weight = tl.maximum(above_weight, tl.max(tl.where(reached, 0, weights), axis=0))
         inside = tl.minimum(inside, low_count - above_count)
-        low = tl.maximum(low, tl.max(tl.where(reached, pivots, LOWEST_KEY), axis=0).to(tl.int64))
-        high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, pivots), axis=0).to(tl.int64))
+        low = tl.maximum(low, tl.max(tl.where(reached, cuts, LOWEST_KEY), axis=0).to(tl.int64))
+        high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, cuts), axis=0).to(tl.int64))
         low = tl.maximum(low, smallest.to(tl.int64))
         high = tl.minimum(high, biggest.to(tl.int64) + 1)
         by_value = by_value ^ (inside * 2 > before)  # what shrinks the interval well goes on
@@ -202,14 +201,14 @@ def search_list(
     by_value = found >= 0  # true
     while (high - low > 1) & (inside > FEW):
         before = inside
-        pivots = pivots_between(low, high, by_value)
-        sums = tl.sum(tl.where(key[:, None] >= pivots[None, :], both[:, None], 0), axis=0)
+        cuts = cuts_between(low, high, by_value)
+        sums = tl.sum(tl.where(key[:, None] >= cuts[None, :], both[:, None], 0), axis=0)
         reached = (sums >> 12).to(tl.int64) >= goal
         number = (sums & 0xFFF).to(tl.int64)
         reached_number = tl.min(tl.where(reached, number, reached_number), axis=0)
         above_number = tl.max(tl.where(reached, above_number, number), axis=0)
-        low = tl.maximum(low, tl.max(tl.where(reached, pivots, LOWEST_KEY), axis=0).to(tl.int64))
-        high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, pivots), axis=0).to(tl.int64))
+        low = tl.maximum(low, tl.max(tl.where(reached, cuts, LOWEST_KEY), axis=0).to(tl.int64))
+        high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, cuts), axis=0).to(tl.int64))
         inside = reached_number - above_number
         by_value = by_value ^ (inside * 2 > before)
     over = listed & (key >= high)

@@ -45,14 +45,8 @@ def _clipped(value: int) -> tuple[int]:
 
 _FLOAT, _INT = struct.Struct("<f"), struct.Struct("<i")
 
-# The order of the kernels' arguments, and of each the bit that says "a vector", the type of an unused one, a number as
+# In the order of `PARAMETER_NAMES`; of each the bit that says "a vector", the type of an unused one, a number as
 # words, and what stands in their place beside a vector.
-PARAMETER_NAMES = (
-    "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
-    "top_p_ptr", "top_p_stride", "top_p_bits", "min_p_ptr", "min_p_stride", "min_p_bits",
-    "seed_ptr", "seed_stride", "seed_low", "seed_high", "position_ptr", "position_stride", "position_low",
-    "position_high",
-)  # fmt: skip
 _ORDER = attrgetter("temperature", "top_k", "top_p", "min_p", "topp_seed", "position")
 _TABLE: tuple[tuple[int, str, Callable[[Any], tuple[int, ...]], tuple[int, ...]], ...] = (
     (TEMPERATURE_GIVEN.value, "float32", float_bits, (0,)),
@@ -65,7 +59,7 @@ _TABLE: tuple[tuple[int, str, Callable[[Any], tuple[int, ...]], tuple[int, ...]]
 
 
 def parameter_arguments(parameters: Parameters, framework: Framework, device: Device) -> list[Any]:
-    """Return `given`, then of each parameter a pointer, a stride and the number's words: see `PARAMETER_NAMES`.
+    """Return `given`, then what `kernels.rows.PARAMETER_NAMES` names: pointers, strides, and the words of numbers.
 
     Parameters
     ----------

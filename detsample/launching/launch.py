@@ -17,7 +17,9 @@ on, in its interpreter, and where the installed Triton is not of a known shape, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -249,7 +251,32 @@ def _launch_first_step(
 def ordinary(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> Any:
     """Launch as Triton does; return the compiled kernel, or None where there is none."""
     settle(kernel)
-    return kernel[grid](*map(_for_triton, arguments), **options)
+    for_triton = map(_for_triton, arguments)
+    if _THREAD.only_compiles:
+        return kernel.warmup(*for_triton, grid=grid, **options)
+    return kernel[grid](*for_triton, **options)
+
+
+class _Thread(threading.local):
+    only_compiles = False
+
+
+_THREAD = _Thread()
+
+
+@contextmanager
+def compiling_only() -> Iterator[None]:
+    """Inside, this thread's launches compile their kernels, as far as Triton's hooks let it, and start none of them."""
+    before, _THREAD.only_compiles = _THREAD.only_compiles, True
+    try:
+        yield
+    finally:
+        _THREAD.only_compiles = before
+
+
+def only_compiles() -> bool:
+    """Whether launches of this thread start nothing: then no result may be read."""
+    return _THREAD.only_compiles
 
 
 def _for_triton(argument: Any) -> Any:
@@ -268,7 +295,7 @@ def _known_type(argument: Any) -> Any:
 
 def _launches_alone() -> bool:
     """Whether Triton would do nothing at a launch but launch."""
-    if not FIRST <= VERSION <= LAST:
+    if _THREAD.only_compiles or not FIRST <= VERSION <= LAST:
         return False
     knobs = getattr(triton, "knobs", None)
     try:

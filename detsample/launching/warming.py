@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 from detsample import frameworks
 from detsample.frameworks import Device, Framework
 from detsample.launching.pointer import pointer
+from detsample.output import Wanted
 from detsample.parameters import (
     INTEGER_TYPES,
     LOGIT_TYPES,
@@ -25,6 +26,7 @@ from detsample.parameters import (
     Parameters,
     Scalar,
     Vector,
+    as_integer,
 )
 
 USUAL = {"topp_seed": 7, "position": 0, "temperature": 1.0, "top_k": 1, "top_p": 1.0, "min_p": 0.0}
@@ -70,7 +72,7 @@ def warmup(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If the framework finds no such GPU, or an argument is none of those above.
     ImportError
         If the framework is not installed.
@@ -87,8 +89,14 @@ def warmup(
     _check("parameters", list(given), tuple(USUAL))
     for name, dtype in given.items():
         _check(f"parameters[{name!r}]", [dtype], REAL_TYPES if type(USUAL[name]) is float else INTEGER_TYPES)
-    if not 0 <= index < adapter.gpu_count():
-        raise ValueError(f"{framework} must find GPU {index}, it finds {adapter.gpu_count()}")
+    if framework == "numpy":
+        raise ValueError(f"framework must be 'torch' or 'paddle', got {framework!r}")
+    if processes is not None:
+        as_integer("processes", processes, 0, 1 << 16)
+    gpus = adapter.gpu_count()
+    if not gpus:
+        raise ValueError(f"framework must find a GPU, {framework} finds none")
+    as_integer("index", index, 0, gpus - 1)
     calls = list(_calls(adapter, ("gpu", index), dtypes, masks, given))
     jobs = compilations(calls)
     if jobs:
@@ -100,6 +108,8 @@ def warmup(
 
 
 def _check(name: str, values: Sequence[str], known: Sequence[str]) -> None:
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be a sequence of names, got {values!r}")
     for value in values:
         if value not in known:
             raise ValueError(f"{name} must be of {', '.join(known)}, got {value!r}")
@@ -119,7 +129,7 @@ def _calls(
         for row_stride in (32, 17):  # all rows on 16 bytes, or not
             logits = Logits(memory, framework, device, 1, 17, row_stride, dtype, at)
             for mask in masks or (None,):
-                wanted = engine.Wanted(True, True, True, mask)
+                wanted = Wanted(True, True, True, mask)
                 yield lambda logits=logits, wanted=wanted: engine.run(logits, parameters, wanted)  # type: ignore[misc]
 
 
@@ -130,8 +140,12 @@ def _parameter(name: str, types: dict[str, str], memory: Any, address: int) -> P
 
 
 def compilations(calls: Sequence[Call]) -> list[dict[str, Any]]:
-    """Make calls without compiling what they lack; return what that is, as `compile_worker` takes it."""
+    """Find out what calls would compile, as `compile_worker` takes it. They are made, but nothing is launched: one
+    kernel without those before it would read what nobody has written.
+    """
     from triton.runtime import driver
+
+    from detsample.launching.launch import compiling_only
 
     found: dict[str, dict[str, Any]] = {}
     targets: list[Any] = []
@@ -145,12 +159,16 @@ def compilations(calls: Sequence[Call]) -> list[dict[str, Any]]:
         targets[:] = [target.backend, target.arch, target.warp_size]
         job = {"module": kernel.module, "name": kernel.jit_function.fn.__name__, "data": data, "target": targets}
         found[kernel.module + data] = job
-        return True  # do not compile, and do not launch
+        return True  # do not compile
 
-    with _hook(note):
+    with _ONE_AT_A_TIME, _hook(note), compiling_only():
         for call in calls:
             call()
     return list(found.values())
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Triton has one such hook for all threads; two that put back what they found would leave one behind."""
 
 
 @contextmanager
@@ -161,14 +179,16 @@ def _hook(note: Callable[..., bool]) -> Iterator[None]:
 
     owner, name = (triton.knobs.runtime, "jit_cache_hook") if hasattr(triton, "knobs") else (JITFunction, "cache_hook")
     before = getattr(owner, name)
+    inside = True
 
     def first_note(**seen: Any) -> bool:
-        return note(**seen) or bool(before and before(**seen))
+        return (inside and note(**seen)) or bool(before and before(**seen))
 
     setattr(owner, name, first_note)
     try:
         yield
     finally:
+        inside = False  # whoever has put another hook in front goes on asking this one
         setattr(owner, name, before)
 
 

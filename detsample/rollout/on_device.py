@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detsample.kernels.rows import TEMPERATURE_GIVEN
-from detsample.kernels.trainer import PART, SUMS, survey, tell, weigh
+from detsample.kernels.trainer import PART, PART_SUMS, survey, tell, weigh
 from detsample.launching.arguments import float_bits
 from detsample.launching.launch import launcher
 from detsample.launching.workspace import allocate, layout
@@ -40,7 +40,7 @@ def run(logits: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_n
         device,
         layout({
             "part_places": ("int64", rows * parts * listed),
-            "part_sums": ("int64", rows * parts * int(SUMS.value)),
+            "part_sums": ("int64", rows * parts * int(PART_SUMS.value)),
             "part_kept_key": ("int32", rows * parts),
             "unused_real": ("float32", 1),
         }),
@@ -73,5 +73,6 @@ def run(logits: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_n
             framework.argument(entropy), *firsts,
             num_warps=WARPS[2], enable_fp_fusion=False,
         )  # fmt: skip
-    kept_alive = None if framework.frees_behind_stream(device) else areas.memory
+    written = (areas.memory, *numbers, rank, top_token_ids, top_logprobs)
+    kept_alive = None if framework.frees_behind_stream(device) else written
     return Observation(logprobs, raw_logprobs, rank, entropy, top_token_ids, top_logprobs, kept_alive)

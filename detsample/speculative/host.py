@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 import detsample.reference as reference
+from detsample.host import as_array, as_arrays
 from detsample.output import SampleOutput
-from detsample.parameters import Parameter, Scalar
 from detsample.sampling import sample
 from detsample.speculative.arguments import Batch
 from detsample.speculative.output import TreeOutput, VerifyOutput
@@ -16,25 +16,13 @@ from detsample.speculative.output import TreeOutput, VerifyOutput
 
 def _how(batch: Batch) -> dict[str, Any]:
     """The keyword arguments that are alike for chains and trees."""
-    given, array = batch.given, batch.logits.framework.as_array
-
-    def value(parameter: Parameter) -> Any:
-        return parameter.value if isinstance(parameter, Scalar) else array(parameter.tensor)
-
-    return {
-        "topp_seed": value(given.topp_seed),
-        "position": value(given.position),
-        "row_offsets": None if batch.row_offsets is None else array(batch.row_offsets.tensor),
-        "temperature": value(given.temperature),
-        "top_k": value(given.top_k),
-        "top_p": value(given.top_p),
-        "min_p": value(given.min_p),
-    }
+    framework, offsets = batch.logits.framework, batch.row_offsets
+    row_offsets = None if offsets is None else framework.as_array(offsets.tensor)
+    return {**as_arrays(framework, batch.given), "row_offsets": row_offsets}
 
 
 def _count(batch: Batch) -> Any:
-    counts = batch.counts
-    return counts.value if isinstance(counts, Scalar) else batch.logits.framework.as_array(counts.tensor)
+    return as_array(batch.logits.framework, batch.counts)
 
 
 def _tensors(batch: Batch, *arrays: np.ndarray | None) -> list[Any]:

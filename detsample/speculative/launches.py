@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from detsample.frameworks import Framework
 from detsample.kernels.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
@@ -28,7 +29,7 @@ from detsample.kernels.speculative_rows import COUNT_GIVEN, ROWS, expand
 from detsample.kernels.speculative_tree import longest_path as longest_path_kernel
 from detsample.launching.arguments import float_bits, words
 from detsample.launching.launch import launcher
-from detsample.launching.pointer import Argument
+from detsample.launching.pointer import Argument, integer
 from detsample.launching.workspace import allocate, layout
 from detsample.output import MaskOutput, SampleOutput
 from detsample.parameters import Logits, Parameter, Scalar, Vector
@@ -74,7 +75,12 @@ def power_of_two(number: int) -> int:
 
 def _pointer(batch: Batch, parameter: Parameter, unused: Any) -> tuple[Argument, int]:
     tensor, stride = (parameter.tensor, parameter.stride) if isinstance(parameter, Vector) else (unused, 0)
-    return batch.logits.framework.argument(tensor), stride
+    return batch.logits.framework.argument(tensor), integer(stride)
+
+
+def _table(framework: Framework, table: Table) -> tuple[Argument, int, int]:
+    """A table as kernels take it: its address, the step from row to row and that from column to column."""
+    return framework.argument(table.tensor), integer(table.row_stride), integer(table.stride)
 
 
 def request_arguments(batch: Batch, rows: Rows) -> list[Any]:
@@ -85,7 +91,7 @@ def request_arguments(batch: Batch, rows: Rows) -> list[Any]:
     offsets = batch.row_offsets or Vector(rows.owner, 0)
     return [
         batch.logits.rows, batch.width, batch.extra, COUNT_GIVEN.value * isinstance(counts, Vector),
-        *_pointer(batch, counts, rows.owner), said, framework.argument(offsets.tensor), offsets.stride,
+        *_pointer(batch, counts, rows.owner), said, framework.argument(offsets.tensor), integer(offsets.stride),
         framework.argument(rows.owner),
     ]  # fmt: skip
 
@@ -130,7 +136,7 @@ def expand_rows(batch: Batch, parents: Table | None = None) -> Rows:
             launch = launcher(device)
             launch(expand, (-(-count // int(ROWS.value)),),
                 total, batch.requests, width, extra, bits, *finding,
-                framework.argument(tree.tensor), tree.row_stride, tree.stride,
+                *_table(framework, tree),
                 *pointers, owners, *stores, framework.argument(position),
                 FLAT=flat, TREE=parents is not None, **SQUARE,
             )  # fmt: skip
@@ -184,7 +190,7 @@ def match(batch: Batch, drafts: Table, logprobs: bool, by: Draw = sample) -> Ver
             launch = launcher(device)
             launch(match_kernel, (batch.requests,),
                 batch.logits.vocab, *request_arguments(batch, drawn.rows),
-                framework.argument(drafts.tensor), drafts.row_stride, drafts.stride, *_drawn_pointers(batch, drawn),
+                *_table(framework, drafts), *_drawn_pointers(batch, drawn),
                 *(framework.argument(t) for t in (token_ids, accepted, status)),
                 framework.argument(drawn.rows.unused_real if of_tokens is None else of_tokens),
                 WIDTH=power_of_two(batch.width), FLAT=batch.row_offsets is not None, LOGPROBS=logprobs, **PLAIN,
@@ -206,8 +212,8 @@ def longest_path(batch: Batch, drafts: Table, parents: Table, logprobs: bool, by
             launch = launcher(device)
             launch(longest_path_kernel, (batch.requests,),
                 batch.logits.vocab, *request_arguments(batch, drawn.rows),
-                framework.argument(drafts.tensor), drafts.row_stride, drafts.stride, *_drawn_pointers(batch, drawn),
-                framework.argument(parents.tensor), parents.row_stride, parents.stride,
+                *_table(framework, drafts), *_drawn_pointers(batch, drawn),
+                *_table(framework, parents),
                 *(framework.argument(t) for t in (token_ids, accepted, nodes, status)),
                 framework.argument(drawn.rows.unused_real if of_tokens is None else of_tokens),
                 WIDTH=power_of_two(batch.width), FLAT=batch.row_offsets is not None, LOGPROBS=logprobs, **PLAIN,
@@ -273,7 +279,7 @@ def reject(
                 launch(measure_draft, (draft_rows.rows,), *values, vocab, *of_draft, LOGITS=is_logits, **WIDE)
             launch(judge, (requests,),
                 *target, vocab, *masks, row_status, *temperature, *measured, *seed, *values, draft_rows.rows, *of_draft,
-                *request_arguments(batch, rows), framework.argument(drafts.tensor), drafts.row_stride, drafts.stride,
+                *request_arguments(batch, rows), *_table(framework, drafts),
                 *(framework.argument(t) for t in (token_ids, accepted, status)), said, areas["decisions"],
                 WIDTH=power_of_two(batch.width), FLAT=flat, LOGITS=is_logits, LOGPROBS=logprobs, **PLAIN,
             )  # fmt: skip
