@@ -39,7 +39,7 @@ test-main: $(VENV)/.installed-dev
 # An older Triton is where a change of the language shows, an older NumPy one of the rules for types.
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest tests -m triton_contract
-	$(OLDEST)/bin/python -m pytest tests/test_oracle.py tests/test_reference_basics.py -m "not slow" -n $(JOBS)
+	$(OLDEST)/bin/python -m pytest tests/test_oracle.py tests/test_reference_*.py -m "not slow" -n $(JOBS)
 
 $(VENV)/.created $(OLDEST)/.created:
 	$(PYTHON) -m venv $(@D)

@@ -53,10 +53,12 @@ def transformers_sampler() -> Sampler:
 
 
 def test_reference(benchmark: Any) -> None:
+    """Catches a change that makes the reference slow: the time of 64 full rows with all three filters on."""
     benchmark.pedantic(reference_sampler(), rounds=ROUNDS, warmup_rounds=1)
 
 
 def test_transformers(benchmark: Any) -> None:
+    """Catches a slow machine taken for a slow reference: the time of transformers' warpers on the same rows."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     benchmark.pedantic(transformers_sampler(), rounds=ROUNDS, warmup_rounds=1)

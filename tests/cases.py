@@ -21,6 +21,11 @@ CASES: dict[str, Case] = {}
 INVALID_KINDS = ("invalid_sprinkled", "invalid_all_neg_inf", "invalid_nan_bits")
 
 
+def rng_of(*names: object) -> np.random.Generator:
+    """A generator that depends on a test's own parameters alone."""
+    return np.random.default_rng([ord(letter) for name in names for letter in str(name)])
+
+
 def case(function: Case) -> Case:
     """Register a generator under its own name."""
     CASES[function.__name__] = function

@@ -8,6 +8,7 @@ from typing import Any
 
 import kernel_path
 import pytest
+from command import Run, runner
 
 if kernel_path.GPU is None:
     # Triton reads it where a kernel is defined. Nothing here has imported triton yet; subprocesses that compile
@@ -71,6 +72,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         kernels_too = kernel_path.GPU or metafunc.function.__name__ in QUICK_DEFECTS
         names = ["reference", "kernels"] if kernels_too else ["reference"]
         metafunc.parametrize("samplers", names, indirect=True)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command of `detsample` in this process: its exit status, stdout and stderr."""
+    return runner(capsys)
 
 
 @pytest.fixture

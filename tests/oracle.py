@@ -322,14 +322,6 @@ def real_gumbel(s: int) -> mpmath.mpf:
         return -mpmath.log(-mpmath.log1p(-u))
 
 
-def real_softmax(z: dict[int, Fraction], kept: Sequence[int]) -> dict[int, mpmath.mpf]:
-    """The real softmax of z over the kept ids."""
-    m = max(z[i] for i in kept)
-    weights = {i: real_weight(m - z[i]) for i in kept}
-    total = mpmath.fsum(weights.values())
-    return {i: weights[i] / total for i in kept}
-
-
 def real_log_probabilities(row: Row) -> tuple[mpmath.mpf, mpmath.mpf]:
     """(log probability of the row's token among the kept, log of the kept mass), real."""
     with mpmath.workdps(40):

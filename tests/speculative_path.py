@@ -10,12 +10,14 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from kernel_path import GPU, bits, on_device, prepare_interpreter, to_array
+from kernel_path import GPU, on_device, prepare_interpreter, to_array
+from same_bits import assert_same_bits
 
 import detsample
 from detsample import frameworks, speculative
 from detsample.speculative.arguments import read_batch, read_draft_rows, read_drafts
 
+FIELDS = ("token_ids", "num_accepted", "nodes", "status", "logprobs")
 HOW = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
@@ -90,11 +92,4 @@ def _read(
 
 def assert_same(found: Any, expected: Any, context: object = "") -> None:
     """All outputs equal as bits, of equal types and shapes; the message names the first requests that differ."""
-    for name in ("token_ids", "num_accepted", "nodes", "status", "logprobs"):
-        one, other = getattr(found, name, None), getattr(expected, name, None)
-        if one is None or other is None:
-            assert one is other, f"{name}: {one} against {other}"
-            continue
-        assert (one.dtype, one.shape) == (other.dtype, other.shape), f"{name}: {one.dtype}{one.shape}"
-        at = np.unique(np.nonzero(bits(one) != bits(other))[0])[:4]
-        assert not at.size, f"{name} of requests {at}: {one[at]} against {other[at]}; {context}"
+    assert_same_bits(FIELDS, found, expected, context)

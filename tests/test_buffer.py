@@ -2,78 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from own_process import KERNELS, run
 
 from detsample.launching.buffer import Buffer, HostBuffer
-
-ROOT = Path(__file__).resolve().parents[1]
-
-KERNELS = """
-import numpy as np
-import triton
-import triton.language as tl
-from detsample.launching.buffer import Buffer, HostBuffer
-
-
-@triton.jit
-def add(x, y, out, step, n, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    a = tl.load(x + i * step, mask=i < n)
-    b = tl.load(y + i, mask=i < n)
-    tl.store(out + i, a + b, mask=i < n)
-
-
-@triton.jit
-def widen(x, out, n, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(out + i, tl.load(x + i, mask=i < n).to(tl.float32), mask=i < n)
-
-
-@triton.jit
-def is_zero(x, out, n, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(out + i, tl.load(x + i, mask=i < n) == 0, mask=i < n)
-"""
-
-
-BLOCK = """
-import importlib.abc
-import sys
-
-
-class Block(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-
-sys.meta_path.insert(0, Block())
-"""
-
-
-def run(tmp_path: Path, body: str, *, interpret: bool, block: tuple[str, ...] = ()) -> str:
-    """Run code in a process of its own, with packages blocked from import, and return what it prints.
-
-    Triton reads TRITON_INTERPRET once, where a kernel is defined, and wants a kernel to be in a file.
-    """
-    script = tmp_path / "script.py"
-    script.write_text(BLOCK.format(blocked=block) + body)
-    env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH")])])
-    if interpret:
-        env["TRITON_INTERPRET"] = "1"
-    command = [sys.executable, str(script)]
-    done = subprocess.run(
-        command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +19,9 @@ def _triton() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int32", "int64", "uint8"])
 def test_the_interpreter_reads_and_writes_arrays_in_place(tmp_path: Path, dtype: str) -> None:
+    """Catches a host buffer that hands the interpreter a copy, the wrong start or another element type, so that results
+    are lost, land elsewhere or lose bits beyond 2^53.
+    """
     run(
         tmp_path,
         KERNELS
@@ -103,6 +42,7 @@ assert (x == out[11:48]).all()
 
 
 def test_the_interpreter_follows_strides_backwards_too(tmp_path: Path) -> None:
+    """Catches a host buffer whose address is not its first element's where strides are negative."""
     run(
         tmp_path,
         KERNELS
@@ -117,6 +57,7 @@ assert (out == x + 1).all()
 
 
 def test_the_interpreter_widens_bfloat16_given_as_bits(tmp_path: Path) -> None:
+    """Catches uint16 that stands for bfloat16 (Paddle's way) being loaded as integers."""
     run(
         tmp_path,
         KERNELS
@@ -131,6 +72,7 @@ assert (out.view(np.uint32) == bits.astype(np.uint32) << 16).all()
 
 
 def test_the_interpreter_widens_bfloat16_of_ml_dtypes(tmp_path: Path) -> None:
+    """Catches a bfloat16 array of ml_dtypes that is refused or misread, and a library that imports ml_dtypes itself."""
     pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
     run(
         tmp_path,
@@ -148,6 +90,7 @@ assert (out == x.astype(np.float32)).all()
 
 
 def test_the_interpreter_reads_and_writes_bools(tmp_path: Path) -> None:
+    """Catches bools taken for bits or for integers of another size, in what is loaded or in what is stored."""
     run(
         tmp_path,
         KERNELS
@@ -224,6 +167,9 @@ def launched(x, out):
     ],
 )
 def test_a_launch_specialises_on_type_and_alignment(tmp_path: Path, dtype: str, ir: str) -> None:
+    """Catches a kernel compiled for another element type, for an alignment that the address does not have, or once more
+    for every address.
+    """
     run(
         tmp_path,
         KERNELS
@@ -244,6 +190,7 @@ assert same is kernel
 
 
 def test_a_buffer_keeps_its_owner_and_an_empty_one_has_address_zero() -> None:
+    """Catches memory that is freed while a buffer still points to it, and an address of None passed to a launch."""
     owner = np.zeros(3)
     references = sys.getrefcount(owner)
     buffer = Buffer(64, "float64", owner)
@@ -262,10 +209,12 @@ def test_a_buffer_keeps_its_owner_and_an_empty_one_has_address_zero() -> None:
 def test_a_host_buffer_refuses_what_a_kernel_would_misread(
     array: np.ndarray, dtype: str | None, message: str
 ) -> None:
+    """Catches bytes in foreign order, or a type that is not the array's, being read as if they were right."""
     with pytest.raises(TypeError, match=message):
         HostBuffer(array, dtype)
 
 
 def test_a_host_buffer_refuses_to_copy_from_elsewhere() -> None:
+    """Catches a copy between two host buffers that does nothing and says nothing."""
     with pytest.raises(ValueError, match="source must be the same memory"):
         HostBuffer(np.zeros(3)).copy_(HostBuffer(np.zeros(3)))

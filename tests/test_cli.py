@@ -7,31 +7,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Run
 
 from detsample import cli, reference
 from detsample.cli import gpu, kernels, known, progress, sample, selftest
 from detsample.cli.cases import KINDS, cases
 
-Run = Callable[..., tuple[int, str, str]]
 ROWS = 12
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """A command in this process: its exit status, stdout and stderr."""
-
-    def command(*argv: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = cli.main([str(word) for word in argv])
-        return status, *capsys.readouterr()
-
-    return command
 
 
 @pytest.fixture

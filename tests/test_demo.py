@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Run
 
 import detsample
-from detsample import cli
 from detsample.cli import demo
-
-Demo = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Demo:
+def run(run: Run) -> Run:
     """The demo in this process: its exit status, stdout and stderr."""
-
-    def command(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        return cli.main(["demo", *words]), *capsys.readouterr()
-
-    return command
+    return functools.partial(run, "demo")
 
 
 @pytest.fixture
@@ -45,7 +38,7 @@ def sections() -> list[str]:
     return list(demo.golden())
 
 
-def test_demo_passes(run: Demo) -> None:
+def test_demo_passes(run: Run) -> None:
     """Defect caught: a result bit is not what it has been, on this machine or since the last release."""
     status, out, err = run()
     assert status == 0, out
@@ -57,7 +50,7 @@ def test_demo_passes(run: Demo) -> None:
     assert "␣Paris" in out
 
 
-def test_demo_fits_a_terminal(run: Demo) -> None:
+def test_demo_fits_a_terminal(run: Run) -> None:
     """Defect caught: lines that wrap, or characters of a vocabulary that move a terminal's cursor."""
     lines = run()[1].splitlines()
     assert max(map(len, lines)) <= 100
@@ -66,7 +59,7 @@ def test_demo_fits_a_terminal(run: Demo) -> None:
 
 
 @pytest.mark.parametrize("section", sections())
-def test_wrong_golden_digest_fails(run: Demo, stored: Path, section: str) -> None:
+def test_wrong_golden_digest_fails(run: Run, stored: Path, section: str) -> None:
     """Defect caught: the digest of a section or of the logits is not compared, or not in the exit status."""
     golden = json.loads(stored.read_text())
     digest = golden["digests"][section]
@@ -78,7 +71,7 @@ def test_wrong_golden_digest_fails(run: Demo, stored: Path, section: str) -> Non
     assert out.splitlines()[-1] == f"✗ {section}"
 
 
-def test_extra_or_missing_section_fails(run: Demo, stored: Path) -> None:
+def test_extra_or_missing_section_fails(run: Run, stored: Path) -> None:
     """Defect caught: a golden file with sections that no longer run passes."""
     golden = json.loads(stored.read_text())
     golden["digests"]["another"] = "0" * 64
@@ -89,7 +82,7 @@ def test_extra_or_missing_section_fails(run: Demo, stored: Path) -> None:
     assert run()[0] == 1
 
 
-def test_golden_file_missing_or_of_another_contract(run: Demo, stored: Path) -> None:
+def test_golden_file_missing_or_of_another_contract(run: Run, stored: Path) -> None:
     """Defect caught: a traceback, or another contract's bits taken for a mismatch."""
     golden = json.loads(stored.read_text())
     stored.write_text(json.dumps(golden | {"contract_version": 2}))
@@ -103,7 +96,7 @@ def test_golden_file_missing_or_of_another_contract(run: Demo, stored: Path) -> 
 
 
 @pytest.mark.parametrize("field", ["token_ids", "num_kept", "logprobs", "log_z", "mask"])
-def test_one_changed_bit_fails(run: Demo, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+def test_one_changed_bit_fails(run: Run, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
     """Defect caught: an output that is not part of the digest."""
     right = detsample.sample
 
@@ -120,7 +113,7 @@ def test_one_changed_bit_fails(run: Demo, monkeypatch: pytest.MonkeyPatch, field
     assert out.splitlines()[-1] == "✗ greedy"
 
 
-def test_a_sampler_that_sees_its_batch_fails(run: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sampler_that_sees_its_batch_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect caught: the comparison with other surroundings compares a result with itself."""
     right = detsample.sample
 
@@ -137,7 +130,7 @@ def test_a_sampler_that_sees_its_batch_fails(run: Demo, monkeypatch: pytest.Monk
     assert "✓ the batch reversed" in out
 
 
-def test_golden_file_is_written_on_request_only(run: Demo, stored: Path) -> None:
+def test_golden_file_is_written_on_request_only(run: Run, stored: Path) -> None:
     """Defect caught: a run rewrites what it is compared with, or the written file is not that of a run."""
     before = stored.read_text()
     golden = json.loads(before)

@@ -10,19 +10,13 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
+from command import Run
 
-from detsample import cli, reference
+from detsample import reference
 from detsample.cli.tables import shortest
 from detsample.explanation import explain
 
 F32 = np.float32
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
-    """A command in this process: its exit status, stdout and stderr."""
-    capsys.readouterr()
-    status = cli.main([str(word) for word in argv])
-    return status, *capsys.readouterr()
 
 
 @pytest.mark.parametrize(
@@ -58,12 +52,12 @@ def test_ties_at_a_boundary_are_told() -> None:
     assert (by_weight.kept, by_weight.tied_cut) == (5, 0)
 
 
-def test_text_of_a_row_in_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_text_of_a_row_in_a_file(run: Run, tmp_path: Path) -> None:
     """Catches another row, seed or position explained than asked for."""
     x = np.round(np.random.default_rng(2).standard_normal((3, 60), dtype=F32) * F32(2))
     np.save(tmp_path / "x.npy", x)
     status, text, _ = run(
-        capsys, "explain", tmp_path / "x.npy", "--row", 2, "--seed", 5, "--position", 7, "--consecutive",
+        "explain", tmp_path / "x.npy", "--row", 2, "--seed", 5, "--position", 7, "--consecutive",
         "--top-k", 9, "--tokens", 4,
     )  # fmt: skip
     out = reference.sample(x[2:], 5, position=9, top_k=9)
@@ -80,26 +74,26 @@ def test_text_of_a_row_in_a_file(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert f"margin: {shortest(reference.margin(x[2:], 5, position=9, top_k=9).margin[0])}: " in text
 
 
-def test_the_demo_row_has_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_row_has_words(run: Run) -> None:
     """Catches a packaged row that cannot be explained, greedily or not."""
-    status, text, _ = run(capsys, "explain", "--demo", "fact", "--temperature", 0, "--tokens", 3)
+    status, text, _ = run("explain", "--demo", "fact", "--temperature", 0, "--tokens", 3)
     assert status == 0
     assert "token 7042 (␣Paris)" in text
     assert "beyond it token 260 (␣the) may come first" in text
 
 
-def test_failures_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_failures_are_one_line(run: Run, tmp_path: Path) -> None:
     """Catches a traceback."""
     np.save(tmp_path / "x.npy", F32([[np.nan, 0]]))
     for words in (
         (), ("--demo", "nothing"), (tmp_path / "x.npy",), (tmp_path / "x.npy", "--row", 1),
         (tmp_path / "x.npy", "--demo", "fact"), ("--demo", "fact", "--temperature", -1),
     ):  # fmt: skip
-        status, out, error = run(capsys, "explain", *words)
+        status, out, error = run("explain", *words)
         assert (status, out, error.count("\n")) == (2, "", 1), (words, error)
 
 
-def test_the_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_picture(run: Run, tmp_path: Path) -> None:
     """Catches a picture that cannot be drawn: with cuts, ties, a greedy row, a row of one token, signs of dollars."""
     pytest.importorskip("matplotlib")
     np.save(tmp_path / "$x.npy", F32([[0, 0, 0, 1], [-np.inf, 2, -np.inf, -np.inf]]))
@@ -112,11 +106,11 @@ def test_the_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
         )
     ):
         file = tmp_path / f"{number}.png"
-        status, text, error = run(capsys, "explain", *words, "--png", file)
+        status, text, error = run("explain", *words, "--png", file)
         assert (status, error) == (0, "")
         assert f"drawn to {file}" in text
         assert file.read_bytes().startswith(b"\x89PNG")
-    status, _, error = run(capsys, "explain", "--demo", "code", "--png", tmp_path / "none" / "x.png")
+    status, _, error = run("explain", "--demo", "code", "--png", tmp_path / "none" / "x.png")
     assert (status, error.count("\n")) == (2, 1)
 
 

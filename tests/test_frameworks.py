@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_buffer import KERNELS, run
+from own_process import KERNELS, run
 
 from detsample import frameworks
 from detsample.frameworks import bfloat16
@@ -58,6 +58,9 @@ def bfloat16_of(framework: Any, bits: np.ndarray) -> Any:
 
 
 def test_importing_the_package_imports_no_framework(tmp_path: Path) -> None:
+    """Catches an import of torch, Paddle or Triton at the top of the package, which a user of another one has to wait
+    for or does not have.
+    """
     body = """
 import detsample.launching.buffer, detsample.frameworks
 assert not {"torch", "paddle", "triton"} & set(sys.modules)
@@ -67,6 +70,9 @@ assert not {"torch", "paddle", "triton"} & set(sys.modules)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_tensor_is_described_and_shares_its_memory(framework: Any, dtype: str) -> None:
+    """Catches an adapter that misnames a shape, a stride, a type or a device, that copies where it should share, or
+    whose fetched copy is still the tensor's memory.
+    """
     array = np.arange(12).reshape(3, 4).astype(dtype)
     x = tensor_of(framework, array)
     assert frameworks.of(x) is framework
@@ -88,6 +94,7 @@ def test_a_tensor_is_described_and_shares_its_memory(framework: Any, dtype: str)
 
 @pytest.mark.parametrize("cut", [np.s_[:, 1:], np.s_[1:2], np.s_[:, ::2], np.s_[1], np.s_[2, 3], np.s_[3:]])
 def test_views_have_their_own_start_and_strides(framework: Any, cut: Any) -> None:
+    """Catches an adapter that describes a view by its base: the wrong first element, or the strides of the whole."""
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     x = tensor_of(framework, array)[cut]
     if framework.name == "numpy":
@@ -103,6 +110,7 @@ def test_views_have_their_own_start_and_strides(framework: Any, cut: Any) -> Non
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 4), (3, 0), (1, 1, 1)])
 def test_tensors_of_any_rank_and_empty_ones(framework: Any, shape: tuple[int, ...]) -> None:
+    """Catches an adapter that fails on scalars or tensors without elements, or allocates another shape or type."""
     x = framework.empty(shape, "int64", CPU)
     assert framework.shape(x) == shape
     assert framework.dtype_name(x) == "int64"
@@ -116,6 +124,7 @@ def test_tensors_of_any_rank_and_empty_ones(framework: Any, shape: tuple[int, ..
 
 
 def test_bfloat16_is_widened_exactly(framework: Any) -> None:
+    """Catches bfloat16 that is rounded, flushed or read as integers on its way to an array."""
     bits = np.concatenate([np.arange(0, 0x7F81, 5), np.arange(0x8000, 0xFF81, 3)]).astype(np.uint16)
     x = bfloat16_of(framework, bits)
     assert framework.dtype_name(x) == framework.buffer(x).dtype == "bfloat16"
@@ -125,6 +134,7 @@ def test_bfloat16_is_widened_exactly(framework: Any) -> None:
 
 
 def test_the_widening_keeps_every_pattern() -> None:
+    """Catches one of the 65,536 bfloat16 patterns, NaNs and subnormals included, being changed by the widening."""
     bits = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
     assert (bfloat16.to_float32(bits).view(np.uint32) >> 16 == bits).all()
 
@@ -141,6 +151,9 @@ def test_the_widening_keeps_every_pattern() -> None:
     ids=["transposed", "reversed", "read-only", "bool", "rank 0"],
 )
 def test_arrays_become_tensors(framework: Any, array: np.ndarray) -> None:
+    """Catches arrays that are transposed, reversed, read-only, bool or of rank 0 being refused or reordered on their
+    way to a tensor.
+    """
     x = framework.from_array(array, CPU)
     assert framework.is_tensor(x)
     assert framework.device(x) == CPU
@@ -149,6 +162,7 @@ def test_arrays_become_tensors(framework: Any, array: np.ndarray) -> None:
 
 
 def test_the_cpu_needs_no_setting_up(framework: Any) -> None:
+    """Catches a launch context of the CPU that asks for a GPU or cannot be entered twice."""
     context = framework.launching(CPU)
     with context, context:
         pass
@@ -156,6 +170,8 @@ def test_the_cpu_needs_no_setting_up(framework: Any) -> None:
 
 
 def test_a_host_tensor_is_a_host_buffer_that_keeps_it_alive(framework: Any) -> None:
+    """Catches memory on the host that is given away while a buffer or an array still shows it, or a buffer on a copy.
+    """
     x = tensor_of(framework, np.arange(1000, dtype=np.float32))
     buffer = framework.buffer(x)
     assert isinstance(buffer, HostBuffer)
@@ -169,6 +185,7 @@ def test_a_host_tensor_is_a_host_buffer_that_keeps_it_alive(framework: Any) -> N
 
 @pytest.mark.parametrize("thing", [[1.0], 3, None, "x", np.float32(1), np.dtype("int8"), object()])
 def test_anything_else_is_refused_by_name(thing: object) -> None:
+    """Catches a list, a number or a dtype taken for a tensor, or refused without the name of the argument."""
     with pytest.raises(
         TypeError, match="logits must be a Paddle tensor, a torch tensor or a NumPy array, got"
     ):
@@ -176,6 +193,7 @@ def test_anything_else_is_refused_by_name(thing: object) -> None:
 
 
 def test_what_only_comes_from_a_framework_is_refused() -> None:
+    """Catches a choice by module name alone: torch's dtypes, sizes and devices are of torch and no tensors."""
     torch = pytest.importorskip("torch")
     for thing in (torch.float32, torch.Size([2]), torch.device("cpu")):
         with pytest.raises(TypeError, match="got torch"):
@@ -183,6 +201,8 @@ def test_what_only_comes_from_a_framework_is_refused() -> None:
 
 
 def test_subclasses_belong_to_the_framework_of_their_base() -> None:
+    """Catches a subclass of an array that is refused, or that gets out of the adapter with its own arithmetic."""
+
     class Mine(np.ndarray):
         pass
 
@@ -192,6 +212,7 @@ def test_subclasses_belong_to_the_framework_of_their_base() -> None:
 
 
 def test_arrays_of_the_other_byte_order_are_read() -> None:
+    """Catches big-endian arrays whose bytes are taken as they lie, by the reference or by a kernel."""
     numpy = adapter("numpy")
     x = np.arange(3, dtype=">f4")
     assert numpy.as_array(x).dtype.isnative
@@ -201,11 +222,15 @@ def test_arrays_of_the_other_byte_order_are_read() -> None:
 
 
 def test_only_the_cpu_takes_arrays(framework: Any) -> None:
+    """Catches an array that is silently left on the host where a GPU was asked for."""
     with pytest.raises(ValueError, match=r"device must be \('cpu', 0\), got \('gpu', 0\)"):
         framework.from_array(np.zeros(2), ("gpu", 0))
 
 
 def test_torch_parameters_and_gradients() -> None:
+    """Catches parameters and tensors that require gradients being refused or copied, and tensors without memory (meta)
+    being taken.
+    """
     torch_tensors = adapter("torch")
     import torch
 
@@ -219,6 +244,9 @@ def test_torch_parameters_and_gradients() -> None:
 
 
 def test_torch_makes_another_device_current_and_leaves_its_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a launch on the caller's device in place of the tensor's, a device that is not put back after an error,
+    and a switch that costs time where none is needed.
+    """
     torch_tensors = adapter("torch")
     import torch
 
@@ -244,6 +272,7 @@ def test_torch_makes_another_device_current_and_leaves_its_own_alone(monkeypatch
 
 
 def test_paddle_parameters_and_the_default_place() -> None:
+    """Catches Paddle's parameters and views being refused or copied, and results that track gradients."""
     paddle_tensors = adapter("paddle")
     import paddle
 
@@ -256,6 +285,7 @@ def test_paddle_parameters_and_the_default_place() -> None:
 
 
 def test_paddle_for_the_cpu_has_no_gpu() -> None:
+    """Catches a Paddle built for the CPU that fails deep inside, or allocates on the host, when a GPU is asked for."""
     paddle_tensors = adapter("paddle")
     import paddle
 
@@ -288,7 +318,7 @@ ALONE = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_framework_does_without_the_others(tmp_path: Path, name: str) -> None:
-    """The reference's way in (as_array) and the kernels' (the interpreter), with the others blocked."""
+    """Catches an adapter that imports another framework, on the reference's way in (as_array) or on the kernels'."""
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed: its adapter is not tested here")
     pytest.importorskip("triton", reason="Triton is not installed: no kernel can run")
@@ -299,6 +329,7 @@ def test_a_framework_does_without_the_others(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_framework_describes_its_tensors_without_triton(tmp_path: Path, name: str) -> None:
+    """Catches an adapter that imports Triton, without which the reference must still take and give its tensors."""
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed: its adapter is not tested here")
     make = {
@@ -320,6 +351,7 @@ assert framework.fetch(out).tolist() == [3, 3]
 
 
 def test_both_frameworks_in_one_process_and_several_threads(tmp_path: Path) -> None:
+    """Catches state that the adapters share: a tensor of one framework handled by the other's adapter."""
     for name in ("torch", "paddle"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed: the two are not tested together here")
@@ -355,6 +387,7 @@ assert not wrong, wrong[:5]
 
 
 def test_the_first_look_at_a_class_may_come_from_many_threads_at_once() -> None:
+    """Catches a race in the table of known classes: a thread that finds an entry half made."""
     classes = [type("Mine", (np.ndarray,), {}) for _ in range(50)]
     found: list[str] = []
 
@@ -371,6 +404,8 @@ def test_the_first_look_at_a_class_may_come_from_many_threads_at_once() -> None:
 
 @pytest.mark.gpu
 def test_torch_on_a_gpu() -> None:
+    """Catches torch's CUDA tensors taken for host memory, views at the wrong address, and results allocated elsewhere.
+    """
     torch_tensors = adapter("torch")
     import torch
 
@@ -394,6 +429,9 @@ def test_torch_on_a_gpu() -> None:
 
 @pytest.mark.gpu
 def test_paddle_on_a_gpu() -> None:
+    """Catches Paddle's GPU tensors misdescribed, copied from the wrong view, or allocated at the default place instead
+    of the device asked for.
+    """
     paddle_tensors = adapter("paddle")
     import paddle
 
@@ -443,9 +481,10 @@ def test_working_memory_lives_as_long_as_it_may_be_used(frees: bool, monkeypatch
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
     from detsample import engine, parameters
     from detsample.frameworks import numpy_arrays
+    from detsample.output import Wanted
 
     monkeypatch.setattr(numpy_arrays, "frees_behind_stream", lambda device: frees)
     logits = parameters.read_logits(np.zeros((1, 4), np.float32), numpy_arrays)
     given = parameters.read_parameters(logits, 1, 0, 1.0, 2, 1.0, 0.0)
-    out = engine.run(logits, given, engine.Wanted(True, True, False, None))
+    out = engine.run(logits, given, Wanted(True, True, False, None))
     assert (out._kept_alive is None) == frees

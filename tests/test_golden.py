@@ -13,30 +13,18 @@ import cases
 import kernel_path
 import numpy as np
 import pytest
+from command import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import detsample
-from detsample import cli, golden
+from detsample import golden
 from detsample.data import load_real_logits
 from detsample.golden.record import dumps, loads, shortest
 
 pytest_plugins = ["pytester"]
 
 F32 = np.float32
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """A command in this process: its exit status, stdout and stderr."""
-
-    def command(*argv: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = cli.main([str(word) for word in argv])
-        return status, *capsys.readouterr()
-
-    return command
 
 
 @pytest.fixture(scope="module")

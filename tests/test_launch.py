@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_buffer import run
+from own_process import run
 
 import detsample
 
@@ -374,12 +374,99 @@ def test_every_launch_goes_this_way() -> None:
                 assert "num_warps" not in told, f"{file}:{node.lineno}: {told}"
 
 
+# ---- what every launch says
+
+
+def entries() -> set[str]:
+    """The kernels that are launched, by their names in the source."""
+    import compiled
+    import compiled_speculative
+
+    return {name.split("/")[0].split(".")[1] for name in (*compiled.KERNELS, *compiled_speculative.KERNELS)}
+
+
+def launched(tree: ast.Module) -> list[tuple[str, ast.Call]]:
+    """The kernels that a file hands to anything as the first argument, and these calls."""
+    kernels = entries()
+    imported = {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("detsample.kernels")
+        for alias in node.names
+    }
+
+    def kernel(value: ast.expr) -> str | None:
+        if isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name) and value.value.id in imported:
+            return value.attr if value.attr in kernels else None
+        name = imported.get(value.id) if isinstance(value, ast.Name) else None
+        return name if name in kernels else None
+
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    return [(name, call) for call in calls if (name := kernel(call.args[0])) is not None]
+
+
+def forbids_fusion(said: ast.expr, tree: ast.Module, above: tuple[str, ...] = ()) -> bool:
+    """Whether a launch, its options or what makes launches says `enable_fp_fusion=False`, whatever it may stand for."""
+    if isinstance(said, ast.Call):
+        given = [keyword.value for keyword in said.keywords if keyword.arg == "enable_fp_fusion"]
+        if given:
+            return all(isinstance(value, ast.Constant) and value.value is False for value in given)
+        sources = [keyword.value for keyword in said.keywords if keyword.arg is None]
+        return any(forbids_fusion(source, tree, above) for source in (*sources, *said.args[:1], said.func))
+    if isinstance(said, ast.Dict):
+        table = zip(said.keys, said.values, strict=True)
+        options = {key.value: value for key, value in table if isinstance(key, ast.Constant)}
+        value = options.get("enable_fp_fusion")
+        return isinstance(value, ast.Constant) and value.value is False
+    if isinstance(said, ast.IfExp):
+        return forbids_fusion(said.body, tree, above) and forbids_fusion(said.orelse, tree, above)
+    if isinstance(said, ast.Name) and said.id not in above:
+        assigned = [
+            node.value for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [said.id]
+        ]  # fmt: skip
+        return bool(assigned) and all(forbids_fusion(value, tree, (*above, said.id)) for value in assigned)
+    return False
+
+
+def test_every_launch_says_that_nothing_may_be_fused() -> None:
+    """Catches a launch with `enable_fp_fusion` left out, which is on then, or set: no interpreter would notice."""
+    seen: set[str] = set()
+    for file in sorted((ROOT / "detsample").rglob("*.py")):
+        if {"kernels", "bench"} & set(file.parts):
+            continue
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"enable_fp_fusion(?!=False|\": False)", text), file
+        tree = ast.parse(text)
+        for kernel, call in launched(tree):
+            assert forbids_fusion(call, tree), f"{file}:{call.lineno}: {ast.unparse(call)}"
+            seen.add(kernel)
+    assert seen == entries(), "a kernel whose launch was not found"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "launch(scan, (1,), x, num_warps=4)", "launch(scan, (1,), x, enable_fp_fusion=True)",
+        "launch(scan, (1,), enable_fp_fusion=off)", "PLAIN = {'num_warps': 4}\nlaunch(scan, (1,), **PLAIN)",
+        "PLAIN = {'enable_fp_fusion': True}\nlaunch(scan, (1,), **PLAIN)", "launch(scan, (1,), **elsewhere)",
+        "step = partial(Step, enable_fp_fusion=False)\nlater = partial(step) if x else Step\nlater(scan, num_warps=4)",
+    ],
+)  # fmt: skip
+def test_a_launch_that_may_fuse_is_told(text: str) -> None:
+    """Catches the test above seeing no launch, or taking whatever it does not know for right."""
+    tree = ast.parse("from detsample.kernels.scan import scan\n" + text)
+    assert [forbids_fusion(call, tree) for _, call in launched(tree)] == [False]
+
+
 def test_every_kernel_can_be_kept() -> None:
     """Catches an integer that a kernel specialises on: each value would be prepared by Triton, or compiled."""
     from compiled import KERNELS
 
+    from detsample.kernels.rows import PARAMETER_NAMES
+
     for name, (signature, _) in KERNELS.items():
-        module, function = name.split(".")
+        module, function = name.split("/")[0].split(".")
         tree = ast.parse((ROOT / "detsample" / "kernels" / f"{module}.py").read_text(encoding="utf-8"))
         node = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
         integers = [item.split(":")[0] for item in signature.format(dtype="fp32").split() if item.endswith(":i32")]
@@ -387,6 +474,7 @@ def test_every_kernel_can_be_kept() -> None:
         assert constants == [a.arg for a in node.args.args][len(node.args.args) - len(constants) :], name
         told = ast.unparse(node.decorator_list[0])
         listed = told if "NOT_SPECIALIZED" not in told else ast.unparse(tree)
+        listed += repr(PARAMETER_NAMES) if "*PARAMETER_NAMES" in listed else ""
         missing = [i for i in integers if f"'{i}'" not in listed]
         assert not missing, f"{name}: {missing}"
 
@@ -479,7 +567,7 @@ assert sorted(cache.rglob("*.cubin")) == before
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "numpy must find GPU 0, it finds 0"),
+        ({}, "framework must be 'torch' or 'paddle', got 'numpy'"),
         ({"framework": "jax"}, "framework must be one of numpy, torch, paddle, got 'jax'"),
         ({"dtypes": ["float64"]}, "dtypes must be of float32, bfloat16, float16, got 'float64'"),
         ({"masks": ["dense"]}, "masks must be of bool, bits, csr, got 'dense'"),

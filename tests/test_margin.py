@@ -10,6 +10,8 @@ import cases
 import kernel_path
 import numpy as np
 import pytest
+import searched
+from cases import rng_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_path import GPU, only_rows
@@ -21,11 +23,6 @@ F32 = np.float32
 FLT_MAX = np.finfo(F32).max
 SIZES = (2, 3, 31, 100)
 MOTIONS = 36
-
-
-def rng_of(*names: object) -> np.random.Generator:
-    """A generator that depends on a test's own parameters alone."""
-    return np.random.default_rng([ord(letter) for name in names for letter in str(name)])
 
 
 def bits(values: Any) -> np.ndarray:
@@ -141,16 +138,7 @@ def test_boundaries_hit_exactly_are_sound() -> None:
 VALUES = st.one_of(
     st.floats(-1e4, 1e4, width=32), st.integers(-3, 3).map(float), st.sampled_from([-np.inf, 1e-45, -FLT_MAX, 2.0**30])
 )
-PARAMETERS = st.fixed_dictionaries(
-    {
-        "topp_seed": st.integers(-(2**63), 2**63 - 1),
-        "position": st.integers(0, 2**63 - 1),
-        "temperature": st.one_of(st.sampled_from([0.0, 1.0]), st.floats(2**-10, 100, width=32)),
-        "top_k": st.integers(-1, 20),
-        "top_p": st.one_of(st.just(1.0), st.floats(0, 1, width=32)),
-        "min_p": st.one_of(st.just(0.0), st.floats(0, 1, width=32)),
-    }
-)
+PARAMETERS = searched.parameters(st.floats(2**-10, 100, width=32), most_k=20)
 SEARCH = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )

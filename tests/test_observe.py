@@ -9,9 +9,11 @@ import cases
 import kernel_path
 import numpy as np
 import pytest
+from cases import rng_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_path import GPU, bits
+from same_bits import assert_same_bits
 
 from detsample import reference, rollout
 
@@ -33,25 +35,11 @@ def by_kernels(logits: np.ndarray, token_ids: np.ndarray, kept: np.ndarray, temp
     return rollout.Observation(*(kernel_path.to_array(getattr(out, name)) for name in FIELDS))
 
 
-def assert_equal(found: Any, expected: Any, context: object = "") -> None:
-    """All fields equal as bits, of equal types and shapes."""
-    for name in FIELDS:
-        one, other = getattr(found, name), getattr(expected, name)
-        assert (one.dtype, one.shape) == (other.dtype, other.shape), name
-        rows = np.unique(np.nonzero(bits(one) != bits(other))[0])[:5]
-        assert not rows.size, f"{name} of rows {rows}: {one[rows]} against {other[rows]}; {context}"
-
-
 def compare(logits: np.ndarray, tokens: np.ndarray, kept: np.ndarray, temperature: Any, top_n: int) -> Any:
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
     expected = reference.observe(logits, tokens, kept, temperature=temperature, top_n=top_n)
-    assert_equal(by_kernels(logits, tokens, kept, temperature, top_n), expected, (tokens, temperature))
+    assert_same_bits(FIELDS, by_kernels(logits, tokens, kept, temperature, top_n), expected, (tokens, temperature))
     return expected
-
-
-def rng_of(*names: object) -> np.random.Generator:
-    """A generator that depends on a test's own parameters alone."""
-    return np.random.default_rng([ord(letter) for name in names for letter in str(name)])
 
 
 def drawn(logits: np.ndarray, params: dict[str, Any]) -> Any:
@@ -111,7 +99,7 @@ def test_a_neighbour_does_not_show() -> None:
         alone = reference.observe(
             logits[one], out.token_ids[one], out.mask[one], temperature=params["temperature"][one], top_n=3
         )
-        assert_equal(alone, type(alone)(*(getattr(whole, name)[one] for name in FIELDS)))
+        assert_same_bits(FIELDS, alone, type(alone)(*(getattr(whole, name)[one] for name in FIELDS)))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -223,7 +211,7 @@ def test_draw_is_sample_and_observe() -> None:
     both = rollout.draw(x, **params, top_n=4)
     out = drawn(x, params)
     seen = reference.observe(x, out.token_ids, out.mask, temperature=params["temperature"], top_n=4)
-    assert_equal(both, seen)
+    assert_same_bits(FIELDS, both, seen)
     for name in ("token_ids", "num_kept", "status", "logprobs", "log_z"):
         assert np.array_equal(bits(getattr(both, name)), bits(getattr(out, name))), name
     assert np.array_equal(both.kept, out.mask)

@@ -16,7 +16,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from test_buffer import KERNELS, run
+from own_process import KERNELS, run
 
 from detsample.frameworks import cuda_context
 
@@ -110,6 +110,9 @@ def in_a_thread(work: Any) -> None:
 
 
 def test_inside_the_context_paddle_answers_and_outside_whoever_did_before(module: Any) -> None:
+    """Catches launches on Paddle's tensors that go to another framework's device or stream, and a driver that is still
+    answered for when they are done.
+    """
     config = module.triton_driver
     other = OtherDriver()
     config.set_active(other)
@@ -134,12 +137,14 @@ def test_inside_the_context_paddle_answers_and_outside_whoever_did_before(module
 
 
 def test_nothing_of_torch_is_imported(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a driver that needs torch, as Triton's own does, where only Paddle is installed."""
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it raises now
     with module.Launching(0):
         assert module.triton_driver.active.get_current_target().arch == 90
 
 
 def test_other_threads_see_nothing_of_it(module: Any) -> None:
+    """Catches a launch on one thread that changes the device and the stream of other threads' launches."""
     config = module.triton_driver
     config.set_active(OtherDriver())
 
@@ -156,6 +161,7 @@ def test_other_threads_see_nothing_of_it(module: Any) -> None:
 
 
 def test_many_threads_at_once_each_see_their_own(module: Any) -> None:
+    """Catches a device kept per process: threads that launch at the same time and see each other's."""
     config = module.triton_driver
     config.set_active(OtherDriver())
     barrier = threading.Barrier(6)
@@ -181,6 +187,7 @@ def test_many_threads_at_once_each_see_their_own(module: Any) -> None:
 
 
 def test_contexts_nest(module: Any) -> None:
+    """Catches an inner launch that leaves the outer one without its device."""
     config = module.triton_driver
     with module.Launching(1):
         with module.Launching(2):
@@ -190,6 +197,7 @@ def test_contexts_nest(module: Any) -> None:
 
 
 def test_an_error_inside_leaves_everything_as_it_was(module: Any) -> None:
+    """Catches a failed launch after which the thread stays on Paddle's driver and device."""
     config = module.triton_driver
     config.set_active(OtherDriver())
     with pytest.raises(KeyError), module.Launching(1):
@@ -199,6 +207,7 @@ def test_an_error_inside_leaves_everything_as_it_was(module: Any) -> None:
 
 
 def test_a_device_that_cannot_be_made_current_leaves_everything_as_it_was(module: Any) -> None:
+    """Catches a thread marked as launching before its device is current, and never unmarked when CUDA refuses."""
     config = module.triton_driver
     config.set_active(OtherDriver())
     with pytest.raises(cuda_context.CudaError), module.Launching(-1):
@@ -207,6 +216,7 @@ def test_a_device_that_cannot_be_made_current_leaves_everything_as_it_was(module
 
 
 def test_it_is_made_active_once(module: Any) -> None:
+    """Catches a new dispatcher for every launch, each in front of the one before."""
     config = module.triton_driver
     with module.Launching(0):
         first = config.active
@@ -215,6 +225,9 @@ def test_it_is_made_active_once(module: Any) -> None:
 
 
 def test_it_is_made_active_again_after_somebody_else_without_stacking(module: Any) -> None:
+    """Catches Paddle's launches going to a driver that was made active since, and dispatchers that forward to one
+    another without end.
+    """
     config = module.triton_driver
     one, two = OtherDriver(), OtherDriver()
     config.set_active(one)
@@ -237,6 +250,7 @@ def test_it_is_made_active_again_after_somebody_else_without_stacking(module: An
 
 
 def test_another_driver_made_active_inside_the_context_stays(module: Any) -> None:
+    """Catches an exit that puts back the old driver over one that somebody has chosen in the meantime."""
     config = module.triton_driver
     other = OtherDriver()
     with module.Launching(0):
@@ -247,6 +261,7 @@ def test_another_driver_made_active_inside_the_context_stays(module: Any) -> Non
 def test_triton_makes_its_own_driver_only_when_somebody_asks(
     module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Catches an entry that makes Triton's default driver, which imports torch, or one that makes it more than once."""
     made: list[OtherDriver] = []
 
     def create() -> OtherDriver:
@@ -270,6 +285,8 @@ def test_triton_makes_its_own_driver_only_when_somebody_asks(
 
 
 def test_what_is_patched_on_the_active_driver_is_patched_on_the_one_behind(module: Any) -> None:
+    """Catches a patch of the active driver that sticks to the dispatcher: lost to its owner, and in force for Paddle.
+    """
     config = module.triton_driver
     other: Any = OtherDriver()
     config.set_active(other)
@@ -307,6 +324,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 
 
 def test_a_device_is_current_inside_the_guard_only(cuda: FakeCuda) -> None:
+    """Catches a CUDA context that stays on the thread's stack after a launch, an error included, or one too many
+    popped.
+    """
     cuda.stack = ["of the caller"]
     with cuda_context.Current(1), cuda_context.Current(0):
         assert cuda.stack == ["of the caller", "primary 1", "primary 0"]
@@ -317,6 +337,7 @@ def test_a_device_is_current_inside_the_guard_only(cuda: FakeCuda) -> None:
 
 
 def test_a_refusal_of_cuda_is_an_error(cuda: FakeCuda) -> None:
+    """Catches an error code of the CUDA driver that nobody looks at: the launch would go to another device."""
     cuda.refuse = True
     with pytest.raises(cuda_context.CudaError, match="cuCtxPushCurrent failed with CUresult 201"):
         cuda_context.Current(1).__enter__()
@@ -399,6 +420,9 @@ def launch():
 
 
 def test_launches_go_to_the_stream_of_the_framework_that_owns_the_tensors(tmp_path: Path) -> None:
+    """Catches a launch that reads a stale stream or loads a kernel on another device, or a kernel compiled twice
+    because two frameworks use it.
+    """
     body = """
 driver.set_active(Torchs())
 first = launch()
@@ -417,6 +441,7 @@ assert "torch" not in sys.modules
 
 
 def test_launches_from_threads_of_two_frameworks_stay_apart(tmp_path: Path) -> None:
+    """Catches a stream or a loaded kernel of one thread's framework used by a launch on another thread."""
     body = """
 driver.set_active(Torchs())
 launch()
@@ -501,6 +526,9 @@ def need_torch() -> None:
 @pytest.mark.gpu
 @pytest.mark.usefixtures("gpu")
 def test_paddle_tensors_with_torch_blocked(tmp_path: Path) -> None:
+    """Catches a way through Paddle's launches that needs torch, a misread element type, and a view at the wrong
+    address.
+    """
     body = """
 for dtype in ("float32", "float64", "float16", "int32", "int64", "uint8"):
     x, y = np.arange(37).astype(dtype), np.full(37, 3, dtype)
@@ -522,6 +550,9 @@ assert "torch" not in sys.modules
 
 @pytest.mark.gpu
 def test_torch_tensors_with_paddle_blocked(tmp_path: Path) -> None:
+    """Catches a way through torch's launches that needs Paddle, replaces Triton's driver, or leaves torch's current
+    stream.
+    """
     need_torch()
     body = """
 import torch
@@ -547,6 +578,7 @@ assert "detsample.launching.paddle_driver" not in sys.modules
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("first", ["torch", "paddle"])
 def test_both_frameworks_from_four_threads(tmp_path: Path, first: str) -> None:
+    """Catches results or streams that the two frameworks mix up on a GPU, whichever launches first."""
     need_torch()
     body = f"""
 import threading
@@ -591,6 +623,7 @@ assert not wrong, wrong[:5]
 @pytest.mark.gpu
 @pytest.mark.usefixtures("gpu")
 def test_work_goes_to_paddles_current_stream(tmp_path: Path) -> None:
+    """Catches launches that stay on Paddle's usual stream inside a stream guard, or on the guard's stream after it."""
     body = """
 usual = paddle.device.cuda.current_stream(0).cuda_stream
 x, y = np.arange(1 << 20), np.arange(1 << 20) * 2**20
@@ -614,6 +647,7 @@ assert (paddle_tensors.fetch(added(a, b)) == x + y).all()
 @pytest.mark.gpu
 @pytest.mark.usefixtures("gpu")
 def test_a_launch_can_be_captured_in_a_graph(tmp_path: Path) -> None:
+    """Catches a launch that synchronises, allocates or uses another stream, none of which a capture allows."""
     body = """
 from paddle.device.cuda.graphs import CUDAGraph
 
@@ -663,6 +697,7 @@ def device():
 @pytest.mark.gpu
 @pytest.mark.usefixtures("gpu")
 def test_the_current_context_of_a_thread_is_put_back(tmp_path: Path) -> None:
+    """Catches a thread that had no CUDA context and has one after a launch, or works in another than Paddle's."""
     body = """
 import threading
 
@@ -697,6 +732,9 @@ assert (paddle_tensors.fetch(z) == np.arange(37) * 2).all()
 @pytest.mark.gpu
 @pytest.mark.usefixtures("gpu")
 def test_the_tensors_decide_the_device_and_the_callers_is_put_back(tmp_path: Path) -> None:
+    """Catches a launch on the current device in place of the tensors', and a device or default place changed for the
+    caller.
+    """
     import paddle
 
     if paddle.device.cuda.device_count() < 2:

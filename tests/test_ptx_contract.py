@@ -20,7 +20,7 @@ import cases
 import kernel_path
 import numpy as np
 import pytest
-from compiled import TARGETS
+from compiled import GUESSING, ROUGH, TARGETS, code_lines, offences
 from kernel_path import assert_same
 
 from detsample import reference
@@ -75,33 +75,6 @@ def _fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
         del os.environ["TRITON_CACHE_DIR"]
     else:
         os.environ["TRITON_CACHE_DIR"] = before
-
-
-# Approximations and fused operations. `div.rn`, of fp32 or fp64, is correctly rounded; `div.full` and
-# `div.approx` are not.
-FORBIDDEN = re.compile(
-    r"\bfma\b|\bmad\.\w*\.?f\d|approx|\.ftz|\bdiv\.full|sqrt|\bex2|\blg2|\brcp\b|\bsin\b|\bcos\b|tanh"
-)
-# Any call: libdevice is linked in before PTX is written, so a call of it would be inlined or appear as one.
-CALLS = re.compile(r"\bcall(\.uni)?\b|\.extern\s+\.func|__nv_")
-
-
-def code_lines(ptx: str) -> list[str]:
-    """The lines of PTX that are code: debug information names files and functions, which may be called anything."""
-    text = re.split(r"\.section\s+\.debug", ptx)[0]
-    lines = (line.split("//")[0] for line in text.splitlines())
-    return [line for line in lines if not re.match(r"\s*\.(file|loc)\b", line)]
-
-
-GUESSING = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry")
-"""Kernels that guess a boundary from rough weights, by the hardware's exp2: only speed hangs on these."""
-ROUGH = re.compile(r"ex2\.approx\.ftz\.f32")
-
-
-def offences(ptx: str, name: str = "") -> list[str]:
-    """The lines of PTX that the contract does not allow, in the kernel of this name."""
-    found = [line.strip() for line in code_lines(ptx) if FORBIDDEN.search(line) or CALLS.search(line)]
-    return [line for line in found if not (name in GUESSING and ROUGH.match(line))]
 
 
 def on_targets(capabilities: tuple[int, ...]) -> list[Any]:

@@ -104,7 +104,7 @@ def test_frequencies(filters: str, how: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["seeds", "positions"])
 def test_frequencies_over_four_million_draws(how: str) -> None:
-    """The same with 4M draws of one row: errors of 0.5 % in a token's probability show."""
+    """An error of 0.5 % in a token's probability, too small for a million draws to show."""
     assert_frequencies(how, 4 * M)
 
 
