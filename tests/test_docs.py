@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)( gpu)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
-ROLLOUT = ("kept_sets", "learning", "observation", "reader", "replaying", "writer")
+ROLLOUT = ("auditing", "kept_sets", "learning", "observation", "reader", "replaying", "writer")
 DOCTESTED = (
     "detsample.sampling", "detsample.planning", "detsample.noise", "detsample.status", "detsample.cli.tables",
     "detsample.margins", "detsample.explanation", "detsample.golden.comparison", "detsample.golden.fingerprint",
-    "detsample.golden.record", "detsample.golden.recording",
+    "detsample.golden.record", "detsample.golden.recording", "detsample.integrations.seeds",
     *(f"detsample.rollout.{module}" for module in ROLLOUT),
 )  # fmt: skip
 
@@ -161,8 +161,27 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_paths_exist(page: Path) -> None:
     """Defect caught: a page that names a file or a folder that has moved."""
     for path in re.findall(r"`((?:detsample|tests|docs|reference)/[\w/.]*)`", page.read_text(encoding="utf-8")):
-        if path != "tests/vectors/":  # the contract's own: from release 1.0.0 on
-            assert (ROOT / path).exists(), path
+        assert (ROOT / path).exists(), path
+
+
+def test_the_map_of_the_kernels_names_them_all() -> None:
+    """Defect caught: a file of kernels that has come or gone since the map was drawn, or a number that has changed."""
+    folder = ROOT / "detsample" / "kernels"
+    told = (folder / "__init__.py").read_text(encoding="utf-8")
+    files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+    assert {name for name in re.findall(r"`(\w+)`", told) if "_noise" not in name and "fold" not in name} == files
+    for name, number in re.findall(r"`(\w+)` +kernel (\d)", told):
+        assert f"Kernel {number}," in (folder / f"{name}.py").read_text(encoding="utf-8"), name
+
+
+def test_the_spec_has_philox_known_answers() -> None:
+    """Defect caught: a wrong digit in the table that somebody who implements the contract tests against."""
+    spec = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")
+    data = (ROOT / "tests" / "data" / "philox_kat.txt").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `([0-9a-f ]{35})` \| `([0-9a-f ]{17})` \| `([0-9a-f ]{35})` \|$", spec, re.MULTILINE)
+    assert len(told) == 3
+    for line in told:
+        assert "philox4x32 10  " + "  ".join(line) in data
 
 
 def test_every_named_defect_has_its_test_and_the_reverse() -> None:
