@@ -90,8 +90,8 @@ class Cut(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _plan(rows: int, vocab: int, programs: int, tuning: Tuning, masked: bool = False) -> tuple[Cut, Layout]:
-    """How rows are cut, and how the memory that the kernels share lies; `masked` if a mask is asked for."""
+def cut_rows(rows: int, vocab: int, programs: int, tuning: Tuning, masked: bool) -> tuple[Cut, Layout]:
+    """How rows are cut for so many programs, and how the memory that kernels share lies: more of it if `masked`."""
     cut = _cut(rows, vocab, programs, tuning)
     return cut, layout(_areas(rows, cut, masked))
 
@@ -110,7 +110,7 @@ def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
     return Cut(quads, segment_tiles, segments, parts, segments_of_part, groups, max(groups, int(LIST.value)))
 
 
-def _areas(rows: int, cut: Cut, masked: bool = False) -> dict[str, tuple[str, int]]:
+def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
     """What the kernels share, see their arguments of these names."""
     pitch = ("int32", rows * cut.pitch)
     return {
@@ -181,7 +181,7 @@ def _steps(aligned: bool, tuning: Tuning) -> Steps:
     )
 
 
-_KINDS = {area.name: area.kind for area in layout(_areas(0, Cut(0, 0, 0, 0, 0, 0, 0))).areas}
+_KINDS = {area.name: area.kind for area in layout(_areas(0, Cut(0, 0, 0, 0, 0, 0, 0), False)).areas}
 _RESULTS = {"token_ids": "int64", "num_kept": "int32", "status": "int32", "logprobs": "float32", "log_z": "float32"}
 # What `launch` passes, in this order; a kernel takes what it has an argument of the same name for.
 NAMES = Names(
@@ -227,7 +227,7 @@ def prepare(
     framework, device, rows, vocab = logits.framework, logits.device, logits.rows, logits.vocab
     multiprocessors = framework.multiprocessor_count(device)
     programs = PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
-    cut, laid = _plan(rows, vocab, programs, tuning, wanted.mask is not None)
+    cut, laid = cut_rows(rows, vocab, programs, tuning, wanted.mask is not None)
     given = parameter_arguments(parameters, framework, device)
     values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), rows, 0]
     # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.

@@ -10,11 +10,11 @@ import numpy as np
 
 import detsample.reference as reference
 from detsample import frameworks
-from detsample.reference.draw import fixed_point
 from detsample.reference.filters import min_p_weight, top_k_length, top_p_mass
+from detsample.reference.fixed_point import fixed_point
 from detsample.reference.margin import Threat, motion
-from detsample.reference.order import key_ids, order_keys
-from detsample.reference.parameters import parameters, to_fp32
+from detsample.reference.order import as_x, key_ids, order_keys
+from detsample.reference.parameters import parameters
 from detsample.reference.temperature import scaled
 from detsample.reference.weight import weight
 
@@ -28,9 +28,10 @@ class Cut:
     name : str
         ``"top_k"``, ``"top_p"`` or ``"min_p"``.
     on : bool
+        Whether its parameter lets it drop anything. In a greedy row no filter is on.
     kept : int
-        How many tokens, of those that are finite; top-p looks at the survivors of top-k only.
-    value : float or None
+        How many tokens, of those that are finite; top-p looks at the survivors of top-k only. At least 1.
+    value : float
         The logit of the last one.
     tied_kept, tied_cut : int
         Tokens with that very logit that are kept, and that are not: a tie at the boundary goes to the lowest ids.
@@ -147,7 +148,7 @@ def explain(
     given: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     drawn = reference.sample(host, topp_seed, position=position, **given, return_log_z=True, check=True)
     p = parameters(1, topp_seed=topp_seed, position=position, **given)
-    x = to_fp32(host[0]) + np.float32(0)
+    x = as_x(host[0])
     ids = key_ids(np.sort(order_keys(x, np.arange(x.size))))[: int((x > -np.inf).sum())]
     logit, greedy = x[ids], bool(p.temperature[0] == 0)
     z = logit if greedy else scaled(logit[None], p.temperature)[0]

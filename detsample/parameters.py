@@ -12,15 +12,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detsample.frameworks import Device, Framework
+from detsample.frameworks import Description, Device, Framework, UnusableTensor
 from detsample.launching.pointer import Pointer, integer
 
 LARGEST_VOCABULARY = 1 << 21
+MOST_ROWS = (1 << 31) - 1
 LOGIT_TYPES = ("float32", "bfloat16", "float16")
 INTEGER_TYPES = ("int64", "int32")
 REAL_TYPES = ("float32", "float64", "float16", "bfloat16")
 MASK_KINDS = ("bool", "bits", "csr")
 _FP32 = struct.Struct("<f")
+_EXACT = 1 << 53  # integers up to it are fp64 numbers
+# NumPy's time spans are integers by their class, and bools by Python's: neither is meant as a number.
+_NO_NUMBERS = (bool, np.bool_, np.timedelta64)
 
 
 class Scalar(NamedTuple):
@@ -72,12 +76,12 @@ def read_logits(tensor: Any, framework: Framework) -> Logits:
     Raises
     ------
     TypeError
-        If the element type is none of fp32, bf16 and fp16.
+        If the element type is none of fp32, bf16 and fp16, or the tensor is not plain memory on a GPU or the CPU.
     ValueError
-        If the shape is not [B, V] with V between 1 and 2^21, or tokens of a row are not neighbours in memory
-        (GPU only).
+        If the shape is not [B, V] with B below 2^31 and V between 1 and 2^21, or tokens of a row are not neighbours
+        in memory (GPU only).
     """
-    shape, dtype, device, strides, pointer = framework.describe(tensor)
+    shape, dtype, device, strides, pointer = described("logits", tensor, framework)
     if dtype not in LOGIT_TYPES:
         raise TypeError(f"logits must be float32, bfloat16 or float16, got {dtype}")
     if len(shape) != 2:
@@ -85,6 +89,8 @@ def read_logits(tensor: Any, framework: Framework) -> Logits:
     if not 1 <= shape[1] <= LARGEST_VOCABULARY:
         raise ValueError(f"logits must have between 1 and 2^21 columns, got {shape[1]}")
     rows, vocab = shape
+    if rows > MOST_ROWS:
+        raise ValueError(f"logits must have fewer than 2^31 rows, got {rows}")
     if device[0] == "gpu" and rows and vocab > 1 and strides[1] != 1:
         raise ValueError(
             f"logits on a GPU must have neighbouring tokens side by side (column stride 1), got strides {list(strides)}"
@@ -122,10 +128,28 @@ def read_mask_kind(name: str, kind: str | None) -> str | None:
     return kind
 
 
+def read_flag(name: str, value: Any) -> bool:
+    """Check an argument that is on or off: what is merely true, such as "no" or an array, is refused."""
+    if type(value) is bool:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    got = repr(value) if is_scalar(value) or value is None or isinstance(value, str) else f"a {class_name(value)}"
+    raise TypeError(f"{name} must be True or False, got {got}")
+
+
+def described(name: str, tensor: Any, framework: Framework) -> Description:
+    """What the framework's adapter says of a tensor of its own; the error for one that it cannot take has the name."""
+    try:
+        return framework.describe(tensor)
+    except UnusableTensor as error:
+        raise TypeError(f"{name} {error}") from None
+
+
 def as_integer(name: str, value: Any, least: int, most: int) -> int:
     """A Python int in range, from any integer number that is not a bool."""
     # The class alone settles the usual case, sooner than what NumPy registered as numbers.
-    if type(value) is not int and (isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral)):
+    if type(value) is not int and (isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if not least <= int(value) <= most:
         raise ValueError(f"{name} must be between {least} and {most}, got {value}")
@@ -156,7 +180,7 @@ def _real(name: str, value: Any, logits: Logits, expected: str, valid: Any) -> P
     if type(value) is type(logits.tensor) or not is_scalar(value):
         return _vector(name, value, logits, REAL_TYPES)
     ordinary = type(value) in (float, int)
-    if not ordinary and (isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real)):
+    if not ordinary and (isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Real)):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     rounded = _to_fp32(value)
     if not valid(rounded):
@@ -165,19 +189,46 @@ def _real(name: str, value: Any, logits: Logits, expected: str, valid: Any) -> P
 
 
 def _to_fp32(value: Any) -> float:
-    """A real number rounded to fp32, by way of fp64; infinite where it is beyond either."""
+    """A real number rounded once to fp32, to nearest even; infinite where that is beyond it."""
     try:
-        return _FP32.unpack(_FP32.pack(float(value)))[0]
-    except OverflowError:  # an int or a fraction beyond fp64, or what rounds to nothing finite in fp32
+        if type(value) is not float and not (type(value) is int and -_EXACT <= value <= _EXACT):
+            value = _like_in_fp64(value)
+        return _FP32.unpack(_FP32.pack(value))[0]
+    except OverflowError:  # what rounds to nothing finite, in fp64 or in fp32
         return math.inf if value > 0 else -math.inf
+
+
+def _like_in_fp64(value: Any) -> float:
+    """A float that rounds to the same fp32 as a real number of any kind.
+
+    `float` itself rounds, to nearest: what then lies half-way between two fp32 numbers may not have done so before.
+    """
+    if isinstance(value, (float, np.float32, np.float16)):
+        return float(value)
+    if isinstance(value, numbers.Integral):
+        return _cut(int(value), 1)
+    if isinstance(value, numbers.Rational):
+        return _cut(int(value.numerator), int(value.denominator))
+    if not hasattr(value, "as_integer_ratio") or not math.isfinite(value):
+        return float(value)
+    return _cut(*value.as_integer_ratio())
+
+
+def _cut(numerator: int, denominator: int) -> float:
+    """A fraction to 50 or 51 bits, the last set if any beyond is: enough to tell all ties in fp32 from what is near."""
+    magnitude = abs(numerator)
+    shift = 50 - magnitude.bit_length() + denominator.bit_length()
+    quotient, rest = divmod(magnitude << max(shift, 0), denominator << max(-shift, 0))
+    cut = math.ldexp(quotient | (rest != 0), -shift)
+    return cut if numerator >= 0 else -cut
 
 
 def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> Vector:
     framework = logits.framework
     if type(tensor) is not type(logits.tensor) and not framework.is_tensor(tensor):
-        kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
-        raise TypeError(f"{name} must be a number or a {framework.name} tensor like the logits, got {kind}")
-    shape, dtype, device, strides, pointer = framework.describe(tensor)
+        got = class_name(tensor)
+        raise TypeError(f"{name} must be a number or a {framework.name} tensor like the logits, got {got}")
+    shape, dtype, device, strides, pointer = described(name, tensor, framework)
     if dtype not in types:
         raise TypeError(f"{name} must be of type {' or '.join(types)}, got {dtype}")
     if device != logits.device:
@@ -188,3 +239,8 @@ def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> V
     if shape not in ((rows,), (rows, 1)):
         raise ValueError(f"{name} must be a number or have shape [{rows}] (or [{rows}, 1]), got {list(shape)}")
     return Vector(tensor, integer(strides[0]) if rows > 1 else 0, pointer)
+
+
+def class_name(value: object) -> str:
+    """The class of an argument that is none of those expected."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"

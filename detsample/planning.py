@@ -7,7 +7,15 @@ from typing import Any
 
 from detsample import frameworks, host
 from detsample.output import SampleOutput, Wanted
-from detsample.parameters import Logits, Parameters, read_logits, read_mask_kind, read_parameters
+from detsample.parameters import (
+    Logits,
+    Parameters,
+    described,
+    read_flag,
+    read_logits,
+    read_parameters,
+)
+from detsample.sampling import read_wanted
 from detsample.status import raise_for_status
 
 
@@ -17,7 +25,7 @@ class Plan:
     def __init__(self, logits: Logits, draw: Callable[[Any, Any], SampleOutput]) -> None:
         self._framework = logits.framework
         self._kind = type(logits.tensor)
-        *self._layout, _pointer = logits.framework.describe(logits.tensor)
+        *self._layout, _pointer = described("logits", logits.tensor, logits.framework)
         self._draw = draw
 
     def __call__(self, logits: Any, *, check: bool = False) -> SampleOutput:
@@ -44,11 +52,11 @@ class Plan:
         """
         if type(logits) is not self._kind:
             raise TypeError(f"logits must be a {self._kind.__qualname__} as planned, got {type(logits).__qualname__}")
-        *layout, pointer = self._framework.describe(logits)
+        *layout, pointer = described("logits", logits, self._framework)
         if layout != self._layout:
             raise ValueError(f"logits must be {_told(self._layout)} as planned, got {_told(layout)}")
         out = self._draw(logits, pointer)
-        if check:
+        if read_flag("check", check):
             raise_for_status(self._framework, out.status)
         return out
 
@@ -101,11 +109,11 @@ def plan(
     array([ True])
     """
     framework = frameworks.of(logits, "logits")
-    read_mask_kind("return_mask", return_mask)
+    wanted = read_wanted(return_logprobs, return_log_z, return_mask)
     of = read_logits(logits, framework)
     given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p)
     make = _on_device if of.device[0] == "gpu" else _on_host
-    return Plan(of, make(of._replace(tensor=None), given, Wanted(True, return_logprobs, return_log_z, return_mask)))
+    return Plan(of, make(of._replace(tensor=None), given, wanted))
 
 
 def _on_device(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:

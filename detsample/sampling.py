@@ -10,6 +10,7 @@ from detsample import frameworks, host
 from detsample.output import MaskOutput, SampleOutput, Wanted
 from detsample.parameters import (
     Logits,
+    read_flag,
     read_logits,
     read_mask_kind,
     read_parameters,
@@ -87,11 +88,11 @@ def sample(
     (array([3]), array([2], dtype=int32))
     """
     framework = frameworks.of(logits, "logits")
-    read_mask_kind("return_mask", return_mask)
+    wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
     of = read_logits(logits, framework)
     given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p)
-    out = _sampler(of).run(of, given, Wanted(True, return_logprobs, return_log_z, return_mask))
-    if check:
+    out = _sampler(of).run(of, given, wanted)
+    if wait:
         raise_for_status(framework, out.status)
     return out
 
@@ -135,12 +136,29 @@ def mask(
     framework = frameworks.of(logits, "logits")
     if read_mask_kind("kind", kind) is None:
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
+    wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)
     of = read_logits(logits, framework)
     given = read_parameters(of, 0, 0, temperature, top_k, top_p, min_p)
-    out = _sampler(of).run(of, given, Wanted(False, False, return_log_z, kind))
-    if check:
+    out = _sampler(of).run(of, given, wanted)
+    if wait:
         raise_for_status(framework, out.status)
     return MaskOutput(out.mask, out.num_kept, out.status, out.log_z, out._kept_alive)
+
+
+def read_wanted(return_logprobs: Any, return_log_z: Any, return_mask: Any) -> Wanted:
+    """Check which results a call of `sample` asks for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+    """
+    return Wanted(
+        True,
+        read_flag("return_logprobs", return_logprobs),
+        read_flag("return_log_z", return_log_z),
+        read_mask_kind("return_mask", return_mask),
+    )
 
 
 def _sampler(logits: Logits) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Long elementwise computations by pieces. No result depends on it: no element knows another."""
+"""Long computations by pieces. No result depends on it: no element, and no row, knows another."""
 
 from __future__ import annotations
 
@@ -7,10 +7,26 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import DTypeLike
 
-__all__ = ["by_pieces", "pieces"]
+__all__ = ["by_pieces", "pieces", "row_blocks"]
 
 _PIECE = 1 << 13
 """Elements: temporaries of 64 KiB stay in cache and are not returned to the system in between."""
+
+
+_BLOCK = 1 << 18
+"""Logits: bounds the memory and keeps temporaries in cache."""
+
+
+def row_blocks(rows: int, vocab: int) -> Iterator[slice]:
+    """Slices that cover ``rows`` rows, of some whole rows each.
+
+    Examples
+    --------
+    >>> list(row_blocks(3, 1 << 17))
+    [slice(0, 2, None), slice(2, 3, None)]
+    """
+    step = max(1, _BLOCK // vocab)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def pieces(size: int) -> Iterator[slice]:

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from .fixed_point import fixed_point
 from .gumbel import gumbel, uniform, uniform_rows
 from .kept import Kept
 from .parameters import Parameters
 
-__all__ = ["draw", "fixed_point"]
-
-_LIMIT = np.float32(2.0**30)
-_UNIT = np.float32(2.0**32)
-
-
-def fixed_point(z: np.ndarray) -> np.ndarray:
-    """``trunc(min(max(z, -2^30), 2^30) * 2^32)``: int64 of float32.
-
-    Examples
-    --------
-    >>> fixed_point(np.float32([1, -3e38, 1e-40])).tolist() == [2**32, -(2**62), 0]
-    True
-    """
-    return (np.clip(z, -_LIMIT, _LIMIT) * _UNIT).astype(np.int64)  # a power of two: the product is exact
+__all__ = ["draw"]
 
 
 def draw(kept: Kept, p: Parameters, vocab: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .draw import fixed_point
+from .fixed_point import fixed_point, from_units
 from .logarithm import ln_mass
 from .temperature import gaps
 
 __all__ = ["log_z", "logprob"]
-
-_UNIT = np.float32(2.0**-32)
 
 
 def logprob(z: np.ndarray, m: np.ndarray, mass: np.ndarray) -> np.ndarray:
@@ -32,7 +30,7 @@ def logprob(z: np.ndarray, m: np.ndarray, mass: np.ndarray) -> np.ndarray:
     array([-0.6931472], dtype=float32)
     """
     a = fixed_point(gaps(z[:, None], m)[:, 0]) + ln_mass(mass)
-    return (-a).astype(np.float32) * _UNIT
+    return from_units(-a)
 
 
 def log_z(mass: np.ndarray, total: np.ndarray) -> np.ndarray:
@@ -43,4 +41,4 @@ def log_z(mass: np.ndarray, total: np.ndarray) -> np.ndarray:
     mass, total : int64 array [R]
         The sums of the kept tokens' weights and of all tokens' weights.
     """
-    return np.minimum(ln_mass(mass) - ln_mass(total), 0).astype(np.float32) * _UNIT
+    return from_units(np.minimum(ln_mass(mass) - ln_mass(total), 0))

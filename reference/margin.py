@@ -12,20 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from .draw import fixed_point
 from .filters import min_p_weight, top_p_mass
+from .fixed_point import fixed_point
 from .gumbel import gumbel, uniform_rows
-from .order import order_keys
-from .parameters import Parameters, check_logits, parameters, to_fp32
+from .order import as_x, order_keys
+from .parameters import Parameters, check_logits, parameters
 from .sampling import sample
-from .status import bad_rows_message
+from .status import QUIET_NAN, bad_rows_message
 from .temperature import FLT_MAX, scaled
 from .weight import weight
 
 __all__ = ["MarginOutput", "Motion", "Threat", "margin", "motion"]
 
 _INFINITE = 0x7F800000
-_NAN = np.uint32(0x7FC00000).view(np.float32)
 _DOUBT = 18
 """Weights of one row measured from two maxima agree to 2^-18 of each, and a unit a token (docs/margin.md)."""
 
@@ -182,8 +181,7 @@ def _weights(m: np.float32, z: np.ndarray) -> np.ndarray:
 
 def motion(x: np.ndarray, token: int, p: Parameters) -> Motion:
     """A row of logits [V] of any type and its token; see ``Motion``."""
-    with np.errstate(invalid="ignore"):
-        return Motion(np.add(to_fp32(x), np.float32(0)), p, token)
+    return Motion(as_x(x), p, token)
 
 
 def margin(
@@ -240,7 +238,7 @@ def margin(
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     p = parameters(rows, topp_seed=topp_seed, position=position, **given)
     drawn = sample(logits, topp_seed, position=position, **given, return_logprobs=False)
-    found = np.full(rows, _NAN)
+    found = np.full(rows, QUIET_NAN)
     for row in np.flatnonzero(drawn.status == 0):
         found[row] = motion(logits[row], int(drawn.token_ids[row]), p.rows(slice(row, row + 1))).margin()
     message = bad_rows_message(drawn.status) if check else None

@@ -11,26 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from .draw import fixed_point
+from .chunks import row_blocks
+from .fixed_point import fixed_point, from_units
 from .logarithm import ln_mass
 from .logprob import logprob
 from .mask import set_of_bits
-from .order import all_in_order, few, first_in_order, key_ids, key_values
-from .parameters import as_integers, check_logits, parameters, to_fp32
-from .status import logit_status
+from .order import all_in_order, as_x, few, first_in_order, key_ids, key_values
+from .parameters import as_integers, check_logits, parameters
+from .status import QUIET_NAN, logit_status
 from .temperature import gaps, scaled
-from .weight import weight
+from .weight import LARGEST_GAP, weight
 
 __all__ = ["MOST_TOP", "Observation", "observe"]
 
 MOST_TOP = 128
 """The largest ``top_n``."""
 
-_BLOCK = 1 << 18
-_NAN = np.uint32(0x7FC00000).view(np.float32)
-_LARGEST = np.uint32(0x41FFFFFF).view(np.float32)
 _GAP_UNITS = np.float32(1 << 23)
-_UNIT = np.float32(2.0**-32)
 
 
 @dataclass(frozen=True)
@@ -96,27 +93,24 @@ def observe(
         raise ValueError(f"top_n: expected 0 .. {MOST_TOP}, got {top_n}")
     t = parameters(rows, temperature=temperature, top_k=0, top_p=1.0, min_p=0.0).temperature
     seen = _nothing(rows, top_n)
-    step = max(1, _BLOCK // vocab)
-    for start in range(0, rows, step):
-        block = slice(start, min(start + step, rows))
+    for block in row_blocks(rows, vocab):
         _block(block, logits[block], tokens[block], kept[block], t[block], top_n, seen)
     return seen
 
 
 def _nothing(rows: int, top_n: int) -> Observation:
     """The outputs of rows that cannot be observed."""
-    numbers = [np.full(rows, _NAN) for _ in range(3)]
+    numbers = [np.full(rows, QUIET_NAN) for _ in range(3)]
     return Observation(
         numbers[0], numbers[1], np.full(rows, -1, np.int32), numbers[2],
-        np.full((rows, top_n), -1, np.int32), np.full((rows, top_n), _NAN),
+        np.full((rows, top_n), -1, np.int32), np.full((rows, top_n), QUIET_NAN),
     )  # fmt: skip
 
 
 def _block(
     block: slice, logits: np.ndarray, tokens: np.ndarray, bits: np.ndarray, t: np.ndarray, top_n: int, seen: Observation
 ) -> None:
-    with np.errstate(invalid="ignore"):  # a signalling NaN warns
-        x = np.add(to_fp32(logits), np.float32(0), order="C")
+    x = as_x(logits)
     kept = set_of_bits(bits, x.shape[1]) & (x > -np.inf)
     good = np.flatnonzero((logit_status(x) == 0) & kept.any(axis=1) & (t >= 0) & (t < np.inf))
     if not good.size:
@@ -130,7 +124,7 @@ def _block(
     m = x.max(axis=1)
     total = np.where(x == -np.inf, 0, weight(gaps(x, m))).sum(axis=1)
     raw = logprob(np.where(drawable, x[rows, safe], m), m, total)
-    seen.raw_logprobs[at] = np.where(drawable, raw, np.where(inside, np.float32(-np.inf), _NAN))
+    seen.raw_logprobs[at] = np.where(drawable, raw, np.where(inside, np.float32(-np.inf), QUIET_NAN))
     seen.rank[at] = np.where(drawable, _rank(x, safe), -1)
     if top_n:
         seen.top_token_ids[at], seen.top_logprobs[at] = _first(x, m, total, top_n)
@@ -142,7 +136,7 @@ def _block(
     mass = w.sum(axis=1)
     member = inside & kept[rows, safe]
     own = logprob(np.where(member, z[rows, safe], m), m, mass)
-    seen.logprobs[at] = np.where(member, own, np.where(inside, np.float32(-np.inf), _NAN))
+    seen.logprobs[at] = np.where(member, own, np.where(inside, np.float32(-np.inf), QUIET_NAN))
     seen.entropy[at] = _entropy(a, w, mass)
 
 
@@ -164,15 +158,15 @@ def _first(x: np.ndarray, m: np.ndarray, total: np.ndarray, top_n: int) -> tuple
     ids[:, : keys.shape[1]] = key_ids(keys)
     there = values > -np.inf
     a = fixed_point(np.where(there, gaps(values, m), np.float32(0))) + ln_mass(total)[:, None]
-    logprobs = np.where(there, (-a).astype(np.float32) * _UNIT, np.float32(-np.inf))
+    logprobs = np.where(there, from_units(-a), np.float32(-np.inf))
     return np.where(there, ids, np.int32(-1)), logprobs
 
 
 def _entropy(a: np.ndarray, w: np.ndarray, mass: np.ndarray) -> np.ndarray:
     """``ln S + sum(w a) / S``, float32 [R]."""
-    e = (np.minimum(a, _LARGEST) * _GAP_UNITS).astype(np.int64)
+    e = (np.minimum(a, LARGEST_GAP) * _GAP_UNITS).astype(np.int64)
     u = (w * e >> 21).sum(axis=1)  # units of 2^-42 of a most probable token's weight, at most 2^61.6
-    return (ln_mass(mass) + _quotient(u, mass)).astype(np.float32) * _UNIT
+    return from_units(ln_mass(mass) + _quotient(u, mass))
 
 
 def _quotient(u: np.ndarray, mass: np.ndarray) -> np.ndarray:

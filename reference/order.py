@@ -1,4 +1,4 @@
-"""The order of a row's tokens: ``x`` descending, then id ascending. Section 4, step 2, of ``docs/spec.md``.
+"""``x``, and the order of a row's tokens: ``x`` descending, then id ascending. Section 4, steps 1 and 2.
 
 A token's value and id fit together in one 64-bit key that no other token of the row has, so that sorting keys
 upwards, by any algorithm, gives the order.
@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from .parameters import to_fp32
 from .temperature import FLT_MAX
 
-__all__ = ["all_in_order", "few", "first_in_order", "key_ids", "key_values", "order_keys"]
+__all__ = ["all_in_order", "as_x", "few", "first_in_order", "key_ids", "key_values", "order_keys"]
 
 _EXCLUDED = 0x7F800000 << 32
 """The key of -inf and id 0: behind every token that counts."""
 _SPARSITY = 16
 """Looking for the first k tokens by lanes pays when V is at least so many times k."""
+
+
+def as_x(logits: np.ndarray) -> np.ndarray:
+    """Logits of any type as float32, -0 as +0; contiguous.
+
+    Examples
+    --------
+    >>> as_x(np.float16([-0.0, 0.5]))
+    array([0. , 0.5], dtype=float32)
+    """
+    with np.errstate(invalid="ignore"):  # a signalling NaN warns
+        return np.add(to_fp32(logits), np.float32(0), order="C")
 
 
 def order_keys(x: np.ndarray, ids: np.ndarray) -> np.ndarray:

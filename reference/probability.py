@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .fixed_point import from_units
 from .logarithm import logq, split
 
 __all__ = ["log_probabilities"]
-
-_UNIT = np.float32(2.0**-32)
 
 
 def log_probabilities(p: np.ndarray) -> np.ndarray:
@@ -35,7 +34,7 @@ def log_probabilities(p: np.ndarray) -> np.ndarray:
     significand = bits & 0x7FFFFF | np.where(exponent > 0, 1 << 23, 0)
     e, r = split(np.maximum(significand, 1).astype(np.uint64))
     units = logq(e + np.maximum(exponent, 1) - 150, r)
-    result = units.astype(np.float32) * _UNIT
+    result = from_units(units)
     result = np.where(p == 0, np.float32(-np.inf), result)
     result = np.where(p == np.inf, p, result)
     return np.where(p >= 0, result, np.float32(np.nan)).astype(np.float32)

@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from .chunks import row_blocks
 from .draw import draw
 from .kept import GREEDY, Kept, kept_set, ways
 from .logprob import log_z, logprob
 from .mask import Mask, MaskBuilder
-from .parameters import Parameters, check_logits, parameters, to_fp32
-from .status import bad_rows_message, logit_status, parameter_status
+from .order import as_x
+from .parameters import Parameters, check_logits, parameters
+from .status import QUIET_NAN, bad_rows_message, logit_status, parameter_status
 
 __all__ = ["MaskOutput", "SampleOutput", "mask", "sample"]
 
-_BLOCK = 1 << 18
-"""Logits at a time: bounds the memory and keeps temporaries in cache. No result depends on it."""
-_NAN = np.uint32(0x7FC00000).view(np.float32)
 
 
 @dataclass(frozen=True)
@@ -193,8 +192,8 @@ class _Results:
         self.token_ids = np.full(rows, -1, np.int64)
         self.num_kept = np.zeros(rows, np.int32)
         self.status = np.zeros(rows, np.int32)
-        self.logprobs = np.full(rows, _NAN) if want.logprobs else None
-        self.log_z = np.full(rows, _NAN) if want.log_z else None
+        self.logprobs = np.full(rows, QUIET_NAN) if want.logprobs else None
+        self.log_z = np.full(rows, QUIET_NAN) if want.log_z else None
 
     def put(self, rows: np.ndarray, outcome: _Outcome) -> None:
         """Take the outcome of some rows."""
@@ -212,9 +211,8 @@ def _run(logits: np.ndarray, p: Parameters, masks: MaskBuilder, want: _Wanted) -
     rows, vocab = logits.shape
     results = _Results(rows, want)
     results.status |= parameter_status(p)
-    step = max(1, _BLOCK // vocab)
-    for start in range(0, rows, step):
-        _block(slice(start, min(start + step, rows)), logits, p, masks, want, results)
+    for block in row_blocks(rows, vocab):
+        _block(block, logits, p, masks, want, results)
     message = bad_rows_message(results.status) if want.check else None
     if message:
         raise ValueError(message)
@@ -227,7 +225,7 @@ def _block(
     """Results of the rows ``block`` of a call."""
     with np.errstate(invalid="ignore"):  # a signalling NaN warns
         # A copy, in C order, with +0 for -0 (section 4, step 1).
-        x = np.add(to_fp32(logits[block]), np.float32(0), order="C")
+        x = as_x(logits[block])
     p = p.rows(block)
     results.status[block] |= logit_status(x)
     valid = results.status[block] == 0

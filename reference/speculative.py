@@ -15,11 +15,11 @@ from .parameters import as_integers
 from .sampling import sample
 from .speculative_rejection import reject
 from .speculative_rows import Batch, RequestStatus, bad_requests_message, draft_ids, rows_of
+from .status import QUIET_NAN
 
 __all__ = ["METHODS", "TreeOutput", "VerifyOutput", "verify", "verify_tree"]
 
 METHODS = ("match", "rejection")
-_NAN = np.uint32(0x7FC00000).view(np.float32)
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ def _draw(batch: Batch, ahead: np.ndarray, want_logprobs: bool) -> _Drawn:
         return_logprobs=want_logprobs,
     )  # fmt: skip
     shape = batch.slots.shape
-    drawn = _Drawn(np.full(shape, -1, np.int64), np.zeros(shape, np.int32), np.full(shape, _NAN))
+    drawn = _Drawn(np.full(shape, -1, np.int64), np.zeros(shape, np.int32), np.full(shape, QUIET_NAN))
     drawn.token_ids[request, slot], drawn.status[request, slot] = found.token_ids, found.status
     if found.logprobs is not None:
         drawn.logprobs[request, slot] = found.logprobs
@@ -267,7 +267,7 @@ def _match(batch: Batch, drafts: np.ndarray, want_logprobs: bool) -> VerifyOutpu
         np.where(said, drawn.token_ids, -1),
         accepted.astype(np.int32),
         batch.status | drawn.status[np.arange(len(accepted)), accepted],
-        np.where(said, drawn.logprobs, _NAN) if want_logprobs else None,
+        np.where(said, drawn.logprobs, QUIET_NAN) if want_logprobs else None,
     )
 
 
@@ -291,7 +291,7 @@ def _longest(
     drawn = _draw(batch, np.where(batch.slots, depth, 0), want_logprobs)
     out = TreeOutput(
         np.full((requests, width), -1, np.int64), np.zeros(requests, np.int32),
-        np.full((requests, width), -1, np.int32), batch.status.copy(), np.full((requests, width), _NAN),
+        np.full((requests, width), -1, np.int32), batch.status.copy(), np.full((requests, width), QUIET_NAN),
     )  # fmt: skip
     for b in np.flatnonzero(batch.count):
         path = _longest_path(int(batch.count[b]), drafts[b], parents[b], depth[b], drawn.token_ids[b], drawn.status[b])

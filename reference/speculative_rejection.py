@@ -12,23 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from .draw import fixed_point
+from .chunks import row_blocks
+from .fixed_point import fixed_point
 from .gumbel import gumbel
 from .logprob import logprob
+from .order import as_x
 from .parameters import to_fp32
 from .philox import philox4x32
 from .products import at_least, ln_wide, minus, product
 from .sampling import mask
 from .seeds import halves
 from .speculative_rows import Batch, RequestStatus, check_floats
+from .status import QUIET_NAN
 from .temperature import gaps, scaled
 from .weight import weight
 
 __all__ = ["Rejected", "coin", "draft_weights", "reject", "residual_uniform", "target_weights"]
 
-_BLOCK = 1 << 18
-"""Logits at a time; no result depends on it."""
-_NAN = np.uint32(0x7FC00000).view(np.float32)
 _COIN, _HIGH, _LOW = np.uint64(3), np.uint64(4), np.uint64(5)
 _HALF = np.uint64(32)
 
@@ -68,8 +68,9 @@ def reject(batch: Batch, drafts: np.ndarray, draft_probs: Any, draft_logits: Any
     slot = np.arange(batch.width)
     before = (slot < accepted[:, None])[:, :-1]
     token_ids = np.full(slots.passed.shape, -1, np.int64)
-    logprobs = np.full(slots.passed.shape, _NAN)
-    token_ids[:, :-1], logprobs[:, :-1] = np.where(before, drafts, -1), np.where(before, slots.logprobs[:, :-1], _NAN)
+    logprobs = np.full(slots.passed.shape, QUIET_NAN)
+    token_ids[:, :-1] = np.where(before, drafts, -1)
+    logprobs[:, :-1] = np.where(before, slots.logprobs[:, :-1], QUIET_NAN)
     end = np.flatnonzero(status == 0)
     token_ids[end, accepted[end]], logprobs[end, accepted[end]] = _last(
         batch, drafts, end, accepted[end], kept, draft, first, is_logits
@@ -128,7 +129,7 @@ def target_weights(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(weights of kept tokens and 0 elsewhere, z, largest z) of valid rows; temperature above 0."""
     with np.errstate(invalid="ignore"):
-        z = scaled(to_fp32(logits) + np.float32(0), temperature)
+        z = scaled(as_x(logits), temperature)
     m = z.max(axis=1)
     return np.where(kept, weight(gaps(z, m)), 0), z, m
 
@@ -141,8 +142,7 @@ def draft_weights(rows: np.ndarray, is_logits: bool) -> tuple[np.ndarray, np.nda
     >>> draft_weights(np.float32([[0.5, 0.25], [np.nan, 1]]), False)[1].tolist()
     [True, False]
     """
-    with np.errstate(invalid="ignore"):
-        x = to_fp32(rows) + np.float32(0)
+    x = as_x(rows)
     if is_logits:
         m = x.max(axis=1)
         good = np.isfinite(m)
@@ -160,13 +160,12 @@ def _test(
 ) -> _Slots:
     """Test every drafted token against its coin, those that no one will ask about as well."""
     shape = batch.slots.shape
-    slots = _Slots(np.zeros(shape, bool), np.zeros(shape, np.int32), np.full(shape, _NAN))
+    slots = _Slots(np.zeros(shape, bool), np.zeros(shape, np.int32), np.full(shape, QUIET_NAN))
     request, slot = np.nonzero(batch.slots)
     slots.status[request, slot] = kept.status[batch.first[request] + slot]
     request, slot = np.nonzero(np.arange(batch.width) < batch.count[:, None] - 1)
-    step = max(1, _BLOCK // batch.logits.shape[1])
-    for start in range(0, len(request), step):
-        b, j = request[start : start + step], slot[start : start + step]
+    for part in row_blocks(len(request), batch.logits.shape[1]):
+        b, j = request[part], slot[part]
         row, every = batch.first[b] + j, np.arange(len(b))
         fine = kept.status[row] == 0
         token = drafts[b, j]
@@ -218,9 +217,7 @@ def _last(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """The token behind the accepted ones of some requests, and its log probability."""
     token, log_p = np.zeros(len(request), np.int64), np.zeros(len(request), np.float32)
-    step = max(1, _BLOCK // batch.logits.shape[1])
-    for start in range(0, len(request), step):
-        part = slice(start, start + step)
+    for part in row_blocks(len(request), batch.logits.shape[1]):
         b, j = request[part], slot[part]
         row, every = batch.first[b] + j, np.arange(len(b))
         w, z, m = target_weights(batch.logits[row], kept.mask[row], kept.temperature[row])

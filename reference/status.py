@@ -8,7 +8,10 @@ import numpy as np
 
 from .parameters import Parameters
 
-__all__ = ["Status", "bad_rows_message", "logit_status", "parameter_status"]
+__all__ = ["QUIET_NAN", "Status", "bad_rows_message", "logit_status", "parameter_status"]
+
+QUIET_NAN = np.uint32(0x7FC00000).view(np.float32)
+"""What stands for the numbers of rows that have none: one NaN of the many."""
 
 
 class Status(IntFlag):

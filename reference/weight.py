@@ -6,12 +6,13 @@ import numpy as np
 
 from .chunks import by_pieces
 
-__all__ = ["ONE", "weight"]
+__all__ = ["LARGEST_GAP", "ONE", "weight"]
 
 ONE = 1 << 40
 """The weight of a most probable token."""
 
-_LARGEST = np.uint32(0x41FFFFFF).view(np.float32)
+LARGEST_GAP = np.uint32(0x41FFFFFF).view(np.float32)
+"""The float32 below 32: all larger gaps weigh what it does."""
 _LOG2E = np.uint64(0xB8AA3B29)
 """log2(e) in units of 2^-31."""
 _C = np.array(
@@ -39,7 +40,7 @@ def weight(a: np.ndarray) -> np.ndarray:
 
 
 def _weight(a: np.ndarray) -> np.ndarray:
-    d = (np.minimum(a, _LARGEST) * np.float32(1 << 27)).astype(np.int64).view(np.uint64)
+    d = (np.minimum(a, LARGEST_GAP) * np.float32(1 << 27)).astype(np.int64).view(np.uint64)
     y = d * _LOG2E >> np.uint64(35)  # a * log2(e) in units of 2^-23, below 2^29
     n, b = (y >> np.uint64(23)).view(np.int64), y.astype(np.uint32) & np.uint32(0x7FFFFF)
     p = power(b).astype(np.int64)

@@ -41,7 +41,7 @@ KERNELS = {
         "rows:*{dtype} row_stride:i32 vocab:i32 peak:*fp32 mass:*i64",
         {"LOGITS": False},
     ),
-    "speculative_rejection.judge": (
+    "speculative_rejection.accept": (
         f"{ROW} row_status:*i32 {TEMPERATURE} {MEASURED} {SEED} {VALUES} draft_rows_count:i32 {OF_DRAFT} {REQUEST} "
         f"{DRAFTS} token_ids:*i64 num_accepted:*i32 status:*i32 logprobs:*fp32 decisions:*i64",
         {"WIDTH": 8, "FLAT": True, "LOGITS": True, "LOGPROBS": True},

@@ -270,7 +270,7 @@ def compile_beforehand(calls: Sequence[Callable[[], Any]]) -> int:
     from detsample.launching import warming
 
     jobs = warming.compilations(calls)
-    warming._compile(jobs, os.cpu_count() or 1)
+    warming.compile_jobs(jobs, os.cpu_count() or 1)
     return len(jobs)
 
 

@@ -327,3 +327,24 @@ def test_the_api_is_the_reference_on_arrays() -> None:
     """Catches a public call that gives arrays to the reference in another form than they came in."""
     wanted: dict[str, Any] = {"return_log_z": True, "return_mask": "bits"}
     assert_same(detsample.sample(LOGITS, **GOOD, **wanted), reference.sample(LOGITS, **GOOD, **wanted))
+
+
+@pytest.mark.parametrize("value", ["no", 1, None, np.array([True, False])], ids=["text", "one", "nothing", "array"])
+def test_flags_are_true_or_false(value: Any) -> None:
+    """Catches `"no"` taken for yes, and an array that raises without the argument's name."""
+    logits = np.zeros((1, 4), np.float32)
+    calls = {
+        "return_logprobs": (detsample.sample, detsample.plan),
+        "return_log_z": (detsample.sample, detsample.plan),
+        "check": (detsample.sample,),
+    }
+    for name, functions in calls.items():
+        for function in functions:
+            with pytest.raises(TypeError, match=f"^{name} must be True or False, got "):
+                function(logits, 1, **{name: value})
+    for name in ("return_log_z", "check"):
+        with pytest.raises(TypeError, match=f"^{name} must be True or False, got "):
+            detsample.mask(logits, **{name: value})
+    with pytest.raises(TypeError, match=r"^check must be True or False, got "):
+        detsample.plan(logits, 1)(logits, check=value)
+    assert detsample.sample(logits, 1, return_log_z=np.True_).log_z is not None

@@ -18,7 +18,7 @@ H100 = 132  # multiprocessors
 def test_cuts_cover_the_row(rows: int, vocab: int, multiprocessors: int) -> None:
     """Catches tokens that no part reads, and more groups or parts than the kernels load at a time."""
     programs = engine.PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
-    cut, _ = engine._plan(rows, vocab, programs, engine.DEFAULT_TUNING)
+    cut, _ = engine.cut_rows(rows, vocab, programs, engine.DEFAULT_TUNING, False)
     assert cut.segments * cut.segment_tiles * int(TILE.value) >= vocab
     assert (cut.segments - 1) * cut.segment_tiles * int(TILE.value) < vocab, "a segment without a token"
     assert cut.parts * cut.segments_of_part >= cut.segments > (cut.parts - 1) * cut.segments_of_part
@@ -31,5 +31,5 @@ def test_cuts_cover_the_row(rows: int, vocab: int, multiprocessors: int) -> None
 def test_memory_stays_within_its_bound(rows: int) -> None:
     """Catches working memory beyond 2% of fp32 logits and 1 MiB, for the vocabularies and the GPU of the benchmark."""
     vocab = 129_280 if rows == 256 else 151_936
-    _, laid = engine._plan(rows, vocab, engine.PROGRAMS_PER_MULTIPROCESSOR * H100, engine.DEFAULT_TUNING)
+    _, laid = engine.cut_rows(rows, vocab, engine.PROGRAMS_PER_MULTIPROCESSOR * H100, engine.DEFAULT_TUNING, False)
     assert laid.total <= 0.02 * 4 * rows * vocab + 2**20

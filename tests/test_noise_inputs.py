@@ -45,7 +45,7 @@ def values(tensor: Any) -> tuple[tuple[int, ...], Any]:
 
 @pytest.mark.parametrize("framework", ["numpy", "torch", "paddle"])
 def test_tensors_without_an_axis(framework: str) -> None:
-    """Catches a crash on CPU tensors of shape [] (AttributeError, TypeError), or a number where a tensor is promised."""
+    """Catches a crash on CPU tensors of shape [] (AttributeError, TypeError), or a number where a tensor is due."""
     tensor = on_cpu(framework)
     kind, seven = type(tensor(7)), reference.fold_in(7, 0)
     for folded in (detsample.fold_in(tensor(7), 0), detsample.fold_in(7, tensor(0))):

@@ -125,7 +125,7 @@ def test_fixed_point() -> None:
     want = [
         math.trunc(Fraction(max(min(v, 2.0**30), -(2.0**30))) * 2**32) for v in z.astype(np.float64).tolist()
     ]
-    assert part("draw").fixed_point(z).tolist() == want
+    assert part("fixed_point").fixed_point(z).tolist() == want
 
 
 def test_log_probabilities() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from detsample.reference import speculative_rejection
-from detsample.reference.draw import fixed_point
+from detsample.reference.fixed_point import fixed_point
 from detsample.reference.gumbel import gumbel
 from detsample.reference.products import ln_wide, minus, product
 

@@ -86,7 +86,7 @@ def test_odd_streams(torch: Any, kind: str) -> None:
 
 def test_inside_vmap(torch: Any) -> None:
     """Catches torch.vmap's stand-ins for rows, which torch refuses with words about storage."""
-    with pytest.raises(TypeError, match="^logits must be a tensor with memory of its own"):
+    with pytest.raises(TypeError, match=r"^logits must be a tensor with memory of its own"):
         torch.vmap(lambda x: detsample.sample(x, 1).token_ids)(torch.ones(2, 3, 4))
 
 
@@ -110,7 +110,7 @@ def test_a_gpu_tensor_with_the_negative_bit(torch: Any) -> None:
     shape, dtype, device, strides, pointer = framework.describe(SimpleNamespace(**of))
     assert (tuple(shape), dtype, device, strides, pointer) == ((4,), "float32", ("gpu", 0), (1,), 256)
     for changed in ({"is_neg": lambda: True}, {"data_ptr": lambda: 0}):
-        with pytest.raises(frameworks.UnusableTensor, match="negative bit|memory of its own"):
+        with pytest.raises(frameworks.UnusableTensor, match=r"negative bit|memory of its own"):
             framework.describe(SimpleNamespace(**of | changed))
 
 
@@ -125,11 +125,11 @@ def test_sparse_tensors_of_paddle(kind: str) -> None:
         sparse = paddle.sparse.sparse_coo_tensor([[0, 1], [1, 2]], [1.0, 2.0], [2, 3])
     else:
         sparse = paddle.sparse.sparse_csr_tensor([0, 1, 2], [0, 1], [1.0, 2.0], [2, 3])
-    with pytest.raises(TypeError, match="^logits must be a dense tensor"):
+    with pytest.raises(TypeError, match=r"^logits must be a dense tensor"):
         detsample.sample(sparse, 1)
-    with pytest.raises(TypeError, match="^top_p must be a dense tensor"):
+    with pytest.raises(TypeError, match=r"^top_p must be a dense tensor"):
         detsample.sample(paddle.ones([2, 3]), 1, top_p=sparse)
-    with pytest.raises(TypeError, match="^topp_seed must be a dense tensor"):
+    with pytest.raises(TypeError, match=r"^topp_seed must be a dense tensor"):
         detsample.fold_in(sparse, 0)
 
 

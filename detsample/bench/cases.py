@@ -74,8 +74,11 @@ def misleading(rows: int, vocab: int) -> Any:
     """Rows whose sample, at equal distances, is of values that no other token has: guesses are all wrong."""
     import torch
 
+    from detsample.kernels.pivots import SAMPLE
+
     x = torch.randn(rows, vocab, device="cuda")
-    sampled = (torch.arange(512, device="cuda") * vocab) // 512
+    sample = int(SAMPLE.value)
+    sampled = (torch.arange(sample, device="cuda") * vocab) // sample
     x[:, sampled] = 8.0
     return x
 

@@ -187,6 +187,8 @@ def read_seeds(file: Path, rows: int) -> np.ndarray:
     """A seed for each row of the logits, int64."""
     if file.suffix == ".npy":
         array = _load(file)
+        if not isinstance(array, np.ndarray):
+            raise Failure(f"{file}: seeds must be one array in a .npy, and this is a .npz under that name")
         if array.dtype.kind not in "iu":
             raise Failure(f"{file}: seeds must be integers, got {array.dtype}")
         numbers = [int(seed) for seed in array.reshape(-1)]

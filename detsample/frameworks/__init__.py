@@ -21,6 +21,13 @@ Device = tuple[str, int]
 """``("gpu", index)`` or ``("cpu", 0)``: always with an index, so that equal means the same device."""
 
 
+class UnusableTensor(TypeError):
+    """A tensor of which no kernel and no array could read the memory.
+
+    The message lacks the argument's name: whoever knows it puts it in front.
+    """
+
+
 Description = tuple[tuple[int, ...], str, Device, tuple[int, ...], Pointer | None]
 """What a call asks of each of its tensors: one call of an adapter is quicker than five."""
 
@@ -54,7 +61,13 @@ class Framework(Protocol):
         """Return where the elements of ``x`` are."""
 
     def describe(self, x: Any) -> Description:
-        """Return the shape, the element type, the device, the strides and, of a tensor on a GPU, the argument."""
+        """Return the shape, the element type, the device, the strides and, of a tensor on a GPU, the argument.
+
+        Raises
+        ------
+        UnusableTensor
+            If there is no strided memory behind ``x`` on a GPU or on the host, or it holds other numbers than ``x``.
+        """
 
     def on_gpu(self, x: Any) -> bool:
         """Whether the elements of ``x`` are in a GPU's memory."""

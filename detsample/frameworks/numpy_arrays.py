@@ -25,7 +25,8 @@ def shape(x: np.ndarray) -> tuple[int, ...]:
 
 def strides(x: np.ndarray) -> tuple[int, ...]:
     """Return the strides in elements."""
-    return tuple(step // x.itemsize for step in x.strides)
+    size = x.itemsize or 1  # a type of no bytes: nobody takes it, and the error is not to be about a division
+    return tuple(step // size for step in x.strides)
 
 
 def dtype_name(x: np.ndarray) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from detsample.frameworks import Description, bfloat16
+from detsample.frameworks import Description, UnusableTensor, bfloat16
 from detsample.frameworks.cuda_context import Current, is_current
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
 from detsample.launching.buffer import Buffer, HostBuffer
@@ -70,9 +70,13 @@ def device(x: Any) -> tuple[str, int]:
 
 def describe(x: Any) -> Description:
     """Return shape, element type, device, strides and pointer."""
+    if not x.is_dense():
+        raise UnusableTensor("must be a dense tensor, got a sparse or a distributed one")
     place, dtype = x.place, _dtype_name(x.dtype)
     if not place.is_gpu_place():
-        return tuple(x.shape), dtype, device(x), strides(x), None
+        if not (place.is_cpu_place() or place.is_cuda_pinned_place()):
+            raise UnusableTensor(f"must be on a GPU or the CPU, got a Paddle tensor on {place}")
+        return tuple(x.shape), dtype, CPU, strides(x), None
     where = ("gpu", place.gpu_device_id())
     return tuple(x.shape), dtype, where, tuple(x.get_strides()), pointer(x.data_ptr(), dtype)
 

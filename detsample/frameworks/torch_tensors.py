@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from detsample.frameworks import Description, bfloat16
+from detsample.frameworks import Description, UnusableTensor, bfloat16
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
 from detsample.launching.buffer import Buffer, HostBuffer
 from detsample.launching.pointer import ALIGNMENT, Argument, Pointer, pointer_types
@@ -53,11 +53,32 @@ def device(x: torch.Tensor) -> tuple[str, int]:
 
 
 def describe(x: torch.Tensor) -> Description:
-    """Return shape, element type, device, strides and pointer; the shape is a ``torch.Size``, which is a tuple."""
-    if not x.is_cuda:
-        return x.shape, _dtype_name(x.dtype), device(x), x.stride(), None
-    pointer = _pointer(x)
-    return x.shape, pointer.dtype, ("gpu", x.get_device()), x.stride(), pointer
+    """Return shape, element type, device, strides and pointer; the shape is a ``torch.Size``, which is a tuple.
+
+    What is asked of every tensor tells the unusable ones: asking for the layout as well would be time for nothing.
+    """
+    try:
+        address = x.data_ptr()  # raises where there is no storage: sparse, for MKL-DNN, inside torch.vmap
+        # Elements without an address are fake ones, on "meta" or of a class; a negative bit is not in the memory.
+        if (address or 0 in x.shape) and not x.is_neg():
+            if x.is_cuda:
+                pointer = _pointer_types(x.dtype)[address % ALIGNMENT != 0](address)
+                return x.shape, pointer.dtype, ("gpu", x.get_device()), x.stride(), pointer
+            if x.device.type == "cpu":
+                return x.shape, _dtype_name(x.dtype), CPU, x.stride(), None
+    except RuntimeError:  # some nested tensors have an address and no shape
+        pass
+    raise UnusableTensor(_why_unusable(x))
+
+
+def _why_unusable(x: torch.Tensor) -> str:
+    if x.layout is not torch.strided or x.is_nested:
+        return f"must be a strided tensor, got a {'nested' if x.is_nested else x.layout} one"
+    if not x.is_cuda and x.device.type != "cpu":
+        return f"must be on a CUDA device or the CPU, got a torch tensor on {x.device}"
+    if x.is_neg():
+        return "must be a tensor without the negative bit (resolve_neg() makes it one), got one with it"
+    return f"must be a tensor with memory of its own, got a {type(x).__module__}.{type(x).__qualname__} without"
 
 
 def on_gpu(x: torch.Tensor) -> bool:

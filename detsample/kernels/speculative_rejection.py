@@ -1,7 +1,7 @@
 """Drafted tokens accepted with probability p/q, and the draw from the residual (docs/speculative.md, S4).
 
     measure  (rows)              the largest logit and the sum of weights of the target's and the draft's rows
-    judge    (requests)          each drafted token against its coin: the accepted prefix and the row behind it
+    accept   (requests)          each drafted token against its coin: the accepted prefix and the row behind it
     residual (requests x parts)  the best score in a part of that row
     finish   (requests)          the best of the parts, written behind the accepted tokens
 
@@ -165,7 +165,7 @@ def is_accepted(coin_high, coin_low, token_weight, mass, draft_token_weight, dra
         "draft_row_stride", "draft_stride",
     ]
 )  # fmt: skip
-def judge(
+def accept(
     logits, row_stride, vocab, mask, words, row_status, row_given, temperature, temperature_stride, temperature_bits,
     peak, mass, seeds, seed_stride, seed_low, seed_high, positions,
     draft_values, draft_values_stride, draft_rows_count, draft_peak, draft_mass,

@@ -101,7 +101,7 @@ def warmup(
     jobs = compilations(calls)
     if jobs:
         workers = min(len(jobs), 16, os.cpu_count() or 1) if processes is None else processes
-        _compile(jobs, workers)
+        compile_jobs(jobs, workers)
         for call in calls:  # loads what was compiled, and compiles what could not be
             call()
     return len(jobs)
@@ -192,7 +192,7 @@ def _hook(note: Callable[..., bool]) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def _compile(jobs: list[dict[str, Any]], workers: int) -> None:
+def compile_jobs(jobs: list[dict[str, Any]], workers: int) -> None:
     """Share jobs among processes; one that cannot be started, or ends, leaves its jobs to whoever needs the kernels."""
     if not workers or not sys.executable:
         return

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from detsample import frameworks
+from detsample.frameworks import Framework
+from detsample.parameters import Logits, read_flag, read_logits, read_parameters
 from detsample.sampling import sample
 from detsample.speculative.arguments import read_batch
 from detsample.speculative.output import DraftOutput
@@ -35,7 +37,8 @@ def draft(
     Parameters
     ----------
     logits : [B, V] or [B, K, V] fp32, bf16 or fp16
-        The drafter's: of one position, or of K positions at once as parallel heads make them.
+        The drafter's: of one position, or of K positions at once as parallel heads make them. K may be 0, as it may
+        for `verify`: nothing is drawn.
     topp_seed, temperature, top_k, top_p, min_p : numbers, or [B] or [B, 1]
         As for `detsample.sample`, one for each request.
     position : int, or [B] or [B, 1] int64 or int32
@@ -68,6 +71,8 @@ def draft(
         out = sample(logits, topp_seed, position=position, **how, return_logprobs=return_logprobs)
         return DraftOutput(out.token_ids, out.status, out.logprobs, out)
     requests, most = shape[:2]
+    if most == 0:
+        return _nothing(framework, logits, return_logprobs, topp_seed, position, *how.values())
     batch = read_batch(
         logits, "logits", requests, most, ("K", most), 0, None, topp_seed, position, temperature, top_k, top_p, min_p
     )
@@ -81,3 +86,14 @@ def draft(
         out = host.draw(batch, return_logprobs)
     shaped = [None if t is None else t.reshape((requests, most)) for t in (out.token_ids, out.status, out.logprobs)]
     return DraftOutput(shaped[0], shaped[1], shaped[2], out)
+
+
+def _nothing(framework: Framework, logits: Any, return_logprobs: bool, *parameters: Any) -> DraftOutput:
+    """No tokens of B requests, once the arguments are found to be right."""
+    requests, _, vocab = framework.shape(logits)
+    device = framework.device(logits)
+    rows = read_logits(framework.empty((0, vocab), framework.dtype_name(logits), device), framework)
+    read_parameters(Logits(rows.tensor, framework, device, requests, vocab, vocab, rows.dtype), *parameters)
+    shape = (requests, 0)
+    logprobs = framework.empty(shape, "float32", device) if read_flag("return_logprobs", return_logprobs) else None
+    return DraftOutput(framework.empty(shape, "int64", device), framework.empty(shape, "int32", device), logprobs)

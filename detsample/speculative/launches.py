@@ -24,7 +24,7 @@ from detsample.kernels.rows import (
     TOP_P_GIVEN,
 )
 from detsample.kernels.speculative_match import match as match_kernel
-from detsample.kernels.speculative_rejection import SPAN, finish, judge, measure_draft, measure_target, residual
+from detsample.kernels.speculative_rejection import SPAN, accept, finish, measure_draft, measure_target, residual
 from detsample.kernels.speculative_rows import COUNT_GIVEN, ROWS, expand
 from detsample.kernels.speculative_tree import longest_path as longest_path_kernel
 from detsample.launching.arguments import float_bits, words
@@ -277,7 +277,7 @@ def reject(
                 )
             if draft_rows.rows:
                 launch(measure_draft, (draft_rows.rows,), *values, vocab, *of_draft, LOGITS=is_logits, **WIDE)
-            launch(judge, (requests,),
+            launch(accept, (requests,),
                 *target, vocab, *masks, row_status, *temperature, *measured, *seed, *values, draft_rows.rows, *of_draft,
                 *request_arguments(batch, rows), *_table(framework, drafts),
                 *(framework.argument(t) for t in (token_ids, accepted, status)), said, areas["decisions"],
