@@ -61,6 +61,10 @@ class SampleOutput:
     _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 
+RESULTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
+"""What `SampleOutput` holds for its reader, in order."""
+
+
 @dataclass(frozen=True)
 class MaskOutput:
     """What `detsample.mask` returns: as `SampleOutput`, without a draw."""

@@ -12,8 +12,8 @@ import numpy as np
 import detsample
 from detsample import reference
 from detsample.bench import cases, floor, peers, timing
+from detsample.output import RESULTS
 
-FIELDS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
 Table = dict[str, dict[str, float]]
 
 
@@ -35,7 +35,7 @@ def differences(rows: int = 6, vocab: int = 151936) -> int:
             out = detsample.sample(x, **given)
             on_host = {k: v.cpu().numpy() if isinstance(v, torch.Tensor) else v for k, v in given.items()}
             expected = reference.sample(x.cpu().numpy(), **on_host)
-            for name in FIELDS:
+            for name in RESULTS:
                 one, other = getattr(out, name), getattr(expected, name)
                 wrong += one is not None and one.cpu().numpy().tobytes() != np.asarray(other).tobytes()
     return wrong

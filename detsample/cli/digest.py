@@ -7,21 +7,19 @@ import hashlib
 import numpy as np
 
 from detsample import frameworks
-from detsample.output import SampleOutput
-
-FIELDS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
+from detsample.output import RESULTS, SampleOutput
 
 
 def host_fields(out: SampleOutput) -> dict[str, np.ndarray]:
     """The results that a call made, on the host; masks as "bool" or "bits" only."""
-    tensors = {name: getattr(out, name) for name in FIELDS}
+    tensors = {name: getattr(out, name) for name in RESULTS}
     return {name: frameworks.of(t, name).fetch(t) for name, t in tensors.items() if t is not None}
 
 
 def row_bytes(fields: dict[str, np.ndarray]) -> np.ndarray:
-    """uint8 [B, N]: for each row the little-endian bytes of its results, in the order of `FIELDS`."""
+    """uint8 [B, N]: for each row the little-endian bytes of its results, in the order of `RESULTS`."""
     columns = []
-    for name in FIELDS:
+    for name in RESULTS:
         if name in fields:
             array = fields[name]
             array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))

@@ -22,10 +22,10 @@ from detsample.cli.kernels import Fields, InInterpreter, Kernels, OnGpu, interpr
 from detsample.cli.progress import Progress
 from detsample.cli.tables import line
 from detsample.cli.versions import versions
-from detsample.output import SampleOutput
+from detsample.output import RESULTS, SampleOutput
 
 OLD_INTERPRETER = "only 0-dimensional arrays can be converted to Python scalars"
-"""What NumPy 2.4 and newer say to the interpreters of Triton 3.3 and 3.6."""
+"""What NumPy 2.4 and newer say to the interpreters of Triton 3.3 to 3.6, unless `kernels` has mended them."""
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -205,8 +205,7 @@ def expected(case: Case) -> Fields:
 
 def fields(out: Any) -> Fields:
     """The reference's output by names."""
-    names = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
-    return host_fields(SampleOutput(*(getattr(out, name) for name in names)))
+    return host_fields(SampleOutput(*(getattr(out, name) for name in RESULTS)))
 
 
 def first_difference(case: Case, right: Fields, found: Fields) -> str:
