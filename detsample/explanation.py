@@ -104,6 +104,18 @@ class Explanation:
         kept[self.winner] = -np.inf
         return int(kept.argmax()) if self.num_kept > 1 else None
 
+    def fate(self, index: int) -> str:
+        """Whether a token is kept, or what cuts it."""
+        if index < self.num_kept:
+            return "kept"
+        return ", ".join(cut.name for cut in self.cuts if cut.on and index >= cut.kept) or "not the first"
+
+    def worth_showing(self, first: int) -> list[int]:
+        """The first tokens, and wherever they are the winner, the runner-up and what threatens the winner."""
+        more = [self.winner, self.runner_up(), None if self.threat is None else self.index_of(self.threat.rival)]
+        some = range(min(max(first, 1), len(self.token_ids)))
+        return sorted({*some, *(i for i in more if i is not None)})
+
 
 def explain(
     logits: Any,

@@ -11,7 +11,7 @@ from detsample.launching.arguments import words
 from detsample.launching.launch import launcher
 from detsample.launching.pointer import Argument, integer
 from detsample.launching.workspace import allocate, layout
-from detsample.noise import NoiseWanted, SeedsWanted, read_noise, read_seeds
+from detsample.noise_arguments import NoiseWanted, SeedsWanted, read_noise, read_seeds
 from detsample.parameters import Parameter, Scalar
 
 UNUSED = layout({"unused": ("int64", 1)})

@@ -118,20 +118,6 @@ def cut_text(cut: Cut, found: Explanation) -> str:
     return words
 
 
-def rows_shown(found: Explanation, shown: int) -> list[int]:
-    """The first tokens, and wherever they are the winner, the runner-up and what threatens the winner."""
-    more = [found.winner, found.runner_up(), None if found.threat is None else found.index_of(found.threat.rival)]
-    first = range(min(max(shown, 1), len(found.token_ids)))
-    return sorted({*first, *(i for i in more if i is not None)})
-
-
-def fate(found: Explanation, index: int) -> str:
-    """Whether a token is kept, or what cuts it."""
-    if index < found.num_kept:
-        return "kept"
-    return ", ".join(cut.name for cut in found.cuts if cut.on and index >= cut.kept) or "not the first"
-
-
 def _table(found: Explanation, name: Name, shown: int) -> list[str]:
     kept_mass = found.probabilities[: found.num_kept].sum()
     named = bool(name(int(found.token_ids[0])))
@@ -141,14 +127,14 @@ def _table(found: Explanation, name: Name, shown: int) -> list[str]:
     marks = {found.winner: "<- drawn"}
     if found.threat is not None:
         marks.setdefault(found.index_of(found.threat.rival), "<- closest")
-    for index in rows_shown(found, shown):
+    for index in found.worth_showing(shown):
         if index > before + 1:
             lines.append(line(["..."], [5]))
         before = index
         token, p = int(found.token_ids[index]), found.probabilities[index]
         within = f"{p / kept_mass:.5f}" if index < found.num_kept else "-"
         cells = [index + 1, token, *([name(token)] * named), f"{found.logits[index]:.4f}", f"{p:.5f}", within]
-        cells += [fate(found, index), f"{found.noise[index]:.4f}", f"{found.score[index]:.4f}", marks.get(index, "")]
+        cells += [found.fate(index), f"{found.noise[index]:.4f}", f"{found.score[index]:.4f}", marks.get(index, "")]
         lines.append(line(cells, [*widths, -10]))
     return lines
 

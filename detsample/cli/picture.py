@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from detsample.cli.explain import fate, rows_shown
 from detsample.cli.failure import Failure
 from detsample.explanation import Explanation
 
@@ -36,7 +35,7 @@ def draw(found: Explanation, title: str, name: Callable[[int], str], shown: int,
         from matplotlib.figure import Figure
     except ImportError as error:
         raise Failure("--png needs matplotlib: pip install 'detsample[plot]'") from error
-    rows = rows_shown(found, shown)
+    rows = found.worth_showing(shown)
     figure = Figure(figsize=(11, 1.9 + 0.32 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.6))
     _probabilities(left, found, rows)
@@ -73,7 +72,7 @@ def _probabilities(axes: Any, found: Explanation, rows: list[int]) -> None:
     axes.barh(range(len(rows)), values, color=[_colour(found, index) for index in rows])
     most = max(values)
     for at, index in enumerate(rows):
-        word = "" if index < found.num_kept else f"  cut: {fate(found, index)}"
+        word = "" if index < found.num_kept else f"  cut: {found.fate(index)}"
         axes.text(values[at] + most * 0.02, at, f"{values[at]:.4f}{word}", va="center", fontsize=8)
     axes.set_xlim(0, most * 1.6)
     axes.set_title("probability, before any filter", fontsize=9)
