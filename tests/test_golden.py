@@ -101,15 +101,38 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "vocabulary' is missing": lambda whole: whole.pop("vocabulary"),
     "row 1: 'token_id' is missing": lambda whole: whole["rows"][1].pop("token_id"),
     "row 0: token_id must be an integer": lambda whole: whole["rows"][0].update(token_id="7"),
-    "row 0: expected a number": lambda whole: whole["rows"][0].update(margin="wide"),
+    "row 0: margin must be a number, got 'wide'": lambda whole: whole["rows"][0].update(margin="wide"),
+    "row 0: logprob must be a number that fp32 holds": lambda whole: whole["rows"][0].update(logprob=-1e39),
+    "row 1: temperature must be a number that fp32": lambda whole: whole["rows"][1].update(temperature=10**400),
+    "row 0: topp_seed must be between": lambda whole: whole["rows"][0].update(topp_seed=2**64),
+    "row 0: position must be between": lambda whole: whole["parameters"].update(position=2**63),
+    "row 3: top_k must be between": lambda whole: whole["rows"][3].update(top_k=2**70),
+    "row 3: token_id must be between": lambda whole: whole["rows"][3].update(token_id=2**70),
+    "row 3: num_kept must be between": lambda whole: whole["rows"][3].update(num_kept=2**31),
+    "row 3: status must be between": lambda whole: whole["rows"][3].update(status=-(2**40)),
+    "row 4: largest must have token ids for keys, got '-1'": lambda whole: whole["rows"][4].update(largest={"-1": 2}),
+    "row 4: largest must have token ids for keys, got 'a'": lambda whole: whole["rows"][4].update(largest={"a": 2}),
+    "row 4: largest must be a number": lambda whole: whole["rows"][4].update(largest={"3": []}),
+    "row 4: largest must be an object": lambda whole: whole["rows"][4].update(largest=[]),
+    "row 5 must be an object, got 3": lambda whole: whole["rows"].__setitem__(5, 3),
+    "rows must be a list": lambda whole: whole.update(rows={}),
+    "contract_version must be an integer": lambda whole: whole.update(contract_version=None),
+    "vocabulary must be an integer": lambda whole: whole.update(vocabulary="50"),
+    "vocabulary must be between": lambda whole: whole.update(vocabulary=0),
+    "dtype must be a string": lambda whole: whole.update(dtype=32),
+    "sequence must be true or false": lambda whole: whole.update(sequence="no"),
+    "logits_file must be a string or null": lambda whole: whole.update(logits_file=3),
     "row 2: fingerprint must be": lambda whole: whole["rows"][2].update(fingerprint="0x12"),
-    "expected an object": lambda whole: whole.update(parameters=[]),
+    "parameters must be an object": lambda whole: whole.update(parameters=[]),
+    "recorded_with must be an object": lambda whole: whole.update(recorded_with=[]),
 }
 
 
 @pytest.mark.parametrize("message", BROKEN)
 def test_a_broken_file_is_refused_by_name(message: str, recorded: golden.Golden, tmp_path: Path) -> None:
-    """Catches a file that is half right and is believed, and an error that does not say where to look."""
+    """Catches a file that is half right and is believed, an error that does not say where to look, and a number too
+    large for its field that ended in an OverflowError, which a command reports as changed logits.
+    """
     whole = json.loads(dumps(recorded))
     BROKEN[message](whole)
     (tmp_path / "g.json").write_text(json.dumps(whole))
@@ -126,6 +149,40 @@ def test_what_is_no_golden_file_is_refused(tmp_path: Path) -> None:
             golden.load(tmp_path / "g.json")
     with pytest.raises(golden.GoldenError, match="No such file"):
         golden.load(tmp_path / "none.json")
+
+
+def test_a_seed_may_be_written_without_a_sign(recorded: golden.Golden, real: np.ndarray) -> None:
+    """Catches 64 bits of a seed that are refused, or drawn with otherwise, because their first is set."""
+    seeds = np.array([2**64 - 1, 2**63, 2**63 + 7, 5, 0, 2**63 - 1, 2**64 - 2, 1], np.uint64)
+    made = golden.record(real, seeds.view(np.int64), **HOW)
+    whole = json.loads(dumps(made))
+    for row, seed in zip(whole["rows"], seeds.tolist(), strict=True):
+        row["topp_seed"] = seed
+    read = loads(json.dumps(whole))
+    assert read == made
+    assert set(kinds(golden.check(read, real))) == {golden.Kind.SAME}
+
+
+@pytest.mark.parametrize("spoil", ["empty", "cut", "bit", "text", "array", "folder", "nameless"])
+def test_spoilt_kept_logits_are_refused_by_name(spoil: str, tmp_path: Path) -> None:
+    """Catches an error of zipfile, zlib or NumPy that passes for a bug of detsample."""
+    x, file, kept = small(), tmp_path / "g.json", tmp_path / "g.logits.npz"
+    golden.save(golden.record(x, 1), file, x)
+    content = bytearray(kept.read_bytes())
+    if spoil == "folder":
+        kept.unlink()
+        kept.mkdir()
+    elif spoil == "array":
+        with kept.open("wb") as stream:
+            np.save(stream, x)
+    elif spoil == "nameless":
+        file.write_text(file.read_text().replace('"g.logits.npz"', '"/"'))
+    else:
+        content[200] ^= 4
+        kept.write_bytes({"empty": b"", "cut": content[:-30], "bit": content, "text": b"logits"}[spoil])
+    message = r"g\.json: logits_file must be" if spoil == "nameless" else r"g\.logits\.npz: not the logits"
+    with pytest.raises(golden.GoldenError, match=message):
+        golden.load_logits(file, golden.load(file))
 
 
 def test_kept_logits_are_those_recorded(tmp_path: Path) -> None:
@@ -262,6 +319,55 @@ def test_without_all_logits_the_reference_decides() -> None:
     report = golden.check(made, moved, sampler=next_best)
     assert {2, 5} <= {f.row for f in report.of(golden.Kind.SAMPLER)}
     assert "the reference draws" in report.text()
+
+
+def less_probable(out: Any) -> Any:
+    return replace(out, logprobs=out.logprobs - F32(1))
+
+
+def one_more(out: Any) -> Any:
+    return replace(out, num_kept=out.num_kept + 1)
+
+
+def refused(out: Any) -> Any:
+    return replace(out, status=out.status + 1)
+
+
+@pytest.mark.parametrize(
+    ("bug", "said"), [(less_probable, "logprob"), (one_more, "num_kept 9"), (refused, "status 0")]
+)
+@pytest.mark.parametrize("sequence", [False, True])
+def test_drift_does_not_hide_a_bug(bug: Callable[[Any], Any], said: str, sequence: bool) -> None:
+    """Catches a wrong log probability, count or status called drift, exit status 0, as soon as the logits move at all:
+    only the token was asked of the reference.
+    """
+    x = small(12, 30)
+    made = golden.record(x, np.arange(12), top_k=9, sequence=sequence)
+    moved = x + F32(1e-6)
+    moved[1:] += np.random.default_rng(4).standard_normal((11, 30), dtype=F32) * sequence
+
+    def sampler(logits: Any, topp_seed: Any, **parameters: Any) -> Any:
+        return bug(detsample.sample(logits, topp_seed, **parameters))
+
+    fine = golden.check(made, moved)
+    assert golden.Kind.SAMPLER not in kinds(fine)
+    assert bool(fine.of(golden.Kind.FOLLOWS)) == sequence
+    report = golden.check(made, moved, sampler=sampler)
+    assert set(kinds(report)) == {golden.Kind.SAMPLER}
+    assert report.status() == 3
+    assert f"the reference has {said}" in report.text()
+
+
+def test_a_sampler_that_draws_no_token_of_the_vocabulary() -> None:
+    """Catches an IndexError where a bug is to be told of."""
+    x = small()
+    made = golden.record(x, 1)
+
+    def beyond(logits: Any, topp_seed: Any, **parameters: Any) -> Any:
+        out = detsample.sample(logits, topp_seed, **parameters)
+        return replace(out, token_ids=out.token_ids + 1000)
+
+    assert set(kinds(golden.check(made, x, sampler=beyond))) == {golden.Kind.SAMPLER}
 
 
 def test_drift_that_is_not_known_is_said_to_be_so() -> None:
@@ -419,6 +525,30 @@ def test_commands_fail_in_one_line(run: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_odd_golden_files_are_no_verdict(run: Run, tmp_path: Path) -> None:
+    """Catches a traceback, whose exit status 1 says that the logits changed; a seed of 64 bits is no error."""
+    np.save(tmp_path / "x.npy", small(3))
+    file = tmp_path / "g.json"
+    run("golden", "record", tmp_path / "x.npy", "--out", file, "--seed", 2**64 - 1, "--keep-logits")
+    whole = json.loads(file.read_text())
+    assert whole["parameters"]["topp_seed"] == -1
+
+    def check(**changed: Any) -> tuple[int, str, str]:
+        file.write_text(json.dumps(whole | {"parameters": whole["parameters"] | changed}))
+        return run("golden", "check", file, tmp_path / "x.npy")
+
+    assert check(topp_seed=2**64 - 1)[:2] == (0, "3 rows: 3 same\n")
+    for changed in ({"topp_seed": 2**64}, {"position": 2**63}, {"top_k": 2**70}, {"temperature": 10**400}):
+        (name,) = changed
+        status, out, error = check(**changed)
+        assert (status, out, error.count("\n")) == (2, "", 1)
+        assert error.startswith(f"detsample golden: error: {file}: row 0: {name} must be ")
+    (tmp_path / "g.logits.npz").write_bytes(b"PK")
+    assert check()[0] == 2
+    file.write_text("[" * 100_000)
+    assert run("golden", "diff", file, file)[0] == 2
+
+
 def test_a_seed_file_and_bf16(run: Run, tmp_path: Path) -> None:
     """Catches seeds of other rows, and bits read as another type."""
     x = cases.to_bfloat16(small(4))
@@ -476,10 +606,10 @@ def test_the_fixture_writes_checks_and_fails(pytester: pytest.Pytester) -> None:
     updated.stdout.fnmatch_lines(["*golden files written*", "*test_it.test_tokens.json"])
     found = sorted(path.name for path in (pytester.path / "golden").iterdir())
     assert found == [
-        "test_it.TestGroup.test_k_2-other seed.json", "test_it.TestGroup.test_k_2-other seed.logits.npz",
-        "test_it.TestGroup.test_k_2.json",
-        "test_it.TestGroup.test_k_5-other seed.json", "test_it.TestGroup.test_k_5-other seed.logits.npz",
-        "test_it.TestGroup.test_k_5.json", "test_it.test_tokens.json",
+        "test_it.TestGroup.test_k[2]-other seed.json", "test_it.TestGroup.test_k[2]-other seed.logits.npz",
+        "test_it.TestGroup.test_k[2].json",
+        "test_it.TestGroup.test_k[5]-other seed.json", "test_it.TestGroup.test_k[5]-other seed.logits.npz",
+        "test_it.TestGroup.test_k[5].json", "test_it.test_tokens.json",
     ]  # fmt: skip
     pytest_run(pytester).assert_outcomes(passed=3)
 
@@ -521,3 +651,102 @@ def test_a_spoilt_golden_file_fails_the_test(pytester: pytest.Pytester) -> None:
     spoilt = pytest_run(pytester)
     spoilt.assert_outcomes(passed=2, failed=1)
     spoilt.stdout.fnmatch_lines(["*test_it.test_tokens.json: not a golden file*"])
+
+
+NAMES = """
+import numpy as np
+import pytest
+
+X = np.random.default_rng(0).standard_normal((3, 50), dtype=np.float32)
+SEEDS = iter(range(99))
+
+ODD = ["org/model-a", "other/model-a", "a::b", "1.5", "1.5 ", "-1", "_1", "", "%2F", "]-x", "a b"]
+
+@pytest.mark.parametrize("m", ODD)
+def test_k(golden, m):
+    golden.check(X, next(SEEDS))
+    golden.check(X, next(SEEDS), name="x")
+    golden.check(X, next(SEEDS), name="a/b")
+
+@pytest.mark.parametrize("m", ["org/model-a"])
+def test_other(golden, m):
+    golden.check(X, next(SEEDS))
+
+def test_k_1(golden):
+    golden.check(X, next(SEEDS))
+
+def test_k_(golden):
+    golden.check(X, next(SEEDS))
+"""
+
+
+def test_no_two_tests_share_a_file(pytester: pytest.Pytester) -> None:
+    """Catches a name cut at a slash in a parameter, or with its brackets lost, which two tests then have: each draws
+    with a seed of its own, so that none passes with the other's file.
+    """
+    pytester.makepyfile(**{"test_it": NAMES, "sub/test_it": NAMES})
+    (pytester.path / "sub" / "test_it.py").rename(pytester.path / "sub" / "test_it.v2.py")
+    pytest_run(pytester, "--golden-update", "test_it.py").assert_outcomes(passed=14)
+    pytest_run(pytester, "test_it.py").assert_outcomes(passed=14)
+    found = {path.name for path in (pytester.path / "golden").iterdir()}
+    assert len(found) == 36
+    assert {
+        "test_it.test_k_1.json", "test_it.test_k[1.5].json", "test_it.test_k[_1].json", "test_it.test_k[].json",
+        "test_it.test_k[org%2Fmodel-a]-a%2Fb.json", "test_it.test_k[a%3A%3Ab].json", "test_it.test_k[%252F].json",
+        "test_it.test_other[org%2Fmodel-a].json", "test_it.test_k[%5D-x]-x.json", "test_it.test_k[a b].json",
+    } <= found  # fmt: skip
+    pytest_run(pytester, "--golden-update", "--import-mode=importlib", "sub").assert_outcomes(passed=14)
+    assert (pytester.path / "sub" / "golden" / "test_it%2Ev2.test_k_1.json").exists()
+
+
+def test_two_names_that_are_one_file_fail(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a file system that does not tell capitals apart and lets a test overwrite another's file."""
+    from detsample.golden import plugin
+
+    monkeypatch.setattr(plugin.os.path, "normcase", lambda path: str(path).lower())
+    source = TEST.replace("[2, 5]", '["a", "A"]').replace("top_k=k", "top_k=5").replace("{seed}", "1")
+    pytester.makepyfile(test_it=source.replace("{more}", ""))
+    done = pytest_run(pytester, "--golden-update")
+    done.assert_outcomes(passed=2, failed=1)
+    owner = "test_it.py::TestGroup::test_k*"
+    done.stdout.fnmatch_lines([f"*test_k*A*.json is the golden file of {owner}: {owner}A* needs another name"])
+
+
+def test_a_second_check_of_one_name_is_of_the_first(pytester: pytest.Pytester) -> None:
+    """Catches an update in which the second of two checks overwrites what the first has written, unseen."""
+    source = "import numpy as np\nX = np.zeros((2, 9), np.float32)\n\n\ndef test_it(golden):\n"
+    for seed, failed in ((7, 0), (8, 1)):
+        checks = f"    golden.check(X, 7)\n    golden.check(X, {seed})\n"
+        pytester.makepyfile(test_it=source + checks)
+        done = pytest_run(pytester, "--golden-update")
+        done.assert_outcomes(passed=1 - failed, failed=failed)
+    done.stdout.fnmatch_lines(["*row 0, position 0: request changed: topp_seed was 7, is 8*"])
+    assert golden.load(pytester.path / "golden" / "test_it.test_it.json").rows[0].topp_seed == 7
+
+
+TEXT = """
+import numpy as np
+
+X = np.random.default_rng(0).standard_normal((6, 50), dtype=np.float32)
+
+def test_text(golden):
+    x = X[:{rows}] + np.float32({drift}) * np.arange(6, dtype=np.float32)[:{rows}, None] * X[::-1][:{rows}]
+    golden.check(x, 4, position=np.arange({rows}), sequence=True, keep_logits=True)
+"""
+
+
+def test_a_text_that_became_shorter_or_longer(pytester: pytest.Pytester) -> None:
+    """Catches an IndexError for a text whose tokens changed and that has fewer rows today, and one for more."""
+
+    def write_text(rows: int, drift: float) -> None:
+        pytester.makepyfile(test_it=TEXT.replace("{rows}", str(rows)).replace("{drift}", str(drift)))
+
+    for before, now in ((6, 4), (4, 6)):
+        write_text(before, 0)
+        pytest_run(pytester, "--golden-update").assert_outcomes(passed=1)
+        write_text(now, 3)
+        done = pytest_run(pytester)
+        done.assert_outcomes(failed=1)
+        what = "missing today" if before > now else "not recorded"
+        done.stdout.fnmatch_lines(["*6 rows: *", "*drift explains*", f"row 5, position 5: follows: {what}"])
+        done.stdout.no_fnmatch_line("*Error*")

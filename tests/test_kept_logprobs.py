@@ -53,7 +53,7 @@ def case(seed: int, rows: int = 40, vocab: int = 90) -> tuple[np.ndarray, np.nda
 def forms(mask: np.ndarray) -> dict[str, Any]:
     """The sets in every form in which they are taken."""
     sets = KeptSets.of_bits(bits_of(mask), mask.shape[1])
-    return {"sets": sets, "csr": sets.csr(), "mask": mask}
+    return {"sets": sets, "csr": sets.csr(), "mask": mask, "bits": bits_of(mask)}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -125,6 +125,93 @@ def test_a_nan_of_the_trainer_stays_a_nan(name: str) -> None:
     assert not found.outside.numpy().any()
     found.logprobs.sum().backward()
     assert np.isfinite(np.delete(gradient_of(mine), 20, axis=0)).all()
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_recorded_invalid_rows_have_no_gradient(name: str) -> None:
+    """Catches a gradient of NaN in a row that has no token: of a recorded temperature that is NaN or infinite, and of
+    NaN among the logits of a token outside.
+    """
+    rng = np.random.default_rng(8)
+    logits = rng.standard_normal((7, 40), dtype=F32)
+    heat = F32([0.7, np.nan, np.inf, -1, -np.inf, 0.7, 1e-40])
+    drawn = rollout.draw(logits, np.arange(7), temperature=heat, top_p=0.9)
+    record = rollout.Record.of(drawn, 0)
+    invalid = [1, 2, 3, 4]
+    assert np.flatnonzero(record.status).tolist() == invalid
+    assert record.token_ids[invalid].tolist() == [-1] * 4
+    token = int(np.flatnonzero(~record.kept.mask()[5])[0])  # type: ignore[union-attr]
+    tokens = np.where(np.arange(7) == 5, token, record.token_ids)
+    now = logits.copy()
+    now[1, 3] = now[5, record.token_ids[5]] = np.nan
+    for kept in (record.kept, record.kept.csr(), drawn.kept):  # type: ignore[union-attr]
+        mine = tensor(name, now, gradient=True)
+        found = kept_logprobs(mine, kept, tokens, temperature=record.temperature)
+        assert np.flatnonzero(found.outside.numpy()).tolist() == [*invalid, 5]
+        assert np.isneginf(found.logprobs.detach().numpy()[[*invalid, 5]]).all()
+        found.logprobs.exp().sum().backward()
+        assert (gradient_of(mine)[[*invalid, 5]] == 0).all()
+        assert np.isfinite(gradient_of(mine)).all()
+
+
+@pytest.mark.parametrize("heat", [1e-3, 1e-30, 1e-37, 1e-38, 1e-39, 1e-45])
+@pytest.mark.parametrize("name", [*FRAMEWORKS, "numpy"])
+def test_tiny_temperatures_are_the_contracts(name: str, heat: float) -> None:
+    """Catches NaN, or a drawn token called outside, where logits times 1 / temperature are beyond fp32: they saturate,
+    as do gaps; and gradients that overflow and cancel to NaN.
+    """
+    rng = np.random.default_rng(9)
+    logits = rng.standard_normal((60, 9), dtype=F32) * F32(20)
+    logits[:5] = [[5, 4, 3, -2, 0, 0, 0, 0, -np.inf]]
+    logits[5:10] = -logits[:5]
+    logits[5:10, 8] = -np.inf
+    logits[10:20] = np.round(logits[10:20] / 20)  # ties
+    drawn = rollout.draw(logits, np.arange(60), temperature=heat, top_k=rng.integers(0, 9, 60))
+    record = rollout.Record.of(drawn, 0)
+    assert (record.status == 0).all()
+    mine = logits if name == "numpy" else tensor(name, logits, gradient=True)
+    found = kept_logprobs(mine, record.kept, record.token_ids, temperature=record.temperature)
+    assert not np.asarray(found.outside).any()
+    values = found.logprobs if name == "numpy" else found.logprobs.detach().numpy()
+    assert np.abs(np.exp(values.astype(np.float64) - record.logprobs) - 1).max() < 4e-6
+    if name != "numpy":
+        (found.logprobs * 1000).sum().backward()
+        assert not np.isnan(gradient_of(mine)).any()  # beyond fp32 it may be
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_saturated_logits_have_no_gradient(name: str) -> None:
+    """Catches a gradient through what is constant, and infinities or NaN of the trainer's that a clamp makes finite."""
+    top = np.finfo(F32).max
+    logits = F32([[2, 3, -2, 1e-39], [top, 1, 0, 0], [np.inf, 1, 0, 0], [np.nan, 1, 0, 0]])
+    mine = tensor(name, logits, gradient=True)
+    found = kept_logprobs(mine, np.ones((4, 4), bool), np.array([0, 0, 1, 1]), temperature=F32([1e-39, 0.5, 1, 1]))
+    values = found.logprobs.detach().numpy()
+    assert np.abs(values[:2] - [-np.log(2), 0]).max() < 1e-6
+    assert np.isnan(values[2:]).all()
+    found.logprobs[:2].sum().backward()
+    assert (gradient_of(mine)[:2] == 0).all()
+
+
+@pytest.mark.parametrize("name", [*FRAMEWORKS, "numpy"])
+def test_the_bits_of_a_draw_are_taken(name: str) -> None:
+    """Catches the kept sets of a draw refused, or bits past the vocabulary taken for tokens: as CSR, gradients too."""
+    logits = np.random.default_rng(10).standard_normal((30, 70), dtype=F32) * F32(3)
+    heat = np.linspace(0, 2, 30, dtype=F32)
+    given = logits if name == "numpy" else tensor(name, logits)
+    drawn = rollout.draw(given, 3, temperature=heat if name == "numpy" else tensor(name, heat), top_p=0.95)
+    record = rollout.Record.of(drawn, 0)
+    results = []
+    for kept in (record.kept.csr(), drawn.kept):  # type: ignore[union-attr]
+        mine = logits if name == "numpy" else tensor(name, logits, gradient=True)
+        found = kept_logprobs(mine, kept, drawn.token_ids, temperature=heat)
+        assert not np.asarray(found.outside).any()
+        values = np.asarray(found.logprobs if name == "numpy" else found.logprobs.detach())
+        if name != "numpy":
+            found.logprobs.sum().backward()
+        results.append((values, None if name == "numpy" else gradient_of(mine)))
+    for one, other in zip(*results, strict=True):
+        assert one is None or np.abs(one - other).max() < 2e-6
 
 
 @pytest.mark.parametrize("name", [*FRAMEWORKS, "numpy"])
@@ -202,7 +289,9 @@ def test_no_rows() -> None:
         ({"logits": np.zeros((2, 5), np.int32)}, TypeError, "logits must be of type"),
         ({"token_ids": np.zeros(3, np.int64)}, ValueError, r"token_ids must have shape \[2\], got \[3\]"),
         ({"token_ids": np.zeros(2)}, TypeError, "token_ids must be of type int64 or int32, got float64"),
-        ({"kept": np.ones((2, 4), bool)}, ValueError, r"kept must be KeptSets, Csr, or bool \[2, 5\]"),
+        ({"kept": np.ones((2, 4), bool)}, ValueError, r"kept must be KeptSets, Csr, bool \[2, 5\] or int32 \[2, 1\]"),
+        ({"kept": np.ones((2, 5), np.int32)}, ValueError, r"or int32 \[2, 1\], got int32 \[2, 5\]"),
+        ({"kept": np.ones((2, 1), np.int64)}, ValueError, r"or int32 \[2, 1\], got int64 \[2, 1\]"),
         ({"kept": KeptSets.of_bits(np.zeros((1, 1), np.int32), 5)}, ValueError, "kept must be of 2 rows and 5 tokens"),
         ({"temperature": np.ones(3)}, ValueError, r"temperature must be a number or have shape \[2\], got \[3\]"),
         ({"temperature": -1.0}, ValueError, "temperature must be finite and at least 0, got -1.0"),

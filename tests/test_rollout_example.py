@@ -25,6 +25,7 @@ def example() -> ModuleType:
     return module
 
 
+@pytest.mark.paddles_own_kernels
 @pytest.mark.parametrize("framework", ["torch", "paddle"])
 def test_the_ratio_is_1_over_kept_sets_alone(example: ModuleType, framework: str) -> None:
     """Catches an example that has stopped to run, to learn, or to show what it is for."""

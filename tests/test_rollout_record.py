@@ -156,14 +156,39 @@ def test_large_sets_make_a_batch_sooner(tmp_path: Path, monkeypatch: pytest.Monk
     assert [len(record) for record in rollout.read(tmp_path)] == [8, 4]
 
 
-def test_draws_of_two_kinds_are_two_files(tmp_path: Path) -> None:
-    """Catches draws with and without first tokens put into one table."""
+def test_another_number_of_first_tokens_is_refused(tmp_path: Path) -> None:
+    """Catches a folder that was written without a word and that `load` then cannot join: by the same writer, and by one
+    that was started anew.
+    """
+    message = r"draw must be of .*, 0 first tokens, .* like the folder, got .*, 2 first tokens"
     with rollout.Writer(tmp_path) as writer:
-        for top_n in (0, 0, 2):
-            writer.append(draws(1, top_n=top_n)[0], sequence=0)
-    assert [record.top_token_ids.shape for record in rollout.read(tmp_path)] == [(14, 0), (7, 2)]
-    with pytest.raises(ValueError, match="parts must agree"):
-        rollout.load(tmp_path)
+        writer.append(draws(1)[0], sequence=0)
+        with pytest.raises(ValueError, match=message):
+            writer.append(draws(1, top_n=2)[0], sequence=1)
+        writer.append(draws(1)[0], sequence=2)
+    with pytest.raises(ValueError, match=message), rollout.Writer(tmp_path) as writer:
+        writer.append(draws(1, top_n=2)[0], sequence=3)
+    assert sorted(set(rollout.load(tmp_path).sequence.tolist())) == [0, 2]
+
+
+@pytest.mark.parametrize("keep_sets", [True, False])
+def test_a_folder_is_with_kept_sets_or_without(tmp_path: Path, keep_sets: bool) -> None:
+    """Catches files with and without kept sets in one folder, which `load` cannot join."""
+    with rollout.Writer(tmp_path, keep_sets=keep_sets) as writer:
+        writer.append(draws(1)[0], sequence=0)
+    words = ["with kept sets", "without kept sets"]
+    message = "{} like the folder, got .* {}$".format(*(words if keep_sets else words[::-1]))
+    with pytest.raises(ValueError, match=message):
+        rollout.Writer(tmp_path, keep_sets=not keep_sets).append(draws(1)[0], sequence=1)
+    assert len(rollout.load(tmp_path)) == 7
+
+
+def test_a_writer_without_kept_sets_leaves_out_those_of_records(tmp_path: Path) -> None:
+    """Catches `keep_sets=False` that is only heeded for draws: a record's sets went to the disk."""
+    with rollout.Writer(tmp_path, keep_sets=False) as writer:
+        writer.append(Record.of(draws(1)[0], 0))
+        writer.append(draws(1)[0], sequence=1)
+    assert rollout.load(tmp_path).kept is None
 
 
 def test_an_error_of_the_caller_loses_nothing(tmp_path: Path) -> None:
@@ -193,6 +218,67 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (writer.pending, writer.durable) == (7, 0)
     writer.close()
     assert len(rollout.load(tmp_path)) == 7
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()], ids=["disk", "signal"])
+def test_an_error_behind_the_rename_writes_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Catches tokens that are twice on the disk: the file had its name when the folder's flush failed or a signal came,
+    the batch was still pending, and the next flush wrote it again under another name.
+    """
+    from detsample.rollout import writer as module
+
+    def fail(folder: Path) -> None:
+        raise error
+
+    one, other, last = draws(3)
+    writer = rollout.Writer(tmp_path)
+    writer.append(one, sequence=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_sync_folder", fail)
+        for _ in range(3):
+            with pytest.raises(type(error)):
+                writer.flush()
+            assert (writer.pending, writer.durable) == (7, 0)
+        writer.append(other, sequence=1)
+        with pytest.raises(type(error)):
+            writer.flush()
+    writer.flush()
+    assert (writer.pending, writer.durable) == (0, 14)
+    with writer:
+        writer.append(last, sequence=2)
+    assert [len(record) for record in rollout.read(tmp_path)] == [14, 7]
+    assert rollout.load(tmp_path).sequence.tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    assert [path.name[:9] for path in rollout.files(tmp_path)] == ["00000000-", "00000001-"]
+
+
+def test_an_interrupt_inside_a_with_statement_writes_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches the same where nobody flushes again but the end of the block."""
+    from detsample.rollout import writer as module
+
+    real, calls = module._sync_folder, []
+
+    def interrupted(folder: Path) -> None:
+        real(folder)
+        calls.append(folder)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_sync_folder", interrupted)
+    writer = rollout.Writer(tmp_path, batch_tokens=7)
+
+    def block() -> None:
+        with writer:
+            for number, draw in enumerate(draws(5)):
+                writer.append(draw, sequence=number)
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert rollout.load(tmp_path).sequence.tolist() == [0] * 7 + [1] * 7
+    assert writer.durable == 14
 
 
 def test_the_disk_has_a_file_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +321,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 # ---- damaged, or not what was expected
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "short", "other", "long"])
 def test_damage_is_told_of_with_the_file(tmp_path: Path, damage: str) -> None:
     """Catches a damaged file that is read as if it were whole, and an error that does not say which it is."""
     with rollout.Writer(tmp_path) as writer:
@@ -244,27 +330,84 @@ def test_damage_is_told_of_with_the_file(tmp_path: Path, damage: str) -> None:
     content = bytearray(file.read_bytes())
     if damage == "bit":
         content[2000] ^= 4
-    file.write_bytes({"cut": content[:-100], "bit": content, "empty": b"", "other": b"PAR1" * 10}[damage])
+    made = {
+        "cut": content[:-100], "bit": content, "empty": b"", "short": b"PAR1", "other": b"PAR1" * 10,
+        "long": content + content[-8:],
+    }  # fmt: skip
+    file.write_bytes(made[damage])
     with pytest.raises(rollout.RecordError, match=file.name):
         list(rollout.read(tmp_path))
 
 
 def test_every_flipped_bit_of_the_data_is_noticed(tmp_path: Path) -> None:
-    """Catches pages without checksums: of 60 single-bit flips anywhere none may yield a record that differs."""
+    """Catches pages and a footer without checksums: a bit flipped in the footer was an error that did not name the
+    file, or was read without a word as fewer rows. A bit in every byte, and every bit at the end of the footer, where
+    the metadata is; and nothing but a `RecordError`.
+    """
     with rollout.Writer(tmp_path) as writer:
-        writer.append(draws(1, rows=100)[0], sequence=0)
+        writer.append(draws(1, rows=100, top_n=2)[0], sequence=0)
     (file,) = rollout.files(tmp_path)
-    content, expected = file.read_bytes(), rollout.load(tmp_path)
-    rng = np.random.default_rng(5)
-    for at in rng.integers(0, len(content) * 8, 60).tolist():
+    content = file.read_bytes()
+    footer = int.from_bytes(content[-8:-4], "little") + 8
+    metadata = content.rindex(b'{"format": "detsample')
+    assert len(content) - footer < metadata < len(content) - 8
+    each = np.arange(len(content)) * 8 + np.random.default_rng(5).integers(0, 8, len(content))
+    flips = set(each.tolist()) | set(range(metadata * 8, metadata * 8 + 8 * 300)) | set(range(-64, 0))
+    for at in flips:
         spoilt = bytearray(content)
         spoilt[at // 8] ^= 1 << at % 8
         file.write_bytes(spoilt)
-        try:
-            found = rollout.load(tmp_path)
-        except (ValueError, OSError):
-            continue
-        assert_same(found, expected)  # a bit of a statistic or of padding
+        with pytest.raises(rollout.RecordError, match=file.name):
+            next(rollout.read(file))
+    file.write_bytes(content)
+    assert len(rollout.load(tmp_path)) == 100
+
+
+def test_a_flipped_bit_of_the_footer_is_noticed_by_who_reads_nothing_else(tmp_path: Path) -> None:
+    """Catches totals of progress, and a writer's look at the folder, that trust a damaged footer."""
+    from detsample.rollout import parquet
+
+    with rollout.Writer(tmp_path) as writer:
+        writer.append(draws(1, rows=100)[0], sequence=0)
+    (file,) = rollout.files(tmp_path)
+    content = file.read_bytes()
+    footer = int.from_bytes(content[-8:-4], "little") + 8
+    for at in np.random.default_rng(6).integers(len(content) - footer, len(content), 500).tolist():
+        spoilt = bytearray(content)
+        spoilt[at] ^= 1 << at % 8
+        file.write_bytes(spoilt)
+        with pytest.raises(rollout.RecordError, match=file.name):
+            parquet.about(file)
+    with pytest.raises(rollout.RecordError, match=file.name):
+        rollout.Writer(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
+    """Catches an error of the file system that is no `RecordError`: of a link to nothing, of a folder with the name of
+    a file.
+    """
+    path = tmp_path / "00000000-0.parquet"
+    if kind == "link":
+        path.symlink_to(tmp_path / "nowhere")
+    else:
+        path.mkdir()
+    for use in (lambda: list(rollout.read(tmp_path)), lambda: rollout.Writer(tmp_path)):
+        with pytest.raises(rollout.RecordError, match=r"00000000-0\.parquet: cannot be read: "):
+            use()
+
+
+def test_other_programs_read_a_record(tmp_path: Path) -> None:
+    """Catches a seal that makes of a file something that only detsample reads, or that anybody can read wrongly."""
+    import pyarrow.parquet as pq
+
+    drawn = draws(1, rows=100, top_n=2)[0]
+    with rollout.Writer(tmp_path) as writer:
+        writer.append(drawn, sequence=0)
+    (file,) = rollout.files(tmp_path)
+    table = pq.read_table(file, page_checksum_verification=True)
+    assert table.num_rows == 100
+    assert table.column("token_ids").to_pylist() == rollout.load(tmp_path).token_ids.tolist()
 
 
 def test_another_table_is_no_record(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import kernel_path
 import numpy as np
 import pytest
 import rollout_replay
+from rollout_kills import assert_same
 
 from detsample import rollout
 from detsample.rollout import Record, replay
@@ -63,6 +64,7 @@ def test_replay_from_tensors(name: str) -> None:
     assert replay(changed(record, "token_ids", 3, 49), tensor).first.row == 3  # type: ignore[union-attr]
 
 
+@pytest.mark.paddles_own_kernels
 @pytest.mark.gpu
 def test_on_a_gpu() -> None:
     """Catches a tensor on a GPU that is drawn, recorded, replayed or weighed otherwise than an array."""
@@ -88,6 +90,27 @@ def test_no_tokens() -> None:
     """Catches a comparison that an empty record breaks."""
     record, logits = recorded()
     assert replay(record.rows(slice(0, 0)), logits[:0]) == Replay(0)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "paddle"])
+def test_a_draw_keeps_what_it_was_drawn_with(name: str) -> None:
+    """Catches a record that says the next token's position, because the caller counted on in the tensor it had given.
+    """
+    framework = pytest.importorskip(name, reason=f"{name} is not installed")
+    tensor = getattr(framework, {"numpy": "array", "torch": "tensor", "paddle": "to_tensor"}[name])
+    logits = tensor(np.random.default_rng(2).standard_normal((4, V), dtype=F32))
+    given = {
+        "topp_seed": tensor(np.arange(4)), "position": tensor(np.array([[7], [8], [9], [10]])),
+        "temperature": tensor(np.full(4, 0.7)), "top_k": tensor(np.arange(4) + 20), "top_p": tensor(np.full(4, 0.9)),
+        "min_p": tensor(np.full(4, 0.01)),
+    }  # fmt: skip
+    expected = Record.of(rollout.draw(logits, **given), 0)
+    drawn = rollout.draw(logits, **given)
+    for value in given.values():
+        value[:] = value + 1  # in place, in Paddle too
+    found = Record.of(drawn, 0)
+    assert_same(found, expected)
+    assert found.position.tolist() == [7, 8, 9, 10]
 
 
 # ---- and not
@@ -232,6 +255,51 @@ def test_audit_finds_a_planted_token_and_a_damaged_file(folder: Path) -> None:
     assert damaged.name in str(second.error)
     assert found.tokens == 4 * 512
     assert str(found).startswith("2 of 5 files are not as recorded:")
+
+
+def test_a_bad_file_of_any_kind_keeps_no_other_from_being_replayed(folder: Path) -> None:
+    """Catches an audit that ends at a flipped bit of a footer, a link to nothing, or a folder named like a file."""
+    good = rollout.files(folder)
+    content = bytearray(good[1].read_bytes())
+    content[-500] ^= 8  # pyarrow's own error of this one is an OSError without a name
+    good[1].write_bytes(content)
+    (folder / "00000007-link.parquet").symlink_to(folder / "nowhere")
+    (folder / "00000008-folder.parquet").mkdir()
+    told: list[Any] = []
+    with ThreadPoolExecutor(1) as pool:
+        found = rollout.audit(folder, rollout_replay.logits_of, executor=pool, progress=lambda *n: told.append(n))
+    bad = [good[1].name, "00000007-link.parquet", "00000008-folder.parquet"]
+    assert [file.path.name for file in found.bad] == bad
+    assert all(name in str(file.error) for name, file in zip(bad, found.bad, strict=True))
+    assert found.tokens == 4 * 512
+    assert told[-1] == (2048, 2048)
+
+
+def test_a_file_of_other_rules_keeps_no_other_from_being_replayed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an audit that ends at a file of another contract version instead of telling of it."""
+    from detsample.rollout import parquet
+
+    file = rollout.files(folder)[2]
+    other = replace(parquet.read(file), contract_version=2)
+    with file.open("wb") as out:
+        parquet.write(out, other)
+    with ThreadPoolExecutor(1) as pool:
+        found = rollout.audit(folder, rollout_replay.logits_of, executor=pool)
+    (bad,) = found.bad
+    assert bad.error == f"{file}: expected contract version 1, got 2"
+    assert found.tokens == 4 * 512
+
+
+def test_an_audit_of_nothing_is_an_error(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Catches "all as recorded" said of a folder without a record, and of no folder at all."""
+    empty = tmp_path_factory.mktemp("empty")
+    for paths in (empty, [folder, empty]):
+        with pytest.raises(ValueError, match=f"at least one record, got {empty}, which has none"):
+            rollout.audit(paths, rollout_replay.logits_of)
+    with pytest.raises(ValueError, match="paths must name at least one folder or file, got none"):
+        rollout.audit([], rollout_replay.logits_of)
 
 
 def test_parts_of_a_file_do_not_show(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

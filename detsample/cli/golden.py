@@ -50,7 +50,8 @@ def _add_record(actions: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="GOLDEN", help="the golden file to write")
     add_request(parser)
     parser.add_argument("--sequence", action="store_true", help="the rows are the steps of one text")
-    parser.add_argument("--keep-logits", action="store_true", help="also keep the logits, as <GOLDEN>.logits.npz")
+    kept = "also keep the logits, beside GOLDEN: chat.logits.npz for chat.json"
+    parser.add_argument("--keep-logits", action="store_true", help=kept)
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="where to draw")
 
 
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     """Do what is asked for."""
     try:
         return {"record": _record, "check": _check, "diff": _diff}[options.action](options)
-    except (golden.GoldenError, TypeError, ValueError) as error:
+    except (golden.GoldenError, OverflowError, TypeError, ValueError) as error:
         raise Failure(str(error)) from error
     except OSError as error:
         raise Failure(f"{error.filename}: {error.strerror or error}") from error

@@ -29,7 +29,8 @@ class Kind(Enum):
     """A later step of a text whose tokens differ from an earlier step on: its logits are those of another text."""
     SAMPLER = "sampler changed"
     """The same request and the same logits, bit for bit, and another result: a bug, or another contract version. Or
-    the logits differ, and the reference does not draw from today's what the sampler drew."""
+    the logits differ, and the reference does not make of today's what the sampler made: another token, count, status
+    or log probability."""
     TOO_SMALL = "drift too small"
     """The logits drifted by at most M and the token differs: that does not explain it, so the sampler is at fault."""
     UNDECIDED = "drift unknown"
@@ -241,17 +242,22 @@ def _requests(old: Row, new: Row) -> list[tuple[str, float, float]]:
 
 
 def _differences(old: Row, new: Row) -> list[str]:
-    """Which results differ, in their bits."""
+    """Which results differ, in words."""
+    return [f"{name} was {a}, is {b}" for name, a, b in unequal_results(old, new)]
+
+
+def unequal_results(one: Row, other: Row) -> list[tuple[str, str, str]]:
+    """Which results of two rows differ, in their bits: the name, and what each says."""
     found = []
     for name, title in (("token_id", "token"), ("num_kept", "num_kept"), ("status", "status")):
-        a, b = getattr(old, name), getattr(new, name)
+        a, b = getattr(one, name), getattr(other, name)
         if a != b:
             words = f" ({describe(a) or 'valid'} / {describe(b) or 'valid'})" if name == "status" else ""
-            found.append(f"{title} was {a}, is {b}{words}")
+            found.append((title, str(a), f"{b}{words}"))
     for name in ("logprob", "margin"):
-        a, b = np.float32(getattr(old, name)), np.float32(getattr(new, name))
+        a, b = np.float32(getattr(one, name)), np.float32(getattr(other, name))
         if a.tobytes() != b.tobytes() and not (np.isnan(a) and np.isnan(b)):
-            found.append(f"{name} was {_shown(a)}, is {_shown(b)}")
+            found.append((name, _shown(a), _shown(b)))
     return found
 
 

@@ -5,6 +5,7 @@ pytest finds it where detsample is installed. Loading it imports NumPy, and neit
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from detsample.golden.recording import Sampler
 
 _WRITTEN = pytest.StashKey[list[Path]]()
+_OWNERS = pytest.StashKey[dict[str, str]]()
+"""The test that each golden file of this session belongs to."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,8 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make room for the names of the files written."""
+    """Make room for the names of the files written and used."""
     config.stash[_WRITTEN] = []
+    config.stash[_OWNERS] = {}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -49,14 +53,18 @@ class GoldenTest:
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._config = request.config
-        node = request.node
-        name = node.nodeid.rpartition("/")[2].replace("::", ".").removesuffix(".py")
-        name = re.sub(r"[^\w.-]+", "_", name.replace(".py.", ".")).strip("_")
-        self._stem = Path(node.path).parent / "golden" / name
+        self._test = request.node.nodeid
+        path = Path(request.node.path)
+        self._stem = path.parent / "golden" / _stem(path, self._test.partition("::")[2])
+        self._made: set[Path] = set()
 
     def file(self, name: str | None = None) -> Path:
-        """The golden file: in the folder ``golden`` beside the test's own, named like the test."""
-        return self._stem.with_name(f"{self._stem.name}{'' if name is None else '-' + name}.json")
+        """The golden file: in the folder ``golden`` beside the test's own, named like the test.
+
+        No two tests have one name: of ``test_it.py::TestGroup::test_k[a/b]`` it is
+        ``test_it.TestGroup.test_k[a%2Fb].json``, with ``-name`` before ``.json`` where there is one.
+        """
+        return self._stem.with_name(f"{self._stem.name}{'' if name is None else '-' + _escaped(name)}.json")
 
     def check(
         self,
@@ -87,20 +95,23 @@ class GoldenTest:
         Returns
         -------
         detsample.golden.Report, or None
-            None where the file was written.
+            None where the file was written. A test that checks twice under one name, with ``--golden-update``, compares
+            with what it has just written.
         """
         from detsample import frameworks
         from detsample.golden import GoldenError, diff, load, load_logits, record, save
         from detsample.golden.fingerprint import canonical
         from detsample.golden.recording import against_reference
 
-        file = self.file(name)
+        file = self._own(name)
         today = record(logits, topp_seed, **parameters, sequence=sequence, sampler=sampler)
         x = canonical(frameworks.of(logits).fetch(logits))
-        if self._config.getoption("--golden-update"):
+        # A second check of one name is of what the first has just written.
+        if self._config.getoption("--golden-update") and file not in self._made:
             file.parent.mkdir(exist_ok=True)
             save(today, file, x if keep_logits else None)
             self._config.stash[_WRITTEN].append(file)
+            self._made.add(file)
             return None
         if not file.exists():
             pytest.fail(f"no golden file {file}: run pytest with --golden-update to write it", pytrace=False)
@@ -112,3 +123,24 @@ class GoldenTest:
         if report.status(strict):
             pytest.fail(f"{file}\n{report.text()}", pytrace=False)
         return report
+
+    def _own(self, name: str | None) -> Path:
+        """The file, which then is this test's; a file system may take two names for one."""
+        file = self.file(name)
+        owner = self._config.stash[_OWNERS].setdefault(os.path.normcase(file), self._test)
+        if owner != self._test:
+            pytest.fail(f"{file} is the golden file of {owner}: {self._test} needs another name", pytrace=False)
+        return file
+
+
+def _stem(path: Path, test: str) -> str:
+    """The name of a test's files: its module, classes and function, with dots between, and its parameters."""
+    module = path.stem if path.suffix == ".py" else path.name
+    place, bracket, parameters = test.partition("[")
+    names = [module.replace("%", "%25").replace(".", "%2E"), *(_escaped(name, r"[^\w]") for name in place.split("::"))]
+    return ".".join(names) + (f"[{_escaped(parameters.removesuffix(']'))}]" if bracket else "")
+
+
+def _escaped(text: str, others: str = r"[^\w .,=+@-]") -> str:
+    """Text for a file's name: what every file system takes stays, all others are escaped as in a URL."""
+    return re.sub(others, lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)

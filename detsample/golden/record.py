@@ -17,6 +17,14 @@ FORMAT = "detsample golden 1"
 REQUEST = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
 """What a row is drawn with, besides its logits."""
 _FLOATS = ("temperature", "top_p", "min_p", "logprob", "margin")
+_SMALL, _LARGE = (-(1 << 31), (1 << 31) - 1), (-(1 << 63), (1 << 63) - 1)
+_INTEGERS = {
+    "topp_seed": (-(1 << 63), (1 << 64) - 1), "position": _LARGE, "top_k": _LARGE,
+    "token_id": _LARGE, "num_kept": _SMALL, "status": _SMALL,
+}  # fmt: skip
+"""What each may be, invalid rows included."""
+_BEYOND_FP32 = (1 << 128) - (1 << 103)
+"""The least that rounds to infinity."""
 
 
 class GoldenError(ValueError):
@@ -117,6 +125,16 @@ def save(golden: Golden, file: str | os.PathLike[str], logits: np.ndarray | None
     ------
     OSError
         The file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from detsample.golden import record
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> rows = np.zeros((2, 50), np.float32)
+    >>> save(record(rows, 7), folder / "chat.json", rows)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['chat.json', 'chat.logits.npz']
     """
     path = Path(file)
     if logits is not None:
@@ -180,10 +198,31 @@ def _number(value: float) -> float | str | None:
 def load(file: str | os.PathLike[str]) -> Golden:
     """Read a golden file.
 
+    Parameters
+    ----------
+    file : path
+        What `save` wrote.
+
+    Returns
+    -------
+    Golden
+        Equal to what was saved, to the last bit of each number.
+
     Raises
     ------
     GoldenError
-        It is missing, is none, is of another format, or lacks something.
+        It is missing, is none, is of another format, lacks something, or has a value that cannot be; the message
+        names the field.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from detsample.golden import record
+    >>> file = Path(tempfile.mkdtemp(), "chat.json")
+    >>> golden = record(np.zeros((2, 50), np.float32), 7)
+    >>> save(golden, file)
+    >>> load(file) == golden
+    True
     """
     path = Path(file)
     try:
@@ -200,85 +239,125 @@ def loads(text: str) -> Golden:
     """The golden file with this text."""
     try:
         whole = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GoldenError(f"not JSON ({error})") from error
     if not isinstance(whole, dict) or "format" not in whole:
         raise GoldenError("not a golden file: it does not say its format")
     if whole["format"] != FORMAT:
         raise GoldenError(f"format must be {FORMAT!r}, got {whole['format']!r}")
     try:
-        common = _object(whole["parameters"])
-        rows = tuple(_row(index, common | _object(row)) for index, row in enumerate(whole["rows"]))
+        common = _object("parameters", whole["parameters"])
+        lines = _of_type("rows", whole["rows"], list, "a list")
         return Golden(
-            contract_version=int(whole["contract_version"]),
-            vocab=int(whole["vocabulary"]),
-            dtype=str(whole["dtype"]),
-            sequence=bool(whole["sequence"]),
-            rows=rows,
-            recorded_with=_object(whole["recorded_with"]),
-            logits_file=whole["logits_file"],
+            contract_version=_integer("contract_version", whole["contract_version"], *_LARGE),
+            vocab=_integer("vocabulary", whole["vocabulary"], 1, _LARGE[1]),
+            dtype=_of_type("dtype", whole["dtype"], str, "a string"),
+            sequence=_of_type("sequence", whole["sequence"], bool, "true or false"),
+            rows=tuple(_row(index, common | _object(f"row {index}", row)) for index, row in enumerate(lines)),
+            recorded_with=_object("recorded_with", whole["recorded_with"]),
+            logits_file=_of_type("logits_file", whole["logits_file"], (str, type(None)), "a string or null"),
         )
     except KeyError as error:
         raise GoldenError(f"{error} is missing") from error
-    except (TypeError, ValueError) as error:
-        raise GoldenError(str(error)) from error
 
 
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise GoldenError(f"expected an object, got {value!r}")
+def _of_type(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> Any:
+    if not isinstance(value, kind):
+        raise GoldenError(f"{name} must be {expected}, got {value!r}")
     return value
+
+
+def _object(name: str, value: Any) -> dict[str, Any]:
+    found: dict[str, Any] = _of_type(name, value, dict, "an object")
+    return found
 
 
 def _row(index: int, made: dict[str, Any]) -> Row:
     try:
-        values: dict[str, Any] = {name: _float(made[name]) for name in _FLOATS}
-        for name in ("topp_seed", "position", "top_k", "token_id", "num_kept", "status"):
-            values[name] = _integer(name, made[name])
+        values: dict[str, Any] = {name: _float(name, made[name]) for name in _FLOATS}
+        for name, (least, most) in _INTEGERS.items():
+            values[name] = _integer(name, made[name], least, most)
+        if values["topp_seed"] >= 1 << 63:
+            values["topp_seed"] -= 1 << 64  # the same 64 bits, with a sign
         values["fingerprint"] = str(made["fingerprint"])
         if not re.fullmatch("[0-9a-f]{32}", values["fingerprint"]):
-            raise ValueError(f"fingerprint must be 32 hexadecimal digits, got {values['fingerprint']!r}")
-        values["largest"] = tuple((int(token), _float(logit)) for token, logit in _object(made["largest"]).items())
+            raise GoldenError(f"fingerprint must be 32 hexadecimal digits, got {values['fingerprint']!r}")
+        values["largest"] = tuple(_logit(*pair) for pair in _object("largest", made["largest"]).items())
         return Row(**values)
     except KeyError as error:
         raise GoldenError(f"row {index}: {error} is missing") from error
-    except (TypeError, ValueError) as error:
+    except GoldenError as error:
         raise GoldenError(f"row {index}: {error}") from error
 
 
-def _integer(name: str, value: Any) -> int:
+def _integer(name: str, value: Any, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be an integer, got {value!r}")
+        raise GoldenError(f"{name} must be an integer, got {value!r}")
+    if not least <= value <= most:
+        raise GoldenError(f"{name} must be between {least} and {most}, got {value}")
     return value
 
 
-def _float(value: Any) -> float:
+def _float(name: str, value: Any) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not (isinstance(value, (int, float)) or value in ("inf", "-inf")):
-        raise ValueError(f"expected a number, got {value!r}")
+        raise GoldenError(f"{name} must be a number, got {value!r}")
+    if not isinstance(value, str) and _BEYOND_FP32 <= abs(value) < math.inf:
+        raise GoldenError(f"{name} must be a number that fp32 holds, got {value!r}")
     return float(np.float32(float(value)))
 
 
+def _logit(token: str, logit: Any) -> tuple[int, float]:
+    """A token of `Row.largest` and its logit."""
+    if not re.fullmatch("[0-9]{1,18}", token):
+        raise GoldenError(f"largest must have token ids for keys, got {token!r}")
+    return int(token), _float("largest", logit)
+
+
 def load_logits(file: str | os.PathLike[str], golden: Golden) -> np.ndarray | None:
-    """The logits that were kept beside a golden file, [B, V] float32; None if they were not, or are gone.
+    """The logits that were kept beside a golden file.
+
+    Parameters
+    ----------
+    file : path
+        The golden file, not the file of the logits: that one's name is in `golden`.
+    golden : Golden
+        What `load` read from it.
+
+    Returns
+    -------
+    [B, V] float32, or None
+        None if they were not kept, or are gone.
 
     Raises
     ------
     GoldenError
         They are there and are not these rows' (their fingerprints say so).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from detsample.golden import record
+    >>> file, rows = Path(tempfile.mkdtemp(), "chat.json"), np.ones((2, 50), np.float32)
+    >>> save(record(rows, 7), file, rows)
+    >>> np.array_equal(load_logits(file, load(file)), rows)
+    True
     """
     from detsample.golden.fingerprint import fingerprints
 
     if golden.logits_file is None:
         return None
-    path = Path(file).with_name(Path(golden.logits_file).name)
+    name = Path(golden.logits_file).name
+    if not name:
+        raise GoldenError(f"{file}: logits_file must be the name of a file, got {golden.logits_file!r}")
+    path = Path(file).with_name(name)
     if not path.exists():
         return None
     try:
         with np.load(path, allow_pickle=False) as kept:
             logits = np.asarray(kept["logits"])
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # NumPy, zipfile and zlib each have errors of their own for a broken file
         raise GoldenError(f"{path}: not the logits of a golden file ({error})") from error
     if logits.shape != (len(golden.rows), golden.vocab) or logits.dtype != np.float32:
         raise GoldenError(f"{path}: expected float32 [{len(golden.rows)}, {golden.vocab}], got {logits.dtype}")

@@ -11,9 +11,10 @@ import numpy as np
 import detsample
 import detsample.reference as reference
 from detsample import frameworks
-from detsample.golden.comparison import Finding, Kind, Report, diff
+from detsample.golden.comparison import Finding, Kind, Report, diff, unequal_results
 from detsample.golden.fingerprint import canonical, fingerprints
 from detsample.golden.record import REQUEST, Golden, GoldenError, Row, request
+from detsample.rollout import operations
 
 LARGEST = 16
 """How many of the first tokens a row of a record shows."""
@@ -140,49 +141,55 @@ def check(
     unknown = set(changed) - set(REQUEST)
     if unknown:
         raise TypeError(f"{min(unknown)} is no parameter of a request, which has {', '.join(REQUEST)}")
-    recorded = {name: _tensor(framework, logits, x) for name, x in request(golden.rows).items()}
+    ops = operations.of(framework.name)
+    recorded = {name: ops.placed(x, logits) for name, x in request(golden.rows).items()}
     today = record(logits, **recorded | changed, sequence=golden.sequence, sampler=sampler)
     x = canonical(framework.fetch(logits))
     return against_reference(diff(golden, today, kept_logits, x), today, x)
 
 
 def against_reference(report: Report, today: Golden, x: np.ndarray) -> Report:
-    """Whether the reference draws today's tokens from today's logits, for the rows whose logits differ.
+    """Whether the reference makes of today's logits what the sampler made, for the rows whose logits differ.
 
-    If not, the sampler is at fault, whatever the drift; if so, the drift is what changed the token.
+    If not, the sampler is at fault, whatever the drift; if so, the drift is what changed the token. A margin is no
+    sampler's, and not asked for again.
     """
-    doubtful = [f for f in report.findings if f.kind in (Kind.DRIFTED, Kind.EXPLAINED, Kind.UNDECIDED, Kind.FOLLOWS)]
+    kinds = (Kind.DRIFTED, Kind.EXPLAINED, Kind.UNDECIDED, Kind.FOLLOWS)
+    doubtful = [finding for finding in report.of(*kinds) if finding.today is not None]
     if not doubtful:
         return report
-    index = [finding.row for finding in doubtful]
-    right = reference.sample(x[index], **request([today.rows[row] for row in index])).token_ids.tolist()
-    judged = {f.row: _judged(f, token) for f, token in zip(doubtful, right, strict=True)}
-    return replace(report, findings=tuple(judged.get(f.row, f) for f in report.findings))
+    right = _of_reference([today.rows[finding.row] for finding in doubtful], x[[finding.row for finding in doubtful]])
+    judged = {finding.row: _judged(finding, row) for finding, row in zip(doubtful, right, strict=True)}
+    return replace(report, findings=tuple(judged.get(finding.row, finding) for finding in report.findings))
 
 
-def _judged(finding: Finding, right: int) -> Finding:
+def _of_reference(rows: list[Row], x: np.ndarray) -> list[Row]:
+    """The same rows with what the reference makes of their logits."""
+    drawn = reference.sample(x, **request(rows))
+    assert drawn.logprobs is not None
+    columns = (drawn.token_ids, drawn.num_kept, drawn.status, drawn.logprobs)
+    found = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        replace(row, token_id=token, num_kept=kept, status=status, logprob=logprob)
+        for row, (token, kept, status, logprob) in zip(rows, found, strict=True)
+    ]
+
+
+def _judged(finding: Finding, right: Row) -> Finding:
     assert finding.today is not None
-    if finding.today.token_id != right:
-        details = (*finding.details, f"the reference draws {right} from today's logits")
-        return replace(finding, kind=Kind.SAMPLER, details=details)
+    wrong = unequal_results(right, finding.today)
+    if wrong:
+        said = [
+            f"the reference draws {theirs} from today's logits"
+            if name == "token"
+            else f"the reference has {name} {theirs} for today's logits, not {ours}"
+            for name, theirs, ours in wrong
+        ]
+        return replace(finding, kind=Kind.SAMPLER, details=(*finding.details, *said))
     if finding.kind is Kind.UNDECIDED:
         details = (*finding.details, "the reference draws the same from today's logits")
         return replace(finding, kind=Kind.EXPLAINED, details=details)
     return finding
-
-
-def _tensor(framework: Any, logits: Any, array: np.ndarray) -> Any:
-    """A parameter where the logits are."""
-    device = framework.device(logits)
-    if not framework.on_gpu(logits):
-        return framework.from_array(array, device)
-    if framework.name == "torch":
-        import torch
-
-        return torch.from_numpy(array).to(logits.device)
-    import paddle
-
-    return paddle.to_tensor(array, place=logits.place)
 
 
 def _vector(framework: Any, name: str, value: Any, rows: int) -> np.ndarray:
@@ -207,5 +214,6 @@ def _largest(x: np.ndarray, token: int) -> tuple[tuple[int, float], ...]:
     most = min(LARGEST, x.size)
     near = np.flatnonzero(x >= np.partition(x, x.size - most)[x.size - most])
     first = near[np.argsort(-x[near], kind="stable")][:most].tolist()
-    ids = first + [token] * (token >= 0 and token not in first)
+    # A sampler under test may draw what is no token.
+    ids = first + [token] * (0 <= token < x.size and token not in first)
     return tuple((i, float(x[i])) for i in ids if np.isfinite(x[i]))

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import detsample
 from detsample.rollout import parquet
 from detsample.rollout.parquet import RecordError
 from detsample.rollout.reader import files
@@ -114,19 +115,47 @@ def audit(
     ------
     FileNotFoundError
         If there is nothing at a path.
+    ValueError
+        If there is no path, or no record in a folder: of nothing nothing can be said.
 
     Notes
     -----
-    A file that cannot be read is told of in the result and keeps no other from being replayed. What `logits_of`
-    raises is raised.
+    A file that cannot be read, is damaged or is of another contract version is told of in the result and keeps no
+    other from being replayed. What `logits_of` raises is raised.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> import numpy as np
+    >>> from detsample import rollout
+    >>> logits = np.random.default_rng(0).standard_normal((4, 100), dtype=np.float32)
+    >>> folder = tempfile.mkdtemp()
+    >>> for part in (slice(0, 2), slice(2, 4)):
+    ...     with rollout.Writer(folder) as writer:
+    ...         writer.append(rollout.draw(logits[part], 7, position=np.arange(4)[part]), sequence=0)
+    >>> def logits_of(record):  # what a model computes; here position p has row p
+    ...     return logits[record.position]
+    >>> with ThreadPoolExecutor() as executor:  # in threads, for the function is not one of a module
+    ...     print(audit(folder, logits_of, executor=executor))
+    4 tokens in 2 files, all as recorded
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    found = [file for path in given for file in files(path)]
+    found = [file for path in given for file in _files(path)]
+    if not found:
+        raise ValueError("paths must name at least one folder or file, got none")
     if executor is not None:
         return _audit(found, logits_of, executor, progress)
     processes = max(1, min(len(found), len(os.sched_getaffinity(0))))
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         return _audit(found, logits_of, pool, progress)
+
+
+def _files(path: str | os.PathLike[str]) -> list[Path]:
+    found = files(path)
+    if not found:
+        raise ValueError(f"paths must be folders with at least one record, got {os.fspath(path)}, which has none")
+    return found
 
 
 def _audit(
@@ -158,6 +187,9 @@ def audit_file(path: Path, logits_of: LogitsOf) -> FileAudit:
         record = parquet.read(path)
     except RecordError as error:
         return FileAudit(path, Replay(0), str(error))
+    if record.contract_version != detsample.CONTRACT_VERSION:
+        expected = f"expected contract version {detsample.CONTRACT_VERSION}, got {record.contract_version}"
+        return FileAudit(path, Replay(0), f"{path}: {expected}")
     return FileAudit(path, Replay.join(map(partial(_replay, logits_of), _parts(record))))
 
 

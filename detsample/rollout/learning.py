@@ -21,6 +21,10 @@ from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.operations import Operations
 
 LOGIT_TYPES = ("float32", "float64", "bfloat16", "float16")
+LARGEST = float(np.finfo(np.float32).max)
+"""Where the contract's scaled logits saturate (docs/spec.md, section 4)."""
+LARGEST_GAP = float(1 << 30)
+"""Where its gaps to the largest do (section 9)."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,13 @@ def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, te
     ----------
     logits : [N, V] floating
         A tensor of torch or Paddle, of any device, that may require a gradient; or a NumPy array.
-    kept : KeptSets, Csr, or [N, V] bool
-        As a `Record` has them, or a mask of `detsample.sample`. Sets on a device are fetched.
+    kept : KeptSets, Csr, [N, V] bool, or [N, ceil(V / 32)] int32
+        As a `Record` has them, a mask of `detsample.sample`, or the bits of a `Draw`. Sets on a device are fetched.
     token_ids : [N] integer
         The drawn tokens; an array, or a tensor, which is fetched.
     temperature : float, or [N] floating
-        That of the draw. Greedy tokens (0) are weighed at 1: they are alone in their sets.
+        That of the draw. Greedy tokens (0) are weighed at 1: they are alone in their sets. So are rows whose
+        temperature is not finite or below 0: they are invalid, and have no token.
 
     Returns
     -------
@@ -71,6 +76,9 @@ def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, te
     the vocabulary; no sum depends on the order in which a device adds. Rows that keep more than half the vocabulary
     are treated whole.
 
+    Scaled logits and gaps saturate where those of the draw do (docs/spec.md, sections 4 and 9), so that tiny
+    temperatures make no infinities; a saturated number has the gradient 0.
+
     Examples
     --------
     >>> import numpy as np
@@ -86,29 +94,38 @@ def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, te
     sets = _sets(kept, rows, vocab)
     scale = _scale(temperature, rows)
     ops = operations.of(framework.name)
-    inside = _inside(sets, tokens)
-    if not rows:
-        return KeptLogprobs(ops.sum_of_rows(ops.widened(logits)), ops.beside(~inside, logits))
+    inside, column = _places(sets, tokens)
     x = ops.widened(logits)
-    own = ops.take(x.reshape([-1]), ops.beside(np.arange(rows) * vocab + np.where(inside, tokens, 0), x))
-    own = own * ops.beside(scale, x)
-    member = ops.both(ops.beside(inside, x), own != -np.inf)
-    order, masses = [], []
-    for chosen, z, valid in _groups(ops, x, sets, scale):
-        order.append(chosen)
-        masses.append(_log_mass(ops, z, valid))
+    if not rows:
+        nothing = ops.sum_of_rows(x)
+        return KeptLogprobs(nothing, nothing == -np.inf)
+    order, found = [], []
+    with np.errstate(over="ignore", invalid="ignore"):  # arrays would warn of what is meant
+        for chosen, z, valid in _groups(ops, x, sets, scale):
+            order.append(chosen)
+            found.append(_logprobs(ops, z, valid, column[chosen], inside[chosen]))
     back = np.argsort(np.concatenate(order))
-    log_mass = ops.take(ops.join(masses), ops.beside(back, x))
-    return KeptLogprobs(ops.where(member, own - log_mass, -np.inf), member == False)  # noqa: E712 (Paddle has no ~)
+    logprobs = ops.take(ops.join(found), ops.beside(back, x))
+    return KeptLogprobs(logprobs, logprobs == -np.inf)  # gaps are finite: no token inside has -inf
 
 
-def _log_mass(ops: Operations, z: Any, valid: Any) -> Any:
-    """The logarithm of each row's sum of exp(z) where valid; 0 for a row of nothing."""
-    z = ops.where(valid, z, -np.inf)
+def _logprobs(ops: Operations, z: Any, valid: Any, column: np.ndarray, inside: np.ndarray) -> Any:
+    """Log probability of each row's own column among the valid ones; -inf, without a gradient, where it is outside.
+
+    The gradients of a row's own logit and of its mass meet in z, before they are scaled: at a tiny temperature each
+    alone would overflow.
+    """
+    own = ops.take(z.reshape([-1]), ops.beside(np.arange(len(column)) * z.shape[1] + column, z))
+    member = ops.both(ops.beside(inside, z), own != -np.inf)
+    # A row without a token weighs nothing, so that a NaN among its logits stays out of the gradient.
+    z = ops.where(ops.both(valid, member.reshape([-1, 1])), z, -np.inf)
     m = ops.largest_of_rows(z)
     m = ops.where(m != -np.inf, m, 0.0)
     mass = ops.sum_of_rows(ops.exp(z - m.reshape([-1, 1])))
-    return m + ops.log(ops.where(mass != 0, mass, 1.0))  # a NaN is not 0, and stays
+    gap = own - m
+    gap = ops.where((gap < -LARGEST_GAP) == False, gap, -LARGEST_GAP)  # noqa: E712 (Paddle has no ~; a NaN stays)
+    # A NaN is not 0, and stays.
+    return ops.where(member, gap - ops.log(ops.where(mass != 0, mass, 1.0)), -np.inf)
 
 
 def _groups(ops: Operations, x: Any, sets: KeptSets, scale: np.ndarray) -> Iterator[tuple[np.ndarray, Any, Any]]:
@@ -122,13 +139,23 @@ def _groups(ops: Operations, x: Any, sets: KeptSets, scale: np.ndarray) -> Itera
     every: Any = ops.take(x.reshape([-1]), ops.beside(flat, x)) if padded else None
     start = 0
     for rows, (at, valid) in zip(sparse, padded, strict=True):
-        z = every[start : start + at.size].reshape(list(at.shape))
+        own = every[start : start + at.size].reshape(list(at.shape))
         start += at.size
-        yield rows, z * ops.beside(scale[rows][:, None], x), ops.beside(valid, x)
+        yield rows, _scaled(ops, own, scale[rows]), ops.beside(valid, x)
     whole = np.flatnonzero(sets.dropped)
     if whole.size:
-        z = ops.take(x, ops.beside(whole, x)) * ops.beside(scale[whole][:, None], x)
+        z = _scaled(ops, ops.take(x, ops.beside(whole, x)), scale[whole])
         yield whole, z, ops.beside(sets.rows(whole).mask(), x)
+
+
+def _scaled(ops: Operations, x: Any, scale: np.ndarray) -> Any:
+    """Logits times a number a row, saturated; infinities and NaN stay."""
+    z = x * ops.beside(scale[:, None], x)
+    if (scale <= 1).all():
+        return z
+    above, below = ops.both(z > LARGEST, x < np.inf), ops.both(z < -LARGEST, x > -np.inf)
+    z = ops.where(above == False, z, LARGEST)  # noqa: E712
+    return ops.where(below == False, z, -LARGEST)  # noqa: E712
 
 
 def _padded(sets: KeptSets, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,17 +168,18 @@ def _padded(sets: KeptSets, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return at + rows[:, None] * sets.vocab, valid
 
 
-def _inside(sets: KeptSets, tokens: np.ndarray) -> np.ndarray:
-    """Which tokens are in their rows' sets, bool [N]."""
+def _places(sets: KeptSets, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens are in their rows' sets, bool [N], and their columns in the rows of `_groups`, int64 [N]."""
     if not len(sets):
-        return np.zeros(0, bool)
+        return np.zeros(0, bool), np.zeros(0, np.int64)
     row = np.arange(len(sets))
     keys = np.repeat(row, sets.listed) * sets.vocab + sets.token_ids  # ascending, as ids are in each row
     is_token = (tokens >= 0) & (tokens < sets.vocab)
-    wanted = row * sets.vocab + np.where(is_token, tokens, 0)
-    at = np.searchsorted(keys, wanted)
-    found = np.append(keys, -1)[at] == wanted
-    return is_token & (found ^ sets.dropped)
+    token = np.where(is_token, tokens, 0)
+    at = np.searchsorted(keys, row * sets.vocab + token)
+    found = np.append(keys, -1)[at] == row * sets.vocab + token
+    inside = is_token & (found ^ sets.dropped)
+    return inside, np.where(inside, np.where(sets.dropped, token, at - sets.row_offsets[:-1]), 0)
 
 
 def _shape(shape: tuple[int, ...], dtype: str) -> tuple[int, int]:
@@ -177,22 +205,29 @@ def _sets(kept: Any, rows: int, vocab: int) -> KeptSets:
     elif hasattr(kept, "row_offsets"):
         sets = KeptSets.of_csr(kept, vocab)
     else:
-        mask = frameworks.of(kept, "kept").fetch(kept)
-        if mask.dtype != bool or mask.shape != (rows, vocab):
-            expected = f"KeptSets, Csr, or bool [{rows}, {vocab}]"
-            raise ValueError(f"kept must be {expected}, got {mask.dtype} {list(mask.shape)}")
-        dropped = 2 * mask.sum(axis=1) > vocab
-        row, ids = np.nonzero(mask ^ dropped[:, None])
-        counts = np.bincount(row, minlength=rows)
-        sets = KeptSets(vocab, np.append(0, np.cumsum(counts)), ids.astype(np.int32), dropped)
+        sets = _of_mask(frameworks.of(kept, "kept").fetch(kept), rows, vocab)
     if (len(sets), sets.vocab) != (rows, vocab):
         got = f"{len(sets)} and {sets.vocab}"
         raise ValueError(f"kept must be of {rows} rows and {vocab} tokens like the logits, got {got}")
     return sets
 
 
+def _of_mask(mask: np.ndarray, rows: int, vocab: int) -> KeptSets:
+    """The sets of a mask of bools or of bits."""
+    words = -(-vocab // 32)
+    if mask.dtype == np.int32 and mask.shape == (rows, words):
+        return KeptSets.of_bits(mask, vocab)
+    if mask.dtype != bool or mask.shape != (rows, vocab):
+        expected = f"KeptSets, Csr, bool [{rows}, {vocab}] or int32 [{rows}, {words}]"
+        raise ValueError(f"kept must be {expected}, got {mask.dtype} {list(mask.shape)}")
+    dropped = 2 * mask.sum(axis=1) > vocab
+    row, ids = np.nonzero(mask ^ dropped[:, None])
+    counts = np.bincount(row, minlength=rows)
+    return KeptSets(vocab, np.append(0, np.cumsum(counts)), ids.astype(np.int32), dropped)
+
+
 def _scale(temperature: Any, rows: int) -> np.ndarray:
-    """1 / temperature as the contract rounds it, fp32 [N]."""
+    """1 / temperature as the contract rounds it, fp32 [N]; 1 for greedy rows, and for invalid ones."""
     if is_scalar(temperature):
         given = np.asarray(temperature)
     else:
@@ -201,7 +236,8 @@ def _scale(temperature: Any, rows: int) -> np.ndarray:
         raise ValueError(f"temperature must be a number or have shape [{rows}], got {list(given.shape)}")
     with np.errstate(all="ignore"):
         t = np.broadcast_to(given.reshape(-1).astype(np.float32), (rows,))
+        valid = np.isfinite(t) & (t >= 0)
         inverse = np.minimum(np.float32(1) / t, np.finfo(np.float32).max)
-    if is_scalar(temperature) and rows and not (np.isfinite(t[0]) and t[0] >= 0):
+    if is_scalar(temperature) and not valid.all():
         raise ValueError(f"temperature must be finite and at least 0, got {temperature}")
-    return np.where(t == 0, np.float32(1), inverse)
+    return np.where(valid & (t > 0), inverse, np.float32(1))

@@ -8,6 +8,7 @@ import detsample.reference as reference
 from detsample import frameworks
 from detsample.frameworks import Framework
 from detsample.parameters import INTEGER_TYPES, Logits, Parameter, Scalar, as_integer, read_logits, read_parameters
+from detsample.rollout import operations
 from detsample.rollout.output import Draw, Observation
 from detsample.sampling import sample
 
@@ -33,7 +34,7 @@ def draw(
     Parameters
     ----------
     logits, topp_seed, position, temperature, top_k, top_p, min_p
-        As for `detsample.sample`.
+        As for `detsample.sample`. Vectors are copied, on their device: they may be changed afterwards.
     top_n : int
         How many of the most probable tokens to name, at most 128.
 
@@ -61,13 +62,20 @@ def draw(
         "topp_seed": topp_seed, "position": position,
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
     }  # fmt: skip
+    given = {name: _own(value, logits) for name, value in given.items()}
     out = sample(logits, **given, return_log_z=True, return_mask="bits")
-    seen = observe(logits, out.token_ids, out.mask, temperature=temperature, top_n=top_n)
+    seen = observe(logits, out.token_ids, out.mask, temperature=given["temperature"], top_n=top_n)
     return Draw(
         out.token_ids, out.num_kept, out.status, out.logprobs, out.log_z, out.mask,
         seen.raw_logprobs, seen.rank, seen.entropy, seen.top_token_ids, seen.top_logprobs,
         frameworks.of(logits).shape(logits)[1], given, (out._kept_alive, seen._kept_alive),
     )  # fmt: skip
+
+
+def _own(value: Any, logits: Any) -> Any:
+    """A parameter that the caller cannot change any more, as with ``position += 1`` for the next token."""
+    framework = frameworks.of(logits, "logits")
+    return operations.of(framework.name).copied(value) if framework.is_tensor(value) else value
 
 
 def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, top_n: int = 0) -> Observation:

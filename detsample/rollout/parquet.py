@@ -1,15 +1,21 @@
 """Records as Parquet: one table a file, complete in itself. Needs pyarrow (the extra `rollout`).
 
 Parquet, because a trainer reads it with whatever it has (pyarrow, Polars, DuckDB, Spark, Ray Data, the datasets
-libraries), because a column that repeats costs nothing, and because a file has its schema, its statistics and
-checksums of its pages.
+libraries), because a column that repeats costs nothing, and because a file has its schema and its statistics.
+
+Its own checksums are of pages of data. A flipped bit of the footer may change how many rows there are, or what they
+mean, and nothing is said. So a file is sealed: the footer has the SHA-256 of all before it, and its own, taken while
+the digits of that one are zeros. Between them no bit of the file is left out.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +27,10 @@ from detsample.rollout.record import COLUMNS, Record
 
 FORMAT = "detsample rollout 1"
 KEY = b"detsample"
+_BLANK = "0" * 64
+_SEAL = re.compile(rb'"data_sha256": "([0-9a-f]{64})", "footer_sha256": "([0-9a-f]{64})"')
+_TAIL = 8
+"""Bytes behind the metadata of a footer: its length, and ``PAR1``."""
 
 # Sorted by sequence and position, the first seven hardly change from row to row; the other integers are small.
 REPEATING = [
@@ -54,33 +64,45 @@ def write(file: Any, record: Record) -> None:
         "contract_version": record.contract_version,
         "vocab": record.vocab,
         "top_n": record.top_token_ids.shape[1],
+        "keep_sets": record.kept is not None,
         "detsample": detsample.__version__,
+        "data_sha256": _BLANK,
+        "footer_sha256": _BLANK,
     }
-    table = pa.Table.from_arrays(_arrays(record), schema=_SCHEMA.with_metadata({KEY: json.dumps(about).encode()}))
-    pq.write_table(
-        table, file, row_group_size=max(1, len(record)), compression="zstd", use_dictionary=REPEATING,
+    stream = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        stream, _SCHEMA, compression="zstd", use_dictionary=REPEATING,
         column_encoding=dict.fromkeys(DELTAS, "DELTA_BINARY_PACKED")
         | dict.fromkeys(PLANES, "BYTE_STREAM_SPLIT"),
         write_page_checksum=True,
-    )  # fmt: skip
+    ) as writer:  # fmt: skip
+        writer.write_table(pa.Table.from_arrays(_arrays(record), schema=_SCHEMA), row_group_size=max(1, len(record)))
+        writer.add_key_value_metadata({KEY: json.dumps(about).encode()})
+    content = memoryview(stream.getvalue())
+    start = len(content) - _footer_size(bytes(content[-_TAIL:]), len(content))
+    file.write(content[:start])
+    file.write(_sealed(bytes(content[start:]), sha256(content[:start]).hexdigest()))
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What a file says of itself: ``format``, ``contract_version``, ``vocab``, ``top_n``, ``detsample``, ``tokens``.
+    """What a file says of itself, after a look at its footer alone.
+
+    Returns
+    -------
+    dict
+        ``format``, ``contract_version``, ``vocab``, ``top_n``, ``keep_sets``, ``detsample``, ``tokens``, and the seals
+        ``data_sha256`` and ``footer_sha256``.
 
     Raises
     ------
     RecordError
-        If it is no record that this version reads.
+        If it cannot be read, is no record that this version reads, or its footer is damaged.
     """
     try:
-        metadata = pq.read_metadata(path)
-        found = json.loads((metadata.metadata or {})[KEY])
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        raise RecordError(f"{path}: not a record, or damaged: {error}") from error
-    if found.get("format") != FORMAT:
-        raise RecordError(f"{path}: expected the format {FORMAT!r}, got {found.get('format')!r}")
-    return {**found, "tokens": metadata.num_rows}
+        with path.open("rb") as file:
+            return _said(path, _footer(file))
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def read(path: Path) -> Record:
@@ -89,14 +111,73 @@ def read(path: Path) -> Record:
     Raises
     ------
     RecordError
-        If it is no record, or is damaged.
+        If it cannot be read, is no record, or a bit of it is not as it was written.
     """
-    said = about(path)
     try:
-        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        with path.open("rb") as file:
+            footer = _footer(file)
+            file.seek(0)
+            content = file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    said = _said(path, footer)
+    if sha256(memoryview(content)[: len(content) - len(footer)]).hexdigest() != said["data_sha256"]:
+        raise RecordError(f"{path}: damaged: the data is not as it was written")
+    try:
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
         return _record(table.combine_chunks(), said)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except _NO_RECORD as error:
         raise RecordError(f"{path}: damaged: {error}") from error
+
+
+_NO_RECORD = (pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError)
+"""What pyarrow, json and NumPy raise over a file that is sealed and yet no record."""
+
+
+def _unreadable(path: Path, error: OSError) -> RecordError:
+    return RecordError(f"{path}: cannot be read: {error.strerror or error}")
+
+
+def _footer_size(tail: bytes, size: int) -> int:
+    """How many bytes of a Parquet file are its footer, of its last eight; 0 if it is none."""
+    footer = int.from_bytes(tail[:4], "little") + _TAIL
+    return footer if len(tail) == _TAIL and tail[4:] == b"PAR1" and footer <= size else 0
+
+
+def _footer(file: BinaryIO) -> bytes:
+    """The footer of an open file, with its length and ``PAR1``; nothing if there is none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _TAIL))
+    footer = _footer_size(file.read(), size)
+    file.seek(size - footer)
+    return file.read()
+
+
+def _sealed(footer: bytes, data: str) -> bytes:
+    """The footer with the two digests in their places, which are blank."""
+    (blank,) = _SEAL.finditer(footer)
+    filled = footer[: blank.start(1)] + data.encode() + footer[blank.end(1) :]
+    return filled[: blank.start(2)] + sha256(filled).hexdigest().encode() + filled[blank.end(2) :]
+
+
+def _said(path: Path, footer: bytes) -> dict[str, Any]:
+    """What a footer says of the file, once its seal is found whole: pyarrow is not given what is damaged."""
+    seal = _SEAL.search(footer)
+    if seal is None:
+        raise RecordError(f"{path}: not a record, or damaged: it has no footer with the seal of one")
+    blank = footer[: seal.start(2)] + _BLANK.encode() + footer[seal.end(2) :]
+    if sha256(blank).hexdigest().encode() != seal[2]:
+        raise RecordError(f"{path}: damaged: the footer is not as it was written")
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(footer))
+        found = json.loads((metadata.metadata or {})[KEY])
+        told = found["format"]
+        known = {**found, "tokens": metadata.num_rows}
+    except _NO_RECORD as error:
+        raise RecordError(f"{path}: not a record, or damaged: {error}") from error
+    if told != FORMAT:
+        raise RecordError(f"{path}: expected the format {FORMAT!r}, got {told!r}")
+    return known
 
 
 def _arrays(record: Record) -> list[pa.Array]:

@@ -15,10 +15,30 @@ def files(path: str | os.PathLike[str]) -> list[Path]:
 
     What is being written has another name until it is whole, and is not among them.
 
+    Parameters
+    ----------
+    path : path
+        A folder that a `Writer` filled, or one of its files.
+
+    Returns
+    -------
+    list of Path
+        None of them for a folder without records.
+
     Raises
     ------
     FileNotFoundError
         If there is nothing at the path.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> from detsample import rollout
+    >>> folder = tempfile.mkdtemp()
+    >>> with rollout.Writer(folder) as writer:
+    ...     writer.append(rollout.draw(np.zeros((3, 10), np.float32), 7, position=np.arange(3)), sequence=0)
+    >>> [file.name[:9] for file in files(folder)]
+    ['00000000-']
     """
     path = Path(path)
     if path.is_file():
@@ -50,7 +70,7 @@ def read(
     FileNotFoundError
         If there is nothing at the path.
     RecordError
-        If a file is no record, or is damaged; it names the file.
+        If a file cannot be read, is no record, or is damaged; it names the file.
 
     Examples
     --------
@@ -72,10 +92,39 @@ def read(
 def load(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> Record:
     """Read a whole folder into one record, by sequence and position; as `read`, but all in memory.
 
+    Parameters
+    ----------
+    path : path
+        A folder, or one of its files.
+    progress : callable, optional
+        Told (tokens read, tokens in all) after each file.
+
+    Returns
+    -------
+    Record
+        Of all tokens.
+
     Raises
     ------
+    FileNotFoundError
+        If there is nothing at the path.
+    RecordError
+        If a file cannot be read, is no record, or is damaged; it names the file.
     ValueError
         If the folder is empty, or its files differ in what they record.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> from detsample import rollout
+    >>> folder, logits = tempfile.mkdtemp(), np.zeros((2, 10), np.float32)
+    >>> with rollout.Writer(folder) as writer:
+    ...     for position in (0, 1):
+    ...         writer.append(rollout.draw(logits, 7, position=position), sequence=np.array([4, 3]))
+    ...         writer.flush()
+    >>> record = load(folder)
+    >>> record.sequence.tolist(), record.position.tolist()
+    ([3, 3, 4, 4], [0, 1, 0, 1])
     """
     parts = list(read(path, progress=progress))
     if not parts:

@@ -93,19 +93,31 @@ class Record:
             Which sequence each row is of.
         keep_sets : bool
             Whether to record the kept sets.
+
+        Returns
+        -------
+        Record
+            Of B tokens.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument, what was expected and what came.
         """
+        if not isinstance(draw, Draw):
+            raise TypeError(f"draw must be a Draw, got {type(draw).__name__}")
         rows = frameworks.of(draw.token_ids).shape(draw.token_ids)[0]
         given = {"sequence": sequence, **{name: draw.parameters[name] for name in PARAMETERS}}
         columns = {name: _column(name, value, rows) for name, value in given.items()}
         for name in RESULTS:
-            columns[name] = _fetch(getattr(draw, name)).astype(COLUMNS[name], copy=False)
+            columns[name] = _fetch(name, getattr(draw, name)).astype(COLUMNS[name], copy=False)
         return Record(
             contract_version=detsample.CONTRACT_VERSION,
             vocab=draw.vocab,
             **columns,
-            top_token_ids=_fetch(draw.top_token_ids),
-            top_logprobs=_fetch(draw.top_logprobs),
-            kept=KeptSets.of_bits(_fetch(draw.kept), draw.vocab) if keep_sets else None,
+            top_token_ids=_fetch("top_token_ids", draw.top_token_ids),
+            top_logprobs=_fetch("top_logprobs", draw.top_logprobs),
+            kept=KeptSets.of_bits(_fetch("kept", draw.kept), draw.vocab) if keep_sets else None,
         )
 
     @staticmethod
@@ -154,13 +166,14 @@ class Record:
         return {name: getattr(self, name) for name in PARAMETERS}
 
 
-def _fetch(tensor: Any) -> np.ndarray:
-    return frameworks.of(tensor).fetch(tensor)
+def _fetch(name: str, tensor: Any) -> np.ndarray:
+    return frameworks.of(tensor, name).fetch(tensor)
 
 
 def _column(name: str, value: Any, rows: int) -> np.ndarray:
     """A parameter as a column: seeds modulo 2^64, reals rounded to fp32, as the contract reads them."""
-    array = np.asarray(value) if is_scalar(value) or isinstance(value, (list, tuple)) else _fetch(value)
+    is_plain = is_scalar(value) or isinstance(value, (list, tuple))
+    array = np.asarray(value) if is_plain else _fetch(name, value)
     if COLUMNS[name] is np.int64 and array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
     if array.shape not in ((), (rows,), (rows, 1)):

@@ -10,6 +10,7 @@ import numpy as np
 
 import detsample
 from detsample import frameworks
+from detsample.rollout import operations
 from detsample.rollout.observation import draw
 from detsample.rollout.record import Record
 
@@ -118,6 +119,8 @@ def replay(record: Record, logits: Any) -> Replay:
 
     Raises
     ------
+    TypeError
+        If one of the two is something else.
     ValueError
         If the logits are not of the record's shape, or the record is of another contract version.
 
@@ -152,6 +155,8 @@ def replay(record: Record, logits: Any) -> Replay:
 
 
 def _check(record: Record, logits: Any) -> None:
+    if not isinstance(record, Record):
+        raise TypeError(f"record must be a Record, got {type(record).__name__}")
     if record.contract_version != detsample.CONTRACT_VERSION:
         raise ValueError(
             f"record must be of contract version {detsample.CONTRACT_VERSION}, got {record.contract_version}"
@@ -162,23 +167,11 @@ def _check(record: Record, logits: Any) -> None:
 
 
 def _draw_again(record: Record, logits: Any) -> Record:
-    framework = frameworks.of(logits)
-    given: dict[str, Any] = {name: value.copy() for name, value in record.parameters().items()}
-    if framework.name != "numpy":
-        given = {name: _like(logits, framework.name, value) for name, value in given.items()}
+    ops = operations.of(frameworks.of(logits).name)
+    # Copies: the columns of a file are read-only.
+    given = {name: ops.placed(value.copy(), logits) for name, value in record.parameters().items()}
     drawn = draw(logits, **given, top_n=record.top_token_ids.shape[1])
     return Record.of(drawn, record.sequence, keep_sets=record.kept is not None)
-
-
-def _like(logits: Any, framework: str, column: np.ndarray) -> Any:
-    """A column as a tensor beside the logits."""
-    if framework == "torch":
-        import torch
-
-        return torch.from_numpy(column).to(logits.device)
-    import paddle
-
-    return paddle.to_tensor(column, place=logits.place)
 
 
 def _differences(record: Record, again: Record) -> dict[str, np.ndarray]:

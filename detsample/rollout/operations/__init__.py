@@ -1,4 +1,4 @@
-"""The few differentiable operations that `kept_logprobs` is made of, under one set of names for each framework."""
+"""The few operations that `kept_logprobs` and replays are made of, under one set of names for each framework."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ import numpy as np
 
 
 class Operations(Protocol):
-    """What a framework provides; modules, so ``self`` is not passed. All but the last two are differentiable."""
+    """What a framework provides; modules, so ``self`` is not passed.
+
+    `copied`, `placed`, `beside`, `largest_of_rows` and `both` make constants; all others are differentiable, in torch
+    and Paddle.
+    """
 
     def widened(self, x: Any) -> Any:
         """Return 16-bit floats as fp32, others as they are."""
+
+    def copied(self, x: Any) -> Any:
+        """Return a copy on the device of ``x``, without waiting for it."""
+
+    def placed(self, array: np.ndarray, x: Any) -> Any:
+        """Return an array as a tensor of its own type on the device of ``x``; it may share the array's memory."""
 
     def beside(self, array: np.ndarray, x: Any) -> Any:
         """Return an array as a tensor on the device of ``x``; reals are brought to the type of ``x``."""

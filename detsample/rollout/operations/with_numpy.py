@@ -12,6 +12,16 @@ def widened(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype.itemsize == 2 else x
 
 
+def copied(x: np.ndarray) -> np.ndarray:
+    """See `Operations`."""
+    return x.copy()
+
+
+def placed(array: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """See `Operations`."""
+    return array
+
+
 def beside(array: np.ndarray, x: np.ndarray) -> np.ndarray:
     """See `Operations`."""
     return array.astype(x.dtype) if array.dtype.kind == "f" else array

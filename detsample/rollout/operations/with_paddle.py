@@ -14,6 +14,16 @@ def widened(x: Any) -> Any:
     return x.astype("float32") if x.dtype in (paddle.float16, paddle.bfloat16) else x
 
 
+def copied(x: Any) -> Any:
+    """See `Operations`."""
+    return x.detach().clone()
+
+
+def placed(array: np.ndarray, x: Any) -> Any:
+    """See `Operations`."""
+    return paddle.to_tensor(array, place=x.place)
+
+
 def beside(array: np.ndarray, x: Any) -> Any:
     """See `Operations`."""
     dtype = x.dtype if array.dtype.kind == "f" else None
@@ -37,7 +47,8 @@ def where(condition: Any, x: Any, otherwise: float) -> Any:
 
 def exp(x: Any) -> Any:
     """See `Operations`."""
-    return paddle.exp(x)
+    # On the CPU it ends at 2.9e-39, even of -inf: times 1 / temperature that may be a gradient.
+    return where((x < -104.0) == False, paddle.exp(x), 0.0)  # noqa: E712 (a NaN stays)
 
 
 def log(x: Any) -> Any:

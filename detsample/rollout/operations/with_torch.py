@@ -13,6 +13,16 @@ def widened(x: torch.Tensor) -> torch.Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def copied(x: torch.Tensor) -> torch.Tensor:
+    """See `Operations`."""
+    return x.detach().clone()
+
+
+def placed(array: np.ndarray, x: torch.Tensor) -> torch.Tensor:
+    """See `Operations`."""
+    return torch.from_numpy(array).to(x.device)
+
+
 def beside(array: np.ndarray, x: torch.Tensor) -> torch.Tensor:
     """See `Operations`."""
     return torch.from_numpy(array).to(x.device, x.dtype if array.dtype.kind == "f" else None)
