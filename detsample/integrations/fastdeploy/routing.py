@@ -16,16 +16,12 @@ from types import ModuleType
 from typing import Any
 
 from detsample.integrations.fastdeploy import masking, probabilities, speculative
-from detsample.integrations.fastdeploy.step import Step, current, entered
+from detsample.integrations.fastdeploy.step import Step, current, entered, read_lengths
 
-KNOWN = (
-    "0097a00a (March 2026): before the Triton sampler; _compute_sampling_mask and padding_sampling_params",
-    "be1bb13b (May 2026): with the Triton sampler of pull request 7639 and build_sampling_params",
-)
-"""The revisions of FastDeploy whose sampler was read: its names, signatures and order of calls."""
+KNOWN = ("be1bb13b (May 2026): with the Triton sampler of pull request 7639 and build_sampling_params",)
+"""The revisions of FastDeploy that are served: their names, signatures and order of calls were read."""
 
 SAMPLER = "fastdeploy.model_executor.layers.sample.sampler"
-ENVS = "fastdeploy.envs"
 
 # The parameters of each name, as FastDeploy's definitions have them. An operator compiled from C++ has no signature.
 SIGNATURES: dict[str, tuple[str, ...]] = {
@@ -41,7 +37,8 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
         "increment_value",
     ),
 }  # fmt: skip
-REQUIRED = ("min_p_sampling", "top_k_top_p_sampling")
+# Without the first two the order of calls is another one: top-p behind min-p, and rows with seeds of their own.
+REQUIRED = ("apply_top_k_top_p_triton", "_random_sample", "min_p_sampling", "top_k_top_p_sampling")
 CLASSES = ("Sampler", "SpeculativeSampler")
 
 
@@ -72,6 +69,11 @@ def install() -> list[str]:
     ImportError
         If FastDeploy is not installed, or is of a kind that is not in `KNOWN`: a name is missing or has another
         signature.
+
+    Examples
+    --------
+    >>> install()  # doctest: +SKIP
+    ['FD_SAMPLING_CLASS', 'Sampler.forward_cuda', 'SpeculativeSampler.forward_cuda', '_random_sample', ...]
     """
     try:
         module: Any = importlib.import_module(SAMPLER)
@@ -99,8 +101,19 @@ def install() -> list[str]:
 
 
 def uninstall() -> None:
-    """Put FastDeploy's own functions back. Samplers made in between keep the routed ``forward_cuda``, which then
-    calls FastDeploy's own functions."""
+    """Put FastDeploy's own functions back; without an `install` before, nothing changes.
+
+    Samplers made in between keep the routed ``forward_cuda``, which then calls FastDeploy's own functions.
+
+    Raises
+    ------
+    ImportError
+        If FastDeploy is not installed.
+
+    Examples
+    --------
+    >>> uninstall()  # doctest: +SKIP
+    """
     module = importlib.import_module(SAMPLER)
     for name, original in module.__dict__.pop("_detsample_originals", {}).items():
         owner, _, attribute = name.rpartition(".")
@@ -134,18 +147,23 @@ def _check(module: ModuleType) -> list[str]:
     names = [name for name in SIGNATURES if hasattr(module, name)]
     for name in REQUIRED:
         if name not in names:
-            raise ImportError(f"this FastDeploy is not known here: {SAMPLER} has no {name}. Known: {'; '.join(KNOWN)}")
+            raise _unknown(f"{SAMPLER} has no {name}")
     for name in names:
         try:
-            found = tuple(inspect.signature(getattr(module, name)).parameters)
+            signature = inspect.signature(getattr(module, name))
         except (TypeError, ValueError):
             continue
+        found = tuple(signature.parameters)
         if name != "build_sampling_params" and found != SIGNATURES[name]:
-            raise ImportError(
-                f"this FastDeploy is not known here: {name} takes {', '.join(found)}, expected "
-                f"{', '.join(SIGNATURES[name])}. Known: {'; '.join(KNOWN)}"
-            )
+            raise _unknown(f"{name} takes {', '.join(found)}, expected {', '.join(SIGNATURES[name])}")
+        # The first form returned (list of arrays, array); pull request 7460 made it four tensors and a number.
+        if name == "_compute_sampling_mask" and "ndarray" in str(signature.return_annotation):
+            raise _unknown(f"{name} returns {signature.return_annotation}, expected tensors")
     return names
+
+
+def _unknown(found: str) -> ImportError:
+    return ImportError(f"this FastDeploy is not known here: {found}. Known: {'; '.join(KNOWN)}")
 
 
 def _routed(name: str, original: Any) -> Any:
@@ -161,20 +179,20 @@ def _routed(name: str, original: Any) -> Any:
 
 
 def _stepping(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """`forward_cuda`, inside a `Step`."""
+    """`forward_cuda`, inside a `Step` where the names lead here."""
     parameters = inspect.signature(forward)
 
     @wraps(forward)
     def call(*arguments: Any, **keywords: Any) -> Any:
+        if sampling_class() != "triton":
+            return forward(*arguments, **keywords)
         given = parameters.bind(*arguments, **keywords).arguments
-        metadata = given["sampling_metadata"]
-        inputs = given.get("share_inputs")
-        if inputs is None:
-            inputs = getattr(metadata, "share_inputs", None)
-            # One row a request: the list of rows is another sampler's business.
-            inputs = {k: v for k, v in (inputs or {}).items() if k != "cu_seqlens_q_output"}
+        metadata, inputs = given["sampling_metadata"], given.get("share_inputs")
+        # A sampler that is given no inputs has one row a request: the list of rows is another sampler's business.
+        ordinary = inputs is None
+        lengths = read_lengths(getattr(metadata, "share_inputs", None) if ordinary else inputs, ordinary)
         masks = bool(getattr(metadata, "keep_sampling_mask", False))
-        with entered(Step(inputs, masks)):
+        with entered(Step(lengths, masks)):
             return forward(*arguments, **keywords)
 
     return call

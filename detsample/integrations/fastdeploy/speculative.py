@@ -2,11 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import paddle
 
 from detsample.integrations.fastdeploy.tensors import beside
+
+
+class Rows(NamedTuple):
+    """Which request owns each of a step's T rows.
+
+    Attributes
+    ----------
+    requests : int
+        B, the slots that there are.
+    owner : [T] int64
+    later : [T] int64
+        How many rows of the same request follow.
+    """
+
+    requests: int
+    owner: Any
+    later: Any
+
+    def of(self, parameter: Any) -> Any:
+        """A request's parameter for each of its rows.
+
+        Parameters
+        ----------
+        parameter : [>= B] or [>= B, 1]
+            On any device.
+
+        Returns
+        -------
+        [T] of its dtype
+        """
+        return paddle.gather(beside(parameter, self.owner).reshape([-1])[: self.requests], self.owner)
+
+
+def owned_rows(requests: int, cu_seqlens_q_output: Any, count: int) -> Rows:
+    """The owners of rows.
+
+    Parameters
+    ----------
+    requests : int
+        B.
+    cu_seqlens_q_output : [>= B + 1] or [>= B + 1, 1] int32
+        Request b owns rows ``cu_seqlens_q_output[b]`` to ``cu_seqlens_q_output[b + 1]``.
+    count : int
+        T, the number of rows.
+    """
+    ends = cu_seqlens_q_output.reshape([-1])[1 : requests + 1].astype("int64")
+    rows = beside(paddle.arange(count, dtype="int64"), ends)
+    owner = paddle.searchsorted(ends, rows, right=True)
+    return Rows(requests, owner, paddle.gather(ends, owner) - 1 - rows)
 
 
 def build_sampling_params(
@@ -54,18 +103,24 @@ def build_sampling_params(
     ------
     ValueError
         If `seq_lens_decoder` is not given.
+
+    Examples
+    --------
+    A request that was given 3 tokens behind 20, and one that was given its prompt of 6 and draws once.
+
+    >>> top_p, top_k, topp_seed = build_sampling_params(
+    ...     paddle.to_tensor([[0.5], [0.75]]), paddle.to_tensor([[50], [40]]), paddle.to_tensor([[7], [8]]),
+    ...     paddle.to_tensor([[3], [6]], dtype="int32"), paddle.to_tensor([0, 3, 4], dtype="int32"), 4,
+    ...     seq_lens_decoder=paddle.to_tensor([[20], [0]], dtype="int32"),
+    ... )
+    >>> top_p.tolist(), top_k.tolist()
+    ([[0.5], [0.5], [0.5], [0.75]], [[50], [50], [50], [40]])
+    >>> topp_seed.tolist()
+    [[7, 21], [7, 22], [7, 23], [8, 6]]
     """
     if seq_lens_decoder is None:
         raise ValueError("seq_lens_decoder must be given: a row's position is not known without it")
-    requests = seq_lens_this_time.shape[0]
-    ends = cu_seqlens_q_output.reshape([-1])[1 : requests + 1].astype("int64")
-    rows = beside(paddle.arange(token_num_output_cpu, dtype="int64"), ends)
-    owner = paddle.searchsorted(ends, rows, right=True)
-
-    def of(parameter: Any, dtype: str) -> Any:
-        return paddle.gather(beside(parameter, ends).reshape([-1])[:requests].astype(dtype), owner)
-
-    behind = of(seq_lens_decoder, "int64") + of(seq_lens_this_time, "int64")
-    position = behind - (paddle.gather(ends, owner) - 1 - rows)
-    streams = paddle.stack([of(infer_seed, "int64"), position], axis=1)
-    return of(top_p, "float32").unsqueeze(1), of(top_k, "int64").unsqueeze(1), streams
+    rows = owned_rows(seq_lens_this_time.shape[0], cu_seqlens_q_output, token_num_output_cpu)
+    seen = rows.of(seq_lens_decoder).astype("int64") + rows.of(seq_lens_this_time).astype("int64")
+    streams = paddle.stack([rows.of(infer_seed).astype("int64"), seen - rows.later], axis=1)
+    return rows.of(top_p).astype("float32").unsqueeze(1), rows.of(top_k).astype("int64").unsqueeze(1), streams

@@ -11,15 +11,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import paddle
 
 import detsample
+from detsample.integrations.fastdeploy.holding import hold, holding
 from detsample.integrations.fastdeploy.masking import apply_top_k_top_p_triton
-from detsample.integrations.fastdeploy.probabilities import _compute_sampling_mask, min_p_sampling, window
-from detsample.integrations.fastdeploy.speculative import build_sampling_params
+from detsample.integrations.fastdeploy.probabilities import (
+    _compute_sampling_mask,
+    min_p_is_off,
+    min_p_sampling,
+    window,
+)
+from detsample.integrations.fastdeploy.speculative import Rows, build_sampling_params, owned_rows
 from detsample.integrations.fastdeploy.tensors import beside, first_rows, streams
+
+
+class Lengths(NamedTuple):
+    """What FastDeploy's inputs say of a step's rows, for B slots or more.
+
+    Attributes
+    ----------
+    this_time : [B] or [B, 1] int32
+        ``seq_lens_this_time``, the tokens that the model was given.
+    decoder : [B] or [B, 1] int32
+        ``seq_lens_decoder``, the tokens that the cache had before.
+    ends : [B + 1] or [B + 1, 1] int32, or None
+        ``cu_seqlens_q_output``, where a request may own several rows, or none. None: row b is slot b's.
+    """
+
+    this_time: Any
+    decoder: Any
+    ends: Any = None
+
+
+def read_lengths(inputs: Any, one_row_a_slot: bool) -> Lengths | None:
+    """The lengths in FastDeploy's inputs, None where they are not.
+
+    Parameters
+    ----------
+    inputs : InputBatch or dict, or None
+        An InputBatch is no mapping: ``in`` and ``[]`` are what all of its versions have.
+    one_row_a_slot : bool
+        Whether each slot has one row, whatever the inputs say of others.
+    """
+    if inputs is None or "seq_lens_this_time" not in inputs or "seq_lens_decoder" not in inputs:
+        return None
+    several = not one_row_a_slot and "cu_seqlens_q_output" in inputs
+    ends = inputs["cu_seqlens_q_output"] if several else None
+    return Lengths(inputs["seq_lens_this_time"], inputs["seq_lens_decoder"], ends)
 
 
 @dataclass
@@ -28,26 +69,26 @@ class Step:
 
     Attributes
     ----------
-    share_inputs : dict, or None
-        FastDeploy's, with ``seq_lens_this_time``, ``seq_lens_decoder`` and, where a request owns several rows,
-        ``cu_seqlens_q_output``. Without them positions are 0.
+    lengths : Lengths, or None
+        Without them positions are 0.
     wants_masks : bool
         Whether the sampler will ask for kept sets.
     """
 
-    share_inputs: Any
+    lengths: Lengths | None
     wants_masks: bool = False
     masked: Any = field(default=None, init=False)
     log_z: Any = field(default=None, init=False)
     before_min_p: Any = field(default=None, init=False)
     behind_min_p: Any = field(default=None, init=False)
     min_p: Any = field(default=None, init=False)
+    _owned: Rows | None = field(default=None, init=False)
 
     def build_sampling_params(
         self, top_p: Any, top_k: Any, infer_seed: Any, this_time: Any, cu_seqlens: Any, rows: int, increment: int = 0
     ) -> tuple[Any, Any, Any]:
         """`build_sampling_params` with the lengths of this step."""
-        decoder = self.share_inputs["seq_lens_decoder"]
+        decoder = None if self.lengths is None else self.lengths.decoder
         return build_sampling_params(
             top_p, top_k, infer_seed, this_time, cu_seqlens, rows, increment, seq_lens_decoder=decoder
         )
@@ -59,7 +100,8 @@ class Step:
         if self.wants_masks:
             top_k = 0 if k is None else first_rows("k", k, logits.shape[0])
             top_p = 1.0 if p is None else first_rows("p", p, logits.shape[0])
-            self.log_z = detsample.mask(logits, top_k=top_k, top_p=top_p, kind="bits", return_log_z=True).log_z
+            kept = detsample.mask(logits, top_k=top_k, top_p=top_p, kind="bits", return_log_z=True)
+            self.log_z = hold(kept, top_k, top_p).log_z
         out = apply_top_k_top_p_triton(logits, k, p, mask_value, return_mask)
         # Another value than -inf is another distribution: then the probabilities are what there is.
         self.masked = logits if mask_value == float("-inf") else None
@@ -67,9 +109,11 @@ class Step:
 
     def min_p_sampling(self, probs: Any, min_p_arr: Any, min_p_arr_cpu: list[float] | None = None) -> Any:
         """As `probabilities.min_p_sampling`; the draw goes back to what was before."""
-        out = min_p_sampling(probs, min_p_arr, min_p_arr_cpu)
-        if out is not probs:
-            self.before_min_p, self.behind_min_p, self.min_p = probs, out, min_p_arr
+        if min_p_is_off(min_p_arr, min_p_arr_cpu):
+            return probs
+        min_p = self._per_row("min_p_arr", min_p_arr, probs)
+        out = min_p_sampling(probs, min_p)
+        self.before_min_p, self.behind_min_p, self.min_p = probs, out, min_p
         return out
 
     def random_sample(self, probs: Any, topp_seed: Any, otherwise: Any) -> Any:
@@ -77,11 +121,9 @@ class Step:
         seeds = self.streams(probs, topp_seed)
         if self.masked is None or list(self.masked.shape) != list(probs.shape):
             return otherwise(probs, seeds)
-        pair = streams(seeds, probs)
-        out = detsample.sample(
-            self.masked, pair[0], position=pair[1], min_p=self._min_p(probs), return_logprobs=False
-        )
-        return out.token_ids.unsqueeze(1)
+        seed, position = streams(seeds, probs)
+        out = detsample.sample(self.masked, seed, position=position, min_p=self._min_p(), return_logprobs=False)
+        return hold(out, seed, position).token_ids.unsqueeze(1)
 
     def compute_sampling_mask(
         self, probs: Any, top_p: Any, top_k: Any = None, top_k_list: list[int] | None = None, **bound: Any
@@ -91,30 +133,42 @@ class Step:
             source = self.before_min_p if probs is self.behind_min_p else probs
             min_p = self.min_p if probs is self.behind_min_p else None
             return _compute_sampling_mask(source, top_p, top_k, top_k_list, min_p=min_p, **bound)
-        kept = detsample.mask(self.masked, min_p=self._min_p(probs), return_log_z=True)
+        kept = hold(detsample.mask(self.masked, min_p=self._min_p(), return_log_z=True))
         rows, vocab = probs.shape
         return *window(kept, vocab, bound.get("max_kept")), self.log_z + kept.log_z, rows
 
     def streams(self, probs: Any, topp_seed: Any) -> Any:
         """Seeds and positions [B, 2] of the rows; what was given, where positions are not known."""
-        if topp_seed is None or (len(topp_seed.shape) == 2 and topp_seed.shape[1] == 2):
+        pairs = topp_seed is not None and len(topp_seed.shape) == 2 and topp_seed.shape[1] == 2
+        if topp_seed is None or pairs or self.lengths is None:
             return topp_seed
-        given, rows = self.share_inputs or {}, probs.shape[0]
-        if "seq_lens_decoder" not in given or "seq_lens_this_time" not in given:
-            return topp_seed
-        this_time, decoder = given["seq_lens_this_time"], given["seq_lens_decoder"]
-        ends = given.get("cu_seqlens_q_output")
-        if ends is not None:
-            none = paddle.zeros_like(this_time)
-            return self.build_sampling_params(none, none, topp_seed, this_time, ends, rows)[2]
-        parts = [
-            first_rows(name, beside(x, probs), rows).astype("int64")
-            for name, x in (("topp_seed", topp_seed), ("seq_lens_decoder", decoder), ("seq_lens_this_time", this_time))
-        ]
-        return paddle.stack([parts[0], parts[1] + parts[2]], axis=1)
+        of = {
+            "topp_seed": topp_seed,
+            "seq_lens_decoder": self.lengths.decoder,
+            "seq_lens_this_time": self.lengths.this_time,
+        }
+        seed, decoder, this_time = (self._per_row(name, x, probs).astype("int64") for name, x in of.items())
+        rows = self._rows(probs)
+        later = 0 if rows is None else rows.later
+        return paddle.stack([seed, decoder + this_time - later], axis=1)
 
-    def _min_p(self, probs: Any) -> Any:
-        return 0.0 if self.min_p is None else first_rows("min_p_arr", beside(self.min_p, probs), probs.shape[0])
+    def _rows(self, probs: Any) -> Rows | None:
+        """The owners of the rows; None where row b is slot b's."""
+        if self.lengths is None or self.lengths.ends is None:
+            return None
+        count = probs.shape[0]
+        if self._owned is None or self._owned.owner.shape[0] != count:
+            ends = beside(self.lengths.ends, probs)
+            self._owned = owned_rows(self.lengths.this_time.shape[0], ends, count)
+        return self._owned
+
+    def _per_row(self, name: str, parameter: Any, probs: Any) -> Any:
+        """A request's parameter for each row: a row's number is not its request's where slots idle or own several."""
+        rows = self._rows(probs)
+        return first_rows(name, beside(parameter, probs), probs.shape[0]) if rows is None else rows.of(parameter)
+
+    def _min_p(self) -> Any:
+        return 0.0 if self.min_p is None else self.min_p
 
 
 _STEP: ContextVar[Step | None] = ContextVar("detsample_fastdeploy_step", default=None)
@@ -127,9 +181,10 @@ def current() -> Step | None:
 
 @contextmanager
 def entered(step: Step) -> Iterator[None]:
-    """A step as the current one."""
+    """A step as the current one; what its calls still write to is kept until the next one is over."""
     token = _STEP.set(step)
     try:
-        yield
+        with holding():
+            yield
     finally:
         _STEP.reset(token)

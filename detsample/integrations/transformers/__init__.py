@@ -6,6 +6,10 @@ docs/transformers.md.
 
 from detsample.integrations.missing import missing
 
+try:  # transformers can be imported without torch, and then has no processors
+    import torch  # noqa: F401
+except ImportError as error:
+    raise missing("detsample.integrations.transformers", "torch", "transformers") from error
 try:
     import transformers  # noqa: F401
 except ImportError as error:

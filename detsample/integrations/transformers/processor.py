@@ -10,40 +10,53 @@ and a loop of our own would have to follow caches, compilation and speculative d
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import detsample
+from detsample.integrations.seeds import signed_seed
+from detsample.parameters import as_integer
+
+MOST_SAMPLES = (1 << 31) - 1  # of the rows that a call may have
 
 
 class DetsampleLogitsProcessor(LogitsProcessor):
     """Draws the next token of each sequence and leaves its score alone.
 
-    Nothing is kept from step to step: a row's token is a function of its scores, its parameters and its length.
+    Nothing that a token hangs on is kept from step to step: a row's token is a function of its scores, its parameters
+    and its length.
 
     Parameters
     ----------
-    topp_seed : int, or a sequence of ints, or [B] int64
+    topp_seed : int, or a sequence, an array or a tensor of B integers
         A seed for each prompt. One number is for one prompt.
     attention_mask : [B, T], or None
         Of the prompts, as `generate` gets it: where padding on the left ends, which positions do not count. None:
         no padding, or an encoder-decoder model.
-    temperature, top_p, min_p : float, or a sequence of floats, or [B] floating
+    temperature, top_p, min_p : float, or a sequence, an array or a tensor of B real numbers
         As for `detsample.sample`; of a prompt each.
-    top_k : int, or a sequence of ints, or [B] int64
+    top_k : int, or a sequence, an array or a tensor of B integers
         As for `detsample.sample`.
     num_return_sequences : int
         Samples of each prompt. If more than one, the i-th has the seed ``fold_in(topp_seed, i)``.
 
     Raises
     ------
-    TypeError, ValueError
-        If a parameter has not one entry for each prompt, or padding is not on the left. When called: if there are
-        other rows than prompts times samples, or scores are normalised log probabilities, both of which are how
-        beam search calls a processor; if a row's scores are invalid (see `detsample.Status`).
+    TypeError
+        If a seed, a top-k or the number of samples is not an integer, or another parameter not a real number. A bool is
+        neither.
+    ValueError
+        If a parameter is out of range or has not one entry for each prompt, or padding is not on the left. When
+        called: if there are other rows than prompts times samples, or several rows that are all normalised log
+        probabilities where a generation begins, both of which are how beam search calls a processor; if there is no
+        token yet, as where prompts are given as `inputs_embeds`; if a row's scores are invalid (see
+        `detsample.Status`).
 
     Examples
     --------
@@ -65,23 +78,25 @@ class DetsampleLogitsProcessor(LogitsProcessor):
         min_p: Any = 0.0,
         num_return_sequences: int = 1,
     ) -> None:
-        seeds = _seeds(topp_seed)
+        seeds = [as_integer("topp_seed", seed, -(1 << 63), (1 << 64) - 1) for seed in _entries(topp_seed)]
         prompts = len(seeds)
-        if num_return_sequences < 1:
-            raise ValueError(f"num_return_sequences must be at least 1, got {num_return_sequences}")
-        self._samples = num_return_sequences
+        if not prompts:
+            raise ValueError("topp_seed must have an entry for each prompt, got none")
+        repeats = as_integer("num_return_sequences", num_return_sequences, 1, MOST_SAMPLES)
+        self._samples = repeats
         self._width, padding = _padding(attention_mask, prompts)
-        repeats = num_return_sequences
+        self._length = -1
         if repeats > 1:
             seeds = [detsample.fold_in(seed, i) for seed in seeds for i in range(repeats)]
-        self._columns = {
-            "topp_seed": torch.tensor([_signed(seed) for seed in seeds]),
-            "padding": padding.repeat_interleave(repeats),
-            "temperature": _column("temperature", temperature, prompts, torch.float64).repeat_interleave(repeats),
-            "top_k": _column("top_k", top_k, prompts, torch.int64).repeat_interleave(repeats),
-            "top_p": _column("top_p", top_p, prompts, torch.float64).repeat_interleave(repeats),
-            "min_p": _column("min_p", min_p, prompts, torch.float64).repeat_interleave(repeats),
+        columns = {
+            "padding": padding,
+            "temperature": _column("temperature", [_temperature(x) for x in _entries(temperature)], prompts),
+            "top_k": _column("top_k", [_top_k(x) for x in _entries(top_k)], prompts),
+            "top_p": _column("top_p", [_number("top_p", x) for x in _entries(top_p)], prompts),
+            "min_p": _column("min_p", [_number("min_p", x) for x in _entries(min_p)], prompts),
         }
+        self._columns = {name: column.repeat_interleave(repeats) for name, column in columns.items()}
+        self._columns["topp_seed"] = torch.tensor([signed_seed("topp_seed", seed) for seed in seeds])
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """The scores with the drawn token's at 0 and all others at ``-inf``.
@@ -91,6 +106,16 @@ class DetsampleLogitsProcessor(LogitsProcessor):
         input_ids : [rows, T'] int64
             The sequences so far, with their padding.
         scores : [rows, V] floating
+            Final, and not yet scaled by a temperature. Not changed.
+
+        Returns
+        -------
+        [rows, V] of the scores' dtype
+
+        Raises
+        ------
+        ValueError
+            See above.
         """
         self._check(input_ids, scores)
         if self._columns["topp_seed"].device != scores.device:
@@ -120,15 +145,18 @@ class DetsampleLogitsProcessor(LogitsProcessor):
                 f"scores must have {rows} rows ({rows // self._samples} seeds, {self._samples} samples each), got "
                 f"{scores.shape[0]}; beam search is not sampling and is not supported"
             )
-        if input_ids.shape[1] < self._width:
+        length = input_ids.shape[1]
+        if length < max(1, self._width):
             raise ValueError(
-                f"input_ids must hold the prompt of {self._width} tokens, got {input_ids.shape[1]}; prompts given as "
-                "inputs_embeds alone have no positions here"
+                f"input_ids must hold the prompt of {self._width or 'at least 1'} tokens, got {length}; prompts given "
+                "as inputs_embeds alone have no positions here"
             )
-        if self._samples > 1 and input_ids.shape[1] == self._width and _normalised(scores):
+        # Looked for where a generation begins, and not at each token: a GPU would have to be waited for.
+        begins = length == self._width or length != self._length + 1
+        self._length = length
+        if begins and rows > 1 and _normalised(scores):
             raise ValueError(
-                "scores are normalised log probabilities, as beam search computes them; with more than one sample of "
-                "a prompt only num_beams=1 is supported"
+                "scores are normalised log probabilities, as beam search computes them; only num_beams=1 is supported"
             )
 
 
@@ -144,8 +172,9 @@ def sampling(
 ) -> dict[str, Any]:
     """Arguments for ``model.generate(**inputs, **sampling(...))``: the processor, and nobody else's sampling.
 
-    transformers' own temperature and filters are set to neutral, and `num_beams` to 1, so that naming one of them
-    twice is an error and a model's generation config cannot bring them in.
+    transformers' own temperature and filters are set to neutral, `num_beams` to 1 and `watermarking_config` to None, so
+    that naming one of them twice is an error and a model's generation config cannot bring them in. A watermark would
+    have no effect: transformers applies it behind the draw.
 
     Parameters
     ----------
@@ -155,7 +184,13 @@ def sampling(
     Returns
     -------
     dict
-        `logits_processor`, `do_sample`, `num_beams`, `num_return_sequences`, and neutral filters.
+        `logits_processor`, `do_sample`, `num_beams`, `num_return_sequences`, no `watermarking_config`, and neutral
+        filters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `DetsampleLogitsProcessor`.
 
     Examples
     --------
@@ -175,7 +210,8 @@ def sampling(
         "logits_processor": LogitsProcessorList([processor]),
         "do_sample": True,
         "num_beams": 1,
-        "num_return_sequences": num_return_sequences,
+        "num_return_sequences": int(num_return_sequences),
+        "watermarking_config": None,
         "temperature": 1.0,
         "top_k": 0,
         "top_p": 1.0,
@@ -186,21 +222,31 @@ def sampling(
     }
 
 
-def _seeds(topp_seed: Any) -> list[int]:
-    if isinstance(topp_seed, int) and not isinstance(topp_seed, bool):
-        return [topp_seed]
-    if isinstance(topp_seed, torch.Tensor):
-        topp_seed = topp_seed.reshape(-1).tolist()
-    if not isinstance(topp_seed, Sequence) or not all(isinstance(s, int) for s in topp_seed) or not topp_seed:
-        raise TypeError(f"topp_seed must be an int or a sequence of ints, one for each prompt, got {topp_seed!r}")
-    return list(topp_seed)
+def _entries(value: Any) -> list[Any]:
+    """The numbers of a parameter."""
+    if isinstance(value, torch.Tensor):
+        return value.reshape(-1).tolist()
+    if isinstance(value, np.ndarray):
+        return list(value.reshape(-1))  # NumPy's numbers, whose types tell bools and time spans from integers
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
-def _signed(seed: int) -> int:
-    """A seed's 64 bits as int64."""
-    if not -(1 << 63) <= seed < 1 << 64:
-        raise ValueError(f"topp_seed must fit in 64 bits, got {seed}")
-    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+def _top_k(value: Any) -> int:
+    return as_integer("top_k", value, -(1 << 63), (1 << 63) - 1)
+
+
+def _temperature(value: Any) -> float:
+    if not 0 <= _number("temperature", value) < math.inf:
+        raise ValueError(f"temperature must be finite and at least 0, got {value}")
+    return float(value)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (bool, np.timedelta64)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if math.isnan(value):
+        raise ValueError(f"{name} must be a number, not NaN, got {value}")
+    return float(value)
 
 
 def _padding(attention_mask: torch.Tensor | None, prompts: int) -> tuple[int, torch.Tensor]:
@@ -215,11 +261,11 @@ def _padding(attention_mask: torch.Tensor | None, prompts: int) -> tuple[int, to
     return mask.shape[1], (~mask).sum(dim=1)
 
 
-def _column(name: str, value: Any, prompts: int, dtype: torch.dtype) -> torch.Tensor:
-    column = torch.as_tensor(value, dtype=dtype).cpu().reshape(-1)
-    if column.shape[0] not in (1, prompts):
-        raise ValueError(f"{name} must be a number or have {prompts} entries, got {column.shape[0]}")
-    return column.expand(prompts).contiguous()
+def _column(name: str, entries: list[Any], prompts: int) -> torch.Tensor:
+    """Integers as int64, floats as float64; one entry is for every prompt."""
+    if len(entries) not in (1, prompts):
+        raise ValueError(f"{name} must be a number or have {prompts} entries, got {len(entries)}")
+    return torch.tensor(entries, dtype=torch.float64 if isinstance(entries[0], float) else torch.int64).expand(prompts)
 
 
 def _normalised(scores: torch.Tensor) -> bool:

@@ -10,19 +10,6 @@ import torch
 import detsample
 
 
-def signed_seed(seed: int) -> int:
-    """A seed's 64 bits as int64.
-
-    Raises
-    ------
-    ValueError
-        If the seed has more bits; vLLM turns it into the request's error.
-    """
-    if not -(1 << 63) <= seed < 1 << 64:
-        raise ValueError(f"seed must fit in 64 bits, got {seed}")
-    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
-
-
 def draw(
     logits: torch.Tensor,
     topp_seed: torch.Tensor,

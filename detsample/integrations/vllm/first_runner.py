@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 
-from detsample.integrations.vllm.drawing import draw, signed_seed, to_device
+from detsample.integrations.vllm.drawing import draw, to_device
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class FirstRunner:
         requests = [self._requests[row] for row in rows]
         params = [request.params for request in requests]
         columns = (
-            np.array([signed_seed(p.seed) for p in params], np.int64),
+            np.array([p.seed for p in params], np.int64),
             np.array([request.position for request in requests], np.int64),
             np.array([p.temperature for p in params], np.float32),
             np.array([p.top_k for p in params], np.int64),

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor as FirstInterface
 
-from detsample.integrations.vllm.drawing import signed_seed
 from detsample.integrations.vllm.first_runner import FirstRunner
 
 try:
@@ -21,6 +20,9 @@ except ImportError:  # a vLLM that has only the first runner
 
     class SecondInterface:  # type: ignore[no-redef]
         """Stands where there is none."""
+
+
+LARGEST_SEED = (1 << 63) - 1
 
 
 class Processor(FirstInterface, SecondInterface):
@@ -46,12 +48,44 @@ class Processor(FirstInterface, SecondInterface):
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Refuse a request whose seed has more than 64 bits."""
-        if sampling_params.seed is not None:
-            signed_seed(sampling_params.seed)
+        """Refuse a request whose seed, or that of one of its samples, vLLM cannot hold: int64 on the second runner.
+
+        vLLM calls this where a request is admitted, with either runner, so that nothing is refused in a step.
+
+        Parameters
+        ----------
+        sampling_params : SamplingParams
+            Its `seed`, and its `n`: sample i has the seed ``seed + i``.
+
+        Raises
+        ------
+        ValueError
+            vLLM turns it into the request's error.
+        """
+        seed, samples = sampling_params.seed, sampling_params.n
+        if seed is None:
+            return
+        if not -(1 << 63) <= seed <= LARGEST_SEED:
+            raise ValueError(f"seed must be between -2^63 and 2^63 - 1, got {seed}")
+        if seed + samples - 1 > LARGEST_SEED:
+            raise ValueError(
+                "seed + n - 1 must be at most 2^63 - 1, because vLLM gives sample i the seed seed + i; got seed "
+                f"{seed} and n {samples}"
+            )
 
     def is_argmax_invariant(self) -> bool:
-        """False is for processors that may change a greedy token; this one is called by `routing`, not in that list."""
+        """Whether `apply` leaves each row's largest logit the largest. It does: on the first runner it is empty.
+
+        That runner sorts its processors by the answer. It applies those that say False before the penalties, and those
+        that say True behind the temperature, unless all requests are greedy: then it skips them. A draw belongs
+        between the two and is due to greedy requests as well. So it is made by `draw`, which `routing` calls there
+        whatever the answer is, and `apply` is put where it costs least. The second runner does not ask.
+
+        Returns
+        -------
+        bool
+            True.
+        """
         return True
 
     def update_state(self, batch_update: Any) -> None:

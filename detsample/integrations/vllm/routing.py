@@ -27,6 +27,16 @@ def register() -> None:
     """Route `Sampler.sample` by way of `Processor`; vLLM calls this in each of its processes.
 
     Calling it again changes nothing.
+
+    Examples
+    --------
+    >>> before = Sampler.sample
+    >>> register()
+    >>> Sampler.sample is before
+    False
+    >>> unregister()
+    >>> Sampler.sample is before
+    True
     """
     original = Sampler.sample
     if hasattr(original, "_detsample_original"):
@@ -46,5 +56,13 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Undo `register` in this process."""
+    """Undo `register` in this process; without a `register` before, nothing changes.
+
+    Examples
+    --------
+    >>> register()
+    >>> unregister()
+    >>> hasattr(Sampler.sample, "_detsample_original")
+    False
+    """
     Sampler.sample = getattr(Sampler.sample, "_detsample_original", Sampler.sample)

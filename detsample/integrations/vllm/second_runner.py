@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from detsample.integrations.vllm.drawing import draw, signed_seed, to_device
+from detsample.integrations.vllm.drawing import draw, to_device
 
 COLUMNS: dict[str, Any] = {
     "topp_seed": np.int64,
@@ -32,7 +32,7 @@ class SecondRunner:
         """Take a request's parameters into its slot, whoever had it before."""
         seeded = params.seed is not None
         values = {
-            "topp_seed": signed_seed(params.seed) if seeded else 0,
+            "topp_seed": params.seed if seeded else 0,
             "temperature": params.temperature,
             "top_k": params.top_k,
             "top_p": params.top_p,
