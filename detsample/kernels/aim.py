@@ -157,17 +157,18 @@ def sound(high, low, top):
 
 @triton.jit
 def first_interval(
-    row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, top, rate, share, MOST_PARTS: tl.constexpr
-):
-    """(high, low): values between which the boundary of `share` of the row's measure probably lies. Where all tokens
-    from `low` on fit a list, `high` is infinite.
+    row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, top, tokens, rate, share,
+    MOST_PARTS: tl.constexpr,
+):  # fmt: skip
+    """(high, low): values between which the boundary of `share` of the row's measure probably lies: its weight, or the
+    number of its `tokens` where `rate` is 0. Where all tokens from `low` on fit a list, `high` is infinite.
 
     Replaces the pivots that the row keeps by a bracket, for `next_interval`.
     """
     pivots = row_pivots + row * RUNGS
     values = tl.load(pivots + tl.arange(0, PIVOTS))
     reference = tl.load(pivots + PIVOTS)
-    whole = pick(sum_rungs(part_rungs, row, parts, 1, MOST_PARTS), PIVOTS - 1)
+    whole = tl.where(rate > 0.0, pick(sum_rungs(part_rungs, row, parts, 1, MOST_PARTS), PIVOTS - 1), tokens)
     shares = quotient(sum_rungs(part_rungs, row, parts, 0, MOST_PARTS), whole)
     first, upper, last, lower = bracket_of_pivots(values, shares, share, top)
     high, low = interval_of_pivots(values, shares, share, first, upper, last, lower, reference, whole, rate)

@@ -230,14 +230,14 @@ def draw_by_k(records, row, filled, top_k, top_p, min_weight, scale, largest, se
 
 
 @triton.jit
-def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, scale, top_k, top_p, vocab):
+def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p, vocab):
     """The keys of the first interval, joined as a record holds them."""
     group_keys = load_maxima(group_key, groups)
     finite = group_keys > MINUS_INF_KEY
     present = tl.sum(finite.to(tl.int32), axis=0).to(tl.float32)
     lowest = value_of(tl.min(tl.where(finite, group_keys, top_key), axis=0))
     high, low = first_interval(
-        row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, value_of(top_key),
+        row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, value_of(top_key), count.to(tl.float32),
         rate_of(scale, top_k == 0), wanted_share(top_k, top_p, vocab), MOST_SEGMENTS,
     )  # fmt: skip
     return interval_keys(key_of(low), key_of(high), top_k)
@@ -300,7 +300,9 @@ def narrow(
                 note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
         elif is_in_doubt(top_k, top_p):
             mode |= IN_DOUBT | tl.where(top_k == 0, NEEDS_TOTAL, 0)
-            interval = aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, scale, top_k, top_p, vocab)
+            interval = aim(
+                row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p, vocab
+            )
             note(records, row, INTERVAL, interval)
             ends = (interval >> 32) < INF_KEY  # else all that reach it are listed
             if ((mode & BOUNDED) == 0) & (min_weight == 0) & ends & ((want & WANT_TOKEN) != 0):

@@ -20,6 +20,7 @@ from detsample.kernels.pivots import (
     pivots_of_sample,
     rate_of,
     reaching,
+    reaching_lower,
     rough_weight,
     wanted_share,
 )
@@ -172,8 +173,8 @@ def scan(
                 rough += tl.sum(w, axis=1)
                 rough0 += reaching(x, w, p0)
                 rough1 += reaching(x, w, p1)
-                rough2 += reaching(x, w, p2)
-                rough3 += reaching(x, w, p3)
+                rough2 += reaching_lower(x, w, p2)
+                rough3 += reaching_lower(x, w, p3)
             start += TILE
         store_groups(group_key + row * pitch, segment, key_of(largest), quads)
         if bounds_here:
