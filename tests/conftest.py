@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
 
 
+@functools.cache
+def _paddle_computes() -> bool:
+    """Whether Paddle's own kernels are right where its tensors are by default: an older build gives wrong numbers on a
+    newer GPU without an error.
+    """
+    import paddle
+
+    return bool((paddle.to_tensor([1.0, 2.0]) + 1).numpy().tolist() == [2.0, 3.0])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this Paddle cannot do on this GPU, whoever's kernels they are that would be tested."""
+    if item.get_closest_marker("paddles_own_kernels") and kernel_path.GPU == "paddle" and not _paddle_computes():
+        pytest.skip("Paddle's own kernels give wrong numbers on this GPU")
+
+
 def _kernels(*arguments: Any, **keywords: Any) -> Any:
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
     return kernel_path.sample(*arguments, **keywords)
@@ -63,6 +80,7 @@ QUICK_DEFECTS = {
     "test_fastdeploy_log_z_is_lost",
     "test_fastdeploy_outputs_of_a_call_are_overwritten_by_the_next",
     "test_fastdeploy_top_k_0_beside_top_k_on_breaks_the_row",
+    "test_fastdeploy_tolist_and_a_python_loop_over_seeds",
 }
 
 

@@ -113,8 +113,8 @@ def to_array(value: Any) -> Any:
     from detsample import frameworks
 
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: to_array(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **fields)
+        names = [field.name for field in dataclasses.fields(value) if not field.name.startswith("_")]
+        return dataclasses.replace(value, **{name: to_array(getattr(value, name)) for name in names})
     if value is None or isinstance(value, (int, np.ndarray)):
         return value
     return frameworks.of(value).fetch(value)

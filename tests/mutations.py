@@ -84,11 +84,17 @@ MUTATIONS = (
         "edges",
     ),
     Mutation("fusion is on", "engine.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
-    Mutation("fusion is on for masks", "engine.py", '"enable_fp_fusion": False', '"enable_fp_fusion": True', "launches"),
+    Mutation(
+        "fusion is on for masks", "engine.py", '"enable_fp_fusion": False', '"enable_fp_fusion": True', "launches"
+    ),
     Mutation("fusion is on for margins", "margins.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
     Mutation("fusion is on for noise", "streams.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
     Mutation(
-        "fusion is on for rollouts", "rollout/on_device.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
+        "fusion is on for rollouts",
+        "rollout/on_device.py",
+        "enable_fp_fusion=False",
+        "enable_fp_fusion=True",
+        "launches",
     ),
     Mutation(
         "fusion is on for logits of probabilities",

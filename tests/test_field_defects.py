@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from python_steps import steps
 
 try:
+    import kernel_path
+
+    import detsample
     from detsample import reference
 except ImportError:
     import reference  # type: ignore[import-not-found,no-redef]
+
+    detsample = None  # type: ignore[assignment]
 
 Sampler = Callable[..., Any]
 F32 = np.float32
@@ -372,22 +381,194 @@ class Unlisted(np.ndarray):
         raise AssertionError("a Python loop over a vector of parameters")
 
 
+Bring = Callable[[np.ndarray], Any]
+
+
+def ways(sampler: Sampler) -> list[tuple[Bring, Sampler]]:
+    """The sampler, and the call that users make: each with what brings an array to it, on to a GPU if there is one."""
+    if detsample is None:
+        return [(np.asarray, sampler)]
+    if kernel_path.GPU:  # there the sampler fetches its results
+        return [(kernel_path.on_device, detsample.sample), (np.asarray, detsample.sample)]
+    return [(np.asarray, sampler), (np.asarray, detsample.sample)]
+
+
 def test_fastdeploy_tolist_and_a_python_loop_over_seeds(sampler: Sampler) -> None:
     """Seeds go through `.tolist()` and a loop, a synchronisation and a cost per row."""
-    rows, seeds = normal_rows(16, 100), np.arange(16) * (2**40 + 1)
-    values = {"position": np.arange(16), "top_k": np.arange(16), "top_p": np.linspace(0, 1, 16, dtype=F32)}
+    rows, seeds = normal_rows(4, 100), np.arange(4) * (2**40 + 1)
+    values = {"position": np.arange(4), "top_k": np.arange(4), "top_p": np.linspace(0, 1, 4, dtype=F32)}
     guarded = {name: value.view(Unlisted) for name, value in values.items()}
     out = sampler(rows, seeds.view(Unlisted), **guarded)
     assert np.asarray(out.token_ids).tolist() == [d.token for d in draw(sampler, rows, seeds, **values)]
+    for bring, call in ways(sampler):
+        counted = []
+        for count in (2, 2, 3, 3):  # the first call of each size imports, compiles and fills caches
+            given = [bring(np.repeat(value[3:], count, axis=0)) for value in (rows, seeds, *values.values())]
+            how = dict(zip(values, given[2:], strict=True))
+            once = partial(call, *given[:2], **how)
+            counted.append(steps(once, reference, *([detsample] if detsample else [])))
+        assert counted[1] == counted[3], "Python does more for three equal rows than for two"
 
 
-def test_fastdeploy_caches_keyed_by_an_ambiguous_device(sampler: Sampler) -> None:
-    """Buffers kept under a key that leaves something out: an earlier call shows in a later one."""
-    calls = [(B, V, top_k) for B, V in ((1, 64), (5, 64), (5, 300), (2, 1000), (64, 7)) for top_k in (0, 5)]
-    fresh = [draw(sampler, normal_rows(B, V), np.arange(B), top_k=k, top_p=0.9) for B, V, k in calls]
-    for at in [*reversed(range(len(calls))), *range(len(calls))]:
-        B, V, k = calls[at]
-        assert draw(sampler, normal_rows(B, V), np.arange(B), top_k=k, top_p=0.9) == fresh[at]
+TWO_GPUS = """
+import fake_framework as fake
+from fake_framework import FRAMEWORK, HERE, Tensor
+import detsample
+from detsample import engine
+from detsample.launching import launch
+
+FRAMEWORK.multiprocessor_count = lambda device: (132, 20)[device[1]]
+asked = []
+empty = FRAMEWORK.empty
+
+
+def noted(shape, dtype, device):
+    asked.append(device)
+    return empty(shape, dtype, device)
+
+
+FRAMEWORK.empty = noted
+
+
+def launches(index, dtype, B, V, top_k):
+    HERE.address, HERE.launched = 1 << 40, []
+    asked.clear()
+    logits = Tensor(2**45, (B, V), (V, 1), dtype, index)
+    seeds = Tensor(2**44, (B,), (1,), "int64", index)
+    out = detsample.sample(logits, seeds, top_k=top_k, top_p=0.9, return_log_z=True, return_mask="bits")
+    assert set(asked) == {("gpu", index)}, asked
+    for _, stream, (name, device, kind), *_ in HERE.launched:
+        assert (stream, device) == (1000 + index, index), (name, stream, device)
+    scan = next(kind for _, _, (name, _, kind), *_ in HERE.launched if name == "scan")
+    assert ("'*" + {"float32": "fp32", "bfloat16": "bf16"}[dtype] + "'") in scan[1], scan[1]
+    return HERE.launched
+
+
+def forgetful(call):
+    for cache in (launch._LOADED, launch._STEPS):
+        cache.clear()
+    for function in vars(engine).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
+    return launches(*call)
+
+
+shapes = [(1, 64), (5, 64), (5, 3000), (2, 40000), (64, 7)]
+calls = [(i, dtype, *shape, k) for i in (0, 1) for dtype in ("float32", "bfloat16") for shape in shapes for k in (0, 5)]
+fresh = [forgetful(call) for call in calls]
+for at in [*reversed(range(len(calls))), *range(len(calls)), *range(0, len(calls), 7)]:
+    assert launches(*calls[at]) == fresh[at], calls[at]
+different = {tuple(grid for grid, *_ in fresh[calls.index((i, "float32", 2, 40000, 0))]) for i in (0, 1)}
+assert len(different) == 2, "GPUs of different sizes were to be given different grids"
+"""
+
+
+class NewTensor(NamedTuple):
+    """What an adapter asked its framework for."""
+
+    shape: Any
+    dtype: Any
+    device: Any
+
+    def new_empty(self, shape: Any) -> NewTensor:
+        """As torch's: another like this one."""
+        return self._replace(shape=shape)
+
+
+def assert_torch_keeps_devices_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of a device and a type, and the size of a GPU, whatever was asked for before."""
+    torch = pytest.importorskip("torch", reason="torch is not installed: its adapter is not tested here")
+    from detsample.frameworks import torch_tensors as adapter
+
+    cached = (adapter._new_empty, adapter._torch_device, adapter.multiprocessor_count)
+    sizes = {0: 132, 1: 20}
+    monkeypatch.setattr(torch, "empty", lambda shape, dtype, device: NewTensor(shape, dtype, device))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(multi_processor_count=sizes[index])
+    )
+    try:
+        for function in cached:
+            function.cache_clear()
+        places = [("cpu", 0), ("gpu", 0), ("gpu", 1)]
+        for place in [*places, *reversed(places), *places]:
+            for dtype in ("float32", "int64", "float32"):
+                device = torch.device("cuda", place[1]) if place[0] == "gpu" else torch.device("cpu")
+                made: Any = adapter.empty((3,), dtype, place)
+                assert made == NewTensor(3, getattr(torch, dtype), device)
+            assert adapter.multiprocessor_count(place) == (sizes[place[1]] if place[0] == "gpu" else 1)
+    finally:
+        for function in cached:
+            function.cache_clear()
+
+
+def assert_paddle_keeps_devices_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of Paddle's adapter."""
+    paddle = pytest.importorskip("paddle", reason="Paddle is not installed: its adapter is not tested here")
+    from contextlib import nullcontext
+
+    from detsample.frameworks import paddle_tensors as adapter
+
+    cached = (adapter._place, adapter.multiprocessor_count)
+    sizes = {0: 132, 1: 20}
+    made: list[Any] = []
+
+    def empty(shape: Any, dtype: Any, place: Any) -> None:
+        made.append((shape, dtype, place))
+
+    monkeypatch.setattr(adapter, "is_current", lambda index: False)
+    monkeypatch.setattr(adapter, "Current", lambda index: nullcontext())
+    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle, "CUDAPlace", lambda index: ("place", index))
+    monkeypatch.setattr(paddle._C_ops, "empty", empty)
+    monkeypatch.setattr(
+        paddle.device.cuda, "get_device_properties", lambda index: SimpleNamespace(multi_processor_count=sizes[index])
+    )
+    try:
+        for function in cached:
+            function.cache_clear()
+        for index in (0, 1, 1, 0, 1):
+            for dtype in ("float32", "int64", "float32"):
+                adapter.empty((3,), dtype, ("gpu", index))
+                assert made[-1] == ([3], getattr(paddle, dtype), ("place", index))
+            assert adapter.multiprocessor_count(("gpu", index)) == sizes[index]
+    finally:
+        for function in cached:
+            function.cache_clear()
+
+
+def assert_arrays_keep_apart() -> None:
+    """Two types of logits and five shapes, on the CPU and by the kernels, in any order."""
+    calls = [(B, V, dtype) for B, V in ((1, 64), (5, 64), (5, 300), (2, 1000), (64, 7)) for dtype in (F32, np.float16)]
+    samplers = [(reference.sample, calls)]
+    if detsample is not None:
+        samplers += [(detsample.sample, calls), (kernel_path.sample, [(1, 64, F32), (2, 64, np.float16), (2, 30, F32)])]
+    for sampler, some in samplers:
+        given = [normal_rows(B, V).astype(dtype) for B, V, dtype in some]
+        fresh = [draw(sampler, rows, np.arange(len(rows)), top_k=5, top_p=0.9) for rows in given]
+        assert len({str(result) for result in fresh}) == len(fresh)
+        for at in [*reversed(range(len(some))), *range(len(some))]:
+            assert draw(sampler, given[at], np.arange(len(given[at])), top_k=5, top_p=0.9) == fresh[at]
+
+
+@pytest.mark.parametrize("where", ["arrays", "two GPUs", "torch", "Paddle"])
+def test_fastdeploy_caches_keyed_by_an_ambiguous_device(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buffers or kernels kept under a key that leaves out the GPU, the type or a size: an earlier call shows in a later
+    one. The GPUs are those of fake_framework.py.
+    """
+    if where == "arrays":
+        assert_arrays_keep_apart()
+    elif where == "torch":
+        assert_torch_keeps_devices_apart(monkeypatch)
+    elif where == "Paddle":
+        assert_paddle_keeps_devices_apart(monkeypatch)
+    else:
+        pytest.importorskip("triton", reason="Triton is not installed: nothing is launched")
+        from own_process import run
+
+        path = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        run(tmp_path, path + TWO_GPUS, interpret=False, block=("torch", "paddle"))
 
 
 def test_fastdeploy_outputs_of_a_call_are_overwritten_by_the_next(sampler: Sampler) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import threading
 from pathlib import Path
 from typing import Any
 
+import kernel_path
 import numpy as np
 import pytest
 from own_process import KERNELS, run
 
-from detsample import frameworks
+import detsample
+from detsample import frameworks, rollout
 from detsample.frameworks import bfloat16
 from detsample.launching.buffer import Buffer, HostBuffer
 
@@ -279,7 +282,7 @@ def test_paddle_parameters_and_the_default_place() -> None:
     x = paddle.create_parameter([3], "float32")
     assert frameworks.of(x) is paddle_tensors
     assert paddle_tensors.buffer(x).data_ptr() == x.data_ptr()
-    assert (paddle_tensors.as_array(x) == x.numpy()).all()
+    assert (paddle_tensors.fetch(x) == x.numpy()).all()
     assert paddle_tensors.empty((2,), "int32", CPU).stop_gradient
     assert frameworks.of(x.T.T) is paddle_tensors
 
@@ -475,16 +478,67 @@ def test_one_look_says_what_five_say(name: str) -> None:
     assert framework.gpu_count() >= 0
 
 
+def reachable(value: Any, found: dict[int, Any] | None = None) -> dict[int, Any]:
+    """By its id whatever an output of ours holds, and what that holds."""
+    found = {} if found is None else found
+    ours = isinstance(value, (tuple, list, dict)) or type(value).__module__.startswith("detsample.")
+    if id(value) not in found:
+        found[id(value)] = value
+        for held in gc.get_referents(value) if ours and not isinstance(value, type) else ():
+            reachable(held, found)
+    return found
+
+
+LOGITS, SEEDS = np.linspace(-1, 1, 80, dtype=np.float32).reshape(2, 40), np.array([1, 2])
+CHAIN = (LOGITS[None], np.array([[3]]), np.array([1]), np.array([7]))
+CALLS: dict[str, Any] = {
+    "sample": lambda: detsample.sample(LOGITS, SEEDS, top_p=0.9),
+    "sample without logprobs": lambda: detsample.sample(LOGITS, SEEDS, top_k=3, return_logprobs=False),
+    "sample with a mask": lambda: detsample.sample(LOGITS, SEEDS, top_p=0.9, return_log_z=True, return_mask="csr"),
+    "mask": lambda: detsample.mask(LOGITS, top_p=0.9),
+    "mask as bits": lambda: detsample.mask(LOGITS, top_k=3, kind="bits", return_log_z=True),
+    "margin": lambda: detsample.margin(LOGITS, SEEDS, top_k=3),
+    "rollout.draw": lambda: rollout.draw(LOGITS, SEEDS, top_k=3, top_n=2),
+    "rollout.observe": lambda: rollout.observe(LOGITS, SEEDS, np.full((2, 2), -1, np.int32)),
+    "verify": lambda: detsample.speculative.verify(*CHAIN, position=np.array([5]), temperature=np.float32([0.5])),
+    "verify by rejection": lambda: detsample.speculative.verify(
+        *CHAIN, position=5, method="rejection", draft_logits=LOGITS[None, :1], return_logprobs=False
+    ),
+    "verify_tree": lambda: detsample.speculative.verify_tree(
+        LOGITS[None], np.array([[3, 4]]), np.array([[-1, 0]]), CHAIN[3], position=5, return_logprobs=False
+    ),
+}
+
+
 @pytest.mark.parametrize("frees", [True, False])
-def test_working_memory_lives_as_long_as_it_may_be_used(frees: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches working memory let go under Paddle while kernels on another stream still use it."""
+@pytest.mark.parametrize("name", CALLS)
+def test_working_memory_lives_as_long_as_it_may_be_used(
+    frees: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches memory let go under Paddle while kernels on another stream still write to it: working memory, and results
+    that the caller did not ask for.
+    """
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
-    from detsample import engine, parameters
+    from detsample import engine, sampling
     from detsample.frameworks import numpy_arrays
-    from detsample.output import Wanted
+
+    if kernel_path.GPU:
+        pytest.skip("arrays are for the interpreter")
+    kernel_path.prepare_interpreter()  # which has an `empty` of its own
+    made: list[np.ndarray] = []
+    empty = numpy_arrays.empty
+
+    def noted(shape: tuple[int, ...], dtype: str, device: Any) -> np.ndarray:
+        made.append(empty(shape, dtype, device))
+        return made[-1]
 
     monkeypatch.setattr(numpy_arrays, "frees_behind_stream", lambda device: frees)
-    logits = parameters.read_logits(np.zeros((1, 4), np.float32), numpy_arrays)
-    given = parameters.read_parameters(logits, 1, 0, 1.0, 2, 1.0, 0.0)
-    out = engine.run(logits, given, Wanted(True, True, False, None))
-    assert (out._kept_alive is None) == frees
+    monkeypatch.setattr(numpy_arrays, "on_gpu", lambda x: True)
+    monkeypatch.setattr(sampling, "_sampler", lambda logits: engine)
+    monkeypatch.setattr(numpy_arrays, "empty", noted)
+    held = reachable(CALLS[name]())
+    lost = [array for array in made if id(array) not in held]
+    assert len(made) >= 3
+    # A GPU's memory that its framework frees behind the stream need not be held.
+    assert [(array.dtype.name, array.shape) for array in lost if not frees] == []
+    assert bool(lost) == frees

@@ -6,6 +6,10 @@ our own, so that none of Paddle's kernels takes part.
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +19,7 @@ from typing import Any
 
 import cases
 import kernel_path
+import mixed_digest
 import numpy as np
 import pytest
 import speculative_cases
@@ -375,6 +380,20 @@ def test_no_tuning_shows(vocab: int) -> None:
     cuts += [Tuning(parts=parts, segment_tiles=tiles) for parts in (1, 3, 128) for tiles in (1, 2, 7)]
     for cut in cuts:
         assert_same(kernel_path.sample(logits, **params, **wanted, tuning=cut), expected, cut)
+
+
+def test_the_interpreter_has_the_bits_of_the_gpu() -> None:
+    """Catches a compiler, or an interpreter, to which an operation of the same source means something else; without the
+    reference in between.
+    """
+    command = [sys.executable, "-W", "ignore", mixed_digest.__file__]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    interpreted = json.loads(done.stdout.splitlines()[-1])
+    compiled = mixed_digest.digests()
+    assert list(interpreted) == list(compiled)
+    assert {what for what, digest in compiled.items() if interpreted[what] != digest} == set()
 
 
 def test_batch_sizes_from_1_to_4096() -> None:

@@ -548,7 +548,7 @@ seeds = Tensor(2**44, (3,), (1,), "int64", 0)
 call = lambda: detsample.fold_in(seeds, 2)
 jobs = warming.compilations([call])
 assert [job["name"] for job in jobs] == ["folded_seeds"]
-warming._compile(jobs, 1)
+warming.compile_jobs(jobs, 1)
 before = sorted(cache.rglob("*.cubin"))
 assert len(before) == 1, before
 fake.compiler.compile = lambda *arguments, **options: really_compile(*arguments, **options)

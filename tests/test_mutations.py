@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,14 @@ def test_a_mutation_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
     file.write_text(text.replace(mutation.old, mutation.new))
     done = run_probes(tmp_path, mutation.probe)
     assert done.returncode == FOUND, f"status {done.returncode}\n{done.stdout}{done.stderr[-2000:]}"
+
+
+def test_the_documented_breakages_are_these() -> None:
+    """Catches a table in docs/testing.md that promises what is not tested, or leaves something out."""
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    section = page.partition("## Kernels broken on purpose\n")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| ([^|]+) \| `([^`|]+)` \| ([^|]+) \|$", section, re.MULTILINE)
+    assert told == [(mutation.name, mutation.file, mutation.probe) for mutation in MUTATIONS]
 
 
 def test_every_probe_has_a_mutation() -> None:

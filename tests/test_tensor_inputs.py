@@ -117,6 +117,7 @@ def test_a_gpu_tensor_with_the_negative_bit(torch: Any) -> None:
 # ---- Paddle
 
 
+@pytest.mark.paddles_own_kernels
 @pytest.mark.parametrize("kind", ["coo", "csr"])
 def test_sparse_tensors_of_paddle(kind: str) -> None:
     """Catches a sparse tensor, which has a shape and no strides: an IndexError from deep inside."""

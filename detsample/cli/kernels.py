@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -69,6 +70,7 @@ class InInterpreter:
         from detsample import engine
         from detsample.parameters import read_logits, read_parameters
 
+        _mend_interpreter()
         array = case.logits.astype(case.dtype)
         logits = read_logits(array, frameworks.of(array, "logits"))
         names = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
@@ -80,6 +82,7 @@ class InInterpreter:
         """The noise on its own."""
         from detsample import streams
 
+        _mend_interpreter()
         with np.errstate(all="ignore"):
             return _fetched(streams.gumbel_noise(frameworks.of(tokens), seeds, positions, tokens))
 
@@ -87,6 +90,7 @@ class InInterpreter:
         """Derived seeds."""
         from detsample import streams
 
+        _mend_interpreter()
         with np.errstate(all="ignore"):
             return _fetched(streams.fold_in(frameworks.of(seeds), ("cpu", 0), seeds, indices))
 
@@ -106,6 +110,23 @@ def interpreting() -> bool:
             return False
         os.environ["TRITON_INTERPRET"] = "1"
     return True
+
+
+@cache
+def _mend_interpreter() -> None:
+    """Let Triton's interpreter work with NumPy 2.4: up to 3.6 it takes ``int()`` of arrays of one number, which that
+    refuses. It patches its language for every call of a kernel; here it is patched once more behind that.
+    """
+    from triton.runtime import interpreter
+
+    patch: Any = getattr(interpreter, "_patch_lang_tensor", None)
+
+    def patch_and_mend(tensor: Any, *scope: Any) -> None:
+        patch(tensor, *scope)
+        tensor.__index__ = lambda number: int(number.handle.data.item())
+
+    if patch is not None:
+        interpreter._patch_lang_tensor = patch_and_mend
 
 
 def _fetched(tensor: Any) -> np.ndarray:
