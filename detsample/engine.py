@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detsample.kernels import overlap
 from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
-from detsample.kernels.masks import MASKED, csr_offsets, csr_tail, csr_tokens, dense_mask
+from detsample.kernels.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
 from detsample.kernels.mass import mass as mass_kernel
 from detsample.kernels.narrow import narrow as narrow_kernel
 from detsample.kernels.pivots import RUNGS
@@ -39,7 +40,7 @@ from detsample.kernels.scan import scan as scan_kernel
 from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.kernels.wide import wide as wide_kernel
 from detsample.launching.arguments import parameter_arguments
-from detsample.launching.launch import Launch, Names, Step, launcher, only_compiles, step_launcher
+from detsample.launching.launch import Names, Step, launcher, only_compiles, step_launcher
 from detsample.launching.pointer import ALIGNMENT, Argument, integer, pointer_types
 from detsample.launching.workspace import Layout, addresses, as_argument, layout
 from detsample.output import Csr, SampleOutput, Wanted
@@ -61,17 +62,21 @@ class Tuning:
         Tiles in a segment; None: as few as 128 segments a row allow, or one segment a part where rows are many.
     warps : tuple of int
         Warps a program of `scan`, of `mass` and `retry`, of `narrow`, of `wide`.
-    overlap : bool
-        Whether a kernel's programs start before the kernel ahead has ended, see `kernels.overlap`: on GPUs and with a
-        Triton that can. Off: faster without filters, slower with top-k on many rows (docs/performance.md).
+    overlap : tuple of str
+        Kernels whose programs start before the kernel ahead has ended, see `kernels.overlap`: on GPUs and with a Triton
+        that can. With many rows `narrow` and `mass` are slower for it, since they would take registers from the
+        kernel ahead (docs/performance.md).
     """
 
     parts: int | None = None
     segment_tiles: int | None = None
     warps: tuple[int, int, int, int] = (4, 4, 8, 16)
-    overlap: bool = False
+    overlap: tuple[str, ...] = ("retry", "wide")
 
 
+FEW_ROWS = 8
+"""Up to so many, kernels are short, and what counts is how soon the next one starts."""
+FEW_ROWS_TUNING = Tuning(overlap=("narrow", "mass", "retry", "wide"))
 DEFAULT_TUNING = Tuning()
 
 
@@ -83,6 +88,8 @@ class Cut(NamedTuple):
     segments: int
     parts: int
     segments_of_part: int
+    spans: int
+    """Programs that make a mask of a segment."""
     groups: int
     """Groups of tokens in a row."""
     pitch: int
@@ -107,7 +114,9 @@ def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
     segments_of_part = -(-segments // min(segments, parts))
     groups = segments * int(LANES.value) // quads
     parts = -(-segments // segments_of_part)
-    return Cut(quads, segment_tiles, segments, parts, segments_of_part, groups, max(groups, int(LIST.value)))
+    spans = -(-segment_tiles * int(TILE.value) // int(MASKED.value))
+    pitch = max(groups, int(LIST.value))
+    return Cut(quads, segment_tiles, segments, parts, segments_of_part, spans, groups, pitch)
 
 
 def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
@@ -122,6 +131,7 @@ def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
         "group_key": pitch,
         # Only masks are made from the maxima after something was listed; else it takes their place.
         "list_token": pitch if masked else ("int32", 0),
+        "span_counts": ("int32", rows * cut.segments * cut.spans if masked else 0),
         "group_bound": ("float32", rows * cut.groups),
         "row_pivots": ("float32", rows * int(RUNGS.value)),
         "part_rungs": ("float32", rows * cut.parts * int(RUNGS.value)),
@@ -167,21 +177,25 @@ class Steps(NamedTuple):
 
 
 @cache
-def _steps(aligned: bool, tuning: Tuning) -> Steps:
+def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
+    """The steps for a GPU on which kernels can wait for the one ahead, or cannot."""
     scan, mass, narrow, wide = tuning.warps
-    step = partial(Step, OVERLAP=tuning.overlap, enable_fp_fusion=False)
-    # The first one has nothing to overlap with: it waits for whatever the stream holds.
-    later = partial(step, launch_pdl=True) if tuning.overlap else step
+
+    step = partial(Step, OVERLAP=waits, enable_fp_fusion=False)
+
+    def early(kernel: str) -> bool:
+        return waits and kernel in tuning.overlap
+
     return Steps(
         scan=step(scan_kernel, ALIGNED=aligned, num_warps=scan, maxnreg=72),
-        narrow=later(narrow_kernel, num_warps=narrow, maxnreg=128),
-        mass=later(mass_kernel, ALIGNED=aligned, num_warps=mass, maxnreg=80),
-        retry=later(retry_kernel, ALIGNED=aligned, num_warps=mass, maxnreg=80),
-        wide=later(wide_kernel, ALIGNED=aligned, num_warps=wide),
+        narrow=step(narrow_kernel, early("narrow"), num_warps=narrow, maxnreg=128),
+        mass=step(mass_kernel, early("mass"), ALIGNED=aligned, num_warps=mass, maxnreg=80),
+        retry=step(retry_kernel, early("retry"), ALIGNED=aligned, num_warps=mass, maxnreg=80),
+        wide=step(wide_kernel, early("wide"), ALIGNED=aligned, num_warps=wide),
     )
 
 
-_KINDS = {area.name: area.kind for area in layout(_areas(0, Cut(0, 0, 0, 0, 0, 0, 0), False)).areas}
+_KINDS = {area.name: area.kind for area in layout(_areas(0, Cut(*[0] * len(Cut._fields)), False)).areas}
 _RESULTS = {"token_ids": "int64", "num_kept": "int32", "status": "int32", "logprobs": "float32", "log_z": "float32"}
 # What `launch` passes, in this order; a kernel takes what it has an argument of the same name for.
 NAMES = Names(
@@ -208,10 +222,12 @@ class Prepared(NamedTuple):
     """What `NAMES` names, up to the results."""
     needs_mass: bool
     retry_programs: int
+    waits: bool
+    """Whether kernels can wait for the one ahead."""
 
 
 def prepare(
-    logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning = DEFAULT_TUNING
+    logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning | None = None
 ) -> Prepared:
     """Work out all of a call that does not depend on where its logits are.
 
@@ -222,18 +238,20 @@ def prepare(
     wanted
         Results to make; the others are None.
     tuning
-        How to cut the work.
+        How to cut the work; None: as is best for so many rows.
     """
     framework, device, rows, vocab = logits.framework, logits.device, logits.rows, logits.vocab
     multiprocessors = framework.multiprocessor_count(device)
     programs = PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
+    tuning = tuning or (FEW_ROWS_TUNING if rows <= FEW_ROWS else DEFAULT_TUNING)
     cut, laid = cut_rows(rows, vocab, programs, tuning, wanted.mask is not None)
     given = parameter_arguments(parameters, framework, device)
     values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), rows, 0]
     # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.
     needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
     retry_programs = RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
-    return Prepared(logits, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs)
+    waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
+    return Prepared(logits, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits)
 
 
 def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
@@ -251,7 +269,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     SampleOutput
         Tensors of the logits' framework on the logits' device, not yet computed: nothing waits for the device.
     """
-    of, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs = prepared
+    of, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits = prepared
     framework, device, rows = of.framework, of.device, of.rows
     with framework.launching(device):
         areas = addresses(framework, device, laid)
@@ -272,7 +290,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         ]  # fmt: skip
         values[0] = logits
         aligned = _is_aligned(of, logits)
-        steps = _steps(aligned, tuning)
+        steps = _steps(aligned, waits, tuning)
         start = step_launcher(device, NAMES, values)
         start(steps.scan, (rows, cut.parts))
         start(steps.narrow, (rows,))
@@ -283,16 +301,21 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
                 start(steps.retry, (retry_programs,))
         start(steps.wide, (rows,))
         if wanted.mask is not None:
-            maxima = (as_argument(areas["group_key"], "int32"), cut.pitch, cut.quads, cut.segment_tiles)
-            row = (logits, of.row_stride, of.vocab, as_argument(areas["records"], "int64"), *maxima)
-            mask = _write_mask(of, row, aligned, wanted.mask, num_kept, parameters.top_k)
+            records, maxima = as_argument(areas["records"], "int64"), as_argument(areas["group_key"], "int32")
+            row = (logits, of.row_stride, of.vocab, records, maxima, cut.pitch, cut.quads, cut.segment_tiles)
+            grid = (rows, cut.spans, cut.segments)
+            if wanted.mask == "csr":
+                counts = as_argument(areas["span_counts"], "int32")
+                mask = _write_csr(of, row, grid, aligned, counts, num_kept, parameters.top_k)
+            else:
+                mask = _write_mask(of, row, grid, aligned, wanted.mask == "bits")
     # Callers may want only some of the results; all of them are written to.
     written = (areas.memory, token_ids, num_kept, status, logprobs, log_z)
     kept_alive = None if framework.frees_behind_stream(device) else written
     return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
 
 
-def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning = DEFAULT_TUNING) -> SampleOutput:
+def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning | None = None) -> SampleOutput:
     """Serve one call: `prepare` and `launch`."""
     prepared = prepare(logits, parameters, wanted, tuning)
     return launch(prepared, prepared.values[0])
@@ -307,34 +330,33 @@ def _address(tensor: Any) -> int:
     return tensor.data_ptr() or 0
 
 
+_MASK_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+
+
 def _write_mask(
-    logits: Logits, row: tuple[Any, ...], aligned: bool, kind: str, num_kept: Any, top_k: Parameter
+    logits: Logits, row: tuple[Any, ...], grid: tuple[int, ...], aligned: bool, bits: bool
 ) -> Any:
-    start = launcher(logits.device)
-    framework, rows, spans = logits.framework, logits.rows, -(-logits.vocab // int(MASKED.value))
-    common = {"ALIGNED": aligned, "num_warps": 4, "enable_fp_fusion": False}
-    if kind == "csr":
-        return _write_csr(start, logits, row, common, num_kept, top_k)
-    bits = kind == "bits"
     width = -(-logits.vocab // 32) if bits else logits.vocab
-    mask = framework.empty((rows, width), "int32" if bits else "bool", logits.device)
-    start(dense_mask, (rows, spans), *row, framework.argument(mask), width, AS_BITS=bits, **common)
+    mask = logits.framework.empty((logits.rows, width), "int32" if bits else "bool", logits.device)
+    where = (logits.framework.argument(mask), width)
+    launcher(logits.device)(dense_mask, grid, *row, *where, AS_BITS=bits, ALIGNED=aligned, **_MASK_OPTIONS)
     return mask
 
 
 def _write_csr(
-    start: Launch,
     logits: Logits,
     row: tuple[Any, ...],
-    common: dict[str, Any],
+    grid: tuple[int, ...],
+    aligned: bool,
+    counts: Argument,
     num_kept: Any,
     top_k: Parameter,
 ) -> Csr:
+    start = launcher(logits.device)
     framework, rows = logits.framework, logits.rows
     row_offsets = framework.empty((rows + 1,), "int64", logits.device)
     offsets = framework.argument(row_offsets)
-    plain = {"num_warps": 4, "enable_fp_fusion": False}
-    start(csr_offsets, (1,), rows, framework.argument(num_kept), offsets, **plain)
+    start(csr_offsets, (1,), rows, framework.argument(num_kept), offsets, **_MASK_OPTIONS)
     if isinstance(top_k, Scalar) and 1 <= top_k.value < logits.vocab:
         capacity = rows * int(top_k.value)
     elif only_compiles():
@@ -344,6 +366,7 @@ def _write_csr(
     token_ids = framework.empty((capacity,), "int32", logits.device)
     if capacity:
         kept = framework.argument(token_ids)
-        start(csr_tokens, (rows,), *row, offsets, kept, **common)
-        start(csr_tail, (-(-capacity // int(TILE.value)),), rows, integer(capacity), offsets, kept, **plain)
+        start(csr_counts, grid, *row, counts, ALIGNED=aligned, **_MASK_OPTIONS)
+        start(csr_tokens, grid, *row, counts, offsets, kept, ALIGNED=aligned, **_MASK_OPTIONS)
+        start(csr_tail, (-(-capacity // int(TILE.value)),), rows, integer(capacity), offsets, kept, **_MASK_OPTIONS)
     return Csr(row_offsets, token_ids)

@@ -57,7 +57,8 @@ KERNELS = {
     "masks.dense_mask/bools": (f"{ROW} {MAXIMA} mask:*i1 mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr", 4),
     "masks.dense_mask/bits": (f"{ROW} {MAXIMA} mask:*i32 mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr", 4),
     "masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
-    "masks.csr_tokens": (f"{ROW} {MAXIMA} row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
+    "masks.csr_counts": (f"{ROW} {MAXIMA} span_counts:*i32 ALIGNED:constexpr", 4),
+    "masks.csr_tokens": (f"{ROW} {MAXIMA} span_counts:*i32 row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
     "masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
     "trainer.survey": (f"{ROW} {SETS} part_places:*i64 part_kept_key:*i32", 4),
     "trainer.weigh": (
@@ -96,7 +97,6 @@ def compiled(
     capability: int,
     dtype: str = "fp32",
     fusion: bool = False,
-    overlap: bool = False,
     aligned: bool = True,
 ) -> Any:
     """The compiled kernel for one architecture; `asm` holds its "ptx" and "cubin". Nothing is said of any pointer."""
@@ -104,11 +104,14 @@ def compiled(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from detsample.kernels import overlap
+
     module, name = kernel.split("/")[0].split(".")
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
     text, warps = KERNELS[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split())
-    constants = CONSTANTS | {"OVERLAP": overlap, "ALIGNED": aligned, "AS_BITS": kernel.endswith("/bits")}
+    waits = overlap.SUPPORTED and capability >= overlap.LEAST_CAPABILITY
+    constants = CONSTANTS | {"OVERLAP": waits, "ALIGNED": aligned, "AS_BITS": kernel.endswith("/bits")}
     constexprs = {name: value for name, value in constants.items() if name in signature}
     source = ASTSource(function, signature, constexprs)
     options = {"num_warps": warps, "enable_fp_fusion": fusion}

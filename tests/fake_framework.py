@@ -88,6 +88,7 @@ FRAMEWORK: Any = SimpleNamespace(
     launching=launching,
     frees_behind_stream=lambda device: True,
     multiprocessor_count=lambda device: 132,
+    compute_capability=lambda device: 90,
     gpu_count=lambda: 2,
     fetch=lambda x: np.full(x.shape, 3),
 )

@@ -174,7 +174,7 @@ def _run(logits: np.ndarray, parameters: tuple[Any, ...], wanted: tuple[Any, ...
     framework = frameworks.of(tensor, "logits")
     read = read_logits(tensor, framework)
     given = read_parameters(read, *map(on_device, parameters))
-    out = engine.run(read, given, Wanted(*wanted), tuning or engine.DEFAULT_TUNING)
+    out = engine.run(read, given, Wanted(*wanted), tuning)
     if check:
         raise_for_status(framework, out.status)
     return to_array(out)

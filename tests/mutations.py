@@ -45,7 +45,21 @@ MUTATIONS = (
         "kernels/order.py",
         "(token <= boundary_token)",
         "(token < boundary_token)",
+        "few of many ties",
+    ),
+    Mutation(
+        "the last tied token at a boundary is not in the mask",
+        "kernels/masks.py",
+        "(token > boundary_token)",
+        "(token >= boundary_token)",
         "ties",
+    ),
+    Mutation(
+        "a mask has tied tokens of later programs",
+        "kernels/masks.py",
+        "tl.where(boundary_token < start,",
+        "tl.where(boundary_token < 0,",
+        "few of many ties",
     ),
     Mutation("two words of a counter serve four tokens", "kernels/philox.py", "token & 3", "token & 1", "noise"),
     Mutation(
@@ -283,6 +297,12 @@ def many_ties() -> None:
     compare(np.repeat(F32([[1, 2]]), 600, axis=1), {"topp_seed": 3, "top_k": 1100})
 
 
+def few_of_many_ties() -> None:
+    """A boundary far from the end of a tie; the token there is drawn for some rows."""
+    compare(np.zeros((8, 300), F32), {"topp_seed": np.arange(8), "top_p": 0.01})
+    compare(np.zeros((1, 3000), F32), {"topp_seed": 1, "top_k": 1500})
+
+
 def intervals() -> None:
     """Boundaries among many tokens, by weight, by count and by min-p."""
     rows = np.random.default_rng(6).standard_normal((3, 3000), dtype=F32)
@@ -316,7 +336,7 @@ def large_equal_logits() -> None:
 PROBES: dict[str, Callable[[], None]] = {
     probe.__name__.replace("_", " "): probe
     for probe in (
-        score_ties, ties, noise, halves, edges, launches, many_ties, intervals, programs_at_once, zeros,
+        score_ties, ties, noise, halves, edges, launches, many_ties, few_of_many_ties, intervals, programs_at_once, zeros,
         large_equal_logits,
     )
 }  # fmt: skip

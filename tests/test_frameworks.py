@@ -170,6 +170,7 @@ def test_the_cpu_needs_no_setting_up(framework: Any) -> None:
     with context, context:
         pass
     assert framework.multiprocessor_count(CPU) == 1
+    assert framework.compute_capability(CPU) == 0
 
 
 def test_a_host_tensor_is_a_host_buffer_that_keeps_it_alive(framework: Any) -> None:
@@ -426,6 +427,7 @@ def test_torch_on_a_gpu() -> None:
     assert torch_tensors.empty((2,), "int64", torch_tensors.device(x)).device == x.device
     count = torch.cuda.get_device_properties(0).multi_processor_count
     assert torch_tensors.multiprocessor_count(("gpu", 0)) == count
+    assert divmod(torch_tensors.compute_capability(("gpu", 0)), 10) == torch.cuda.get_device_capability(0)
     with pytest.raises(TypeError, match="must be on the CPU here"):
         torch_tensors.as_array(x)
 
@@ -461,6 +463,7 @@ def test_paddle_on_a_gpu() -> None:
     assert (paddle_tensors.device(z), paddle_tensors.shape(y)) == (gpu, (0, 3))
     assert paddle_tensors.buffer(y).data_ptr() == 0
     assert paddle_tensors.multiprocessor_count(gpu) > 1
+    assert divmod(paddle_tensors.compute_capability(gpu), 10) == paddle.device.cuda.get_device_capability(0)
     with pytest.raises(TypeError, match="must be on the CPU here"):
         paddle_tensors.as_array(x)
 

@@ -354,29 +354,21 @@ def test_more_than_two_to_the_31_elements(kind: str) -> None:
         assert_same(rows_of(framework, out, first, first + 6), expected, first)
 
 
-def capability() -> int:
-    """The GPU's, as Triton says it: 90 for 9.0."""
-    framework = frameworks.of(on_device(np.zeros(1, F32)))
-    with framework.launching(("gpu", 0)):
-        return int(triton.runtime.driver.active.get_current_target().arch)
-
-
 @pytest.mark.parametrize("vocab", [5000, 151_936])
 def test_no_tuning_shows(vocab: int) -> None:
     """Catches a result that depends on the number of warps, programs or segments, or on one kernel's end before the
     next.
     """
-    from detsample.engine import Tuning
-    from detsample.kernels import overlap
+    from detsample.engine import FEW_ROWS_TUNING, Tuning
 
     logits, params = batch(40, vocab, seed=3)
     wanted = WANTED | {"return_mask": "bits"}
     expected = reference.sample(logits, **params, **wanted)
     cuts = [Tuning(warps=(warps,) * 4) for warps in (1, 4, 16)]
-    cuts += [Tuning(overlap=True)] if overlap.SUPPORTED and capability() >= overlap.LEAST_CAPABILITY else []
     kernel_path.compile_beforehand(
         [partial(kernel_path.sample, logits, **params, **wanted, tuning=cut) for cut in cuts]
     )
+    cuts += [FEW_ROWS_TUNING, Tuning(overlap=())]
     cuts += [Tuning(parts=parts, segment_tiles=tiles) for parts in (1, 3, 128) for tiles in (1, 2, 7)]
     for cut in cuts:
         assert_same(kernel_path.sample(logits, **params, **wanted, tuning=cut), expected, cut)

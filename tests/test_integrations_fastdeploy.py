@@ -517,6 +517,7 @@ def test_routed_speculative_rows(stand_in: Any, monkeypatch: pytest.MonkeyPatch)
     assert ids.numpy()[:, 0].tolist() == due.token_ids.tolist()
 
 
+@pytest.mark.paddles_own_kernels
 @pytest.mark.parametrize("container", [InputBatch, dict])
 def test_inputs_are_read_as_fastdeploys_container_allows(
     stand_in: Any, monkeypatch: pytest.MonkeyPatch, container: Any
@@ -681,6 +682,7 @@ def test_seeds_can_be_held() -> None:
     assert runner.increment_value == 0
 
 
+@pytest.mark.paddles_own_kernels
 @pytest.mark.parametrize("module", [masking, probabilities, speculative], ids=lambda module: module.__name__)
 def test_examples_in_docstrings(module: Any) -> None:
     """Defect caught: an example that fails, or prints something else."""

@@ -355,6 +355,9 @@ start = start_of(compiled)
 arguments = (5, 6, True)
 start.call(2, 3, 4, "stream", *start.head, *([arguments] if start.packs else arguments))
 assert calls[0] == calls[1], calls
+early = start_of(compiled, overlaps=True)
+changed = [after for before, after in zip(start.head, early.head) if before != after]
+assert changed == ([True] if "pdl" in start.head else []), early
 assert start.call is run.launch or triton.__version__[:3] not in ("3.3", "3.6", "3.9")
 run.global_scratch_size = 8
 assert start_of(compiled).call is run, "whoever wants memory of the launcher goes through it"

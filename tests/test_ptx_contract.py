@@ -37,9 +37,9 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import compiled
 
-kernels, capability, dtype, fusion, sass, overlap, aligned = json.loads(sys.argv[2])
+kernels, capability, dtype, fusion, sass, aligned = json.loads(sys.argv[2])
 for name in kernels or compiled.KERNELS:
-    kernel = compiled.compiled(name, capability, dtype, fusion, overlap, aligned)
+    kernel = compiled.compiled(name, capability, dtype, fusion, aligned)
     ptx = kernel.asm["ptx"]
     code = compiled.machine_code(kernel.asm["cubin"]) if sass else None
     print(json.dumps([name, {"ptx": ptx, "opcodes": sorted(compiled.instructions(ptx)), "sass": code}]))
@@ -53,12 +53,11 @@ def compile_all(
     dtype: str = "fp32",
     fusion: bool = False,
     sass: bool = False,
-    overlap: bool = False,
     aligned: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """For each kernel (all of them by default) its PTX, opcodes and, where wanted and possible, machine code."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    arguments = json.dumps([kernels, capability, dtype, fusion, sass, overlap, aligned])
+    arguments = json.dumps([kernels, capability, dtype, fusion, sass, aligned])
     command = [sys.executable, "-c", COMPILE, str(TESTS), arguments]
     done = subprocess.run(command, env=environment, cwd=TESTS, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -100,7 +99,7 @@ def test_overlapping_kernels_wait_before_they_touch_memory(capability: int) -> N
         pytest.skip("this Triton cannot wait inside a kernel: launches never overlap")
     names = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry", "wide.wide")
     touches = re.compile(r"(LDG|STG|ATOMG?|RED|ACQBULK)\b")
-    for name, kernel in compile_all(capability, names, sass=True, overlap=True).items():
+    for name, kernel in compile_all(capability, names, sass=True).items():
         lines = code_lines(kernel["ptx"])
         waits = next(at for at, text in enumerate(lines) if "griddepcontrol.wait" in text)
         first = next(at for at, text in enumerate(lines) if re.search(r"\b(ld|st|atom|red)\.global", text))

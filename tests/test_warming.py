@@ -77,7 +77,7 @@ def fetch(x):
 FRAMEWORK.fetch = fetch
 jobs = warming.compilations(calls(["csr"], {{"top_k": "int32"}}))
 assert read == []
-assert {{"csr_offsets", "csr_tokens", "csr_tail"}} <= set(names(jobs)), names(jobs)
+assert {{"csr_offsets", "csr_counts", "csr_tokens", "csr_tail"}} <= set(names(jobs)), names(jobs)
 """
     check(tmp_path, body)
 

@@ -99,6 +99,9 @@ class Framework(Protocol):
     def multiprocessor_count(self, device: Device) -> int:
         """Return the number of multiprocessors of a GPU; 1 for the CPU, where programs run in turn."""
 
+    def compute_capability(self, device: Device) -> int:
+        """Return the compute capability of a GPU, 90 for 9.0; 0 for the CPU."""
+
     def gpu_count(self) -> int:
         """Return how many GPUs the framework finds."""
 

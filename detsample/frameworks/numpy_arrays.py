@@ -98,6 +98,12 @@ def multiprocessor_count(device: tuple[str, int]) -> int:
     return 1
 
 
+def compute_capability(device: tuple[str, int]) -> int:
+    """Return 0: there is none."""
+    require_cpu(device)
+    return 0
+
+
 def gpu_count() -> int:
     """Return 0."""
     return 0

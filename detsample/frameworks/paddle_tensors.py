@@ -212,6 +212,15 @@ def multiprocessor_count(device: tuple[str, int]) -> int:
     return int(paddle.device.cuda.get_device_properties(device[1]).multi_processor_count)
 
 
+@cache
+def compute_capability(device: tuple[str, int]) -> int:
+    """Return the compute capability of a GPU, 90 for 9.0; 0 for the CPU."""
+    if device == CPU:
+        return 0
+    major, minor = paddle.device.cuda.get_device_capability(device[1])
+    return int(major) * 10 + int(minor)
+
+
 def gpu_count() -> int:
     """Return how many GPUs Paddle finds."""
     return int(paddle.device.cuda.device_count()) if paddle.device.is_compiled_with_cuda() else 0

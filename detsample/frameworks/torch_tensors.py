@@ -171,6 +171,15 @@ def multiprocessor_count(device: tuple[str, int]) -> int:
     return int(torch.cuda.get_device_properties(device[1]).multi_processor_count)
 
 
+@cache
+def compute_capability(device: tuple[str, int]) -> int:
+    """Return the compute capability of a GPU, 90 for 9.0; 0 for the CPU."""
+    if device == CPU:
+        return 0
+    major, minor = torch.cuda.get_device_capability(device[1])
+    return major * 10 + minor
+
+
 def gpu_count() -> int:
     """Return how many GPUs torch finds."""
     return torch.cuda.device_count()

@@ -6,38 +6,75 @@ Of the logits only those are read whose group, by the maximum that `scan` left, 
 import triton
 import triton.language as tl
 
-from detsample.kernels.order import key_of, within
+from detsample.kernels.order import NAN_KEY, value_of
 from detsample.kernels.rows import read_boundary
-from detsample.kernels.tiles import LANES, TILE, load_lanes, logits_of_row, maxima_of_tile
+from detsample.kernels.tiles import LANES, TILE, groups_of_segment, logits_of_row
 
-MASKED = tl.constexpr(4096)  # tokens a program takes
-WORDS = tl.constexpr(32)  # words of 32 bits for the tokens of a tile
+MASKED = tl.constexpr(4096)  # tokens of one segment that a program takes, four tiles
+QUADS_MASKED = tl.constexpr(1024)
 
 
 @triton.jit
-def kept_of_tile(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start):
-    """Which of the tokens of a tile the row keeps, [LANES, 4]."""
+def span_of_program(vocab, segment_tiles):
+    """(first token, end, number) of what a program of a grid (rows, spans of a segment, segments) takes."""
+    segment = tl.program_id(2)
+    start = segment * segment_tiles * TILE + tl.program_id(1) * MASKED
+    end = tl.minimum(tl.minimum(start + MASKED, (segment + 1) * segment_tiles * TILE), vocab)
+    return start, end, segment * tl.num_programs(1) + tl.program_id(1)
+
+
+@triton.jit
+def first_key_from(boundary_key, boundary_token, start):
+    """The smallest key that a row keeps from `start` on, its boundary token apart; NaN's, which nothing reaches, where
+    a row keeps nothing.
+    """
+    return tl.where(boundary_token < start, tl.minimum(boundary_key, NAN_KEY - 1) + 1, boundary_key)
+
+
+@triton.jit
+def load_reaching(row_logits, maxima, start, end, first_key, quads):
+    """The logits of a span as fp32 [QUADS_MASKED, 4]; -inf, unread, where a group's maximum is below `first_key` and
+    from `end` on.
+    """
+    quad = tl.arange(0, QUADS_MASKED)
+    group = tl.program_id(2) * groups_of_segment(quads) + ((quad % LANES) >> tl.where(quads == 1, 0, 4))
+    reaches = (tl.load(maxima + group) >= first_key)[:, None]
+    token = start + quad[:, None] * 4 + tl.arange(0, 4)[None, :]
+    if start + MASKED == end:
+        x = tl.load(row_logits + token, mask=reaches, other=float("-inf"))
+    else:
+        x = tl.load(row_logits + token, mask=reaches & (token < end), other=float("-inf"))
+    return x.to(tl.float32)
+
+
+@triton.jit
+def kept_of_span(row_logits, records, row, group_key, pitch, quads, start, end):
+    """Which tokens of a span the row keeps, [QUADS_MASKED, 4]."""
     boundary_key, boundary_token = read_boundary(records, row)
-    reaches = maxima_of_tile(group_key + row * pitch, start // TILE, quads, segment_tiles) >= boundary_key
-    x = load_lanes(row_logits, start, vocab, reaches)
-    token = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
-    return (x > float("-inf")) & within(key_of(x), token, boundary_key, boundary_token)
+    first_key = first_key_from(boundary_key, boundary_token, start)
+    x = load_reaching(row_logits, group_key + row * pitch, start, end, first_key, quads)
+    least = value_of(first_key)
+    if (boundary_token >= start) & (boundary_token < end):
+        token = start + tl.arange(0, QUADS_MASKED)[:, None] * 4 + tl.arange(0, 4)[None, :]
+        x = tl.where((x == least) & (token > boundary_token), float("-inf"), x)
+    return x >= least
 
 
 NOT_SPECIALIZED = ["row_stride", "vocab", "pitch", "quads", "segment_tiles"]
 
 
 @triton.jit
-def store_bools(row_mask, start, vocab, keep):
-    token = start + tl.arange(0, TILE)
-    tl.store(row_mask + token, tl.reshape(keep, [TILE]), mask=token < vocab)
+def store_bools(row_mask, start, end, keep):
+    token = start + tl.arange(0, MASKED)
+    tl.store(row_mask + token, tl.reshape(keep, [MASKED]), mask=token < end)
 
 
 @triton.jit
-def store_bits(row_mask, start, vocab, keep):
-    bits = tl.reshape(keep.to(tl.int32), [WORDS, 32]) << tl.arange(0, 32)[None, :]
-    word = start // 32 + tl.arange(0, WORDS)
-    tl.store(row_mask + word, tl.sum(bits, axis=1), mask=word * 32 < vocab)
+def store_bits(row_mask, start, end, keep):
+    four = tl.sum(tl.where(keep, 1 << tl.arange(0, 4)[None, :], 0), axis=1)
+    words = tl.sum(tl.reshape(four, [MASKED // 32, 8]) << (4 * tl.arange(0, 8)[None, :]), axis=1)
+    word = start // 32 + tl.arange(0, MASKED // 32)
+    tl.store(row_mask + word, words, mask=word * 32 < end)
 
 
 @triton.jit(do_not_specialize=[*NOT_SPECIALIZED, "mask_stride"], do_not_specialize_on_alignment=["logits"])
@@ -49,15 +86,12 @@ def dense_mask(
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
     row_mask = mask + row * mask_stride
-    first = tl.program_id(1) * MASKED
-    for tile in tl.static_range(MASKED // TILE):
-        start = first + tile * TILE
-        if start < vocab:
-            keep = kept_of_tile(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start)
-            if AS_BITS:
-                store_bits(row_mask, start, vocab, keep)
-            else:
-                store_bools(row_mask, start, vocab, keep)
+    start, end, _span = span_of_program(vocab, segment_tiles)
+    keep = kept_of_span(row_logits, records, row, group_key, pitch, quads, start, end)
+    if AS_BITS:
+        store_bits(row_mask, start, end, keep)
+    else:
+        store_bools(row_mask, start, end, keep)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -73,21 +107,43 @@ def csr_offsets(rows, num_kept, row_offsets):
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+def csr_counts(
+    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, span_counts,
+    ALIGNED: tl.constexpr,
+):  # fmt: skip
+    """How many each program of `csr_tokens` will write."""
+    row = tl.program_id(0).to(tl.int64)
+    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+    start, end, span = span_of_program(vocab, segment_tiles)
+    keep = kept_of_span(row_logits, records, row, group_key, pitch, quads, start, end)
+    count = tl.sum(tl.sum(keep.to(tl.int32), axis=1), axis=0)
+    tl.store(span_counts + row * (tl.num_programs(1) * tl.num_programs(2)) + span, count)
+
+
+@triton.jit
+def number_before(counts, end):
+    """The sum of the first `end` counts."""
+    before = tl.zeros([LANES], tl.int32)
+    for start in range(0, end, LANES):
+        place = start + tl.arange(0, LANES)
+        before += tl.load(counts + place, mask=place < end, other=0)
+    return tl.sum(before, axis=0)
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def csr_tokens(
-    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, row_offsets, kept,
+    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, span_counts, row_offsets, kept,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
-    at = tl.load(row_offsets + row)
-    for start in range(0, vocab, TILE):
-        tile = kept_of_tile(row_logits, vocab, records, row, group_key, pitch, quads, segment_tiles, start)
-        keep = tl.reshape(tile, [TILE]).to(tl.int32)
-        here = tl.sum(keep, axis=0)
-        if here > 0:
-            place = at + tl.cumsum(keep, axis=0) - 1
-            tl.store(kept + place, start + tl.arange(0, TILE), mask=keep > 0)
-        at += here
+    start, end, span = span_of_program(vocab, segment_tiles)
+    counts = span_counts + row * (tl.num_programs(1) * tl.num_programs(2))
+    if tl.load(counts + span) > 0:
+        row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+        tiles = kept_of_span(row_logits, records, row, group_key, pitch, quads, start, end)
+        keep = tl.reshape(tiles, [MASKED]).to(tl.int32)
+        place = tl.load(row_offsets + row) + number_before(counts, span) + tl.cumsum(keep, axis=0) - 1
+        tl.store(kept + place, start + tl.arange(0, MASKED), mask=keep > 0)
 
 
 @triton.jit(do_not_specialize=["rows", "capacity"])

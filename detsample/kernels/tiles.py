@@ -72,18 +72,6 @@ def load_tile(row_logits, start, vocab):
 
 
 @triton.jit
-def load_lanes(row_logits, start, vocab, wanted):
-    """The same of the lanes that are `wanted`; -inf in the others, of which nothing is read."""
-    tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
-    if start + TILE <= vocab:
-        x = tl.load(row_logits + tokens, mask=wanted[:, None], other=float("-inf")).to(tl.float32)
-    else:
-        inside = wanted[:, None] & (tokens < vocab)
-        x = tl.load(row_logits + tokens, mask=inside, other=float("-inf")).to(tl.float32)
-    return x
-
-
-@triton.jit
 def load_span(row_logits, start, vocab, SIZE: tl.constexpr):
     """The logits of SIZE neighbouring tokens as fp32; -inf behind the end."""
     tokens = start + tl.arange(0, SIZE)
@@ -102,11 +90,3 @@ def store_groups(pointer, segment, per_lane, quads):
     else:
         folded = tl.max(tl.reshape(per_lane, [LANES // QUADS, QUADS]), axis=1)
         tl.store(pointer + segment * (LANES // QUADS) + tl.arange(0, LANES // QUADS), folded)
-
-
-@triton.jit
-def maxima_of_tile(pointer, tile, quads, segment_tiles):
-    """[LANES]: what `store_groups` stored for the group that each lane of a tile belongs to."""
-    lane = tl.arange(0, LANES)
-    segment = tile // segment_tiles
-    return tl.load(pointer + segment * groups_of_segment(quads) + tl.where(quads == 1, lane, lane // QUADS))

@@ -47,14 +47,18 @@ class Step:
     ----------
     kernel : JITFunction
         To be launched.
+    overlaps : bool
+        Whether its programs may start before the kernel ahead in the stream has ended, for whose results they wait
+        themselves; where the launch is Triton's own they do not. It is compiled alike either way.
     **options
         Its compile-time arguments and Triton's options.
     """
 
-    __slots__ = ("kernel", "options")
+    __slots__ = ("kernel", "options", "overlaps")
 
-    def __init__(self, kernel: Any, **options: Any) -> None:
+    def __init__(self, kernel: Any, overlaps: bool = False, **options: Any) -> None:
         self.kernel = kernel
+        self.overlaps = overlaps
         self.options = options
 
     def take(self, names: Names) -> Take:
@@ -245,7 +249,8 @@ def _launch_first_step(
     arguments = take(names.classed(values))
     loaded = _launch_first(kinds, step.kernel, grid, arguments, step.options)
     if loaded is not None and loaded.types == list(map(type, arguments)):
-        steps[step] = (take, *loaded.start, loaded.constants, loaded.alive)
+        _, compiled = loaded.alive
+        steps[step] = (take, *start_of(compiled, step.overlaps), loaded.constants, loaded.alive)
 
 
 def ordinary(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> Any:

@@ -24,16 +24,20 @@ class Start(NamedTuple):
     packs: bool
 
 
-def start_of(compiled: Any) -> Start:
-    """Return what starts a kernel that is compiled and loaded, without hooks and so without metadata for them."""
+def start_of(compiled: Any, overlaps: bool = False) -> Start:
+    """Return what starts a kernel that is compiled and loaded, without hooks and so without metadata for them.
+
+    If it `overlaps` its programs start before the kernel ahead in the stream has ended: CUDA's programmatic dependent
+    launch, where this version has it.
+    """
     run, function, metadata = compiled.run, compiled.function, compiled.packed_metadata
     if _is_simple(run):
         if VERSION == (3, 9):
-            flags = (run.launch_cooperative_grid, run.launch_pdl)
+            flags = (run.launch_cooperative_grid, overlaps or run.launch_pdl)
             described = (run.arg_annotations, run.kernel_signature)
             return Start(run.launch, (function, *flags, metadata, *[None] * 5, *described), True)
         if VERSION == (3, 6):
-            flags = (run.launch_cooperative_grid, run.launch_pdl)
+            flags = (run.launch_cooperative_grid, overlaps or run.launch_pdl)
             return Start(run.launch, (function, *flags, None, None, metadata, None, None, None), False)
         if VERSION == (3, 3):
             return Start(run.launch, (function, run.launch_cooperative_grid, None, metadata, None, None, None), False)
