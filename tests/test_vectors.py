@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 from detsample import reference
 
-DATA = json.loads((Path(__file__).parent / "vectors" / "contract-1.json").read_text())
+FILE = Path(__file__).parent / "vectors" / "contract-1.json"
+DATA = json.loads(FILE.read_text())
 
 
 def words(array: np.ndarray) -> list[str]:
@@ -58,4 +60,10 @@ def test_vectors(path: str, vocab: int) -> None:
 def test_the_vectors_are_of_this_contract() -> None:
     """Catches a new contract that forgets that the old vectors stay as they are."""
     assert DATA["contract"] == reference.CONTRACT_VERSION == 1
+
+
+def test_nobody_edits_the_vectors() -> None:
+    """Catches vectors that were made again, to agree with whatever now computes them."""
+    digest = hashlib.sha256(FILE.read_bytes()).hexdigest()
+    assert digest == "81c1b6b3db721550ad835675049a8ab60fd427195fa2a8334f57b1c79b79e591"
     assert len(DATA["rows"]) == 80

@@ -52,6 +52,6 @@ def batch(V: int) -> list[dict[str, object]]:
 
 if __name__ == "__main__":
     rows = [row for V in SIZES for row in batch(V)]
-    print(f'{{"contract": {reference.CONTRACT_VERSION}, "draft": true, "rows": [')
+    print(f'{{"contract": {reference.CONTRACT_VERSION}, "rows": [')
     print(",\n".join(json.dumps(row) for row in rows))  # one row a line
     print("]}")
