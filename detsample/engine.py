@@ -5,7 +5,7 @@
     mass    (rows x parts)   exact sums, and the tokens around the boundary; rows that need neither leave at once
     retry   (fixed)          the latter once more, for the rows where `narrow` aimed badly; launched twice
     wide    (rows)           finishes the others
-    masks   (rows x tiles)   only when a mask is asked for
+    masks   (rows x spans)   only when a mask is asked for
 
 Six launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made
 on the way and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`: a fused
