@@ -336,8 +336,8 @@ def large_equal_logits() -> None:
 PROBES: dict[str, Callable[[], None]] = {
     probe.__name__.replace("_", " "): probe
     for probe in (
-        score_ties, ties, noise, halves, edges, launches, many_ties, few_of_many_ties, intervals, programs_at_once, zeros,
-        large_equal_logits,
+        score_ties, ties, noise, halves, edges, launches, many_ties, few_of_many_ties, intervals, programs_at_once,
+        zeros, large_equal_logits,
     )
 }  # fmt: skip
 

@@ -100,30 +100,63 @@ def cuts_between(low, high, by_value):
 
 
 @triton.jit
+def one_of(values, n):
+    return tl.sum(tl.where(tl.arange(0, CUTS) == n, values, 0), axis=0)
+
+
+@triton.jit
+def four(first, second, third, fourth):
+    place = tl.arange(0, CUTS)
+    return tl.where(place < 2, tl.where(place == 0, first, second), tl.where(place == 2, third, fourth))
+
+
+@triton.jit
+def nothing(dtype: tl.constexpr):
+    return tl.zeros([SPAN], dtype)
+
+
+@triton.jit
+def add_reaching(count, total, key, cut, w):
+    reaches = key >= cut
+    return count + reaches.to(tl.int32), total + tl.where(reaches, w, 0)
+
+
+@triton.jit
 def look_at_row(row_logits, vocab, scale, largest, cuts, low, high):
     """One look at the keys in [low, high): how many reach each cut, and their weight; the smallest and the
     largest of them.
     """
-    counts = tl.zeros([SPAN, CUTS], tl.int32)
-    weights = tl.zeros([SPAN, CUTS], tl.int64)
+    # One cut after the other: a block [SPAN, CUTS] would go through shared memory at every step.
+    cut0, cut1, cut2, cut3 = one_of(cuts, 0), one_of(cuts, 1), one_of(cuts, 2), one_of(cuts, 3)
+    count0, count1, count2, count3 = nothing(tl.int32), nothing(tl.int32), nothing(tl.int32), nothing(tl.int32)
+    weight0, weight1, weight2, weight3 = nothing(tl.int64), nothing(tl.int64), nothing(tl.int64), nothing(tl.int64)
     smallest = tl.full([SPAN], 0x7FFFFFFF, tl.int32)
     biggest = tl.full([SPAN], -2147483648, tl.int32)
+    ahead = load_span(row_logits, 0, vocab, SPAN)
     for start in range(0, vocab, SPAN):
-        key = key_of(load_span(row_logits, start, vocab, SPAN))
+        key = key_of(ahead)
+        ahead = load_span(row_logits, start + SPAN, vocab, SPAN)
         inside = (key >= low) & (key < high)
-        reaches = (key[:, None] >= cuts[None, :]) & inside[:, None]
-        counts += reaches.to(tl.int32)
-        weights += tl.where(reaches, weight_of_key(key, scale, largest)[:, None], 0)
+        w = tl.where(inside, weight_of_key(key, scale, largest), 0)
+        reaching = tl.where(inside, key, -2147483648)
+        count0, weight0 = add_reaching(count0, weight0, reaching, cut0, w)
+        count1, weight1 = add_reaching(count1, weight1, reaching, cut1, w)
+        count2, weight2 = add_reaching(count2, weight2, reaching, cut2, w)
+        count3, weight3 = add_reaching(count3, weight3, reaching, cut3, w)
         smallest = tl.minimum(smallest, tl.where(inside, key, 0x7FFFFFFF))
-        biggest = tl.maximum(biggest, tl.where(inside, key, -2147483648))
-    return tl.sum(counts, axis=0), tl.sum(weights, axis=0), tl.min(smallest, axis=0), tl.max(biggest, axis=0)
+        biggest = tl.maximum(biggest, reaching)
+    counts = four(tl.sum(count0, axis=0), tl.sum(count1, axis=0), tl.sum(count2, axis=0), tl.sum(count3, axis=0))
+    weights = four(tl.sum(weight0, axis=0), tl.sum(weight1, axis=0), tl.sum(weight2, axis=0), tl.sum(weight3, axis=0))
+    return counts, weights, tl.min(smallest, axis=0), tl.max(biggest, axis=0)
 
 
 @triton.jit
 def list_inside(row_logits, vocab, low, high, filled, scratch_code):
     """Lists the tokens with keys in [low, high), known to be at most CAPACITY."""
+    ahead = load_span(row_logits, 0, vocab, SPAN)
     for start in range(0, vocab, SPAN):
-        key = key_of(load_span(row_logits, start, vocab, SPAN))
+        key = key_of(ahead)
+        ahead = load_span(row_logits, start + SPAN, vocab, SPAN)
         inside = (key >= low) & (key < high)
         if tl.max(inside.to(tl.int32), axis=0) > 0:
             append(scratch_code, filled, code_of(key, start + tl.arange(0, SPAN)), inside)
@@ -135,8 +168,10 @@ def nth_token(row_logits, vocab, key, n):
     seen = tl.full([], 0, tl.int64)
     found = tl.full([], LAST_TOKEN, tl.int32)
     start = 0
+    ahead = load_span(row_logits, 0, vocab, SPAN)
     while (found == LAST_TOKEN) & (start < vocab):
-        equal = (key_of(load_span(row_logits, start, vocab, SPAN)) == key).to(tl.int32)
+        equal = (key_of(ahead) == key).to(tl.int32)
+        ahead = load_span(row_logits, start + SPAN, vocab, SPAN)
         here = tl.sum(equal, axis=0)
         if seen + here >= n:
             order = tl.cumsum(equal, axis=0)
@@ -259,8 +294,10 @@ def sum_kept(row_logits, vocab, scale, largest, boundary_key, boundary_token, mi
     count = tl.zeros([SPAN], tl.int32)
     total = tl.zeros([SPAN], tl.int64)
     smallest = tl.full([SPAN], 0x7FFFFFFF, tl.int32)
+    ahead = load_span(row_logits, 0, vocab, SPAN)
     for start in range(0, vocab, SPAN):
-        x = load_span(row_logits, start, vocab, SPAN)
+        x = ahead
+        ahead = load_span(row_logits, start + SPAN, vocab, SPAN)
         key = key_of(x)
         w = weight(largest - scaled_logit(x, scale))
         keep = within(key, start + tl.arange(0, SPAN), boundary_key, boundary_token)
