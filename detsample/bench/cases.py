@@ -15,6 +15,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
 }
 
+OFF: dict[str, float] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+"""What a setting does not name: passed all the same, as a server does whose batches mix requests."""
+
 MIX: dict[str, list[Any]] = {
     "temperature": [1.0, 1.0, 1.0, 1.0, 0.0],
     "top_k": [0, 50, 0, 0, 0],
@@ -28,7 +31,8 @@ def arguments(setting: dict[str, Any], rows: int) -> dict[str, Any]:
     import torch
 
     mixed = {name: [kinds[i % 5] for i in range(rows)] for name, kinds in MIX.items()} if "mixed" in setting else {}
-    columns = {k: [v] * rows for k, v in setting.items() if not isinstance(v, bool)} | mixed
+    numbers = OFF | {k: v for k, v in setting.items() if not isinstance(v, bool)}
+    columns = {k: [v] * rows for k, v in numbers.items()} | mixed
     flags = {k: v for k, v in setting.items() if isinstance(v, bool) and k != "mixed"}
     made = {
         name: torch.tensor(values, device="cuda", dtype=torch.int64 if name == "top_k" else torch.float32)
