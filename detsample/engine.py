@@ -46,7 +46,7 @@ from detsample.launching.workspace import Layout, addresses, as_argument, layout
 from detsample.output import Csr, SampleOutput, Wanted
 from detsample.parameters import Logits, Parameter, Parameters, Scalar
 
-PROGRAMS_PER_MULTIPROCESSOR = 6
+PROGRAMS_PER_MULTIPROCESSOR = 7
 RETRY_PROGRAMS_PER_MULTIPROCESSOR = 4
 
 
@@ -59,7 +59,7 @@ class Tuning:
     parts : int or None
         Programs a row in `scan` and `mass`; None: enough to fill the GPU.
     segment_tiles : int or None
-        Tiles in a segment; None: as few as 128 segments a row allow, or one segment a part where rows are many.
+        Tiles in a segment; None: as few as 64 segments a row allow, or as the groups allow where rows are many.
     warps : tuple of int
         Warps a program of `scan`, of `mass` and `retry`, of `narrow`, of `wide`.
     overlap : tuple of str
@@ -88,6 +88,10 @@ class Cut(NamedTuple):
     segments: int
     parts: int
     segments_of_part: int
+    stretches: int
+    stretch_tiles: int
+    stretches_of_part: int
+    segments_of_stretch: int
     spans: int
     """Programs that make a mask of a segment."""
     groups: int
@@ -106,17 +110,26 @@ def cut_rows(rows: int, vocab: int, programs: int, tuning: Tuning, masked: bool)
 def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
     tiles = -(-vocab // int(TILE.value))
     parts = min(tiles, tuning.parts or max(1, programs // max(rows, 1)))
-    alone = parts * int(LANES.value) <= int(MOST_GROUPS.value)
-    most = parts if alone else int(MOST_SEGMENTS.value)
+    alone = int(MOST_GROUPS.value) // int(LANES.value)  # segments of one quad to a group
+    if tuning.parts is None and parts <= alone * 5 // 4:
+        parts = min(parts, alone)  # some programs fewer are less of a loss than groups that are folded
+    most = alone // parts * parts if parts <= alone else int(MOST_SEGMENTS.value)
     segment_tiles = max(tuning.segment_tiles or 1, -(-tiles // most))
     segments = -(-tiles // segment_tiles)
     quads = 1 if segments * int(LANES.value) <= int(MOST_GROUPS.value) else int(QUADS.value)
     segments_of_part = -(-segments // min(segments, parts))
     groups = segments * int(LANES.value) // quads
     parts = -(-segments // segments_of_part)
+    segments_of_stretch = segments_of_part if quads == 1 else 1
+    stretch_tiles = segments_of_stretch * segment_tiles
+    stretches = -(-segments // segments_of_stretch)
+    stretches_of_part = segments_of_part // segments_of_stretch
     spans = -(-segment_tiles * int(TILE.value) // int(MASKED.value))
     pitch = max(groups, int(LIST.value))
-    return Cut(quads, segment_tiles, segments, parts, segments_of_part, spans, groups, pitch)
+    return Cut(
+        quads, segment_tiles, segments, parts, segments_of_part,
+        stretches, stretch_tiles, stretches_of_part, segments_of_stretch, spans, groups, pitch,
+    )  # fmt: skip
 
 
 def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
@@ -132,7 +145,7 @@ def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
         # Only masks are made from the maxima after something was listed; else it takes their place.
         "list_token": pitch if masked else ("int32", 0),
         "span_counts": ("int32", rows * cut.segments * cut.spans if masked else 0),
-        "group_bound": ("float32", rows * cut.groups),
+        "group_bound": ("float32", rows * cut.stretches * int(LANES.value) // max(cut.quads, 1)),
         "row_pivots": ("float32", rows * int(RUNGS.value)),
         "part_rungs": ("float32", rows * cut.parts * int(RUNGS.value)),
         "scratch_code": ("int64", rows * int(CAPACITY.value)),
@@ -189,7 +202,7 @@ def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
     return Steps(
         scan=step(scan_kernel, ALIGNED=aligned, num_warps=scan, maxnreg=72),
         narrow=step(narrow_kernel, early("narrow"), num_warps=narrow, maxnreg=128),
-        mass=step(mass_kernel, early("mass"), ALIGNED=aligned, num_warps=mass, maxnreg=80),
+        mass=step(mass_kernel, early("mass"), ALIGNED=aligned, num_warps=mass, maxnreg=72),
         retry=step(retry_kernel, early("retry"), ALIGNED=aligned, num_warps=mass, maxnreg=80),
         wide=step(wide_kernel, early("wide"), ALIGNED=aligned, num_warps=wide),
     )

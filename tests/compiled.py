@@ -22,6 +22,7 @@ GROUPS = "group_bound:*fp32 part_key:*i32 part_counts:*i32 row_pivots:*fp32 part
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
 CUT = ROW + " quads:i32 segment_tiles:i32"
+STRETCHES = ROW + " quads:i32 stretch_tiles:i32 stretches:i32"
 MAXIMA = "records:*i64 group_key:*i32 pitch:i32 quads:i32 segment_tiles:i32"
 SETS = "kept:*i32 words:i32 parts:i32 listed:i32"
 TEMPERATURE = "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32"
@@ -30,17 +31,17 @@ CONSTANTS = {"SPAN": 128, "BITS": 4}
 
 KERNELS = {
     "scan.scan": (
-        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 want:i32 given:i32 {PARAMETERS} "
-        f"{SUMS} group_key:*i32 pitch:i32 {GROUPS} ALIGNED:constexpr OVERLAP:constexpr",
+        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 stretches:i32 segments_of_stretch:i32 "
+        f"want:i32 given:i32 {PARAMETERS} {SUMS} group_key:*i32 pitch:i32 {GROUPS} ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),
     "narrow.narrow": (
-        f"{CUT} groups:i32 parts:i32 want:i32 records:*i64 sums:*i64 group_key:*i32 list_token:*i32 pitch:i32 {GROUPS} "
-        f"scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
+        f"{CUT} groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 records:*i64 sums:*i64 group_key:*i32 "
+        f"list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
         8,
     ),
     "mass.mass": (
-        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 {SUMS} list_token:*i32 pitch:i32 "
+        f"{STRETCHES} stretches_of_part:i32 parts:i32 {SUMS} list_token:*i32 pitch:i32 "
         "group_bound:*fp32 row_pivots:*fp32 ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),
@@ -50,7 +51,7 @@ KERNELS = {
         4,
     ),
     "wide.wide": (
-        f"{CUT} segments:i32 want:i32 records:*i64 sums:*i64 list_token:*i32 pitch:i32 group_bound:*fp32 "
+        f"{STRETCHES} want:i32 records:*i64 sums:*i64 list_token:*i32 pitch:i32 group_bound:*fp32 "
         f"scratch_code:*i64 {RESULTS} ALIGNED:constexpr OVERLAP:constexpr",
         16,
     ),

@@ -7,8 +7,10 @@ costs the host up to the driver's doorstep can so be measured anywhere. In a pro
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,6 +57,7 @@ PRETENDED = (
 def load_cuda() -> ctypes.CDLL:
     """Compile and load the stand-in, under the name that Triton will ask for."""
     folder = Path(tempfile.mkdtemp(prefix="detsample-fake-cuda-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "cuda.c").write_text(SOURCE)
     library = folder / "libcuda.so.1"
     options = ["-O2", "-w", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]

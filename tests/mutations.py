@@ -86,16 +86,30 @@ MUTATIONS = (
     Mutation(
         "one token too many at the end of a row",
         "kernels/tiles.py",
-        "mask=tokens < vocab",
-        "mask=tokens <= vocab",
+        "mask=tokens < end",
+        "mask=tokens <= end",
         "edges",
     ),
     Mutation(
         "half of a group's tokens are not looked at",
         "kernels/tiles.py",
-        "tl.where(alone, 3, 63)",
-        "tl.where(alone, 1, 63)",
+        "member & ((1 << tokens) - 1)",
+        "member & ((1 << tokens - 1) - 1)",
         "edges",
+    ),
+    Mutation(
+        "of a stretch's bounds those of its last segment are left",
+        "kernels/scan.py",
+        "if bounds_here & ends:",
+        "if bounds_here:",
+        "stretches",
+    ),
+    Mutation(
+        "what min-p keeps is not all listed",
+        "kernels/narrow.py",
+        "threshold = lowest",
+        "threshold = top_key",
+        "few above min-p",
     ),
     Mutation("fusion is on", "engine.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
     Mutation(
@@ -310,6 +324,20 @@ def intervals() -> None:
     compare(rows, {"topp_seed": np.arange(3), **filters})
 
 
+def stretches() -> None:
+    """Winners in any of the segments that share a bound."""
+    rows = np.random.default_rng(8).standard_normal((6, 2100), dtype=F32)
+    compare(rows, {"topp_seed": np.arange(6), "temperature": 3.0}, {"parts": 1, "segment_tiles": 1})
+
+
+def few_above_min_p() -> None:
+    """Rows of which min-p alone keeps few tokens, ties at the boundary among them."""
+    rows = np.random.default_rng(9).standard_normal((4, 1200), dtype=F32) * 5
+    rows[3, ::100] = 30
+    rows[3, 50::100] = 29
+    compare(rows, {"topp_seed": np.arange(4), "min_p": np.exp(-1, dtype=F32)})
+
+
 def programs_at_once() -> None:
     """Rows whose first interval is wrong, for the tokens it is guessed from are all alike and unlike the rest; each is
     worked on by three programs that take turns.
@@ -334,10 +362,10 @@ def large_equal_logits() -> None:
 
 
 PROBES: dict[str, Callable[[], None]] = {
-    probe.__name__.replace("_", " "): probe
+    probe.__name__.replace("_", " ").replace("min p", "min-p"): probe
     for probe in (
-        score_ties, ties, noise, halves, edges, launches, many_ties, few_of_many_ties, intervals, programs_at_once,
-        zeros, large_equal_logits,
+        score_ties, ties, noise, halves, edges, launches, many_ties, few_of_many_ties, intervals, stretches,
+        few_above_min_p, programs_at_once, zeros, large_equal_logits,
     )
 }  # fmt: skip
 

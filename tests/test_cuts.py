@@ -25,6 +25,10 @@ def test_cuts_cover_the_row(rows: int, vocab: int, multiprocessors: int) -> None
     assert cut.parts <= int(MOST_SEGMENTS.value)
     assert cut.groups * cut.quads == cut.segments * int(LANES.value)
     assert cut.groups <= int(MOST_GROUPS.value)
+    assert cut.stretch_tiles == cut.segment_tiles * cut.segments_of_stretch
+    assert cut.parts * cut.stretches_of_part >= cut.stretches > (cut.parts - 1) * cut.stretches_of_part
+    assert cut.stretches_of_part * cut.segments_of_stretch == cut.segments_of_part
+    assert cut.stretches * cut.segments_of_stretch >= cut.segments
 
 
 @pytest.mark.parametrize("rows", [1, 8, 64, 128, 256, 512, 1024, 4096])

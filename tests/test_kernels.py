@@ -110,6 +110,11 @@ def flat(V: int, value: float) -> np.ndarray:
     return np.full((1, V), value, F32)
 
 
+def raised(V: int, count: int) -> np.ndarray:
+    """A row whose first tokens have one value, far above the others."""
+    return np.where(np.arange(V) < count, F32(5), randn(V) - F32(20)).astype(F32)
+
+
 NARROW, WIDE = False, True  # which kernel draws
 WAYS: dict[str, tuple[np.ndarray, dict[str, Any], bool]] = {
     "candidates by count": (randn(5000), {"top_k": 50, "top_p": 0.95, "min_p": 0.01}, NARROW),
@@ -122,6 +127,10 @@ WAYS: dict[str, tuple[np.ndarray, dict[str, Any], bool]] = {
     "greedy among too many ties": (levels(5000, 3), {"temperature": 0.0}, WIDE),
     "sums alone, no filter": (randn(5000), {}, NARROW),
     "sums alone, no filter, -inf": (with_fills(5000, 37), {"temperature": 0.7}, NARROW),
+    "candidates by min-p": (randn(5000, 5), {"min_p": 0.1}, NARROW),
+    "candidates by min-p of 1": (spoilt(5000, 9.0, 77), {"min_p": 1.0}, NARROW),
+    "candidates by min-p, as many as fit": (raised(5000, 256), {"min_p": 0.1}, NARROW),
+    "candidates by min-p, one more": (raised(5000, 257), {"min_p": 0.1}, WIDE),
     "sums alone, min-p": (randn(5000), {"min_p": 0.1}, WIDE),
     "sums alone, min-p of 1": (levels(5000, 4), {"min_p": 1.0}, WIDE),
     "sums alone, min-p below top-p": (randn(5000), {"min_p": 0.5, "top_p": 0.999}, WIDE),

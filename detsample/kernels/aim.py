@@ -12,10 +12,8 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.candidates import LIST
-from detsample.kernels.fixed_point import from_units
-from detsample.kernels.logarithm import ln_of_weight
 from detsample.kernels.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.pivots import FLT_MAX, PIVOTS, RUNGS, pick, quotient, rough_root, rough_weight
+from detsample.kernels.pivots import FLT_MAX, PIVOTS, RUNGS, pick, quotient, rough_log, rough_root, rough_weight
 from detsample.kernels.rows import join_words
 
 STEPS = tl.constexpr(32)  # values at which the tail is looked at
@@ -26,18 +24,13 @@ FAR = tl.constexpr(2800.0)  # and after a miss: more than a list holds, but the 
 MOST_K_LISTED = tl.constexpr(1024)  # top_k of which all tokens are listed: with as many as are aimed at below, they fit
 EASY = tl.constexpr(1400.0)  # and in all, where everything from a value on is listed
 MOST_AIMED_AT = tl.constexpr(950.0)  # on either side, so that nearly twice as many fit a list
-
-
-@triton.jit
-def log_share(part, whole):
-    """ln(part / whole), at least ln 1e-7; by the integer logarithm, since Triton's own is a library's."""
-    share = tl.minimum(tl.maximum(quotient(part, whole), 1e-7), 1.0)
-    return from_units(ln_of_weight((share * 1099511627776.0).to(tl.int64)))
+CLOSE = tl.constexpr(4)  # tokens of a sample among which it does not matter where a quantile lies
 
 
 @triton.jit
 def logit(share):
-    return log_share(share, share * 0.0 + 1.0) - log_share(1.0 - share, share * 0.0 + 1.0)
+    inside = tl.minimum(tl.maximum(share, 1e-7), 1.0 - 1e-7)
+    return rough_log(quotient(inside, 1.0 - inside))
 
 
 @triton.jit
@@ -78,7 +71,8 @@ def interval_of_tail(group_key, groups, present, lowest, top, rate, goal):
     share = (step + 1).to(tl.float32) * 0.03125
     values = top * (1.0 - share) + lowest * share
     reached, least = maxima_reaching(group_key, groups, values, top, rate)
-    tokens = -log_share(present - reached, present) * present
+    left = tl.maximum(quotient(present - reached, present), 1e-7)
+    tokens = -rough_log(left) * present
     new = reached - before(reached)
     heavier = quotient((tokens - before(tokens)) * (least - before(least)), new)
     weight = tl.cumsum(tl.where(new > 0.0, heavier, 0.0), axis=0)
@@ -208,27 +202,48 @@ def closer(share, first, upper, last, lower, value, reached):
 
 
 @triton.jit
-def listed_values(row_logits, list_token, listed, worth_rate, top):
-    """[LIST]: the logits of the listed tokens, and what they count for; the list was written by other programs, and
-    what lies behind `listed` means nothing.
+def listed_values(row_logits, list_token, listed, reference, rate):
+    """[LIST]: the keys of the listed tokens, none of them above `reference`, and their weights in units of 2^-38 of
+    that of `reference`, 0 behind `listed`. The list was written by other programs.
     """
     place = tl.arange(0, LIST)
     token = tl.load(list_token + place, mask=place < listed, other=0, cache_modifier=".cg")
     x = tl.load(row_logits + token, mask=place < listed, other=float("-inf")).to(tl.float32)
-    return x, tl.where(place < listed, rough_weight(x, top, worth_rate), 0.0)
+    w = tl.where(place < listed, rough_weight(x, reference, rate), 0.0)
+    return key_of(x), (w * 274877906944.0).to(tl.int64)
 
 
 @triton.jit
-def key_reached(key, worth, goal, low, high):
-    """The largest key of [low, high) that at least `goal` of the worth reaches, or the smallest."""
+def middle_key(low, high, by_value):
+    """A key inside of [low, high): half way between its ends' values, or their keys."""
+    mean = value_of(low.to(tl.int32)) * 0.5 + value_of((high - 1).to(tl.int32)) * 0.5
+    middle = tl.where(by_value, key_of(mean).to(tl.int64), (low + high) >> 1)
+    return tl.minimum(tl.maximum(middle, low + 1), high - 1)
+
+
+@triton.jit
+def key_reached(key, worth, listed, goal, low, high):
+    """(key, end, number): about the largest key of [low, high) that at least `goal` of the listed worth reaches, or the
+    smallest; how many of the listed reach it; all between it and `end` are of one key or CLOSE in number.
+    """
+    is_listed = tl.arange(0, LIST) < listed
+    # Worth and number in one word, so that a round has one sum: worth is at most 2^38, numbers 2^11.
+    both = tl.where(is_listed, (worth << 12) | 1, 0)
     low = low.to(tl.int64)
     high = high.to(tl.int64)
-    while high - low > 1:
-        middle = (low + high) >> 1
-        enough = tl.sum(tl.where(key >= middle, worth, 0.0), axis=0) >= goal
+    reached, above = listed.to(tl.int64), goal * 0
+    by_value = listed >= 0  # true
+    while (high - low > 1) & (reached - above > CLOSE):
+        before = reached - above
+        middle = middle_key(low, high, by_value)
+        total = tl.sum(tl.where(key >= middle, both, 0), axis=0)
+        enough = (total >> 12) >= goal
         low = tl.where(enough, middle, low)
         high = tl.where(enough, high, middle)
-    return low
+        reached = tl.where(enough, total & 0xFFF, reached)
+        above = tl.where(enough, above, total & 0xFFF)
+        by_value = by_value ^ ((reached - above) * 2 > before)  # what shrinks the interval well goes on
+    return low, high, reached
 
 
 @triton.jit
@@ -243,20 +258,19 @@ def reach_of_sample(listed, count):
 
 
 @triton.jit
-def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_key, top, rate):
+def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_key, rate):
     """(first key, end) around where the boundary lies within an interval that held too many tokens: its list, being
     full, is a sample of them. `share` is what the goal is of the interval's measure, `count` the number of its tokens.
     """
-    x, worth = listed_values(row_logits, list_token, listed, rate, top)
-    key = key_of(x)
-    one = tl.where(tl.arange(0, LIST) < listed, 1.0, 0.0)
-    middle = key_reached(key, worth, share * tl.sum(worth, axis=0), low_key, end_key)
-    rank = tl.sum(tl.where(key >= middle, one, 0.0), axis=0)
-    margin = quotient(listed.to(tl.float32) * reach_of_sample(listed, count), count.to(tl.float32))
-    low = key_reached(key, one, rank + margin, low_key, end_key)
-    last = key_reached(key, one, tl.maximum(rank - margin, 1.0), low_key, end_key)
-    many_alike = tl.sum(tl.where(key == middle, one, 0.0), axis=0) > 2.0 * margin  # of one value nothing need be listed
-    return tl.where(many_alike, middle, low), tl.where(many_alike, middle, tl.maximum(last, middle)) + 1
+    key, worth = listed_values(row_logits, list_token, listed, value_of((end_key - 1).to(tl.int32)), rate)
+    goal = (share * tl.sum(worth, axis=0).to(tl.float32)).to(tl.int64)
+    middle, _end, rank = key_reached(key, worth, listed, goal, low_key, end_key)
+    margin = quotient(listed.to(tl.float32) * reach_of_sample(listed, count), count.to(tl.float32)).to(tl.int64)
+    one = worth * 0 + 1
+    low, _end, _rank = key_reached(key, one, listed, rank + margin, low_key, end_key)
+    _last, end, _rank = key_reached(key, one, listed, tl.maximum(rank - margin, 1), low_key, end_key)
+    many_alike = tl.sum((key == middle).to(tl.int64), axis=0) > 2 * margin  # of one value nothing need be listed
+    return tl.where(many_alike, middle, low), tl.where(many_alike, middle + 1, tl.maximum(end, middle + 1))
 
 
 @triton.jit

@@ -36,15 +36,15 @@ def better_of(score, token, other_score, other_token):
 
 @triton.jit
 def score_group(
-    row_logits, vocab, quads, segment_tiles, group, scale, seed, position, boundary_key, boundary_token
+    row_logits, vocab, quads, stretch_tiles, group, scale, seed, position, boundary_key, boundary_token
 ):  # fmt: skip
     """(score, token) of the best kept token of one group, evaluated exactly."""
     best = tl.full([], NO_SCORE, tl.int64)
     winner = tl.full([], LAST_TOKEN, tl.int32)
-    size = 4 * quads * segment_tiles
+    size = 4 * quads * stretch_tiles
     for start in range(0, size, MEMBERS):
         member = start + tl.arange(0, MEMBERS)
-        token = token_of_group(group, member, quads, segment_tiles)
+        token = token_of_group(group, member, quads, stretch_tiles)
         valid = (member < size) & (token < vocab)
         x = tl.load(row_logits + token, mask=valid, other=float("-inf")).to(tl.float32)
         kept = (x > float("-inf")) & within(key_of(x), token, boundary_key, boundary_token)
@@ -56,7 +56,7 @@ def score_group(
 
 @triton.jit
 def draw_from_groups(
-    row_logits, vocab, quads, segment_tiles, groups, group_bound, scale, seed, position,
+    row_logits, vocab, quads, stretch_tiles, groups, group_bound, scale, seed, position,
     boundary_key, boundary_token, most_groups,
 ):  # fmt: skip
     """(token, decided): groups are evaluated in falling order of their bounds until none left may hold the winner.
@@ -73,7 +73,7 @@ def draw_from_groups(
     while may_beat(top, best) & (evaluated < most_groups):
         group = tl.min(tl.where(bounds == top, index, MOST_GROUPS), axis=0)
         score, token = score_group(
-            row_logits, vocab, quads, segment_tiles, group, scale, seed, position, boundary_key, boundary_token
+            row_logits, vocab, quads, stretch_tiles, group, scale, seed, position, boundary_key, boundary_token
         )
         best, winner = better_of(best, winner, score, token)
         bounds = tl.where(index == group, float("-inf"), bounds)

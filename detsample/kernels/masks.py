@@ -8,7 +8,7 @@ import triton.language as tl
 
 from detsample.kernels.order import NAN_KEY, value_of
 from detsample.kernels.rows import read_boundary
-from detsample.kernels.tiles import LANES, TILE, groups_of_segment, logits_of_row
+from detsample.kernels.tiles import LANES, QUADS_BITS, TILE, groups_of_segment, logits_of_row
 
 MASKED = tl.constexpr(4096)  # tokens of one segment that a program takes, four tiles
 QUADS_MASKED = tl.constexpr(1024)
@@ -37,7 +37,7 @@ def load_reaching(row_logits, maxima, start, end, first_key, quads):
     from `end` on.
     """
     quad = tl.arange(0, QUADS_MASKED)
-    group = tl.program_id(2) * groups_of_segment(quads) + ((quad % LANES) >> tl.where(quads == 1, 0, 4))
+    group = tl.program_id(2) * groups_of_segment(quads) + ((quad % LANES) >> tl.where(quads == 1, 0, QUADS_BITS))
     reaches = (tl.load(maxima + group) >= first_key)[:, None]
     token = start + quad[:, None] * 4 + tl.arange(0, 4)[None, :]
     if start + MASKED == end:

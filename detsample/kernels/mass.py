@@ -39,6 +39,8 @@ from detsample.kernels.rows import (
 )
 from detsample.kernels.tiles import (
     LANES,
+    PASSING,
+    STAYING,
     TILE,
     groups_of_segment,
     load_tile,
@@ -55,8 +57,12 @@ SPARSE = tl.constexpr(8)  # marks a lane in TILES_MARKED tiles up to which it pa
 def sum_all(row_logits, first_tile, last_tile, vocab, scale, largest):
     """The weight of some tiles' tokens."""
     total = tl.zeros([LANES], tl.int64)
+    end = tl.minimum(last_tile * TILE, vocab)
+    ahead = load_tile(row_logits, first_tile * TILE, end, PASSING)
     for tile in range(first_tile, last_tile):
-        total += tl.sum(weight(largest - scaled_logit(load_tile(row_logits, tile * TILE, vocab), scale)), axis=1)
+        x = ahead.to(tl.float32)
+        ahead = load_tile(row_logits, (tile + 1) * TILE, end, PASSING)
+        total += tl.sum(weight(largest - scaled_logit(x, scale)), axis=1)
     return tl.sum(total, axis=0)
 
 
@@ -90,8 +96,11 @@ def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, drawn_fro
     """The same, of all tokens of some tiles that reach `low`."""
     kept = tl.zeros([LANES], tl.int64)
     bound = tl.full([LANES], float("-inf"), tl.float32)
+    end = tl.minimum(start + tiles * TILE, vocab)
+    ahead = load_tile(row_logits, start, end, PASSING)
     for _ in range(tiles):
-        x = load_tile(row_logits, start, vocab)
+        x = ahead.to(tl.float32)
+        ahead = load_tile(row_logits, start + TILE, end, PASSING)
         w = weight(largest - scaled_logit(x, scale))
         kept += tl.sum(tl.where(x >= low, w, 0), axis=1)
         if drawn_from:
@@ -102,21 +111,21 @@ def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, drawn_fro
 
 @triton.jit
 def sum_min_p(
-    row_logits, vocab, first_segment, last_segment, quads, segment_tiles, scale, largest, low, drawn_from, seed,
+    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, low, drawn_from, seed,
     position, group_bound,
 ):  # fmt: skip
-    """(weight, number) of some segments' tokens that reach `low`; stores bounds of their scores."""
+    """(weight, number) of some stretches' tokens that reach `low`; stores bounds of their scores."""
     kept = tl.zeros([LANES], tl.int64)
     count = tl.zeros([LANES], tl.int32)
-    for segment in range(first_segment, last_segment):
+    for stretch in range(first_stretch, last_stretch):
         bound = tl.full([LANES], float("-inf"), tl.float32)
-        for first in range(0, segment_tiles, TILES_MARKED):
-            tiles = tl.minimum(segment_tiles - first, TILES_MARKED)
-            begin = (segment * segment_tiles + first) * TILE
+        for first in range(0, stretch_tiles, TILES_MARKED):
+            tiles = tl.minimum(stretch_tiles - first, TILES_MARKED)
+            begin = (stretch * stretch_tiles + first) * TILE
             marks = no_marks()
             start = begin
             for _ in range(tiles):
-                marks = mark_tile(marks, load_tile(row_logits, start, vocab) >= low)
+                marks = mark_tile(marks, load_tile(row_logits, start, vocab, STAYING).to(tl.float32) >= low)
                 start += TILE
             number = number_marked(marks)
             count += number
@@ -132,33 +141,36 @@ def sum_min_p(
             kept += here
             bound = tl.maximum(bound, bound_here)
         if drawn_from:
-            store_groups(group_bound, segment, bound, quads)
+            store_groups(group_bound, stretch, bound, quads)
     return tl.sum(kept, axis=0), tl.sum(count, axis=0)
 
 
 @triton.jit
 def bound_reaching(
-    row_logits, vocab, first_segment, last_segment, quads, segment_tiles, scale, low, seed, position, group_bound
+    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, low, seed, position, group_bound
 ):
-    """Stores bounds of the scores of some segments' tokens that reach `low`."""
-    for segment in range(first_segment, last_segment):
+    """Stores bounds of the scores of some stretches' tokens that reach `low`."""
+    start = first_stretch * stretch_tiles * TILE
+    end = tl.minimum(last_stretch * stretch_tiles * TILE, vocab)
+    ahead = load_tile(row_logits, start, end, PASSING)
+    for stretch in range(first_stretch, last_stretch):
         bound = tl.full([LANES], float("-inf"), tl.float32)
-        start = segment * segment_tiles * TILE
-        for _ in range(segment_tiles):
-            x = load_tile(row_logits, start, vocab)
+        for _ in range(stretch_tiles):
+            x = ahead.to(tl.float32)
+            ahead = load_tile(row_logits, start + TILE, end, PASSING)
             bound = tl.maximum(bound, bound_of(x, low, start, scale, seed, position))
             start += TILE
-        store_groups(group_bound, segment, bound, quads)
+        store_groups(group_bound, stretch, bound, quads)
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "pitch",
+    "row_stride", "vocab", "quads", "stretch_tiles", "stretches", "stretches_of_part", "parts", "pitch",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def mass(
-    logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts,
+    logits, row_stride, vocab, quads, stretch_tiles, stretches, stretches_of_part, parts,
     records, sums, missed, list_token, pitch, group_bound, row_pivots,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -172,15 +184,15 @@ def mass(
         row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
         scale, _top_p = read_floats(records, row)
         largest = scaled_logit(value_of(read_field(records, row, TOP_KEY).to(tl.int32)), scale)
-        group_bound += row * segments * groups_of_segment(quads)
-        first_segment = part * segments_of_part
-        last_segment = tl.minimum(first_segment + segments_of_part, segments)
-        first_tile = first_segment * segment_tiles
-        last_tile = tl.minimum(last_segment * segment_tiles, (vocab + TILE - 1) // TILE)
+        group_bound += row * stretches * groups_of_segment(quads)
+        first_stretch = part * stretches_of_part
+        last_stretch = tl.minimum(first_stretch + stretches_of_part, stretches)
+        first_tile = first_stretch * stretch_tiles
+        last_tile = tl.minimum(last_stretch * stretch_tiles, (vocab + TILE - 1) // TILE)
         if (mode & NEEDS_MINIMUM) != 0:
             low_key, _last = read_boundary(records, row)
             kept, count = sum_min_p(
-                row_logits, vocab, first_segment, last_segment, quads, segment_tiles, scale, largest,
+                row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest,
                 value_of(low_key), (mode & BOUNDED_FROM) != 0, read_field(records, row, SEED),
                 read_field(records, row, POSITION), group_bound,
             )  # fmt: skip
@@ -190,7 +202,7 @@ def mass(
             if (mode & (BOUNDED_FROM | NEEDS_MINIMUM)) == BOUNDED_FROM:
                 low_key, _end = read_interval(records, row, 0)
                 bound_reaching(
-                    row_logits, vocab, first_segment, last_segment, quads, segment_tiles, scale, value_of(low_key),
+                    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, value_of(low_key),
                     read_field(records, row, SEED), read_field(records, row, POSITION), group_bound,
                 )  # fmt: skip
             measure(

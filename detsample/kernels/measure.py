@@ -37,7 +37,7 @@ from detsample.kernels.rows import (
     read_interval,
     read_sum,
 )
-from detsample.kernels.tiles import LANES, TILE, load_tile
+from detsample.kernels.tiles import LANES, PASSING, TILE, load_tile
 from detsample.kernels.weight import scaled_logit, weight
 
 
@@ -49,12 +49,15 @@ def sum_around(row_logits, vocab, first_tile, last_tile, scale, largest, low, hi
     total = tl.zeros([LANES], tl.int64)
     above, reached = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
     above_count, between = tl.zeros([LANES], tl.int32), tl.zeros([LANES], tl.int32)
+    end = tl.minimum(last_tile * TILE, vocab)
+    ahead = load_tile(row_logits, first_tile * TILE, end, PASSING)
     for first in range(first_tile, last_tile, TILES_MARKED):
         tiles = tl.minimum(last_tile - first, TILES_MARKED)
         marks = no_marks()
         start = first * TILE
         for _ in range(tiles):
-            x = load_tile(row_logits, start, vocab)
+            x = ahead.to(tl.float32)
+            ahead = load_tile(row_logits, start + TILE, end, PASSING)
             w = weight(largest - scaled_logit(x, scale))
             total += tl.sum(w, axis=1)
             above += tl.sum(tl.where(x >= high, w, 0), axis=1)
@@ -110,7 +113,7 @@ def judge(
             listed = tl.minimum(read_sum(sums, row, around + LISTED), LIST).to(tl.int32)
             first_key, next_key = interval_of_list(
                 row_logits, list_token, listed, share_of(goal - above, reached - above), count, low_key, end_key,
-                value_of(top_key), rate_of(scale, top_k == 0),
+                rate_of(scale, top_k == 0),
             )  # fmt: skip
             interval = interval_keys(first_key.to(tl.int32), next_key.to(tl.int32), top_k)
         else:

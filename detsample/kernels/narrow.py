@@ -2,9 +2,9 @@
 `mass` is to measure.
 
 Invalid rows end here. Where top-k is on, the groups' maxima give a threshold that the boundary cannot lie below: of k
-groups whose maxima reach t, each holds a logit that reaches t, so the k-th largest logit does too. The few groups that
-reach the threshold are gathered, cut and drawn from. Rows without a filter are drawn from by the bounds of their
-groups. Of min-p the boundary is known from the largest logit alone; of other rows it is guessed.
+groups whose maxima reach t, each holds a logit that reaches t, so the k-th largest logit does too. Of min-p alone the
+boundary is known from the largest logit. Where few groups reach the threshold, they are gathered, cut and drawn from.
+Rows without a filter are drawn from by the bounds of their groups. Of other rows the boundary is guessed.
 """
 
 import triton
@@ -68,6 +68,7 @@ from detsample.kernels.tiles import (
     MOST_GROUPS,
     MOST_SEGMENTS,
     TILE,
+    groups_of_segment,
     load_span,
     token_of_group,
 )
@@ -75,7 +76,8 @@ from detsample.kernels.weight import scaled_logit, weight
 
 CHOICES = tl.constexpr(256)  # keys tried at a time
 BISECTIONS = tl.constexpr(10)
-MOST_SELECTED = tl.constexpr(192)  # groups worth gathering
+MOST_SELECTED = tl.constexpr(192)  # groups worth gathering, of those that reach top-k's threshold,
+MOST_REACHING = tl.constexpr(64)  # and of those that reach what min-p keeps, which may be all
 GATHER = tl.constexpr(4096)  # tokens gathered at a time,
 GATHERED = tl.constexpr(128)  # so many of one group
 
@@ -142,14 +144,10 @@ def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, t
 
 
 @triton.jit
-def select_groups(group_keys, threshold, selected, selected_groups):
-    """Lists the groups whose maximum reaches the threshold; `selected` points at their number, which may exceed
-    MOST_SELECTED.
-    """
-    index = tl.arange(0, MOST_GROUPS)
-    reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
+def select_groups(reaches, selected, selected_groups):
+    """Lists the groups of which the condition holds, MOST_SELECTED at most; `selected` points at their number."""
     place = tl.atomic_add(selected + reaches.to(tl.int64) * 0, reaches.to(tl.int64), mask=reaches, sem="relaxed")
-    tl.store(selected_groups + place, index, mask=reaches & (place < MOST_SELECTED))
+    tl.store(selected_groups + place, tl.arange(0, MOST_GROUPS), mask=reaches)
 
 
 @triton.jit
@@ -187,23 +185,28 @@ def load_maxima(group_key, groups):
 
 
 @triton.jit
-def cut_by_k(
-    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, sums, row, scratch_code
-):
-    """(threshold, candidates): lists the tokens that the first `top_k` are among, as many as CAPACITY; a larger number
-    says that they were more, or too many groups to look at.
+def list_candidates(
+    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, lowest, sums, row,
+    scratch_code,
+):  # fmt: skip
+    """(threshold, candidates): lists the tokens that reach a threshold, as many as CAPACITY; a larger number says that
+    they were more, or too many groups to look at. They hold the first `top_k`; without it, they are those that reach
+    the key `lowest`.
 
-    The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are: the
-    threshold depends on all of them, so all are read.
+    The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are: all of
+    these are read before.
     """
     group_keys = load_maxima(group_key, groups)
-    threshold = threshold_key(group_keys, top_k, top_key)
-    tl.debug_barrier()  # everybody has read the maxima
-    select_groups(group_keys, threshold, sums + row * SUMS + SELECTED, list_token)
-    tl.debug_barrier()
-    selected = read_sum(sums, row, SELECTED).to(tl.int32)
+    threshold = lowest
+    if top_k > 0:
+        threshold = threshold_key(group_keys, top_k, top_key)
+    reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
+    selected = tl.sum(reaches.to(tl.int32), axis=0)
     filled = tl.full([], CAPACITY + 1, tl.int32)
-    if selected <= MOST_SELECTED:
+    if selected <= tl.where(top_k > 0, MOST_SELECTED, MOST_REACHING):
+        tl.debug_barrier()  # everybody has read the maxima
+        select_groups(reaches, sums + row * SUMS + SELECTED, list_token)
+        tl.debug_barrier()
         gather(
             row_logits, vocab, quads, segment_tiles, list_token, selected, threshold, sums + row * SUMS + FILLED,
             scratch_code,
@@ -214,12 +217,14 @@ def cut_by_k(
 
 
 @triton.jit
-def draw_by_k(records, row, filled, top_k, top_p, min_weight, scale, largest, seed, position, scratch_code):
-    """(token, count, weight) of the kept set, which is among the listed candidates; notes its boundary."""
+def draw_listed(records, row, filled, top_k, top_p, min_weight, scale, largest, seed, position, scratch_code):
+    """(token, count, weight) of the kept set, which is among the listed candidates; notes its boundary. Where top-k is
+    off, the candidates are what min-p keeps, and top-p is off too.
+    """
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)
     rank, before = ranks(scratch_code, filled, code, scale, largest)
-    survives = (tl.arange(0, CAPACITY) < filled) & (rank < top_k)
+    survives = (tl.arange(0, CAPACITY) < filled) & ((rank < top_k) | (top_k == 0))
     target = top_p_target(top_p, tl.sum(tl.where(survives, own, 0), axis=0))
     keep = survives & (before < target) & (own >= min_weight)
     count = tl.sum(keep.to(tl.int32), axis=0)
@@ -248,12 +253,14 @@ def note(records, row, FIELD: tl.constexpr, value):
     tl.store(records + row * RECORD + FIELD, value.to(tl.int64))
 
 
-NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "want", "pitch"]
+NOT_SPECIALIZED = [
+    "row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "stretches", "stretch_tiles", "want", "pitch",
+]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def narrow(
-    logits, row_stride, vocab, quads, segment_tiles, groups, parts, want,
+    logits, row_stride, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want,
     records, sums, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr,
@@ -262,7 +269,8 @@ def narrow(
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
     group_key += row * pitch
-    group_bound += row * groups
+    bounds = stretches * groups_of_segment(quads)
+    group_bound += row * bounds
 
     top_key = largest_key(part_key, row, parts)
     reason = row_status(row_logits, vocab, top_key, (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32))
@@ -284,18 +292,22 @@ def narrow(
             mode |= tl.where((mode & GREEDY) != 0, 0, NEEDS_TOTAL)
 
         few = (top_k > 0) & (top_k <= MOST_K)
-        if few:
-            threshold, filled = cut_by_k(
+        by_min_p = (top_k == 0) & (min_weight > 0)
+        lowest = tl.full([], LOWEST_KEY, tl.int32)
+        if by_min_p:
+            lowest = lowest_key_of(scale, largest, top_key, min_weight)
+        if few | (by_min_p & (top_p >= 1.0)):
+            threshold, filled = list_candidates(
                 row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key, top_k,
-                sums, row, scratch_code + row * CAPACITY,
+                lowest, sums, row, scratch_code + row * CAPACITY,
             )  # fmt: skip
             is_drawn = filled <= CAPACITY
             if is_drawn:
-                winner, count, kept_weight = draw_by_k(
+                winner, count, kept_weight = draw_listed(
                     records, row, filled, top_k, top_p, min_weight, scale, largest, seed, position,
                     scratch_code + row * CAPACITY,
                 )  # fmt: skip
-            else:  # more ties than candidates: `mass` looks at all that reach the threshold
+            elif few:  # more ties than candidates: `mass` looks at all that reach the threshold
                 mode |= IN_DOUBT
                 note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
         elif is_in_doubt(top_k, top_p):
@@ -307,16 +319,15 @@ def narrow(
             ends = (interval >> 32) < INF_KEY  # else all that reach it are listed
             if ((mode & BOUNDED) == 0) & (min_weight == 0) & ends & ((want & WANT_TOKEN) != 0):
                 mode |= BOUNDED_FROM
-        if (top_k == 0) & (min_weight > 0):
+        if by_min_p & (is_drawn == 0):
             mode |= NEEDS_MINIMUM | tl.where((want & WANT_TOKEN) != 0, BOUNDED_FROM, 0)
-            lowest = lowest_key_of(scale, largest, top_key, min_weight)
             write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
-        elif (top_k == 0) & (top_p >= 1.0):
-            write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))
+        elif (top_k == 0) & (min_weight == 0) & (top_p >= 1.0):
+            write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
             is_drawn = (want & WANT_TOKEN) == 0
             if (want & WANT_TOKEN) != 0:
                 winner, is_drawn = draw_from_groups(
-                    row_logits, vocab, quads, segment_tiles, groups, group_bound, scale, seed, position,
+                    row_logits, vocab, quads, stretch_tiles, bounds, group_bound, scale, seed, position,
                     LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
                 )  # fmt: skip
             if (want & WANT_LOGPROBS) != 0:

@@ -61,6 +61,20 @@ def quotient(x, y):
 
 
 @triton.jit
+def rough_log(x):
+    """ln of positive normal fp32 numbers, to about 3e-7 of it: x is m * 2^e with m around 1, and ln m is
+    2 artanh((m - 1) / (m + 1)). A quarter of the instructions of the exact logarithm, which guesses have no use for.
+    """
+    bits = x.to(tl.int32, bitcast=True)
+    exponent = (bits - 0x3F3504F3) >> 23  # sqrt(1/2): m lies between it and sqrt(2)
+    m = (bits - (exponent << 23)).to(tl.float32, bitcast=True)
+    s = quotient(m - 1.0, m + 1.0)
+    square = s * s
+    series = 1.0 + square * (0.33333334 + square * (0.2 + square * 0.14285715))
+    return exponent.to(tl.float32) * 0.6931472 + 2.0 * s * series
+
+
+@triton.jit
 def shares_around(share, whole, squares):
     """[PIVOTS] shares to both sides of the wanted one, the smallest first.
 

@@ -48,7 +48,16 @@ from detsample.kernels.rows import (
     parameter_status,
     row_parameters,
 )
-from detsample.kernels.tiles import LANES, TILE, groups_of_segment, load_tile, logits_of_row, split_quads, store_groups
+from detsample.kernels.tiles import (
+    LANES,
+    PASSING,
+    TILE,
+    groups_of_segment,
+    load_tile,
+    logits_of_row,
+    split_quads,
+    store_groups,
+)
 
 
 @triton.jit
@@ -98,14 +107,16 @@ def store_rungs(rungs, rough0, rough1, rough2, rough3, rough):
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "want", "given",
+    "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "stretches",
+    "segments_of_stretch", "want", "given",
     *PARAMETER_NAMES, "pitch",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def scan(
-    logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts, want, given,
+    logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts, stretches, segments_of_stretch,
+    want, given,
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
@@ -153,16 +164,19 @@ def scan(
     rough = tl.zeros([LANES], tl.float32)
 
     part_largest = tl.full([LANES], float("-inf"), tl.float32)
-    groups = row * segments * groups_of_segment(quads)
+    group_bound += row * stretches * groups_of_segment(quads)
     count = tl.zeros([LANES], tl.int32)
     first_segment = part * segments_of_part
     last_segment = tl.minimum(first_segment + segments_of_part, segments)
+    start = first_segment * segment_tiles * TILE
+    end = tl.minimum(last_segment * segment_tiles * TILE, vocab)
+    ahead = load_tile(row_logits, start, end, PASSING)
+    bound = tl.full([LANES], float("-inf"), tl.float32)
     for segment in range(first_segment, last_segment):
         largest = tl.full([LANES], float("-inf"), tl.float32)
-        bound = tl.full([LANES], float("-inf"), tl.float32)
-        start = segment * segment_tiles * TILE
         for _ in range(segment_tiles):
-            x = load_tile(row_logits, start, vocab)
+            x = ahead.to(tl.float32)
+            ahead = load_tile(row_logits, start + TILE, end, PASSING)
             x0, x1, x2, x3 = split_quads(x)
             largest = tl.maximum(largest, largest_of_quad(x0, x1, x2, x3), propagate_nan=tl.PropagateNan.ALL)
             count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)
@@ -177,8 +191,10 @@ def scan(
                 rough3 += reaching_lower(x, w, p3)
             start += TILE
         store_groups(group_key + row * pitch, segment, key_of(largest), quads)
-        if bounds_here:
-            store_groups(group_bound + groups, segment, bound, quads)
+        ends = ((segment + 1) % segments_of_stretch == 0) | (segment + 1 == last_segment)
+        if bounds_here & ends:
+            store_groups(group_bound, segment // segments_of_stretch, bound, quads)
+            bound = tl.full([LANES], float("-inf"), tl.float32)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
     if in_doubt:
         store_rungs(part_rungs + (row * parts + part) * RUNGS, rough0, rough1, rough2, rough3, rough)

@@ -2,19 +2,27 @@
 
 A tile is `TILE` tokens, loaded as `LANES` quads: four neighbours share one Philox counter. A segment is `segment_tiles`
 tiles. Within a segment, `quads` neighbouring quads of every tile form a group. The host chooses so that a row has at
-most 128 segments and `MOST_GROUPS` groups: long segments and one quad to a group where rows are many, since then no
-lane has to speak to another, and short segments with 16 where they are few. None of this can show in a result:
-groups only tell where to look.
+most 64 segments and `MOST_GROUPS` groups: long segments and one quad to a group where rows are many, since then no
+lane has to speak to another, and short segments with 8 where they are few. Groups of maxima are of segments; groups of
+score bounds are of stretches, where rows are many all segments of a part, since memory for more would exceed what is
+allowed. None of this can show in a result: groups only tell where to look.
 """
 
 import triton
 import triton.language as tl
 
+LANES_BITS = tl.constexpr(8)
 LANES = tl.constexpr(256)
 TILE = tl.constexpr(1024)
-QUADS = tl.constexpr(16)  # quads of a tile in one group, where it is not one
-MOST_SEGMENTS = tl.constexpr(128)
+QUADS_BITS = tl.constexpr(3)
+QUADS = tl.constexpr(8)  # quads of a tile in one group, where it is not one
+MOST_SEGMENTS = tl.constexpr(64)
 MOST_GROUPS = tl.constexpr(2048)
+
+# What the L2 cache is to do with logits. Those that pass through it leave the kernels' code there, which each of the
+# next kernel's programs would else fetch from memory, a few lines at a time (Triton says so to the cache from 3.6 on).
+PASSING = tl.constexpr("evict_first")
+STAYING = tl.constexpr("")
 
 
 @triton.jit
@@ -28,11 +36,13 @@ def token_of_group(group, member, quads, segment_tiles):
 
     In shifts: of quotients by one power of two or another the compiler makes a real division.
     """
-    alone = quads == 1
-    segment = group >> tl.where(alone, 8, 4)  # LANES groups or LANES // QUADS in a segment
-    first = (group & tl.where(alone, 255, 15)) << tl.where(alone, 2, 6)
-    tile = member >> tl.where(alone, 2, 6)  # 4 tokens or 4 * QUADS of a tile in a group
-    within = member & tl.where(alone, 3, 63)
+    folded = tl.where(quads == 1, 0, QUADS_BITS)
+    lanes = LANES_BITS - folded  # bits of a group's number within its segment
+    tokens = 2 + folded  # bits of a token's number within its group's quads of a tile
+    segment = group >> lanes
+    first = (group & ((1 << lanes) - 1)) << tokens
+    tile = member >> tokens
+    within = member & ((1 << tokens) - 1)
     return (segment * segment_tiles + tile) * TILE + first + within
 
 
@@ -59,15 +69,18 @@ def split_quads(block):
 
 
 @triton.jit
-def load_tile(row_logits, start, vocab):
-    """The logits of one tile as fp32 [LANES, 4]; -inf behind the end. A whole tile is loaded without a mask,
-    hence in full width.
+def load_tile(row_logits, start, end, L2: tl.constexpr):
+    """The logits of one tile, [LANES, 4], as they are stored; -inf from the token `end` on. A whole tile is loaded
+    without a mask, hence in full width. `L2` is PASSING or STAYING.
+
+    Loops load the tile after the one they work on, so that the work hides the time of the load: a conversion to fp32
+    would wait for it here.
     """
     tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
-    if start + TILE <= vocab:
-        x = tl.load(row_logits + tokens).to(tl.float32)
+    if start + TILE <= end:
+        x = tl.load(row_logits + tokens, eviction_policy=L2)
     else:
-        x = tl.load(row_logits + tokens, mask=tokens < vocab, other=float("-inf")).to(tl.float32)
+        x = tl.load(row_logits + tokens, mask=tokens < end, other=float("-inf"), eviction_policy=L2)
     return x
 
 

@@ -71,6 +71,7 @@ from detsample.kernels.rows import (
 from detsample.kernels.tiles import (
     LANES,
     MOST_GROUPS,
+    PASSING,
     TILE,
     groups_of_segment,
     load_span,
@@ -82,6 +83,7 @@ from detsample.kernels.tiles import (
 from detsample.kernels.weight import scaled_logit, weight
 
 SPAN = tl.constexpr(2048)  # tokens looked at at a time
+COUNTED = tl.constexpr(8192)  # and at a time where one is counted to
 FEW = tl.constexpr(64)
 CUTS = tl.constexpr(4)
 SCORED = tl.constexpr(512)  # listed tokens scored at a time
@@ -168,17 +170,17 @@ def nth_token(row_logits, vocab, key, n):
     seen = tl.full([], 0, tl.int64)
     found = tl.full([], LAST_TOKEN, tl.int32)
     start = 0
-    ahead = load_span(row_logits, 0, vocab, SPAN)
+    ahead = load_span(row_logits, 0, vocab, COUNTED)
     while (found == LAST_TOKEN) & (start < vocab):
         equal = (key_of(ahead) == key).to(tl.int32)
-        ahead = load_span(row_logits, start + SPAN, vocab, SPAN)
+        ahead = load_span(row_logits, start + COUNTED, vocab, COUNTED)
         here = tl.sum(equal, axis=0)
         if seen + here >= n:
             order = tl.cumsum(equal, axis=0)
-            token = start + tl.arange(0, SPAN)
+            token = start + tl.arange(0, COUNTED)
             found = tl.min(tl.where((equal > 0) & (order == n - seen), token, LAST_TOKEN), axis=0)
         seen += here
-        start += SPAN
+        start += COUNTED
     return found
 
 
@@ -315,25 +317,25 @@ def only_kept(x, token, boundary_key, boundary_token):
 
 @triton.jit
 def bound_kept(
-    row_logits, vocab, quads, segments, segment_tiles, scale, seed, position, boundary_key, boundary_token, last_token,
+    row_logits, vocab, quads, stretches, stretch_tiles, scale, seed, position, boundary_key, boundary_token, last_token,
     group_bound,
 ):  # fmt: skip
     """Bounds of the scores of the kept tokens alone, group by group, as `scan` leaves them for all tokens; none of them
     lies behind `last_token`.
     """
     token = tl.arange(0, LANES) * 4
-    for segment in range(segments):
+    for stretch in range(stretches):
         bound = tl.full([LANES], float("-inf"), tl.float32)
-        start = segment * segment_tiles * TILE
-        end = tl.minimum(start + segment_tiles * TILE, last_token + 1)
+        start = stretch * stretch_tiles * TILE
+        end = tl.minimum(start + stretch_tiles * TILE, last_token + 1)
         for here in range(start, end, TILE):
-            x0, x1, x2, x3 = split_quads(load_tile(row_logits, here, vocab))
+            x0, x1, x2, x3 = split_quads(load_tile(row_logits, here, vocab, PASSING).to(tl.float32))
             x0 = only_kept(x0, here + token, boundary_key, boundary_token)
             x1 = only_kept(x1, here + token + 1, boundary_key, boundary_token)
             x2 = only_kept(x2, here + token + 2, boundary_key, boundary_token)
             x3 = only_kept(x3, here + token + 3, boundary_key, boundary_token)
             bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, here, scale, seed, position))
-        store_groups(group_bound, segment, bound, quads)
+        store_groups(group_bound, stretch, bound, quads)
 
 
 @triton.jit
@@ -355,7 +357,7 @@ def draw_from_list(row_logits, list_token, size, scale, seed, position, boundary
 
 @triton.jit
 def draw(
-    row_logits, vocab, quads, segments, segment_tiles, scale, seed, position,
+    row_logits, vocab, quads, stretches, stretch_tiles, scale, seed, position,
     boundary_key, boundary_token, last_token, group_bound, bounded,
 ):  # fmt: skip
     """The token, through bounds of the groups: those that are there, if any, are of more tokens than the kept ones, and
@@ -368,13 +370,13 @@ def draw(
         if bounded == 0:
             tl.debug_barrier()
             bound_kept(
-                row_logits, vocab, quads, segments, segment_tiles, scale, seed, position,
+                row_logits, vocab, quads, stretches, stretch_tiles, scale, seed, position,
                 boundary_key, boundary_token, last_token, group_bound,
             )  # fmt: skip
             tl.debug_barrier()
             most = MOST_GROUPS
         winner, decided = draw_from_groups(
-            row_logits, vocab, quads, segment_tiles, segments * groups_of_segment(quads), group_bound,
+            row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound,
             scale, seed, position, boundary_key, boundary_token, most,
         )  # fmt: skip
         bounded = False
@@ -446,12 +448,12 @@ def boundary_of_row(
     return boundary_key, boundary_token, count, kept_weight, all_listed
 
 
-NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "segment_tiles", "segments", "want", "pitch"]
+NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "stretch_tiles", "stretches", "want", "pitch"]
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def wide(
-    logits, row_stride, vocab, quads, segment_tiles, segments, want,
+    logits, row_stride, vocab, quads, stretch_tiles, stretches, want,
     records, sums, list_token, pitch, group_bound, scratch_code,
     token_ids, num_kept, status, logprobs, log_z,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
@@ -508,8 +510,8 @@ def wide(
                     # Of equal logits those with the lowest ids are kept: what is behind need not be looked at.
                     last_token = tl.where(boundary_key == top_key, tl.minimum(boundary_token, vocab - 1), vocab - 1)
                     winner = draw(
-                        row_logits, vocab, quads, segments, segment_tiles, scale, seed, position, boundary_key,
-                        boundary_token, last_token, group_bound + row * segments * groups_of_segment(quads), bounded,
+                        row_logits, vocab, quads, stretches, stretch_tiles, scale, seed, position, boundary_key,
+                        boundary_token, last_token, group_bound + row * stretches * groups_of_segment(quads), bounded,
                     )  # fmt: skip
         total = tl.where((mode & GREEDY) != 0, kept_weight, total)
         write_drawn(
