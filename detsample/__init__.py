@@ -7,7 +7,13 @@ tokens. `plan` checks a call of `sample` once for many like it, and `warmup` com
 docs/spec.md is the contract, `detsample.reference` its executable form in NumPy.
 """
 
-from detsample import speculative
+from pathlib import Path
+
+# In a checkout `reference` lies beside this folder, in an installed package within it: both import as they are.
+if not (Path(__file__).parent / "reference").is_dir():
+    __path__.append(str(Path(__file__).parent.parent))
+
+from detsample import speculative  # noqa: E402
 from detsample.launching.warming import warmup
 from detsample.margins import MarginOutput, margin
 from detsample.noise import fold_in, gumbel_noise
