@@ -13,7 +13,7 @@ from pathlib import Path
 if not (Path(__file__).parent / "reference").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from detsample import speculative  # noqa: E402
+from detsample import speculative
 from detsample.launching.warming import warmup
 from detsample.margins import MarginOutput, margin
 from detsample.noise import fold_in, gumbel_noise
