@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detsample.frameworks import Description, Device, Framework, UnusableTensor
-from detsample.launching.pointer import Pointer, integer
+from detsample.frameworks.pointer import Pointer, integer
 
 LARGEST_VOCABULARY = 1 << 21
 MOST_ROWS = (1 << 31) - 1

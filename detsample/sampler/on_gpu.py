@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, pointer_types
 from detsample.kernels import overlap
 from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
 from detsample.kernels.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
@@ -39,12 +40,11 @@ from detsample.kernels.rows import (
 from detsample.kernels.scan import scan as scan_kernel
 from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.kernels.wide import wide as wide_kernel
-from detsample.launching.arguments import parameter_arguments
 from detsample.launching.launch import Names, Step, launcher, only_compiles, step_launcher
-from detsample.launching.pointer import ALIGNMENT, Argument, integer, pointer_types
 from detsample.launching.workspace import Layout, addresses, as_argument, layout
-from detsample.output import Csr, SampleOutput, Wanted
-from detsample.parameters import FILTER_ORDERS, Logits, Parameter, Parameters, Scalar
+from detsample.sampler.kernel_arguments import parameter_arguments
+from detsample.sampler.output import Csr, SampleOutput, Wanted
+from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameter, Parameters, Scalar
 
 PROGRAMS_PER_MULTIPROCESSOR = 7
 RETRY_PROGRAMS_PER_MULTIPROCESSOR = 4
@@ -248,7 +248,7 @@ def prepare(
     Parameters
     ----------
     logits, parameters
-        Checked by `detsample.parameters`.
+        Checked by `detsample.sampler.parameters`.
     wanted
         Results to make; the others are None.
     tuning
