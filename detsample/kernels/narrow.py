@@ -252,7 +252,7 @@ def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, s
         rate_of(scale, top_k == 0), wanted_share(top_k, top_p, vocab), MOST_SEGMENTS,
     )  # fmt: skip
     low_key = tl.maximum(key_of(low), least_key)
-    return interval_keys(low_key, tl.where(key_of(high) > low_key, key_of(high), INF_KEY), top_k)
+    return interval_keys(low_key, tl.where(key_of(high) >= low_key, key_of(high), INF_KEY), top_k)
 
 
 @triton.jit
