@@ -8,7 +8,7 @@ from typing import Any
 import detsample.reference as reference
 from detsample import frameworks
 from detsample.sampler.on_cpu import as_arrays
-from detsample.sampler.parameters import Logits, Parameters, read_logits, read_parameters
+from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameters, read_logits, read_parameters
 from detsample.sampler.sample import sample
 from detsample.sampler.status import raise_for_status
 
@@ -129,7 +129,8 @@ def on_device(
         with framework.launching(logits.device):
             launch = launcher(logits.device)
             launch(kernel, (logits.rows,),
-                framework.argument(logits.tensor), logits.row_stride, logits.vocab, *arguments,
+                framework.argument(logits.tensor), logits.row_stride, logits.vocab,
+                FILTER_ORDERS.index(parameters.filter_order), *arguments,
                 tokens, framework.argument(status), found,
                 SPAN=span, BITS=bits, num_warps=8, enable_fp_fusion=False,
             )  # fmt: skip

@@ -132,6 +132,7 @@ def sample(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: str | None = None,
@@ -139,7 +140,7 @@ def sample(
     tuning: Any = None,
 ) -> Any:
     """`reference.sample` by the kernels; `tuning` is an `engine.Tuning`."""
-    parameters = (topp_seed, position, temperature, top_k, top_p, min_p)
+    parameters = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
     return _run(logits, parameters, (True, return_logprobs, return_log_z, return_mask), check, tuning)
 
 
@@ -150,6 +151,7 @@ def mask(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     kind: str = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -158,7 +160,7 @@ def mask(
     """`reference.mask` by the kernels."""
     from detsample.sampler.output import MaskOutput
 
-    parameters = (0, 0, temperature, top_k, top_p, min_p)
+    parameters = (0, 0, temperature, top_k, top_p, min_p, filter_order)
     out = _run(logits, parameters, (False, False, return_log_z, kind), check, tuning)
     return MaskOutput(out.mask, out.num_kept, out.status, out.log_z)
 
@@ -190,6 +192,7 @@ def margin(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     tuning: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """`reference.margin(...).margin` by the kernel; `tuning` is (span, bits) of `margins.on_device`.
@@ -201,11 +204,11 @@ def margin(
     from detsample.sampler.parameters import read_logits, read_parameters
 
     prepare_interpreter()
-    tensor, filters = on_device(logits), (position, temperature, top_k, top_p, min_p)
+    tensor, filters = on_device(logits), (position, temperature, top_k, top_p, min_p, filter_order)
     framework = frameworks.of(tensor, "logits")
     read = read_logits(tensor, framework)
     given = read_parameters(read, *map(on_device, (topp_seed, *filters)))
-    names = ("position", "temperature", "top_k", "top_p", "min_p")
+    names = ("position", "temperature", "top_k", "top_p", "min_p", "filter_order")
     drawn = (sample if GPU else reference.sample)(logits, topp_seed, **dict(zip(names, filters, strict=True)))
     if tuning is None:
         span = 1 << max(4, min(10, (logits.shape[1] - 1).bit_length()))
