@@ -39,7 +39,7 @@ def gumbel_bound(high):
     interpreter and every GPU filter alike.
     """
     value = tl.maximum(high.to(tl.float32), 1.1641532182693481e-10)
-    return LN2_TIMES_159 - value.to(tl.int32, bitcast=True).to(tl.float32) * LN2_TIMES_2_POW_MINUS_23
+    return value.to(tl.int32, bitcast=True).to(tl.float32) * -LN2_TIMES_2_POW_MINUS_23 + LN2_TIMES_159
 
 
 @triton.jit

@@ -326,7 +326,7 @@ def narrow(
                 mode |= IN_DOUBT
                 note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
         if is_in_doubt(top_k, top_p) & (is_drawn == 0):
-            mode |= IN_DOUBT | tl.where(top_k == 0, NEEDS_TOTAL, 0)
+            mode |= tl.where(top_k == 0, NEEDS_TOTAL, 0) | IN_DOUBT
             interval = aim(
                 row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p,
                 tl.where(min_p_first, lowest, LOWEST_KEY), vocab,
@@ -336,7 +336,7 @@ def narrow(
             if ((mode & BOUNDED) == 0) & (min_weight == 0) & ends & ((want & WANT_TOKEN) != 0):
                 mode |= BOUNDED_FROM
         if by_min_p & (is_drawn == 0):
-            mode |= NEEDS_MINIMUM | tl.where((want & WANT_TOKEN) != 0, BOUNDED_FROM, 0)
+            mode |= tl.where((want & WANT_TOKEN) != 0, BOUNDED_FROM, 0) | NEEDS_MINIMUM
             write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
         elif unfiltered:
             write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))

@@ -404,7 +404,7 @@ def boundary_of_row(
     first_key, end_key = read_interval(records, row, attempt)  # means something for rows in doubt alone
     interval_low = first_key.to(tl.int64)
     interval_high = end_of(end_key, top_key)
-    around = AROUND + MEASURES * attempt
+    around = attempt * MEASURES + AROUND
     counted, weighed = read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE)
     counted_in, weighed_in = read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED)
     measured = ((mode & IN_DOUBT) != 0) & (read_sum(sums, row, around + ARRIVED) > 0)  # `mass` is not always launched
@@ -510,7 +510,7 @@ def wide(
                 covered = ((mode & NEEDS_MINIMUM) != 0) | (boundary_key >= first_key)
                 bounded = ((mode & BOUNDED) != 0) | (((mode & BOUNDED_FROM) != 0) & covered)
                 if all_listed:
-                    size = read_sum(sums, row, AROUND + MEASURES * last_attempt(records, row) + REACHED_COUNT)
+                    size = read_sum(sums, row, last_attempt(records, row) * MEASURES + (AROUND + REACHED_COUNT))
                     winner = draw_from_list(
                         row_logits, list_token, size.to(tl.int32), scale, largest, seed, position, boundary_key,
                         boundary_token,

@@ -48,4 +48,6 @@ def as_arrays(framework: Framework, parameters: Parameters) -> dict[str, Any]:
 
 def as_array(framework: Framework, parameter: Parameter) -> Any:
     """A parameter as the reference takes it: a number or an array."""
+    if isinstance(parameter, str):
+        return parameter
     return parameter.value if isinstance(parameter, Scalar) else framework.as_array(parameter.tensor)
