@@ -17,6 +17,7 @@ import mpmath
 import numpy as np
 import oracle
 import pytest
+from levels import amount
 
 try:
     from detsample import reference
@@ -29,7 +30,7 @@ philox = import_module(f"{reference.__name__}.philox")
 ALPHA = 4e-10
 SIGMAS = 6.3  # a normal variable exceeds it, either way, with probability below ALPHA
 ONE = np.uint64(1)
-M = 1 << 20
+M = amount(1 << 20, 1 << 17)
 
 
 def chi_square_p(observed: np.ndarray, expected: np.ndarray) -> float:
@@ -165,7 +166,7 @@ def test_leading_zeros_are_as_frequent_as_they_should_be() -> None:
     for values in (words, ~words, words << np.uint64(32), ~words << np.uint64(32)):
         for zeros in range(1, 20):
             count = int((values < ONE << np.uint64(64 - zeros)).sum())
-            if zeros <= 14:
+            if len(words) >= 1000 << zeros:
                 assert_binomial(count, len(words), 2.0**-zeros)
             else:
                 assert poisson_p(count, len(words) * 2.0**-zeros) > ALPHA

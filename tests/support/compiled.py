@@ -1,6 +1,5 @@
 """Compiles the kernels for GPUs that need not be there: what the emitted code contains is part of the contract."""
 
-import functools
 import importlib
 import re
 import subprocess
@@ -92,7 +91,6 @@ KERNELS = {
 }
 
 
-@functools.cache
 def compiled(
     kernel: str,
     capability: int,
