@@ -403,7 +403,7 @@ def test_selftest_runs_the_kernels() -> None:
 
 
 BROKEN = """
-import numpy as np, detsample.engine as engine
+import numpy as np, detsample.sampler.on_gpu as engine
 run_kernels = engine.run
 def broken(*arguments):
     out = run_kernels(*arguments)
@@ -428,7 +428,7 @@ def test_selftest_notices_one_wrong_bit(field: str) -> None:
 def test_selftest_survives_kernels_that_do_not_run() -> None:
     """Defect caught: what a compiler or a driver raises ends the test before the other checks."""
     pytest.importorskip("triton")
-    code = "import detsample.engine as e\ndef broken(*a): raise RuntimeError('no\\nway')\ne.run = broken"
+    code = "import detsample.sampler.on_gpu as e\ndef broken(*a): raise RuntimeError('no\\nway')\ne.run = broken"
     argv = ("selftest", "--device", "interpreter", "--rows", "2")
     done = program(*argv, code=code, TRITON_INTERPRET="1")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -472,7 +472,8 @@ def test_selftest_runs_in_an_interpreter_too_old_for_numpy() -> None:
 def test_selftest_tells_an_interpreter_too_old_for_numpy() -> None:
     """Defect caught: another interpreter that NumPy 2.4 refuses looks as if the kernels were wrong."""
     pytest.importorskip("triton")
-    code = f"import detsample.engine as e\ndef old(*a): raise TypeError({selftest.OLD_INTERPRETER!r})\ne.run = old"
+    code = "import detsample.sampler.on_gpu as e\n"
+    code += f"def old(*a): raise TypeError({selftest.OLD_INTERPRETER!r})\ne.run = old"
     done = program("selftest", "--device", "interpreter", code=code, TRITON_INTERPRET="1")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "NumPy below 2.4" in done.stderr

@@ -14,7 +14,7 @@ from command import Run
 
 from detsample import reference
 from detsample.cli.tables import shortest
-from detsample.explanation import explain
+from detsample.inspect.explanation import explain
 
 F32 = np.float32
 

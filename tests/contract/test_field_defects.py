@@ -414,7 +414,7 @@ TWO_GPUS = """
 import fake_framework as fake
 from fake_framework import FRAMEWORK, HERE, Tensor
 import detsample
-from detsample import engine
+from detsample.sampler import on_gpu as engine
 from detsample.launching import launch
 
 FRAMEWORK.multiprocessor_count = lambda device: (132, 20)[device[1]]

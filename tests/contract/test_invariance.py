@@ -172,7 +172,7 @@ def cuts() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("cut", cuts(), ids=str)
 def test_not_of_how_the_row_is_cut(cut: dict[str, Any]) -> None:
     """Catches sums, maxima or noise that depend on segments, groups or shares of the vocabulary."""
-    engine = pytest.importorskip("detsample.engine", reason="Triton is not installed: no kernel runs")
+    engine = pytest.importorskip("detsample.sampler.on_gpu", reason="Triton is not installed: no kernel runs")
     wide = np.concatenate([LOGITS] * 4, axis=1)[[0, 1, 5]]
     parameters = only_rows(PARAMETERS, [0, 1, 5])
     expected = reference.sample(wide, **parameters, **WANTED)

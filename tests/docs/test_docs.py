@@ -22,13 +22,14 @@ from paths import ROOT
 import detsample
 from detsample import cli
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)( gpu)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
 ROLLOUT = ("auditing", "kept_sets", "learning", "observation", "reader", "replaying", "writer")
 DOCTESTED = (
-    "detsample.sampling", "detsample.planning", "detsample.noise", "detsample.status", "detsample.cli.tables",
-    "detsample.margins", "detsample.explanation", "detsample.golden.comparison", "detsample.golden.fingerprint",
+    "detsample.sampler.sample", "detsample.sampler.plan", "detsample.sampler.status", "detsample.noise.streams",
+    "detsample.inspect.margin", "detsample.inspect.explanation", "detsample.cli.tables",
+    "detsample.golden.comparison", "detsample.golden.fingerprint",
     "detsample.golden.record", "detsample.golden.recording", "detsample.integrations.seeds",
     *(f"detsample.rollout.{module}" for module in ROLLOUT),
 )  # fmt: skip

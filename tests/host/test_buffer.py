@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from own_process import KERNELS, run
 
-from detsample.launching.buffer import Buffer, HostBuffer
+from detsample.frameworks.buffer import Buffer, HostBuffer
 
 
 @pytest.fixture(autouse=True)

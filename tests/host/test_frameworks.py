@@ -16,7 +16,7 @@ from own_process import KERNELS, run
 import detsample
 from detsample import frameworks, rollout
 from detsample.frameworks import bfloat16
-from detsample.launching.buffer import Buffer, HostBuffer
+from detsample.frameworks.buffer import Buffer, HostBuffer
 
 CPU = ("cpu", 0)
 NAMES = ("numpy", "torch", "paddle")
@@ -65,7 +65,7 @@ def test_importing_the_package_imports_no_framework(tmp_path: Path) -> None:
     for or does not have.
     """
     body = """
-import detsample.launching.buffer, detsample.frameworks
+import detsample.frameworks.buffer, detsample.frameworks
 assert not {"torch", "paddle", "triton"} & set(sys.modules)
 """
     run(tmp_path, body, interpret=False)
@@ -522,8 +522,9 @@ def test_working_memory_lives_as_long_as_it_may_be_used(
     that the caller did not ask for.
     """
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
-    from detsample import engine, sampling
     from detsample.frameworks import numpy_arrays
+    from detsample.sampler import on_gpu as engine
+    from detsample.sampler import sample as sampling
 
     if kernel_path.GPU:
         pytest.skip("arrays are for the interpreter")

@@ -268,7 +268,7 @@ def test_kernels_that_look_at_integers_are_not_kept(tmp_path: Path) -> None:
     """Catches a kernel compiled for n = 1, or for a multiple of 16, started for another n."""
     body = """
 import triton.language as tl
-from detsample.launching.pointer import pointer
+from detsample.frameworks.pointer import pointer
 
 
 @triton.jit
@@ -297,7 +297,7 @@ assert [call[4] for call in HERE.launched[-2:]] == [(4096, 2**31), (4096, 5)]
 def test_a_compilation_taken_away_is_not_kept(tmp_path: Path) -> None:
     """Catches the None that Triton returns, where a hook keeps it from compiling, being started later."""
     body = """
-from detsample.launching import warming
+from detsample.sampler import warmup as warming
 given = case(7)
 with warming._hook(lambda **seen: True):
     assert launches(given) == []
@@ -483,7 +483,7 @@ def test_after_a_warmup_nothing_is_compiled(tmp_path: Path) -> None:
     """Catches a kernel, an alignment, a mask or a type that `warmup` leaves to the first request."""
     body = """
 from detsample import frameworks
-from detsample.launching import warming
+from detsample.sampler import warmup as warming
 frameworks.named = lambda name: FRAMEWORK
 types = {"topp_seed": "int32"}
 for index in (0, 1):
@@ -514,7 +514,7 @@ for number in range(300):
 def test_a_warmup_takes_nothing_away_from_other_threads(tmp_path: Path) -> None:
     """Catches launches of another thread that are swallowed while a warmup looks for what to compile."""
     body = """
-from detsample.launching import warming
+from detsample.sampler import warmup as warming
 given, found = case(7), []
 
 
@@ -541,7 +541,7 @@ import os
 from pathlib import Path
 cache = Path({str(tmp_path / "cache")!r})
 os.environ["TRITON_CACHE_DIR"] = str(cache)
-from detsample.launching import warming
+from detsample.sampler import warmup as warming
 from triton.compiler.compiler import compile as really_compile
 
 seeds = Tensor(2**44, (3,), (1,), "int64", 0)

@@ -194,7 +194,7 @@ def streams() -> Any:
     """The module that launches the kernels."""
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
     kernel_path.prepare_interpreter()
-    return importlib.import_module("detsample.streams")
+    return importlib.import_module("detsample.noise.on_gpu")
 
 
 @pytest.mark.parametrize(

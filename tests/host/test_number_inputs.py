@@ -11,7 +11,8 @@ import pytest
 from detsample.reference.parameters import check_logits
 
 import detsample
-from detsample import frameworks, parameters, reference
+from detsample import frameworks, reference
+from detsample.sampler import parameters
 
 F32 = np.float32
 LOGITS = np.zeros((1, 2), F32)

@@ -24,8 +24,8 @@ FIELDS = ("logprobs", "raw_logprobs", "rank", "entropy", "top_token_ids", "top_l
 def by_kernels(logits: np.ndarray, token_ids: np.ndarray, kept: np.ndarray, temperature: Any, top_n: int) -> Any:
     """`reference.observe` by the kernels, on a GPU or in the interpreter."""
     from detsample import frameworks
-    from detsample.parameters import read_logits, read_parameters
-    from detsample.rollout import on_device
+    from detsample.rollout import on_gpu as on_device
+    from detsample.sampler.parameters import read_logits, read_parameters
 
     kernel_path.prepare_interpreter()
     tensor = kernel_path.on_device(logits)

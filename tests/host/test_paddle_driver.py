@@ -77,17 +77,17 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import triton
 
     state = dict(vars(triton.runtime.driver))
-    before = sys.modules.pop("detsample.launching.paddle_driver", None)
+    before = sys.modules.pop("detsample.frameworks.paddle_driver", None)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "paddle", fake_paddle())
-        loaded = importlib.import_module("detsample.launching.paddle_driver")
+        loaded = importlib.import_module("detsample.frameworks.paddle_driver")
     monkeypatch.setattr(loaded, "CudaUtils", lambda: "Triton's utils")
     monkeypatch.setattr(loaded, "CudaLauncher", "Triton's launcher")
     monkeypatch.setattr(loaded, "Current", FakeCurrent)
     yield loaded
-    sys.modules.pop("detsample.launching.paddle_driver")
+    sys.modules.pop("detsample.frameworks.paddle_driver")
     if before is not None:
-        sys.modules["detsample.launching.paddle_driver"] = before
+        sys.modules["detsample.frameworks.paddle_driver"] = before
     vars(triton.runtime.driver).clear()
     vars(triton.runtime.driver).update(state)
 
@@ -357,7 +357,7 @@ paddle.device = SimpleNamespace(cuda=SimpleNamespace(
 
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
-from detsample.launching import paddle_driver
+from detsample.frameworks import paddle_driver
 
 
 class Utils:
@@ -569,7 +569,7 @@ with torch.cuda.stream(stream), framework.launching(framework.device(x)):
     add[(3,)](framework.buffer(x), framework.buffer(y), framework.buffer(out), 1, 37, BLOCK=16)
     assert (framework.fetch(out) == np.arange(37) * (2**40 + 1)).all()
 assert type(driver.active).__module__.startswith("triton."), type(driver.active)
-assert "detsample.launching.paddle_driver" not in sys.modules
+assert "detsample.frameworks.paddle_driver" not in sys.modules
 """
     run(tmp_path, KERNELS + body, interpret=False, block=("paddle",))
 

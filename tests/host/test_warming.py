@@ -20,7 +20,7 @@ from fake_framework import FRAMEWORK, HERE, Tensor
 import numpy as np
 import detsample
 from detsample import frameworks
-from detsample.launching import warming
+from detsample.sampler import warmup as warming
 frameworks.named = lambda name: FRAMEWORK
 
 

@@ -359,7 +359,7 @@ def test_no_tuning_shows(vocab: int) -> None:
     """Catches a result that depends on the number of warps, programs or segments, or on one kernel's end before the
     next.
     """
-    from detsample.engine import FEW_ROWS_TUNING, Tuning
+    from detsample.sampler.on_gpu import FEW_ROWS_TUNING, Tuning
 
     logits, params = batch(40, vocab, seed=3)
     wanted = WANTED | {"return_mask": "bits"}

@@ -14,7 +14,7 @@ from triton import language as tl
 from triton.runtime.errors import InterpreterError
 
 from detsample.frameworks import numpy_arrays
-from detsample.launching.buffer import HostBuffer
+from detsample.frameworks.buffer import HostBuffer
 from detsample.launching.workspace import allocate, layout
 
 pytestmark = pytest.mark.skipif(GPU is not None, reason="the kernels run on a GPU")

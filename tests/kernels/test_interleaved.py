@@ -38,7 +38,7 @@ FILTERS: dict[str, dict[str, Any]] = {
 
 def compare_interleaved(logits: np.ndarray, params: dict[str, Any], seed: int, patience: int) -> None:
     """Kernels whose programs run at once, and the reference."""
-    from detsample import engine
+    from detsample.sampler import on_gpu as engine
 
     wanted = {"return_log_z": True, "return_mask": ("bool", "bits", "csr")[seed % 3]}
     with interleaved(seed, patience):

@@ -363,7 +363,9 @@ def mixed(rng: np.random.Generator, B: int, V: int) -> np.ndarray:
 
 # ---- parameters
 
-TEMPERATURES = (1.0, 1.0, 0.7, 0.7, 1.3, 2.0, 0.1, 1e-3, 0.0, -0.0, 1e-40, 1e-45, 1e-20, 3e-39, 1e30, FLT_MAX)
+TEMPERATURES = (
+    1.0, 1.0, 0.7, 0.7, 1.3, 2.0, 0.1, 1e-3, 1e-5, 1e-8, 0.0, -0.0, 1e-40, 1e-45, 1e-20, 3e-39, 1e30, FLT_MAX,
+)  # fmt: skip
 TOP_PS = (1.0, 1.0, 0.95, 0.95, 0.9, 0.5, 0.1, 1e-7, 1e-40, 1e-45, 0.0, -0.0, -1.0, 0.999999, 1 - 2**-24, 1.5)
 TOP_PS_RARE = (np.inf, -np.inf, 2.0**-23, 0.25, 0.75, 0.3, 0.99)
 MIN_PS = (

@@ -19,8 +19,8 @@ from triton.compiler import CompiledKernel
 from triton.runtime import driver
 
 from detsample import frameworks
-from detsample.launching.buffer import Buffer
-from detsample.launching.pointer import pointer
+from detsample.frameworks.buffer import Buffer
+from detsample.frameworks.pointer import pointer
 
 ITEM_BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "bfloat16": 2, "float16": 2, "bool": 1}
 

@@ -37,6 +37,8 @@ LAYOUTS = {"dense": 0.8, "aligned": 0.1, "odd": 0.1}
 """How rows lie in memory: one behind the other; each on 16 bytes, with a gap; an odd number of elements apart."""
 SCALARS = 0.15
 """How often numbers stand for some of a batch's parameters."""
+ORDERS = {"top_k_first": 0.4, "min_p_first": 0.3, "joint": 0.3}
+"""Orders of filters, and how often they are asked for."""
 LEAST = {"exact_half_boundaries": 4, "score_ties": 2}
 """Kinds of cases with parameters of their own, and the smallest vocabulary that they are made for."""
 MOST_TIES = 14
@@ -55,6 +57,7 @@ class Job:
     mask: str = "bits"
     layout: str = "dense"
     scalars: bool = False
+    filter_order: str = "top_k_first"
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,11 @@ def _job(rng: np.random.Generator, number: int, rows: int, vocab: int, kind: str
     """A job with all else by chance."""
     ties = kind == "score_ties"
     dtype = "float32" if ties else str(rng.choice(DTYPES))  # rounding would break the ties
-    mask, layout = (str(rng.choice(list(table), p=list(table.values()))) for table in (MASKS, LAYOUTS))
+    mask, layout, order = (str(rng.choice(list(table), p=list(table.values()))) for table in (MASKS, LAYOUTS, ORDERS))
+    if kind in LEAST:
+        order = "top_k_first"
     scalars = kind not in LEAST and bool(rng.random() < SCALARS)
-    return Job(number, min(rows, MOST_TIES) if ties else rows, vocab, kind, dtype, mask, layout, scalars)
+    return Job(number, min(rows, MOST_TIES) if ties else rows, vocab, kind, dtype, mask, layout, scalars, order)
 
 
 def rounded(logits: np.ndarray, dtype: str) -> np.ndarray:
@@ -124,7 +129,8 @@ def make_batch(job: Job) -> Batch:
 
     rng = np.random.default_rng(job.number)
     logits, parameters = inputs(rng, job)
-    out = reference.sample(logits, **parameters, return_log_z=True, return_mask=job.mask)
+    wanted = {"filter_order": job.filter_order, "return_log_z": True, "return_mask": job.mask}
+    out = reference.sample(logits, **parameters, **wanted)
     return Batch(job, in_memory(logits, job.layout), parameters, results(out, np.asarray))
 
 
@@ -281,7 +287,8 @@ def run_kernels(framework: Any, batch: Batch) -> dict[str, np.ndarray]:
         for name, value in batch.parameters.items()
     }
     rows = logits if job.layout == "dense" else logits[:, : job.vocab]
-    return results(framework.sample(rows, **parameters, return_log_z=True, return_mask=job.mask), framework.array)
+    wanted = {"filter_order": job.filter_order, "return_log_z": True, "return_mask": job.mask}
+    return results(framework.sample(rows, **parameters, **wanted), framework.array)
 
 
 def wrong_rows(batch: Batch, name: str, found: np.ndarray) -> np.ndarray:

@@ -93,8 +93,8 @@ def guard() -> Accesses:
     from triton.runtime import interpreter
 
     from detsample.frameworks import numpy_arrays
+    from detsample.frameworks.buffer import HostBuffer
     from detsample.launching import workspace
-    from detsample.launching.buffer import HostBuffer
 
     accesses = Accesses(interpreter._interpreter)
     missing = [name for name in _CHECKED if not hasattr(accesses, name)]

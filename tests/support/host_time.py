@@ -69,7 +69,7 @@ def calls(rows: int, device: str) -> dict[str, Callable[[], Any]]:
 
     empty = torch.zeros(1, device=device)
     if device == "cpu":  # the stand-in's memory, which Triton's launch would take for the host's
-        from detsample.launching.buffer import Buffer
+        from detsample.frameworks.buffer import Buffer
 
         pointer: Any = Buffer(empty.data_ptr(), "float32", empty)
     else:

@@ -132,6 +132,7 @@ def sample(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: str | None = None,
@@ -139,7 +140,7 @@ def sample(
     tuning: Any = None,
 ) -> Any:
     """`reference.sample` by the kernels; `tuning` is an `engine.Tuning`."""
-    parameters = (topp_seed, position, temperature, top_k, top_p, min_p)
+    parameters = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
     return _run(logits, parameters, (True, return_logprobs, return_log_z, return_mask), check, tuning)
 
 
@@ -150,24 +151,26 @@ def mask(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     kind: str = "bool",
     return_log_z: bool = False,
     check: bool = False,
     tuning: Any = None,
 ) -> Any:
     """`reference.mask` by the kernels."""
-    from detsample.output import MaskOutput
+    from detsample.sampler.output import MaskOutput
 
-    parameters = (0, 0, temperature, top_k, top_p, min_p)
+    parameters = (0, 0, temperature, top_k, top_p, min_p, filter_order)
     out = _run(logits, parameters, (False, False, return_log_z, kind), check, tuning)
     return MaskOutput(out.mask, out.num_kept, out.status, out.log_z)
 
 
 def _run(logits: np.ndarray, parameters: tuple[Any, ...], wanted: tuple[Any, ...], check: bool, tuning: Any) -> Any:
-    from detsample import engine, frameworks
-    from detsample.output import Wanted
-    from detsample.parameters import read_logits, read_parameters
-    from detsample.status import raise_for_status
+    from detsample import frameworks
+    from detsample.sampler import on_gpu as engine
+    from detsample.sampler.output import Wanted
+    from detsample.sampler.parameters import read_logits, read_parameters
+    from detsample.sampler.status import raise_for_status
 
     prepare_interpreter()
     tensor = on_device(logits)
@@ -189,21 +192,23 @@ def margin(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     tuning: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """`reference.margin(...).margin` by the kernel; `tuning` is (span, bits) of `margins.on_device`.
 
     In the interpreter the tokens come from the reference, and fewer and larger steps save its time.
     """
-    from detsample import frameworks, margins, reference
-    from detsample.parameters import read_logits, read_parameters
+    from detsample import frameworks, reference
+    from detsample.inspect import margin as margins
+    from detsample.sampler.parameters import read_logits, read_parameters
 
     prepare_interpreter()
-    tensor, filters = on_device(logits), (position, temperature, top_k, top_p, min_p)
+    tensor, filters = on_device(logits), (position, temperature, top_k, top_p, min_p, filter_order)
     framework = frameworks.of(tensor, "logits")
     read = read_logits(tensor, framework)
     given = read_parameters(read, *map(on_device, (topp_seed, *filters)))
-    names = ("position", "temperature", "top_k", "top_p", "min_p")
+    names = ("position", "temperature", "top_k", "top_p", "min_p", "filter_order")
     drawn = (sample if GPU else reference.sample)(logits, topp_seed, **dict(zip(names, filters, strict=True)))
     if tuning is None:
         span = 1 << max(4, min(10, (logits.shape[1] - 1).bit_length()))
@@ -214,7 +219,8 @@ def margin(
 
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: np.ndarray) -> np.ndarray:
     """`reference.gumbel_noise` by the kernels; `token_ids` is an array."""
-    from detsample import frameworks, streams
+    from detsample import frameworks
+    from detsample.noise import on_gpu as streams
 
     prepare_interpreter()
     tokens = on_device(token_ids)
@@ -224,7 +230,8 @@ def gumbel_noise(topp_seed: Any, position: Any, token_ids: np.ndarray) -> np.nda
 
 def fold_in(topp_seed: Any, i: Any) -> np.ndarray:
     """`reference.fold_in` by the kernels; at least one of the two is an array."""
-    from detsample import frameworks, streams
+    from detsample import frameworks
+    from detsample.noise import on_gpu as streams
 
     prepare_interpreter()
     given = [on_device(topp_seed), on_device(i)]
@@ -267,7 +274,7 @@ def compile_beforehand(calls: Sequence[Callable[[], Any]]) -> int:
     """Compile what calls will need and say how many kernels that is. The calls are made, without the kernels that are
     not yet compiled: each must have none of its own that is, or only such as read nothing of the others' as an address.
     """
-    from detsample.launching import warming
+    from detsample.sampler import warmup as warming
 
     jobs = warming.compilations(calls)
     warming.compile_jobs(jobs, os.cpu_count() or 1)
@@ -280,8 +287,8 @@ def compile_beforehand(calls: Sequence[Callable[[], Any]]) -> int:
 @contextlib.contextmanager
 def records_kept() -> Iterator[list[np.ndarray]]:
     """Inside, each call appends its rows' records, which later kernels still change."""
-    from detsample import engine
     from detsample.kernels.rows import RECORD
+    from detsample.sampler import on_gpu as engine
 
     found: list[np.ndarray] = []
     addresses = engine.addresses
@@ -301,8 +308,8 @@ def records_kept() -> Iterator[list[np.ndarray]]:
 @contextlib.contextmanager
 def left_to_wide() -> Iterator[list[np.ndarray]]:
     """Inside, each call appends an array that says of which of its rows `narrow` left the draw to `wide`."""
-    from detsample import engine
     from detsample.kernels.rows import DRAWN, MODE, PENDING, STATUS
+    from detsample.sampler import on_gpu as engine
 
     found: list[np.ndarray] = []
     step_launcher = engine.step_launcher

@@ -110,15 +110,25 @@ MUTATIONS = (
         "threshold = top_key",
         "few above min-p",
     ),
-    Mutation("fusion is on", "engine.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
     Mutation(
-        "fusion is on for masks", "engine.py", '"enable_fp_fusion": False', '"enable_fp_fusion": True', "launches"
+        "fusion is on", "sampler/on_gpu.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
     ),
-    Mutation("fusion is on for margins", "margins.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
-    Mutation("fusion is on for noise", "streams.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"),
+    Mutation(
+        "fusion is on for masks",
+        "sampler/on_gpu.py",
+        '"enable_fp_fusion": False',
+        '"enable_fp_fusion": True',
+        "launches",
+    ),
+    Mutation(
+        "fusion is on for margins", "inspect/margin.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
+    ),
+    Mutation(
+        "fusion is on for noise", "noise/on_gpu.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
+    ),
     Mutation(
         "fusion is on for rollouts",
-        "rollout/on_device.py",
+        "rollout/on_gpu.py",
         "enable_fp_fusion=False",
         "enable_fp_fusion=True",
         "launches",
@@ -132,7 +142,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fusion is on for verification",
-        "speculative/launches.py",
+        "speculative/on_gpu.py",
         '"enable_fp_fusion": False',
         '"enable_fp_fusion": True',
         "launches",
@@ -208,7 +218,8 @@ def compare(logits: np.ndarray, params: dict[str, Any], cuts: dict[str, int] | N
     """The kernels and the reference, all outputs as bits."""
     import kernel_path
 
-    from detsample import engine, reference
+    from detsample import reference
+    from detsample.sampler import on_gpu as engine
 
     wanted = {"return_log_z": True, "return_mask": "bits"}
     found = kernel_path.sample(logits, **params, **wanted, tuning=engine.Tuning(**cuts) if cuts else None)
@@ -288,9 +299,10 @@ def built_on_the_sampler() -> None:
     import kernel_path
     import speculative_path
 
-    from detsample import frameworks, parameters
+    from detsample import frameworks
     from detsample.integrations import probability
-    from detsample.rollout import on_device
+    from detsample.rollout import on_gpu as on_device
+    from detsample.sampler import parameters
 
     rows = np.zeros((1, 40), F32)
     numpy = frameworks.of(rows)

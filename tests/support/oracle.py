@@ -191,6 +191,7 @@ class Parameters:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    filter_order: str = "top_k_first"
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class Row:
     logprobs: int  # bits
     log_z: int  # bits
     kept: tuple[int, ...] = ()  # ids, in the order of section 4
-    z: dict[int, Fraction] = field(default_factory=dict, compare=False)
+    gaps: dict[int, Real] = field(default_factory=dict, compare=False)
     weights: dict[int, int] = field(default_factory=dict, compare=False)
 
 
@@ -218,26 +219,36 @@ def row_status(logits: Sequence[float], p: Parameters) -> int:
     return status | (0 if valid else 8)
 
 
-def scaled(x: Fraction, temperature: Fraction) -> Fraction:
-    """z of section 4."""
+def inverse(temperature: Fraction) -> Fraction:
+    """r of section 4."""
     r = rn32(1 / temperature)
-    r = FLT_MAX if r == math.inf else Fraction(r)
-    z = rn32(x * r)
-    return max(-FLT_MAX, min(FLT_MAX, z)) if math.isinf(z) else Fraction(z)
+    return FLT_MAX if r == math.inf else Fraction(r)
+
+
+def gap(largest: Fraction, x: Fraction, temperature: Fraction) -> Real:
+    """a of section 4."""
+    difference = rn32(largest - x)
+    return math.inf if difference == math.inf else rn32(Fraction(difference) * inverse(temperature))
 
 
 def top_k_length(order: Sequence[int], top_k: int, V: int) -> int:
     return min(top_k, len(order)) if 1 <= top_k < V else len(order)
 
 
-def top_p_length(survivors: Sequence[int], w: dict[int, int], top_p: Real) -> int:
+def top_p_length(order: Sequence[int], share_of: Sequence[int], w: dict[int, int], top_p: Real) -> int:
+    """The shortest prefix of the order with the share of what the tokens ``share_of`` weigh."""
     if top_p >= 1:
-        return len(survivors)
+        return len(order)
     if top_p <= 0:
         return 1
-    target = math.ceil(Fraction(top_p) * sum(w[i] for i in survivors))
-    prefixes = range(1, len(survivors) + 1)
-    return next(n for n in prefixes if sum(w[i] for i in survivors[:n]) >= target)
+    target = math.ceil(Fraction(top_p) * sum(w[i] for i in share_of))
+    prefixes = range(1, len(order) + 1)
+    return next(n for n in prefixes if sum(w[i] for i in order[:n]) >= target)
+
+
+def share_of(order: Sequence[int], k: int, passing: int, filter_order: str) -> Sequence[int]:
+    """The tokens of whose weight top-p takes its share."""
+    return {"top_k_first": order[:k], "min_p_first": order[: min(k, passing)], "joint": order}[filter_order]
 
 
 def min_p_length(order: Sequence[int], w: dict[int, int], min_p: Real) -> int:
@@ -263,29 +274,30 @@ def log_weight(N: int) -> int:
 
 def kept_ids(
     logits: Sequence[float], p: Parameters
-) -> tuple[tuple[int, ...], dict[int, Fraction], dict[int, int]]:
-    """Sections 4 to 6 for a valid row: the kept ids in order, every z and every weight."""
+) -> tuple[tuple[int, ...], dict[int, Real], dict[int, int]]:
+    """Sections 4 to 6 for a valid row: the kept ids in order, every gap and every weight."""
     x = {i: Fraction(value) for i, value in enumerate(logits) if value != -math.inf}
     order = sorted(x, key=lambda i: (-x[i], i))
     temperature = Fraction(parameter32(p.temperature))
     if temperature == 0:
         return (order[0],), {}, {}
-    z = {i: scaled(x[i], temperature) for i in order}
-    m = max(z.values())
-    w = {i: weight(rn32(m - z[i])) for i in order}
-    survivors = order[: top_k_length(order, p.top_k, len(logits))]
-    n = min(
-        len(survivors),
-        top_p_length(survivors, w, parameter32(p.top_p)),
-        min_p_length(order, w, parameter32(p.min_p)),
-    )
-    return tuple(order[:n]), z, w
+    a = {i: gap(x[order[0]], x[i], temperature) for i in order}
+    w = {i: weight(a[i]) for i in order}
+    k = top_k_length(order, p.top_k, len(logits))
+    passing = min_p_length(order, w, parameter32(p.min_p))
+    heaped = share_of(order, k, passing, p.filter_order)
+    n = min(k, passing, top_p_length(order, heaped, w, parameter32(p.top_p)))
+    return tuple(order[:n]), a, w
 
 
-def score(z: Fraction, seed: int, position: int, token: int) -> int:
+def units(a: Real) -> int:
+    """Z(a) of section 8."""
+    return math.trunc(Fraction(min(a, 2**30)) * 2**32)
+
+
+def score(a: Real, seed: int, position: int, token: int) -> int:
     """Section 8."""
-    clamped = min(max(z, Fraction(-(2**30))), Fraction(2**30))
-    return math.trunc(clamped * 2**32) + gumbel(uniform(seed, position, token))
+    return gumbel(uniform(seed, position, token)) - units(a)
 
 
 def sample_row(logits: Sequence[float], p: Parameters) -> Row:
@@ -293,26 +305,24 @@ def sample_row(logits: Sequence[float], p: Parameters) -> Row:
     status = row_status(logits, p)
     if status:
         return Row(-1, 0, status, QUIET_NAN, QUIET_NAN)
-    kept, z, w = kept_ids(logits, p)
-    if not z:  # greedy
+    kept, a, w = kept_ids(logits, p)
+    if not a:  # greedy
         return Row(kept[0], 1, 0, 0, 0, kept)
-    scores = {i: score(z[i], p.topp_seed, p.position, i) for i in kept}
+    scores = {i: score(a[i], p.topp_seed, p.position, i) for i in kept}
     best = max(scores.values())
     token = min(i for i in kept if scores[i] == best)
-    a = rn32(max(z.values()) - z[token])
-    a = Fraction(min(a, Fraction(2**30)))
     kept_log = log_weight(sum(w[i] for i in kept))
     all_log = log_weight(sum(w.values()))
-    logprobs = fp32_of_scaled(-(math.trunc(a * 2**32) + kept_log))
-    return Row(token, len(kept), 0, logprobs, fp32_of_scaled(min(kept_log - all_log, 0)), kept, z, w)
+    logprobs = fp32_of_scaled(-(units(a[token]) + kept_log))
+    return Row(token, len(kept), 0, logprobs, fp32_of_scaled(min(kept_log - all_log, 0)), kept, a, w)
 
 
 # ---- real numbers
 
 
-def real_weight(a: Fraction) -> mpmath.mpf:
+def real_weight(a: Real) -> mpmath.mpf:
     """exp(-a)."""
-    return mpmath.exp(-mpmath.mpf(a.numerator) / a.denominator)
+    return mpmath.mpf(0) if a == math.inf else mpmath.exp(-mpmath.mpf(Fraction(a).numerator) / Fraction(a).denominator)
 
 
 def real_gumbel(s: int) -> mpmath.mpf:
@@ -325,10 +335,9 @@ def real_gumbel(s: int) -> mpmath.mpf:
 def real_log_probabilities(row: Row) -> tuple[mpmath.mpf, mpmath.mpf]:
     """(log probability of the row's token among the kept, log of the kept mass), real."""
     with mpmath.workdps(40):
-        m = max(row.z.values())
-        kept = mpmath.fsum(real_weight(m - row.z[i]) for i in row.kept)
-        everything = mpmath.fsum(real_weight(m - z) for z in row.z.values())
-        a = m - row.z[row.token]
+        kept = mpmath.fsum(real_weight(row.gaps[i]) for i in row.kept)
+        everything = mpmath.fsum(real_weight(a) for a in row.gaps.values())
+        a = Fraction(row.gaps[row.token])
         return -mpmath.mpf(a.numerator) / a.denominator - mpmath.log(kept), mpmath.log(kept / everything)
 
 
@@ -345,20 +354,21 @@ def ideal_nucleus(logits: Sequence[float], p: Parameters, digits: int = 40) -> I
     """Filters on rationals that are the real weights to `digits` digits; `temperature > 0`, a valid row."""
     x = {i: Fraction(value) for i, value in enumerate(logits) if value != -math.inf}
     order = sorted(x, key=lambda i: (-x[i], i))
-    z = {i: scaled(x[i], Fraction(parameter32(p.temperature))) for i in order}
-    m = max(z.values())
+    temperature = Fraction(parameter32(p.temperature))
     with mpmath.workdps(digits):
-        w = [Fraction(*mpmath.libmp.to_rational(real_weight(m - z[i])._mpf_)) for i in order]
-    survivors = w[: top_k_length(order, p.top_k, len(logits))]
-    n, top_p_margin = _ideal_top_p(survivors, parameter32(p.top_p))
+        real = [real_weight(gap(x[order[0]], x[i], temperature)) for i in order]
+        w = [Fraction(*mpmath.libmp.to_rational(value._mpf_)) for value in real]
+    k = top_k_length(order, p.top_k, len(logits))
     count, min_p_margin = _ideal_min_p(w, parameter32(p.min_p))
-    return Ideal(min(n, count), top_p_margin, min_p_margin)
+    heaped = share_of(range(len(w)), k, count, p.filter_order)
+    n, top_p_margin = _ideal_top_p(w, sum((w[i] for i in heaped), Fraction(0)), parameter32(p.top_p))
+    return Ideal(min(k, n, count), top_p_margin, min_p_margin)
 
 
-def _ideal_top_p(w: Sequence[Fraction], top_p: Real) -> tuple[int, Fraction]:
+def _ideal_top_p(w: Sequence[Fraction], total: Fraction, top_p: Real) -> tuple[int, Fraction]:
     if top_p >= 1 or top_p <= 0:
         return (len(w) if top_p >= 1 else 1), Fraction(1)
-    total, running, length, margin = sum(w, Fraction(0)), Fraction(0), 0, Fraction(1)
+    running, length, margin = Fraction(0), 0, Fraction(1)
     for n, value in enumerate(w, 1):
         running += value
         margin = min(margin, abs(running / total - Fraction(top_p)))

@@ -41,7 +41,7 @@ def verify(
             draft_logits=on_device(draft_logits), return_logprobs=return_logprobs, **tensors,
         )  # fmt: skip
         return arrays(out)
-    from detsample.speculative import launches
+    from detsample.speculative import on_gpu as launches
 
     prepare_interpreter()
     batch, drafts = _read(
@@ -66,7 +66,7 @@ def verify_tree(
             **tensors,
         )  # fmt: skip
         return arrays(out)
-    from detsample.speculative import launches
+    from detsample.speculative import on_gpu as launches
 
     prepare_interpreter()
     counts = ("num_nodes", draft_tokens.shape[1] if num_nodes is None else num_nodes)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from detsample import frameworks, host
-from detsample.output import SampleOutput, Wanted
-from detsample.parameters import (
+from detsample import frameworks
+from detsample.sampler import on_cpu as host
+from detsample.sampler.output import SampleOutput, Wanted
+from detsample.sampler.parameters import (
     Logits,
     Parameters,
     described,
@@ -15,8 +16,8 @@ from detsample.parameters import (
     read_logits,
     read_parameters,
 )
-from detsample.sampling import read_wanted
-from detsample.status import raise_for_status
+from detsample.sampler.sample import read_wanted
+from detsample.sampler.status import raise_for_status
 
 
 class Plan:
@@ -117,7 +118,7 @@ def plan(
 
 
 def _on_device(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
-    from detsample import engine  # imports triton, which a machine without a GPU need not have
+    from detsample.sampler import on_gpu as engine  # imports triton, which a machine without a GPU need not have
 
     prepared = engine.prepare(logits, parameters, wanted)
     return lambda _logits, pointer: engine.launch(prepared, pointer)

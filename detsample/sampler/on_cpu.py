@@ -8,8 +8,8 @@ import numpy as np
 
 import detsample.reference as reference
 from detsample.frameworks import Framework
-from detsample.output import Csr, SampleOutput, Wanted
-from detsample.parameters import Logits, Parameter, Parameters, Scalar
+from detsample.sampler.output import Csr, SampleOutput, Wanted
+from detsample.sampler.parameters import Logits, Parameter, Parameters, Scalar
 
 
 def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detsample.frameworks import Description, Device, Framework, UnusableTensor
-from detsample.launching.pointer import Pointer, integer
+from detsample.frameworks.pointer import Pointer, integer
 
 LARGEST_VOCABULARY = 1 << 21
 MOST_ROWS = (1 << 31) - 1
@@ -21,6 +21,7 @@ LOGIT_TYPES = ("float32", "bfloat16", "float16")
 INTEGER_TYPES = ("int64", "int32")
 REAL_TYPES = ("float32", "float64", "float16", "bfloat16")
 MASK_KINDS = ("bool", "bits", "csr")
+FILTER_ORDERS = ("top_k_first", "min_p_first", "joint")
 _FP32 = struct.Struct("<f")
 _EXACT = 1 << 53  # integers up to it are fp64 numbers
 # NumPy's time spans are integers by their class, and bools by Python's: neither is meant as a number.
@@ -54,6 +55,8 @@ class Parameters(NamedTuple):
     top_k: Parameter
     top_p: Parameter
     min_p: Parameter
+    filter_order: str = "top_k_first"
+    """One of `FILTER_ORDERS`, for all rows: of whose weight top-p takes its share."""
 
 
 class Logits(NamedTuple):
@@ -100,7 +103,14 @@ def read_logits(tensor: Any, framework: Framework) -> Logits:
 
 
 def read_parameters(
-    logits: Logits, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any
+    logits: Logits,
+    topp_seed: Any,
+    position: Any,
+    temperature: Any,
+    top_k: Any,
+    top_p: Any,
+    min_p: Any,
+    filter_order: Any = "top_k_first",
 ) -> Parameters:
     """Check the parameters of a call.
 
@@ -118,7 +128,15 @@ def read_parameters(
         top_k=_integer("top_k", top_k, logits, -(1 << 63), (1 << 63) - 1),
         top_p=_real("top_p", top_p, logits, "a number, not NaN", _is_number),
         min_p=_real("min_p", min_p, logits, "a number, not NaN", _is_number),
+        filter_order=read_filter_order(filter_order),
     )
+
+
+def read_filter_order(filter_order: Any) -> str:
+    """Check the name of an order of filters."""
+    if not (isinstance(filter_order, str) and filter_order in FILTER_ORDERS):
+        raise ValueError(f"filter_order must be one of {', '.join(map(repr, FILTER_ORDERS))}, got {filter_order!r}")
+    return filter_order
 
 
 def read_mask_kind(name: str, kind: str | None) -> str | None:

@@ -8,9 +8,9 @@ import numpy as np
 
 import detsample.reference as reference
 from detsample import frameworks
-from detsample.host import as_array
-from detsample.noise_arguments import SEEDS, read_noise, read_seeds, read_token_ids
-from detsample.parameters import as_integer, described, is_scalar
+from detsample.noise.arguments import SEEDS, read_noise, read_seeds, read_token_ids
+from detsample.sampler.on_cpu import as_array
+from detsample.sampler.parameters import as_integer, described, is_scalar
 
 
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
@@ -49,7 +49,7 @@ def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     framework = frameworks.of(token_ids, "token_ids")
     asked = read_noise(framework, topp_seed, position, token_ids)
     if asked.device[0] == "gpu":
-        from detsample import streams  # imports triton, which a machine without a GPU need not have
+        from detsample.noise import on_gpu as streams  # imports triton, which a machine without a GPU need not have
 
         return streams.launch_noise(asked)
     seed, index = (as_array(framework, parameter) for parameter in (asked.topp_seed, asked.position))
@@ -90,7 +90,7 @@ def fold_in(topp_seed: Any, i: Any) -> Any:
     framework = frameworks.of(tensor, name)
     asked = read_seeds(framework, described(name, tensor, framework)[2], topp_seed, i)
     if asked.device[0] == "gpu":
-        from detsample import streams
+        from detsample.noise import on_gpu as streams
 
         return streams.launch_seeds(asked)
     seeds = reference.fold_in(as_array(framework, asked.topp_seed), as_array(framework, asked.i))

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, pointer_types
 from detsample.kernels import overlap
 from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
 from detsample.kernels.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
@@ -39,12 +40,11 @@ from detsample.kernels.rows import (
 from detsample.kernels.scan import scan as scan_kernel
 from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.kernels.wide import wide as wide_kernel
-from detsample.launching.arguments import parameter_arguments
 from detsample.launching.launch import Names, Step, launcher, only_compiles, step_launcher
-from detsample.launching.pointer import ALIGNMENT, Argument, integer, pointer_types
 from detsample.launching.workspace import Layout, addresses, as_argument, layout
-from detsample.output import Csr, SampleOutput, Wanted
-from detsample.parameters import Logits, Parameter, Parameters, Scalar
+from detsample.sampler.kernel_arguments import parameter_arguments
+from detsample.sampler.output import Csr, SampleOutput, Wanted
+from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameter, Parameters, Scalar
 
 PROGRAMS_PER_MULTIPROCESSOR = 7
 RETRY_PROGRAMS_PER_MULTIPROCESSOR = 4
@@ -164,7 +164,8 @@ def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
     if wanted.log_z or not isinstance(top_k, Scalar):
         return True
     if 1 <= top_k.value < vocab:
-        return top_k.value > int(MOST_K.value)
+        joint = parameters.filter_order == "joint" and not _is_off(parameters.top_p, 1.0)
+        return joint or top_k.value > int(MOST_K.value)
     return wanted.logprobs or not (_is_off(parameters.top_p, 1.0) and _is_off(parameters.min_p, 0.0))
 
 
@@ -214,7 +215,7 @@ _RESULTS = {"token_ids": "int64", "num_kept": "int32", "status": "int32", "logpr
 NAMES = Names(
     ["logits", "row_stride", "given", *PARAMETER_NAMES],
     {
-        **dict.fromkeys(["vocab", *Cut._fields, "want", "rows", "attempt"], int),
+        **dict.fromkeys(["vocab", *Cut._fields, "want", "filter_order", "rows", "attempt"], int),
         **{name: pointer_types(dtype)[0] for name, dtype in _RESULTS.items()}, **_KINDS,
     },
 )  # fmt: skip
@@ -247,7 +248,7 @@ def prepare(
     Parameters
     ----------
     logits, parameters
-        Checked by `detsample.parameters`.
+        Checked by `detsample.sampler.parameters`.
     wanted
         Results to make; the others are None.
     tuning
@@ -259,7 +260,8 @@ def prepare(
     tuning = tuning or (FEW_ROWS_TUNING if rows <= FEW_ROWS else DEFAULT_TUNING)
     cut, laid = cut_rows(rows, vocab, programs, tuning, wanted.mask is not None)
     given = parameter_arguments(parameters, framework, device)
-    values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), rows, 0]
+    order = FILTER_ORDERS.index(parameters.filter_order)
+    values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), order, rows, 0]
     # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.
     needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
     retry_programs = RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors

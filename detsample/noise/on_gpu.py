@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from detsample.frameworks import Device, Framework
+from detsample.frameworks.pointer import Argument, integer
 from detsample.kernels.rows import POSITION_GIVEN, SEED_GIVEN
 from detsample.kernels.streams import BLOCK, folded_seeds, noise
-from detsample.launching.arguments import words
 from detsample.launching.launch import launcher
-from detsample.launching.pointer import Argument, integer
 from detsample.launching.workspace import allocate, layout
-from detsample.noise_arguments import NoiseWanted, SeedsWanted, read_noise, read_seeds
-from detsample.parameters import Parameter, Scalar
+from detsample.noise.arguments import NoiseWanted, SeedsWanted, read_noise, read_seeds
+from detsample.sampler.kernel_arguments import words
+from detsample.sampler.parameters import Parameter, Scalar
 
 UNUSED = layout({"unused": ("int64", 1)})
 MOST_ON_AN_AXIS = 65_535

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from detsample.frameworks import Device, Framework
+from detsample.frameworks.buffer import HostBuffer
+from detsample.frameworks.pointer import Argument, pointer
 from detsample.kernels.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
@@ -19,9 +21,7 @@ from detsample.kernels.rows import (
     TOP_K_GIVEN,
     TOP_P_GIVEN,
 )
-from detsample.launching.buffer import HostBuffer
-from detsample.launching.pointer import Argument, pointer
-from detsample.parameters import Parameters, Scalar
+from detsample.sampler.parameters import Parameters, Scalar
 
 
 def words(value: int) -> tuple[int, int]:

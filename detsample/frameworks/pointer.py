@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from detsample.launching.buffer import Buffer
+from detsample.frameworks.buffer import Buffer
 
 ALIGNMENT = 16
 """What Triton looks for in an address, in bytes."""

@@ -15,7 +15,7 @@ from detsample.reference.fixed_point import fixed_point
 from detsample.reference.margin import Threat, motion
 from detsample.reference.order import as_x, key_ids, order_keys
 from detsample.reference.parameters import parameters
-from detsample.reference.temperature import scaled
+from detsample.reference.temperature import gaps
 from detsample.reference.weight import weight
 
 
@@ -163,11 +163,10 @@ def explain(
     x = as_x(host[0])
     ids = key_ids(np.sort(order_keys(x, np.arange(x.size))))[: int((x > -np.inf).sum())]
     logit, greedy = x[ids], bool(p.temperature[0] == 0)
-    z = logit if greedy else scaled(logit[None], p.temperature)[0]
-    with np.errstate(over="ignore", under="ignore"):
-        w = weight(z[0] - z)
+    a = gaps(logit[None], logit[:1], None if greedy else p.temperature)[0]
+    w = weight(a)
     noise = np.zeros(ids.size) if greedy else np.asarray(reference.gumbel_noise(topp_seed, position, ids))
-    score = z.astype(np.float64) if greedy else fixed_point(z) * 2.0**-32 + noise
+    score = -a.astype(np.float64) if greedy else noise - fixed_point(a) * 2.0**-32
     token, kept = int(drawn.token_ids[0]), int(drawn.num_kept[0])
     moved = motion(x, token, p)
     margin = moved.margin()
@@ -177,7 +176,7 @@ def explain(
         request={"topp_seed": topp_seed, "position": position, **given},
         token_ids=ids,
         logits=logit,
-        z=z,
+        z=-a,
         probabilities=w / w.sum(),
         cuts=_cuts(logit, w, p, x.size),
         num_kept=kept,

@@ -7,10 +7,10 @@ from typing import Any
 
 import detsample.reference as reference
 from detsample import frameworks
-from detsample.host import as_arrays
-from detsample.parameters import Logits, Parameters, read_logits, read_parameters
-from detsample.sampling import sample
-from detsample.status import raise_for_status
+from detsample.sampler.on_cpu import as_arrays
+from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameters, read_logits, read_parameters
+from detsample.sampler.sample import sample
+from detsample.sampler.status import raise_for_status
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def on_device(
     Parameters
     ----------
     logits, parameters
-        Checked by `detsample.parameters`.
+        Checked by `detsample.sampler.parameters`.
     token_ids, status
         Of the same call, from `detsample.sample`: int64 and int32 [B].
     span, bits
@@ -118,8 +118,8 @@ def on_device(
         A tensor of the logits' framework on the logits' device, not yet computed.
     """
     from detsample.kernels.margin import margin as kernel
-    from detsample.launching.arguments import parameter_arguments
     from detsample.launching.launch import launcher
+    from detsample.sampler.kernel_arguments import parameter_arguments
 
     framework = logits.framework
     result = framework.empty((logits.rows,), "float32", logits.device)
@@ -129,7 +129,8 @@ def on_device(
         with framework.launching(logits.device):
             launch = launcher(logits.device)
             launch(kernel, (logits.rows,),
-                framework.argument(logits.tensor), logits.row_stride, logits.vocab, *arguments,
+                framework.argument(logits.tensor), logits.row_stride, logits.vocab,
+                FILTER_ORDERS.index(parameters.filter_order), *arguments,
                 tokens, framework.argument(status), found,
                 SPAN=span, BITS=bits, num_warps=8, enable_fp_fusion=False,
             )  # fmt: skip

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detsample.frameworks import Description, Device, Framework
-from detsample.launching.pointer import integer
-from detsample.parameters import (
+from detsample.frameworks.pointer import integer
+from detsample.sampler.parameters import (
     INTEGER_TYPES,
     LARGEST_VOCABULARY,
     MOST_ROWS,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 import detsample.reference as reference
-from detsample.host import as_array, as_arrays
-from detsample.output import SampleOutput
-from detsample.sampling import sample
+from detsample.sampler.on_cpu import as_array, as_arrays
+from detsample.sampler.output import SampleOutput
+from detsample.sampler.sample import sample
 from detsample.speculative.arguments import Batch
 from detsample.speculative.output import TreeOutput, VerifyOutput
 

@@ -6,16 +6,17 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from detsample import frameworks, host
-from detsample.output import MaskOutput, SampleOutput, Wanted
-from detsample.parameters import (
+from detsample import frameworks
+from detsample.sampler import on_cpu as host
+from detsample.sampler.output import MaskOutput, SampleOutput, Wanted
+from detsample.sampler.parameters import (
     Logits,
     read_flag,
     read_logits,
     read_mask_kind,
     read_parameters,
 )
-from detsample.status import raise_for_status
+from detsample.sampler.status import raise_for_status
 
 
 def sample(
@@ -168,6 +169,6 @@ def _sampler(logits: Logits) -> ModuleType:
 
 @cache
 def _engine() -> ModuleType:
-    from detsample import engine  # imports triton, which a machine without a GPU need not have
+    from detsample.sampler import on_gpu as engine  # imports triton, which a machine without a GPU need not have
 
     return engine

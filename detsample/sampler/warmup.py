@@ -14,9 +14,9 @@ from typing import IO, Any, cast
 
 from detsample import frameworks
 from detsample.frameworks import Device, Framework
-from detsample.launching.pointer import pointer
-from detsample.output import Wanted
-from detsample.parameters import (
+from detsample.frameworks.pointer import pointer
+from detsample.sampler.output import Wanted
+from detsample.sampler.parameters import (
     INTEGER_TYPES,
     LOGIT_TYPES,
     MASK_KINDS,
@@ -119,7 +119,7 @@ def _calls(
     framework: Framework, device: Device, dtypes: Sequence[str], masks: Sequence[str], types: dict[str, str]
 ) -> Iterator[Call]:
     """Calls of one small row that launch all there is, on memory that nobody has written: any logits do."""
-    from detsample import engine
+    from detsample.sampler import on_gpu as engine
 
     memory = framework.empty((64,), "int64", device)
     address = framework.argument(memory).data_ptr()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detsample.frameworks import Framework
+from detsample.frameworks.pointer import Argument, integer
 from detsample.kernels.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
@@ -27,13 +28,12 @@ from detsample.kernels.speculative_match import match as match_kernel
 from detsample.kernels.speculative_rejection import SPAN, accept, finish, measure_draft, measure_target, residual
 from detsample.kernels.speculative_rows import COUNT_GIVEN, ROWS, expand
 from detsample.kernels.speculative_tree import longest_path as longest_path_kernel
-from detsample.launching.arguments import float_bits, words
 from detsample.launching.launch import launcher
-from detsample.launching.pointer import Argument, integer
 from detsample.launching.workspace import allocate, layout
-from detsample.output import MaskOutput, SampleOutput
-from detsample.parameters import Logits, Parameter, Scalar, Vector
-from detsample.sampling import mask, sample
+from detsample.sampler.kernel_arguments import float_bits, words
+from detsample.sampler.output import MaskOutput, SampleOutput
+from detsample.sampler.parameters import Logits, Parameter, Scalar, Vector
+from detsample.sampler.sample import mask, sample
 from detsample.speculative.arguments import Batch, Table
 from detsample.speculative.output import TreeOutput, VerifyOutput
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from detsample.kernels.rows import TEMPERATURE_GIVEN
 from detsample.kernels.trainer import PART, PART_SUMS, survey, tell, weigh
-from detsample.launching.arguments import float_bits
 from detsample.launching.launch import launcher
 from detsample.launching.workspace import allocate, layout
-from detsample.parameters import Logits, Parameter, Scalar
 from detsample.rollout.output import Observation
+from detsample.sampler.kernel_arguments import float_bits
+from detsample.sampler.parameters import Logits, Parameter, Scalar
 
 WARPS = (4, 8, 4)  # a program of survey, of weigh, of tell; cannot change a bit
 
@@ -21,7 +21,7 @@ def run(logits: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_n
     Parameters
     ----------
     logits, temperature
-        Checked by `detsample.parameters`; at least one row.
+        Checked by `detsample.sampler.parameters`; at least one row.
     token_ids : [B] int64
         Contiguous, on the logits' device.
     kept : [B, ceil(V / 32)] int32
