@@ -17,10 +17,6 @@ if kernel_path.GPU is None:
     # kernels take it out of their environment.
     os.environ["TRITON_INTERPRET"] = "1"
 
-COLLECTED = pytest.StashKey[list[str]]()
-LEFT_OUT = pytest.StashKey[list[levels.LeftOut]]()
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Overflow and NaN are what many cases are about; NumPy warns of them inside Triton's interpreter."""
     message = "(overflow|invalid value|divide by zero) encountered"
@@ -36,10 +32,10 @@ def pytest_report_header() -> str:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what the short level leaves out; skip what needs a GPU where there is none."""
-    out = {} if levels.FULL else levels.left_out(items)
-    config.stash[COLLECTED] = [item.nodeid for item in items]
-    config.stash[LEFT_OUT] = [levels.LeftOut(item.nodeid, reason) for item, reason in out.items()]
-    if out:
+    out = levels.left_out(items)
+    config.stash[levels.TAKEN] = [item.nodeid for item in items if item not in out]
+    config.stash[levels.LEFT_OUT] = [levels.LeftOut(item.nodeid, reason) for item, reason in out.items()]
+    if out and not levels.FULL:
         items[:] = [item for item in items if item not in out]
         config.hook.pytest_deselected(items=list(out))
     if kernel_path.GPU is None:
@@ -52,20 +48,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker process tells what was left out: the process that it works for collects nothing."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["left_out"] = [tuple(left) for left in session.config.stash.get(LEFT_OUT, [])]
+        output["left_out"] = [tuple(left) for left in session.config.stash.get(levels.LEFT_OUT, [])]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take what a worker tells; all workers collect the same."""
     told = getattr(node, "workeroutput", {}).get("left_out", [])
-    node.config.stash[LEFT_OUT] = [levels.LeftOut(*left) for left in told]
+    node.config.stash[levels.LEFT_OUT] = [levels.LeftOut(*left) for left in told]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say what the short level left out."""
-    found = config.stash.get(LEFT_OUT, [])
-    if found:
+    found = config.stash.get(levels.LEFT_OUT, [])
+    if found and not levels.FULL:
         terminalreporter.section("left out")
         for line in levels.summary(found):
             terminalreporter.line(line)

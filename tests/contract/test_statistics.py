@@ -102,7 +102,7 @@ def test_frequencies(filters: str, how: str) -> None:
     assert_frequencies(how, M, **FILTERS[filters])
 
 
-@pytest.mark.slow
+@pytest.mark.full("millions of draws")
 @pytest.mark.parametrize("how", ["seeds", "positions"])
 def test_frequencies_over_four_million_draws(how: str) -> None:
     """An error of 0.5 % in a token's probability, too small for a million draws to show."""
@@ -181,7 +181,7 @@ def _possible_winners(seed: int, positions: np.ndarray, limit: int) -> np.ndarra
     return positions[np.minimum(np.minimum(words[1], words[2]), words[3]) < np.uint64(limit)]
 
 
-@pytest.mark.slow
+@pytest.mark.full("2^27 draws")
 @pytest.mark.parametrize("p", [1e-6])
 def test_tail_by_whole_draws(p: float) -> None:
     """The conditional tests call the noise; this one counts `sample`'s tokens over 2^27 draws.

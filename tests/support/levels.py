@@ -30,6 +30,12 @@ class LeftOut(NamedTuple):
     reason: str
 
 
+TAKEN = pytest.StashKey[list[str]]()
+"""Of a session: what the short level runs of what was collected."""
+LEFT_OUT = pytest.StashKey[list[LeftOut]]()
+"""Of a session: what the short level does not run of what was collected."""
+
+
 def amount(full: int, short: int) -> int:
     """How much of something a test does at this level."""
     return full if FULL else short
