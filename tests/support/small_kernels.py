@@ -5,7 +5,8 @@
 import numpy as np
 import triton
 import triton.language as tl
-from detsample.launching.buffer import Buffer, HostBuffer
+
+from detsample.frameworks.buffer import Buffer, HostBuffer
 
 
 @triton.jit
