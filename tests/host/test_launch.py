@@ -314,7 +314,7 @@ def entries() -> set[str]:
     import compiled
     import compiled_speculative
 
-    return {name.split("/")[0].split(".")[1] for name in (*compiled.KERNELS, *compiled_speculative.KERNELS)}
+    return {compiled.place(name)[1] for name in (*compiled.KERNELS, *compiled_speculative.KERNELS)}
 
 
 def launched(tree: ast.Module) -> list[tuple[str, ast.Call]]:
@@ -393,13 +393,13 @@ def test_a_launch_that_may_fuse_is_told(text: str) -> None:
 
 def test_every_kernel_can_be_kept() -> None:
     """Catches an integer that a kernel specialises on: each value would be prepared by Triton, or compiled."""
-    from compiled import KERNELS
+    from compiled import KERNELS, place
 
     from detsample.kernels.rows import PARAMETER_NAMES
 
     for name, (signature, _) in KERNELS.items():
-        module, function = name.split("/")[0].split(".")
-        tree = ast.parse((ROOT / "detsample" / "kernels" / f"{module}.py").read_text(encoding="utf-8"))
+        module, function = place(name)
+        tree = ast.parse((ROOT / "detsample" / "kernels" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
         node = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
         integers = [item.split(":")[0] for item in signature.format(dtype="fp32").split() if item.endswith(":i32")]
         constants = [a.arg for a in node.args.args if a.annotation]

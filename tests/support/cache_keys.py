@@ -5,7 +5,7 @@ import json
 import random
 import sys
 
-from compiled import KERNELS
+from compiled import KERNELS, place
 
 from detsample.launching.cache_keys import settle
 
@@ -13,7 +13,7 @@ names = sorted(KERNELS)
 random.Random(sys.argv[1]).shuffle(names)
 found = {}
 for name in names:
-    module, function = name.split("/")[0].split(".")
+    module, function = place(name)
     kernel = getattr(importlib.import_module(f"detsample.kernels.{module}"), function)
     settle(kernel)
     values = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from compiled import place
+
 REQUEST = (
     "rows:i32 width:i32 extra:i32 given:i32 counts:*i64 count_stride:i32 count_scalar:i32 row_offsets:*i64 "
     "offset_stride:i32 row_owner:*i32"
@@ -66,7 +68,7 @@ def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = F
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    module, name = kernel.split(".")
+    module, name = place(kernel)
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
     text, constexprs = KERNELS[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split()) | dict.fromkeys(
