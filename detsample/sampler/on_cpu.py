@@ -42,7 +42,8 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
 
 def as_arrays(framework: Framework, parameters: Parameters) -> dict[str, Any]:
     """Parameters by name, as the reference takes them."""
-    return {name: as_array(framework, parameter) for name, parameter in parameters._asdict().items()}
+    *vectors, _ = parameters._asdict().items()
+    return {**{name: as_array(framework, x) for name, x in vectors}, "filter_order": parameters.filter_order}
 
 
 def as_array(framework: Framework, parameter: Parameter) -> Any:
