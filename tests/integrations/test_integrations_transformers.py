@@ -305,7 +305,7 @@ def test_beam_search_is_refused(tiny: Any) -> None:
 def test_beam_search_is_refused_without_an_attention_mask(tiny: Any, do_sample: bool) -> None:
     """Defect caught: beams, or tokens of -1, from a processor that does not know where a generation begins."""
     inputs = {"input_ids": torch.tensor([[5, 6, 7], [8, 9, 10]]), "attention_mask": torch.ones(2, 3)}
-    processor = DetsampleLogitsProcessor([1, 2], num_return_sequences=3)
+    processor = DetsampleLogitsProcessor([1, 2], attention_mask="unpadded", num_return_sequences=3)
     plain = {"max_new_tokens": 4, "num_return_sequences": 3}
     for _ in range(2):  # also behind a generation that was let through
         with pytest.raises(ValueError, match="num_beams=1"):
@@ -316,7 +316,7 @@ def test_beam_search_is_refused_without_an_attention_mask(tiny: Any, do_sample: 
 
 def test_beams_as_many_as_seeds_are_refused(tiny: Any) -> None:
     """Defect caught: three beams of one prompt, taken for three prompts."""
-    for mask in (None, torch.ones(3, 3)):
+    for mask in ("unpadded", torch.ones(3, 3)):
         processor = DetsampleLogitsProcessor([1, 2, 3], attention_mask=mask)
         with pytest.raises(ValueError, match="num_beams=1"):
             tiny.generate(torch.tensor([[5, 6, 7]]), logits_processor=[processor], num_beams=3, max_new_tokens=4)
@@ -325,7 +325,7 @@ def test_beams_as_many_as_seeds_are_refused(tiny: Any) -> None:
 def test_beams_are_looked_for_where_a_generation_begins_only() -> None:
     """Defect caught: a GPU that is waited for at each token; scores that only look normalised later on."""
     normalised = torch.log_softmax(torch.zeros(2, 5), dim=1)
-    processor = DetsampleLogitsProcessor([1, 2])
+    processor = DetsampleLogitsProcessor([1, 2], attention_mask="unpadded")
     processor(torch.ones(2, 4, dtype=torch.int64), torch.zeros(2, 5))
     processor(torch.ones(2, 5, dtype=torch.int64), normalised)
     with pytest.raises(ValueError, match="num_beams=1"):
@@ -392,7 +392,7 @@ def test_bad_arguments_are_named() -> None:
         with pytest.raises(ValueError, match=f"{name} must be a number, not NaN"):
             sampling(1, **{name: float("nan")})
     with pytest.raises(ValueError, match="top_k must be a number or have 2 entries, got 3"):
-        sampling([1, 2], top_k=[1, 2, 3])
+        sampling([1, 2], attention_mask="unpadded", top_k=[1, 2, 3])
     with pytest.raises(ValueError, match="num_return_sequences"):
         sampling(1, num_return_sequences=0)
     with pytest.raises(TypeError, match="num_return_sequences"):
