@@ -9,6 +9,7 @@ import detsample.reference as reference
 from detsample import frameworks
 from detsample.host import as_arrays
 from detsample.parameters import Logits, Parameters, read_logits, read_parameters
+from detsample.reference.float_mode import usual_mode
 from detsample.sampling import sample
 from detsample.status import raise_for_status
 
@@ -34,6 +35,7 @@ class MarginOutput:
     _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 
+@usual_mode
 def margin(
     logits: Any,
     topp_seed: Any,

@@ -11,8 +11,10 @@ from detsample import frameworks
 from detsample.host import as_array
 from detsample.noise_arguments import SEEDS, read_noise, read_seeds, read_token_ids
 from detsample.parameters import as_integer, described, is_scalar
+from detsample.reference.float_mode import usual_mode
 
 
+@usual_mode
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     """The Gumbel noise that `sample` adds to the scaled logits of these tokens, exactly.
 
@@ -57,6 +59,7 @@ def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     return framework.from_array(np.asarray(noise), asked.device)
 
 
+@usual_mode
 def fold_in(topp_seed: Any, i: Any) -> Any:
     """The seed of the i-th of several samples that share a seed; unrelated to it and to those of all other i.
 

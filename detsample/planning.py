@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from detsample import frameworks, host
 from detsample.output import SampleOutput, Wanted
@@ -15,6 +15,7 @@ from detsample.parameters import (
     read_logits,
     read_parameters,
 )
+from detsample.reference.float_mode import usual_mode
 from detsample.sampling import read_wanted
 from detsample.status import raise_for_status
 
@@ -28,6 +29,10 @@ class Plan:
         *self._layout, _pointer = described("logits", logits.tensor, logits.framework)
         self._draw = draw
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Plan cannot be pickled or copied: it reads its tensors where they are; call plan() there")
+
+    @usual_mode
     def __call__(self, logits: Any, *, check: bool = False) -> SampleOutput:
         """Draw one token a row.
 
@@ -61,6 +66,7 @@ class Plan:
         return out
 
 
+@usual_mode
 def plan(
     logits: Any,
     topp_seed: Any,

@@ -15,9 +15,11 @@ from detsample.parameters import (
     read_mask_kind,
     read_parameters,
 )
+from detsample.reference.float_mode import usual_mode
 from detsample.status import raise_for_status
 
 
+@usual_mode
 def sample(
     logits: Any,
     topp_seed: Any,
@@ -97,6 +99,7 @@ def sample(
     return out
 
 
+@usual_mode
 def mask(
     logits: Any,
     *,

@@ -89,6 +89,7 @@ def check_logits(logits: Any) -> tuple[int, int]:
     """
     if not isinstance(logits, np.ndarray):
         raise TypeError(f"logits: expected a NumPy array, got {type(logits).__name__}")
+    _refuse_masked("logits", logits)
     if not (_is_bfloat16(logits.dtype) or (logits.dtype.kind == "f" and logits.dtype.itemsize in (2, 4))):
         raise TypeError(f"logits: expected float32, float16 or bfloat16, got {logits.dtype}")
     if logits.ndim != 2:
@@ -135,6 +136,7 @@ def _integer_array(name: str, value: Any) -> np.ndarray:
         return np.array(value, np.int64 if value < 1 << 63 else np.uint64)
     if not isinstance(value, (np.integer, np.ndarray)):
         raise TypeError(f"{name}: expected an integer or a NumPy array of integers, got {_described(value)}")
+    _refuse_masked(name, value)
     array = np.asarray(value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
@@ -148,10 +150,17 @@ def _as_floats(name: str, value: Any) -> np.ndarray:
         return to_fp32(np.array(float(value)))
     if not isinstance(value, (np.generic, np.ndarray)):
         raise TypeError(f"{name}: expected a number or a NumPy array of numbers, got {_described(value)}")
+    _refuse_masked(name, value)
     array = np.asarray(value)
     if array.dtype.kind not in "iuf" and not _is_bfloat16(array.dtype):
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
     return to_fp32(array)
+
+
+def _refuse_masked(name: str, value: Any) -> None:
+    """A masked array's numbers without its mask are not what its owner means: masked tokens would be drawn."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a plain NumPy array, got a masked one: fill it first, logits with -inf")
 
 
 def _rounded(value: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from enum import Enum
 import numpy as np
 
 from detsample.golden.record import REQUEST, Golden, Row, request, shortest
+from detsample.reference.float_mode import usual_mode
 from detsample.status import describe
 
 
@@ -149,6 +150,7 @@ class Report:
         return "\n".join(lines)
 
 
+@usual_mode
 def diff(
     recorded: Golden,
     today: Golden,

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from detsample.reference.float_mode import usual_mode
+
 FORMAT = "detsample golden 1"
 REQUEST = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
 """What a row is drawn with, besides its logits."""
@@ -110,6 +112,7 @@ def shortest(value: float) -> float:
     return short if np.float32(short) == single else float(single)
 
 
+@usual_mode
 def save(golden: Golden, file: str | os.PathLike[str], logits: np.ndarray | None = None) -> None:
     """Write a golden file, one row a line.
 
@@ -195,6 +198,7 @@ def _number(value: float) -> float | str | None:
     return short if math.isfinite(short) else None if math.isnan(short) else str(short)
 
 
+@usual_mode
 def load(file: str | os.PathLike[str]) -> Golden:
     """Read a golden file.
 
@@ -315,6 +319,7 @@ def _logit(token: str, logit: Any) -> tuple[int, float]:
     return int(token), _float("largest", logit)
 
 
+@usual_mode
 def load_logits(file: str | os.PathLike[str], golden: Golden) -> np.ndarray | None:
     """The logits that were kept beside a golden file.
 

@@ -14,7 +14,9 @@ from detsample import frameworks
 from detsample.golden.comparison import Finding, Kind, Report, diff, unequal_results
 from detsample.golden.fingerprint import canonical, fingerprints
 from detsample.golden.record import REQUEST, Golden, GoldenError, Row, request
+from detsample.reference.float_mode import usual_mode
 from detsample.rollout import operations
+from detsample.rollout.record import column
 
 LARGEST = 16
 """How many of the first tokens a row of a record shows."""
@@ -23,6 +25,7 @@ Sampler = Callable[..., Any]
 """Something with the signature of `detsample.sample`."""
 
 
+@usual_mode
 def record(
     logits: Any,
     topp_seed: Any,
@@ -73,7 +76,7 @@ def record(
     filters = dict(zip(REQUEST[1:], given[1:], strict=True))
     margins = detsample.margin(logits, topp_seed, **filters)
     drawn = (sampler or detsample.sample)(logits, topp_seed, **filters)
-    parameters = {name: _vector(framework, name, x, len(host)) for name, x in zip(REQUEST, given, strict=True)}
+    parameters = {name: column(name, x, len(host)) for name, x in zip(REQUEST, given, strict=True)}
     found = {
         "token_id": _host(drawn.token_ids),
         "num_kept": _host(drawn.num_kept),
@@ -96,6 +99,7 @@ def record(
     return Golden(detsample.CONTRACT_VERSION, host.shape[1], dtype, sequence, rows, made_with)
 
 
+@usual_mode
 def check(
     golden: Golden,
     logits: Any,
@@ -190,19 +194,6 @@ def _judged(finding: Finding, right: Row) -> Finding:
         details = (*finding.details, "the reference draws the same from today's logits")
         return replace(finding, kind=Kind.EXPLAINED, details=details)
     return finding
-
-
-def _vector(framework: Any, name: str, value: Any, rows: int) -> np.ndarray:
-    """A parameter as a vector on the host, in the type in which it is recorded."""
-    array = framework.fetch(value) if framework.is_tensor(value) else np.asarray(value)
-    if name == "topp_seed":
-        array = array.astype(np.uint64).view(np.int64)
-    elif name in ("position", "top_k"):
-        array = array.astype(np.int64)
-    else:
-        with np.errstate(over="ignore", under="ignore"):
-            array = array.astype(np.float32)
-    return np.broadcast_to(array.reshape(-1), (rows,))
 
 
 def _host(tensor: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ import detsample.reference as reference
 from detsample import frameworks
 from detsample.frameworks import Framework
 from detsample.parameters import INTEGER_TYPES, Logits, Parameter, Scalar, as_integer, read_logits, read_parameters
+from detsample.reference.float_mode import usual_mode
 from detsample.rollout import operations
 from detsample.rollout.output import Draw, Observation
 from detsample.sampling import sample
@@ -15,6 +16,7 @@ from detsample.sampling import sample
 MOST_TOP = 128
 
 
+@usual_mode
 def draw(
     logits: Any,
     topp_seed: Any,
@@ -78,6 +80,7 @@ def _own(value: Any, logits: Any) -> Any:
     return operations.of(framework.name).copied(value) if framework.is_tensor(value) else value
 
 
+@usual_mode
 def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, top_n: int = 0) -> Observation:
     """Weigh a token a row: over a given kept set, in the whole softmax, and by rank.
 

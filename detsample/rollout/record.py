@@ -10,7 +10,8 @@ import numpy as np
 
 import detsample
 from detsample import frameworks
-from detsample.parameters import is_scalar
+from detsample.parameters import as_integer, is_scalar, to_fp32
+from detsample.reference.float_mode import usual_mode
 from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.output import Draw
 
@@ -82,6 +83,7 @@ class Record:
     kept: KeptSets | None
 
     @staticmethod
+    @usual_mode
     def of(draw: Draw, sequence: Any, *, keep_sets: bool = True) -> Record:
         """What a record keeps of a draw; waits for the device.
 
@@ -108,7 +110,7 @@ class Record:
             raise TypeError(f"draw must be a Draw, got {type(draw).__name__}")
         rows = frameworks.of(draw.token_ids).shape(draw.token_ids)[0]
         given = {"sequence": sequence, **{name: draw.parameters[name] for name in PARAMETERS}}
-        columns = {name: _column(name, value, rows) for name, value in given.items()}
+        columns = {name: column(name, value, rows) for name, value in given.items()}
         for name in RESULTS:
             columns[name] = _fetch(name, getattr(draw, name)).astype(COLUMNS[name], copy=False)
         return Record(
@@ -170,14 +172,26 @@ def _fetch(name: str, tensor: Any) -> np.ndarray:
     return frameworks.of(tensor, name).fetch(tensor)
 
 
-def _column(name: str, value: Any, rows: int) -> np.ndarray:
-    """A parameter as a column: seeds modulo 2^64, reals rounded to fp32, as the contract reads them."""
-    is_plain = is_scalar(value) or isinstance(value, (list, tuple))
-    array = np.asarray(value) if is_plain else _fetch(name, value)
+def column(name: str, value: Any, rows: int) -> np.ndarray:
+    """A parameter as a column: seeds modulo 2^64, reals rounded once to fp32, as the contract reads them."""
+    if is_scalar(value):
+        whole, most = COLUMNS[name] is np.int64, _BITS if name == "topp_seed" else _BITS >> 1
+        value = as_integer(name, value, -(1 << 63), most) if whole else to_fp32(value)
+    # An int beyond int64 would be a float, or an object, to NumPy.
+    array = np.array(value & _BITS, np.uint64) if isinstance(value, int) else _array(name, value)
     if COLUMNS[name] is np.int64 and array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if array.dtype == np.uint64 and name != "topp_seed" and (array > _BITS >> 1).any():
+        raise ValueError(f"{name} must be below 2^63, got {array.max()}")
     if array.shape not in ((), (rows,), (rows, 1)):
         raise ValueError(f"{name} must be a number or have shape [{rows}], got {list(array.shape)}")
     with np.errstate(over="ignore", under="ignore"):
         typed: np.ndarray = array.reshape(-1).astype(COLUMNS[name])
     return np.ascontiguousarray(np.broadcast_to(typed, (rows,)))
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    return np.asarray(value) if isinstance(value, (float, list, tuple)) else _fetch(name, value)
+
+
+_BITS = (1 << 64) - 1

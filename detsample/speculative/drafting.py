@@ -7,11 +7,13 @@ from typing import Any
 from detsample import frameworks
 from detsample.frameworks import Framework
 from detsample.parameters import Logits, read_flag, read_logits, read_parameters
+from detsample.reference.float_mode import usual_mode
 from detsample.sampling import sample
 from detsample.speculative.arguments import read_batch
 from detsample.speculative.output import DraftOutput
 
 
+@usual_mode
 def draft(
     logits: Any,
     topp_seed: Any,

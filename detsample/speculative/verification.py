@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detsample import frameworks
+from detsample.reference.float_mode import usual_mode
 from detsample.speculative.arguments import read_batch, read_draft_rows, read_drafts
 from detsample.speculative.output import TreeOutput, VerifyOutput
 from detsample.speculative.status import raise_for_status
@@ -12,6 +13,7 @@ from detsample.speculative.status import raise_for_status
 METHODS = ("match", "rejection")
 
 
+@usual_mode
 def verify(
     target_logits: Any,
     draft_tokens: Any,
@@ -113,6 +115,7 @@ def verify(
     return out
 
 
+@usual_mode
 def verify_tree(
     target_logits: Any,
     draft_tokens: Any,
