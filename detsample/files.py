@@ -67,7 +67,7 @@ def open_regular(path: Path) -> BinaryIO:
     OSError
         If it is none, or cannot be opened.
     """
-    file = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(f"not a regular file: {path}")

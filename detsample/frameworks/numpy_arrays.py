@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from detsample.frameworks import Description, bfloat16
+from detsample.frameworks.buffer import HostBuffer
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
-from detsample.launching.buffer import HostBuffer
 
 name = "numpy"
 
 
 def is_tensor(x: object) -> bool:
-    """Whether ``x`` is an array. NumPy's scalars have no memory to share, masked arrays mean other numbers than theirs."""
+    """Whether ``x`` is an array. NumPy's scalars have no memory, masked arrays mean other numbers than theirs."""
     return isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from detsample.golden.record import REQUEST, Golden, Row, request, shortest
 from detsample.reference.float_mode import usual_mode
-from detsample.status import describe
+from detsample.sampler.status import describe
 
 
 class Kind(Enum):

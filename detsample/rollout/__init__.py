@@ -19,8 +19,8 @@ from detsample.rollout.replaying import Difference, Replay, replay
 
 if TYPE_CHECKING:
     from detsample.rollout.auditing import Audit, FileAudit, audit
-    from detsample.rollout.parquet import RecordError
     from detsample.rollout.folder import files
+    from detsample.rollout.parquet import RecordError
     from detsample.rollout.reader import load, read
     from detsample.rollout.writer import Writer
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from detsample.rollout import parquet
-from detsample.rollout.parquet import RecordError
 from detsample.rollout.folder import files
+from detsample.rollout.parquet import RecordError
 from detsample.rollout.record import Record
 from detsample.rollout.replaying import Replay, replay
 

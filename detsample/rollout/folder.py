@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from detsample.files import sync_folder, whole
@@ -80,8 +79,12 @@ def claim(folder: Path, kind: Kind) -> Kind:
         try:
             with whole(mine) as file:
                 file.write(json.dumps(kind._asdict()).encode())
-            with suppress(FileExistsError):
+            try:
                 os.link(mine, path)  # unlike a rename it fails where there is one already
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links: of two that begin at once the last is heard
+                os.replace(mine, path)
         finally:
             mine.unlink(missing_ok=True)
         sync_folder(folder)

@@ -7,11 +7,19 @@ from typing import Any
 import detsample.reference as reference
 from detsample import frameworks
 from detsample.frameworks import Framework
-from detsample.parameters import INTEGER_TYPES, Logits, Parameter, Scalar, as_integer, read_logits, read_parameters
 from detsample.reference.float_mode import usual_mode
 from detsample.rollout import operations
 from detsample.rollout.output import Draw, Observation
-from detsample.sampling import sample
+from detsample.sampler.parameters import (
+    INTEGER_TYPES,
+    Logits,
+    Parameter,
+    Scalar,
+    as_integer,
+    read_logits,
+    read_parameters,
+)
+from detsample.sampler.sample import sample
 
 MOST_TOP = 128
 
@@ -26,6 +34,7 @@ def draw(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     top_n: int = 0,
 ) -> Draw:
     """Draw one token a row, with everything that a trainer asks of the draw.
@@ -35,7 +44,7 @@ def draw(
 
     Parameters
     ----------
-    logits, topp_seed, position, temperature, top_k, top_p, min_p
+    logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order
         As for `detsample.sample`. Vectors are copied, on their device: they may be changed afterwards.
     top_n : int
         How many of the most probable tokens to name, at most 128.
@@ -64,7 +73,7 @@ def draw(
         "topp_seed": topp_seed, "position": position,
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
     }  # fmt: skip
-    given = {name: _own(value, logits) for name, value in given.items()}
+    given = {**{name: _own(value, logits) for name, value in given.items()}, "filter_order": filter_order}
     out = sample(logits, **given, return_log_z=True, return_mask="bits")
     seen = observe(logits, out.token_ids, out.mask, temperature=given["temperature"], top_n=top_n)
     return Draw(
@@ -125,7 +134,7 @@ def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, t
     _check_top_n(top_n)
     heat = read_parameters(of, 0, 0, temperature, 0, 1.0, 0.0).temperature
     if framework.on_gpu(logits) and of.rows:
-        from detsample.rollout import on_device  # imports triton
+        from detsample.rollout import on_gpu as on_device  # imports triton
 
         return on_device.run(of, token_ids, kept, heat, top_n)
     return _on_host(of, token_ids, kept, heat, top_n)

@@ -107,8 +107,8 @@ def about(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``format``, ``contract_version``, ``vocab``, ``top_n``, ``keep_sets``, ``filter_order``, ``detsample``, ``tokens``,
-        and the seals ``data_sha256`` and ``footer_sha256``.
+        ``format``, ``contract_version``, ``vocab``, ``top_n``, ``keep_sets``, ``filter_order``, ``detsample``,
+        ``tokens``, and the seals ``data_sha256`` and ``footer_sha256``.
 
     Raises
     ------
@@ -158,7 +158,9 @@ def read(path: Path) -> Record:
     return record
 
 
-_NO_RECORD = (pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
+_NO_RECORD = (
+    pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError,
+)  # fmt: skip
 """What pyarrow, json and NumPy raise over a file that is sealed and yet no record."""
 
 

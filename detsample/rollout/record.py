@@ -10,10 +10,10 @@ import numpy as np
 
 import detsample
 from detsample import frameworks
-from detsample.parameters import as_integer, is_scalar, to_fp32
 from detsample.reference.float_mode import usual_mode
 from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.output import Draw
+from detsample.sampler.parameters import as_integer, is_scalar, to_fp32
 
 COLUMNS: dict[str, type] = {
     "sequence": np.int64,
@@ -51,7 +51,7 @@ class Kind(NamedTuple):
         sets = "with" if self.keep_sets else "without"
         return (
             f"contract version {self.contract_version}, vocabulary {self.vocab}, {self.top_n} first tokens, "
-            f"{sets} kept sets, filter order {self.filter_order}"
+            f"filter order {self.filter_order}, {sets} kept sets"
         )
 
 
@@ -150,7 +150,7 @@ class Record:
         Raises
         ------
         ValueError
-            If they differ in contract version, vocabulary, number of first tokens, filter order, or in having kept sets.
+            If they differ in contract version, vocabulary, number of first tokens, filter order or in having kept sets.
         """
         kinds = sorted({part.kind for part in parts})
         if len(kinds) != 1:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from detsample.parameters import LARGEST_VOCABULARY
 from detsample.rollout.kept_sets import KeptSets
-from detsample.status import Status
+from detsample.sampler.parameters import FILTER_ORDERS, LARGEST_VOCABULARY
+from detsample.sampler.status import Status
 
 if TYPE_CHECKING:
     from detsample.rollout.record import Kind, Record
 
-FILTER_ORDERS = ("top_k_first", "min_p_first", "joint")
 MOST_TOP = 128
 
 
@@ -63,7 +62,7 @@ def _check_sets(sets: KeptSets, record: Record) -> None:
     if sets.vocab != record.vocab:
         raise ValueError(f"kept must be of the record's vocabulary {record.vocab}, got {sets.vocab}")
     if offsets[0] != 0 or (listed < 0).any() or offsets[-1] != ids.size:
-        raise ValueError(f"kept.row_offsets must ascend from 0 to the {ids.size} ids, got {offsets[0]} to {offsets[-1]}")
+        raise ValueError(f"kept.row_offsets must ascend from 0 to {ids.size}, got {offsets[0]} to {offsets[-1]}")
     _is_array("kept.token_ids", ids, np.int32, (int(offsets[-1]),))
     _within("kept.token_ids", ids, 0, record.vocab - 1)
     first = np.zeros(ids.size + 1, bool)

@@ -14,12 +14,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from detsample.files import make_folder, whole
-from detsample.parameters import as_integer
 from detsample.rollout import parquet, validity
 from detsample.rollout.folder import claim, files, number_of
 from detsample.rollout.output import Draw
 from detsample.rollout.parquet import MOST_IDS, about, kind_of
 from detsample.rollout.record import Kind, Record
+from detsample.sampler.parameters import as_integer
 
 BATCH_TOKENS = 1 << 16
 BATCH_MOST = parquet.MOST_TOKENS
@@ -47,7 +47,7 @@ class _Batch:
         self.ids += 0 if part.kept is None else len(part.kept.token_ids)
 
     def split(self) -> tuple[Record, _Batch]:
-        """The next file, by sequence and position, and the batch behind it: empty, but for what no one file may hold."""
+        """The next file, by sequence and position, and the batch behind it, with what no one file may hold."""
         whole = Record.concatenate(self.parts).in_order()
         rows = min(len(whole), BATCH_MOST)
         if whole.kept is not None:
@@ -218,7 +218,7 @@ class Writer:
         own = self._own()
         with own.lock:
             if own.flushing:
-                raise RuntimeError("this writer is being flushed by this very thread: a signal handler must not flush it")
+                raise RuntimeError("this writer is being flushed by this very thread: a signal handler must not do it")
             try:
                 own.flushing = True
                 while own.batch.tokens:

@@ -90,7 +90,7 @@ def test_a_record_has_the_number_that_was_drawn_with(value: Any) -> None:
     x = np.random.default_rng(2).standard_normal((2, 50), dtype=np.float32)
     record = rollout.Record.of(rollout.draw(x, 7, top_p=value, temperature=Fraction(7, 9)), 0)
     assert rollout.replay(record, x).same
-    from detsample import parameters
+    from detsample.sampler import parameters
 
     assert record.top_p[0] == np.float32(parameters.to_fp32(value))
     from detsample import golden

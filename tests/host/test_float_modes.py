@@ -1,4 +1,4 @@
-"""No result depends on a thread's floating-point mode, NumPy's instructions or BLAS's variables; calls leave no trace."""
+"""No result depends on the floating-point mode, NumPy's instructions or BLAS's variables; no call leaves a trace."""
 
 from __future__ import annotations
 
