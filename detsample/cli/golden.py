@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     differ.add_argument("today", type=Path, metavar="NEW", help="another")
     for action in (check, differ):
         action.add_argument("--strict", action="store_true", help="logits that differ are a failure in themselves")
-        action.add_argument("--shown", type=int, default=8, metavar="N", help="rows of each kind (default: 8)")
+        action.add_argument("--shown", type=rows_shown, default=8, metavar="N", help="rows of each kind (default: 8)")
     return parser
 
 

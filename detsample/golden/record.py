@@ -1,8 +1,8 @@
 """The golden file: JSON that a person can read and that gives every bit back.
 
-It is sealed: a digest of its content stands in it, so that a bit that flipped is found. It is one of the numbers and words, not of
-blanks and line ends, which an editor or a version control may change. Against malice it is no help: who changes a file
-can seal it anew.
+It is sealed: a digest of its content stands in it, so that a bit that flipped is found. It is one of the numbers and
+words, not of blanks and line ends, which an editor or a version control may change. Against malice it is no help: who
+changes a file can seal it anew.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def save(golden: Golden, file: str | os.PathLike[str], logits: np.ndarray | None
     >>> from detsample.golden import record
     >>> folder = Path(tempfile.mkdtemp())
     >>> rows = np.zeros((2, 50), np.float32)
-    >>> save(record(rows, 7), folder / "chat.json", rows)
+    >>> save(record(rows, np.array([7, 8])), folder / "chat.json", rows)
     >>> [path.name for path in sorted(folder.iterdir())]
     ['chat.55f15aaa79cf7b1a.logits.npz', 'chat.json']
     """
@@ -175,8 +175,9 @@ def _named_logits(path: Path) -> str | None:
         name = json.loads(_text(path))["logits_file"]
     except (GoldenError, KeyError, TypeError, ValueError, RecursionError):
         return None
-    mine = isinstance(name, str) and name.startswith(f"{path.stem}.") and name.endswith(".logits.npz") and "/" not in name
-    return name if mine else None
+    if not isinstance(name, str) or not re.fullmatch(re.escape(path.stem) + r"\.[0-9a-f]{16}\.logits\.npz", name):
+        return None
+    return name
 
 
 def dumps(golden: Golden) -> str:
@@ -247,7 +248,7 @@ def load(file: str | os.PathLike[str]) -> Golden:
     >>> import tempfile
     >>> from detsample.golden import record
     >>> file = Path(tempfile.mkdtemp(), "chat.json")
-    >>> golden = record(np.zeros((2, 50), np.float32), 7)
+    >>> golden = record(np.zeros((2, 50), np.float32), np.array([7, 8]))
     >>> save(golden, file)
     >>> load(file) == golden
     True
@@ -270,6 +271,11 @@ def _text(path: Path) -> str:
         raise GoldenError(str(getattr(error, "strerror", None) or error)) from error
 
 
+FIRST_CONTRACT = (
+    "it was written under contract 1, and the same seeds and logits give other tokens under contract 2: record it anew"
+)
+
+
 def loads(text: str) -> Golden:
     """The golden file with this text."""
     try:
@@ -277,10 +283,7 @@ def loads(text: str) -> Golden:
         if not isinstance(content, dict) or "format" not in content:
             raise GoldenError("not a golden file: it does not say its format")
         if content["format"] == "detsample golden 1" or content.get("contract_version") == 1:
-            raise GoldenError(
-                "it was written under contract 1, and the same seeds and logits give other tokens under contract 2: "
-                "record it anew"
-            )
+            raise GoldenError(FIRST_CONTRACT)
         if content["format"] != FORMAT:
             raise GoldenError(f"format must be {FORMAT!r}, got {content['format']!r:.80}")
         if content.get("seal") != sealed(content)["seal"]:
@@ -393,7 +396,7 @@ def load_logits(file: str | os.PathLike[str], golden: Golden) -> np.ndarray | No
     >>> import tempfile
     >>> from detsample.golden import record
     >>> file, rows = Path(tempfile.mkdtemp(), "chat.json"), np.ones((2, 50), np.float32)
-    >>> save(record(rows, 7), file, rows)
+    >>> save(record(rows, np.array([7, 8])), file, rows)
     >>> np.array_equal(load_logits(file, load(file)), rows)
     True
     """
@@ -429,7 +432,7 @@ def _read_logits(path: Path, shape: tuple[int, int]) -> np.ndarray:
         size = 4 * shape[0] * shape[1]
         content = member.read(size + 1)
     if len(content) != size:
-        raise GoldenError(f"expected {size} bytes of logits, got {'more' if len(content) > size else len(content)}")
+        raise GoldenError(f"expected {size} bytes of logits, got {'more' if len(content) > size else 'fewer'}")
     return np.frombuffer(content, "<f4").reshape(shape).astype(np.float32)
 
 

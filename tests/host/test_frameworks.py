@@ -523,8 +523,7 @@ def test_working_memory_lives_as_long_as_it_may_be_used(
     """
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
     from detsample.frameworks import numpy_arrays
-    from detsample.sampler import on_gpu as engine
-    from detsample.sampler import sample as sampling
+    from detsample.sampler import run
 
     if kernel_path.GPU:
         pytest.skip("arrays are for the interpreter")
@@ -537,8 +536,7 @@ def test_working_memory_lives_as_long_as_it_may_be_used(
         return made[-1]
 
     monkeypatch.setattr(numpy_arrays, "frees_behind_stream", lambda device: frees)
-    monkeypatch.setattr(numpy_arrays, "on_gpu", lambda x: True)
-    monkeypatch.setattr(sampling, "_sampler", lambda logits: engine)
+    monkeypatch.setattr(run, "_module", lambda package, kind: importlib.import_module(f"{package}.on_gpu"))
     monkeypatch.setattr(numpy_arrays, "empty", noted)
     held = reachable(CALLS[name]())
     lost = [array for array in made if id(array) not in held]

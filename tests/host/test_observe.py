@@ -24,14 +24,14 @@ FIELDS = ("logprobs", "raw_logprobs", "rank", "entropy", "top_token_ids", "top_l
 def by_kernels(logits: np.ndarray, token_ids: np.ndarray, kept: np.ndarray, temperature: Any, top_n: int) -> Any:
     """`reference.observe` by the kernels, on a GPU or in the interpreter."""
     from detsample import frameworks
-    from detsample.rollout import on_gpu as on_device
+    from detsample.rollout import on_gpu
     from detsample.sampler.parameters import read_logits, read_parameters
 
     kernel_path.prepare_interpreter()
     tensor = kernel_path.on_device(logits)
     read = read_logits(tensor, frameworks.of(tensor))
     heat = read_parameters(read, 0, 0, kernel_path.on_device(temperature), 0, 1.0, 0.0).temperature
-    out = on_device.run(read, kernel_path.on_device(token_ids), kernel_path.on_device(kept), heat, top_n)
+    out = on_gpu.observe(read, kernel_path.on_device(token_ids), kernel_path.on_device(kept), heat, top_n)
     return rollout.Observation(*(kernel_path.to_array(getattr(out, name)) for name in FIELDS))
 
 

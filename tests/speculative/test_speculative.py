@@ -76,10 +76,12 @@ def test_all_kernels_together_equal_the_reference() -> None:
     rng = np.random.default_rng(5)
     logits, drafts = rng.standard_normal((2, 2, 5)).astype(np.float32), rng.integers(0, 5, (2, 1))
     how = {"position": np.arange(2), "top_p": np.float32([0.9, 1]), "top_k": 4}
-    found = speculative_path.verify(logits, drafts, 1, 9, **how, by=kernel_path.sample)
+    with speculative_path.drawn_by_kernels():
+        found = speculative_path.verify(logits, drafts, 1, 9, **how)
     assert_same(found, reference.verify(logits, drafts, 1, 9, **how))
     how |= {"method": "rejection", "draft_probs": rng.random((2, 1, 5), np.float32)}
-    found = speculative_path.verify(logits, drafts, 1, 9, **how, by=kernel_path.mask)
+    with speculative_path.drawn_by_kernels():
+        found = speculative_path.verify(logits, drafts, 1, 9, **how)
     assert_same(found, reference.verify(logits, drafts, 1, 9, **how))
 
 
