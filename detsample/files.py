@@ -67,8 +67,8 @@ def open_regular(path: Path) -> BinaryIO:
     OSError
         If it is none, or cannot be opened.
     """
-    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
         raise OSError(f"not a regular file: {path}")
-    return file
+    return os.fdopen(handle, "rb")

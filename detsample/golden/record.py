@@ -206,7 +206,7 @@ def dumps(golden: Golden) -> str:
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
     """The content of a golden file with the seal that belongs to it."""
     rest = {name: value for name, value in content.items() if name != "seal"}
-    return content | {"seal": sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
+    return content | {"seal": sha256(json.dumps(rest).encode()).hexdigest()}
 
 
 def _row_object(row: Row) -> dict[str, Any]:
@@ -422,7 +422,7 @@ def load_logits(file: str | os.PathLike[str], golden: Golden) -> np.ndarray | No
 
 
 def _read_logits(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """The array of an npz, no more of which is unpacked than `shape` takes: a small file may hold any number of zeros."""
+    """The array of an npz. No more is unpacked than `shape` takes: a small file may hold any number of zeros."""
     with open_regular(path) as file, zipfile.ZipFile(file) as archive, archive.open("logits.npy") as member:
         version = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
