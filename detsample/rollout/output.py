@@ -55,7 +55,7 @@ class Draw:
     vocab : int
         V.
     parameters : dict
-        ``topp_seed``, ``position``, ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``filter_order``, as they were
+        ``topp_seed``, ``position``, ``temperature``, ``top_k``, ``top_p``, ``min_p`` and ``filter_order``, as they were
         given; of vectors a copy.
     """
 
