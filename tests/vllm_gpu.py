@@ -17,6 +17,7 @@ alternate, request by request. `--report FILE` makes one file of all lines, with
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -330,7 +331,8 @@ class Engine:
             served, digests = self.serve(*ways[way], tokens)
             kept = {"tokens": served, "digests": digests, "prompt": {s: len(p) for p, s, _ in asked},
                     "case": {s: list(CASES)[i % 4] for i, (_, s, _) in enumerate(asked)}}  # fmt: skip
-            (self.out / f"served-{self.name}-{state.replace(' ', '-')}-{way.replace(' ', '-')}.json").write_text(json.dumps(kept))
+            name = f"served-{self.name}-{state}-{way}.json".replace(" ", "-")
+            (self.out / name).write_text(json.dumps(kept))
             now = self.counters()
             self.say(kind="served", state=state, way=way, requests=count, tokens=tokens,
                      seconds=round(time.time() - began, 1), **{k: now[k] - before.get(k, 0) for k in now})  # fmt: skip
@@ -347,7 +349,8 @@ class Engine:
                 self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ("in 64",), *few))  # noqa: B023
             return
         for state in ("installed", "not installed"):
-            self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ("alone", "in 64", "among 192"), *few))  # noqa: B023
+            ways = ("alone", "in 64", "among 192")
+            self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
         for repetition in range(repetitions):
             for case in CASES:
                 for batch in batches:
@@ -380,7 +383,8 @@ def versions() -> dict[str, Any]:
     import detsample
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"torch": torch.__version__, "triton": triton.__version__, "gpu": gpu, "contract": detsample.CONTRACT_VERSION}
+    software = {"torch": torch.__version__, "triton": triton.__version__, "contract": detsample.CONTRACT_VERSION}
+    return {"gpu": gpu, **software}
 
 
 def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -404,22 +408,25 @@ def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 def tables(out: Path) -> dict[str, Any]:
     """One report of all lines: medians and spreads of step times, and the ways of serving compared with "alone"."""
-    lines = [json.loads(x) for name in ENGINES for f in [out / f"{name}.jsonl"] if f.exists() for x in f.read_text().splitlines()]
+    files = [out / f"{name}.jsonl" for name in ENGINES]
+    lines = [json.loads(x) for file in files if file.exists() for x in file.read_text().splitlines()]
     speed: list[dict[str, Any]] = []
+    keys = ("engine", "case", "batch", "state", "seeded")
     for engine in ("first", "second"):
         for case in CASES:
             for batch in BATCHES:
                 entry: dict[str, Any] = {"engine": engine, "case": case, "batch": batch}
                 for state in ("installed", "not installed"):
-                    mine = [x for x in lines if (x["engine"], x.get("case"), x.get("batch"), x.get("state"), x.get("seeded"))
-                            == (engine, case, batch, state, True) and "step_mean_ms" in x]  # fmt: skip
+                    wanted = [engine, case, batch, state, True]
+                    mine = [x for x in lines if [x.get(k) for k in keys] == wanted and "step_mean_ms" in x]
                     steps = sorted(x["step_ms"] for x in mine if x["kind"] == "speed")
                     rates = sorted(x["tok_s"] for x in mine if x["kind"] == "speed")
                     if steps:
                         entry[state] = {"step_ms": statistics.median(steps), "step_ms_range": [steps[0], steps[-1]],
                                         "tok_s": statistics.median(rates), "tok_s_range": [rates[0], rates[-1]],
                                         "repetitions": len(steps)}  # fmt: skip
-                        entry[state] |= {"host_us": statistics.median(x["host_us"] for x in mine if x["kind"] == "speed")}
+                        host = [x["host_us"] for x in mine if x["kind"] == "speed"]
+                        entry[state]["host_us"] = statistics.median(host)
                         for x in mine:
                             if x["kind"] == "device":
                                 entry[state] |= {"gpu_us": x.get("gpu_us")}
@@ -455,11 +462,14 @@ def told(log: Path) -> list[str]:
 
 
 def show(report: dict[str, Any]) -> None:
+    def told_of(x: dict[str, Any]) -> str:
+        low, high = x.get("tok_s_range", [0, 0])
+        times = f"{x.get('step_ms', 0):6.3f} ms, host {x.get('host_us', 0):5.0f}, gpu {x.get('gpu_us') or 0:6.0f}"
+        return f"{x.get('tok_s', 0):8.0f} [{low:.0f}-{high:.0f}] {times}, bare {x.get('bare_us') or 0:5.0f}"
+
     for x in report["speed"]:
-        a, b = x.get("installed", {}), x.get("not installed", {})
-        show_one = lambda y: (f"{y.get('tok_s', 0):8.0f} [{y.get('tok_s_range', [0, 0])[0]:.0f}-{y.get('tok_s_range', [0, 0])[1]:.0f}]"  # noqa: E731
-                              f" {y.get('step_ms', 0):6.3f} ms host {y.get('host_us', 0):5.0f} gpu {y.get('gpu_us') or 0:6.0f}")
-        print(f"{x['engine']:6} {x['case']:11} {x['batch']:4} | {show_one(a)} bare {a.get('bare_us') or 0:5.0f} | {show_one(b)} | x{x.get('times tok/s', 0):.2f}")
+        both = " | ".join(told_of(x.get(state, {})) for state in ("installed", "not installed"))
+        print(f"{x['engine']:6} {x['case']:11} {x['batch']:4} | {both} | x{x.get('times tok/s', 0):.2f}")
     for name, found in report["alone against"].items():
         print(name, found)
     for name, said in report["log"].items():
@@ -510,8 +520,8 @@ def launch(name: str, given: argparse.Namespace) -> subprocess.Popen[str]:
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         "VLLM_USE_V2_MODEL_RUNNER": "1" if name.startswith("second") else "0", "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo",
-        "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "4", "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_ALLOW_INSECURE_SERIALIZATION": "1", "VLLM_CACHE_ROOT": str(given.out / "cache"),
+        "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "4",
+        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1", "VLLM_CACHE_ROOT": str(given.out / "cache"),
     }  # fmt: skip
     command = [sys.executable, __file__, "--engine", name, "--out", str(given.out)] + ["--small"] * given.small
     return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=(given.out / f"{name}.log").open("w"),
@@ -556,10 +566,8 @@ def conduct(given: argparse.Namespace) -> None:
 
 def end_of(process: subprocess.Popen[str]) -> None:
     """Each engine leads a session of its own, so it goes with all that it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def main() -> None:

@@ -126,6 +126,7 @@ class Drawer:
         self._graphs: dict[tuple[Any, ...], tuple[Any, Any]] = {}
         self._sightings: dict[tuple[Any, ...], int] = {}
         self._invalid = torch.zeros(capacity, dtype=torch.int32, device=device)
+        self._zero = torch.zeros((), dtype=torch.int64, device=device)
         self._calls, self._look = 0, None
         self._pool = None
 
@@ -223,7 +224,7 @@ class Drawer:
     def _settled(self, out: Any) -> torch.Tensor:
         self._note(out.status, 0)
         tokens = torch.empty(out.token_ids.shape, dtype=self._dtype, device=out.token_ids.device)
-        return torch.clamp(out.token_ids, min=0, out=tokens)
+        return torch.maximum(out.token_ids, self._zero, out=tokens)  # `clamp` does not convert
 
     def _graphable(self, logits: torch.Tensor) -> bool:
         return logits.is_cuda and logits.shape[0] <= GRAPH_ROWS
