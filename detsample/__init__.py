@@ -13,14 +13,14 @@ from pathlib import Path
 if not (Path(__file__).parent / "reference").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from detsample import speculative  # noqa: E402
-from detsample.launching.warming import warmup
-from detsample.margins import MarginOutput, margin
-from detsample.noise import fold_in, gumbel_noise
-from detsample.output import Csr, MaskOutput, SampleOutput
-from detsample.planning import Plan, plan
-from detsample.sampling import mask, sample
-from detsample.status import Status
+from detsample import speculative
+from detsample.inspect.margin import MarginOutput, margin
+from detsample.noise.streams import fold_in, gumbel_noise
+from detsample.sampler.output import Csr, MaskOutput, SampleOutput
+from detsample.sampler.plan import Plan, plan
+from detsample.sampler.sample import mask, sample
+from detsample.sampler.status import Status
+from detsample.sampler.warmup import warmup
 
 __version__ = "0.1.0"
 CONTRACT_VERSION = 1

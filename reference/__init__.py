@@ -21,7 +21,7 @@ from .speculative import TreeOutput, VerifyOutput, verify, verify_tree
 from .speculative_rows import RequestStatus
 from .status import Status
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 """Which version of the sampling contract this is."""
 
 __all__ = [

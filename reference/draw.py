@@ -1,4 +1,4 @@
-"""The draw: section 8 of ``docs/spec.md``."""
+"""The draw: section 8 of the contract."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def draw(kept: Kept, p: Parameters, vocab: int) -> tuple[np.ndarray, np.ndarray]
     Returns
     -------
     token : int64 array [R]
-    z : float32 array [R]
-        Of the token.
+    a : float32 array [R]
+        The gap of the token.
     """
-    score = fixed_point(kept.z) + _noise(kept, p, vocab)
+    score = _noise(kept, p, vocab) - fixed_point(kept.a)
     start = kept.start
     best = score == np.maximum.reduceat(score, start)[kept.row]
     token = np.minimum.reduceat(np.where(best, kept.token, vocab), start)
-    return token, kept.z[kept.token == token[kept.row]]
+    return token, kept.a[kept.token == token[kept.row]]
 
 
 def _noise(kept: Kept, p: Parameters, vocab: int) -> np.ndarray:

@@ -73,7 +73,9 @@ def min_p_weight(min_p: np.ndarray) -> np.ndarray:
     return np.maximum(product, 0).astype(np.int64)
 
 
-def prefix_length(w: np.ndarray, survivors: np.ndarray, p: Parameters) -> tuple[np.ndarray, np.ndarray]:
+def prefix_length(
+    w: np.ndarray, survivors: np.ndarray, p: Parameters, total: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The number of kept tokens: the shortest of the three prefixes.
 
     Parameters
@@ -83,6 +85,8 @@ def prefix_length(w: np.ndarray, survivors: np.ndarray, p: Parameters) -> tuple[
     survivors : int64 array [R]
         The number of survivors of top-k, within 1 .. C.
     p : Parameters of R rows
+    total : int64 array [R]
+        The sum of all tokens' weights, for the order ``"joint"``.
 
     Returns
     -------
@@ -92,11 +96,12 @@ def prefix_length(w: np.ndarray, survivors: np.ndarray, p: Parameters) -> tuple[
     rows = np.arange(len(w))
     sums = np.cumsum(w, axis=1)
     off, first = p.top_p >= 1, p.top_p <= 0
-    total = sums[rows, survivors - 1]
+    # Weights descend in order; beyond the survivors nothing matters, because the shortest prefix is taken.
+    num_kept = np.minimum(survivors, (w >= min_p_weight(p.min_p)[:, None]).sum(axis=1))
+    if p.filter_order != "joint":
+        total = sums[rows, (num_kept if p.filter_order == "min_p_first" else survivors) - 1]
+    assert total is not None
     target = top_p_mass(np.where(off | first, np.float32(0.5), p.top_p), total)
     by_mass = (sums < target[:, None]).sum(axis=1) + 1
-    by_mass = np.where(off, survivors, np.where(first, 1, by_mass))
-    # Weights descend in order; beyond the survivors nothing matters, because the shortest prefix is taken.
-    by_weight = (w >= min_p_weight(p.min_p)[:, None]).sum(axis=1)
-    num_kept = np.minimum(np.minimum(survivors, by_mass), by_weight)
+    num_kept = np.where(off, num_kept, np.minimum(num_kept, np.where(first, 1, by_mass)))
     return num_kept, sums[rows, num_kept - 1]

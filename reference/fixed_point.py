@@ -1,4 +1,4 @@
-"""Scores and logarithms in units of 2^-32, int64: sections 7 to 9 of ``docs/spec.md``."""
+"""Scores and logarithms in units of 2^-32, int64: sections 7 to 9 of the contract."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _LIMIT = np.float32(2.0**30)
 _UNITS = np.float32(2.0**32)
 
 
-def fixed_point(z: np.ndarray) -> np.ndarray:
-    """``trunc(min(max(z, -2^30), 2^30) * 2^32)``: int64 of float32.
+def fixed_point(a: np.ndarray) -> np.ndarray:
+    """``Z(a) = trunc(min(a, 2^30) * 2^32)``: int64 of float32 gaps.
 
     Examples
     --------
-    >>> fixed_point(np.float32([1, -3e38, 1e-40])).tolist() == [2**32, -(2**62), 0]
+    >>> fixed_point(np.float32([1, np.inf, 1e-40])).tolist() == [2**32, 2**62, 0]
     True
     """
-    return (np.clip(z, -_LIMIT, _LIMIT) * _UNITS).astype(np.int64)  # a power of two: the product is exact
+    return (np.minimum(a, _LIMIT) * _UNITS).astype(np.int64)  # a power of two: the product is exact
 
 
 def from_units(units: np.ndarray) -> np.ndarray:

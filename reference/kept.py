@@ -10,14 +10,14 @@ each computes the same integers:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from .filters import min_p_weight, prefix_length, top_k_length, top_k_on
 from .order import all_in_order, few, first_in_order, key_ids, key_values
 from .parameters import Parameters
-from .temperature import gaps, scaled
+from .temperature import gaps
 from .weight import weight
 
 __all__ = ["FEW", "GREEDY", "ORDERED", "UNORDERED", "Kept", "kept_set", "ways"]
@@ -35,10 +35,8 @@ class Kept:
     """int64 [N]: 0 .. R - 1, ascending."""
     token: np.ndarray
     """int64 [N]."""
-    z: np.ndarray
-    """float32 [N]."""
-    m: np.ndarray
-    """float32 [R]: the largest z of the row."""
+    a: np.ndarray
+    """float32 [N]: gaps."""
     mass: np.ndarray | None
     """int64 [R]: the sum of the kept tokens' weights, where asked for."""
     total: np.ndarray | None
@@ -73,37 +71,32 @@ def kept_set(way: int, x: np.ndarray, p: Parameters, want_mass: bool, want_total
         return _unordered(x, p, want_mass or want_total)
     if way == ORDERED:
         return _ordered(all_in_order(x), x.shape[1], p)
-    kept = _ordered(first_in_order(x, int(p.top_k.max())), x.shape[1], p)
-    if not want_total:
-        return kept
-    return replace(kept, total=_weights(x, scaled(x, p.temperature), kept.m).sum(axis=1))
+    keys = first_in_order(x, int(p.top_k.max()))
+    total = None
+    if want_total or (p.filter_order == "joint" and (p.top_p < 1).any()):
+        total = weight(gaps(x, key_values(keys[:, 0]), p.temperature)).sum(axis=1)
+    return _ordered(keys, x.shape[1], p, total)
 
 
-def _weights(x: np.ndarray, z: np.ndarray, m: np.ndarray) -> np.ndarray:
-    """Section 5's weights of tokens, 0 for excluded ones; int64 [R, C]."""
-    return np.where(x == -np.inf, 0, weight(gaps(z, m)))
-
-
-def _ordered(keys: np.ndarray, vocab: int, p: Parameters) -> Kept:
-    """The kept set of rows whose tokens (the first ones at least) are given in order."""
+def _ordered(keys: np.ndarray, vocab: int, p: Parameters, total: np.ndarray | None = None) -> Kept:
+    """The kept set of rows whose tokens are given in order: all, or the first ones and the weight of all."""
     x = key_values(keys)
     tokens = (x > -np.inf).sum(axis=1)
-    z = scaled(x, p.temperature)
-    m = z[:, 0]
-    w = _weights(x, z, m)
-    num_kept, mass = prefix_length(w, top_k_length(p.top_k, vocab, tokens), p)
+    a = gaps(x, x[:, 0], p.temperature)
+    w = weight(a)
+    total = w.sum(axis=1) if total is None else total
+    num_kept, mass = prefix_length(w, top_k_length(p.top_k, vocab, tokens), p, total)
     row, column = np.nonzero(np.arange(keys.shape[1]) < num_kept[:, None])
-    return Kept(num_kept, row, key_ids(keys[row, column]), z[row, column], m, mass, w.sum(axis=1))
+    return Kept(num_kept, row, key_ids(keys[row, column]), a[row, column], mass, total)
 
 
 def _unordered(x: np.ndarray, p: Parameters, want_sums: bool) -> Kept:
     """The kept set of rows without top-k and top-p."""
-    z = scaled(x, p.temperature)
-    m = z.max(axis=1)
+    a = gaps(x, x.max(axis=1), p.temperature)
     kept, mass, total = x > -np.inf, None, None
     if want_sums or (p.min_p > 0).any():
-        w = _weights(x, z, m)
+        w = weight(a)
         kept &= w >= min_p_weight(p.min_p)[:, None]
         mass, total = np.where(kept, w, 0).sum(axis=1), w.sum(axis=1)
     row, token = np.nonzero(kept)
-    return Kept(kept.sum(axis=1), row, token, z[kept], m, mass, total)
+    return Kept(kept.sum(axis=1), row, token, a[kept], mass, total)

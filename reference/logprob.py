@@ -6,31 +6,26 @@ import numpy as np
 
 from .fixed_point import fixed_point, from_units
 from .logarithm import ln_mass
-from .temperature import gaps
 
 __all__ = ["log_z", "logprob"]
 
 
-def logprob(z: np.ndarray, m: np.ndarray, mass: np.ndarray) -> np.ndarray:
+def logprob(a: np.ndarray, mass: np.ndarray) -> np.ndarray:
     """The log probability of a token among the kept ones, float32 [R].
 
     Parameters
     ----------
-    z : float32 array [R]
-        Of the token.
-    m : float32 array [R]
-        The largest of the row.
+    a : float32 array [R]
+        The gap of the token.
     mass : int64 array [R]
         The sum of the kept tokens' weights.
 
     Examples
     --------
-    >>> zero = np.zeros(1, np.float32)
-    >>> logprob(zero, zero, np.int64([2 << 40]))
+    >>> logprob(np.float32([0]), np.int64([2 << 40]))
     array([-0.6931472], dtype=float32)
     """
-    a = fixed_point(gaps(z[:, None], m)[:, 0]) + ln_mass(mass)
-    return from_units(-a)
+    return from_units(-(fixed_point(a) + ln_mass(mass)))
 
 
 def log_z(mass: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -19,14 +19,16 @@ from .order import as_x, order_keys
 from .parameters import Parameters, check_logits, parameters
 from .sampling import sample
 from .status import QUIET_NAN, bad_rows_message
-from .temperature import FLT_MAX, scaled
+from .temperature import FLT_MAX, gaps
 from .weight import weight
 
 __all__ = ["MarginOutput", "Motion", "Threat", "margin", "motion"]
 
 _INFINITE = 0x7F800000
-_DOUBT = 18
-"""Weights of one row measured from two maxima agree to 2^-18 of each, and a unit a token (docs/margin.md)."""
+_DOUBT = 17
+"""Weights of one row measured from two maxima agree to 2^-17 of each, and a unit a token (docs/margin.md)."""
+_ROUNDING = 21
+"""Gaps measured from two maxima differ by the same to 2^-21 of them (docs/margin.md)."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,16 @@ class Motion:
         self.ids = keys & 0xFFFFFFFF
         self.x = x[self.ids]
         self.winner = int(np.flatnonzero(self.ids == token)[0])
-        self.greedy = bool(p.temperature[0] == 0)
         self.temperature = p.temperature
-        first_only = self.greedy or p.top_p[0] <= 0
+        first_only = p.temperature[0] == 0 or p.top_p[0] <= 0
         n, k = len(self.ids), int(p.top_k[0])
         self.k = 1 if first_only else min(k, n) if 1 <= k < x.size else n
+        self.share_of = n if p.filter_order == "joint" else self.k
         self.top_p = None if first_only or p.top_p[0] >= 1 else p.top_p
-        self.min_weight = 0 if self.greedy else int(min_p_weight(p.min_p)[0])
+        self.min_weight = 0 if first_only else int(min_p_weight(p.min_p)[0])
+        self.least_counted = self.min_weight if p.filter_order == "min_p_first" else 0
         self.noise = np.zeros(0, np.int64)
-        if not self.greedy:
+        if self.k > 1:
             self.noise = gumbel(uniform_rows(p.topp_seed, p.position, x.size)[0, self.ids])
 
     def margin(self) -> np.float32:
@@ -94,58 +97,64 @@ class Motion:
         with np.errstate(over="ignore", under="ignore"):
             low = np.maximum(self.x - t, -FLT_MAX)
             high = np.minimum(self.x + t, FLT_MAX)
-        return self._dropped(low, high) or (None if self.greedy else self._beaten(low, high))
-
-    def _dropped(self, low: np.ndarray, high: np.ndarray) -> Threat | None:
-        """The winner at its lowest, all others at their highest."""
-        w = self.winner
-        before = self._precedes(high, low[w], w)
+            spread = high[0] - low[-1]
+        before = self._precedes(high, low[self.winner], self.winner)
         if before.sum() >= self.k:
             return Threat("top_k", int(self.ids[before][0]))
-        if len(self.ids) == 1 or (self.min_weight == 0 and self.top_p is None):
+        if self.k == 1:
             return None
+        if spread == np.inf:  # gaps that overflow tell nothing of smaller ones
+            return Threat("score", int(self.ids[int(self.winner == 0)]))
+        return self._dropped(low, high) or self._beaten(low, high)
+
+    def _dropped(self, low: np.ndarray, high: np.ndarray) -> Threat | None:
+        """The winner at its lowest, all others at their highest: whether min-p or top-p may drop it."""
+        if self.min_weight == 0 and self.top_p is None:
+            return None
+        w = self.winner
         other = int(w == 0)  # the first of the others
-        zl, zh = self._scaled(low), self._scaled(high)
-        m = np.maximum(zl[w], zh[other])
-        if _weights(m, zl[w : w + 1])[0] < self.min_weight:
+        largest = np.maximum(low[w], high[other])
+        if weight(self._gaps(largest, low[w : w + 1]))[0] < self.min_weight:
             return Threat("min_p", int(self.ids[other]))
-        above = high[: self.k] >= low[w]
-        above[w] = False
+        above = high[: self.share_of] >= low[w]
+        above[w : w + 1] = False
         if self.top_p is None or not above.any():
             return None
-        heads = int(_weights(m, zh[: self.k][above]).sum())
-        rest = int(_weights(m, zl[: self.k][~above]).sum())
-        return None if self._surely_kept(heads, rest) else Threat("top_p", int(self.ids[: self.k][above][0]))
+        heads = self._mass(largest, high[: self.share_of][above])
+        rest = self._mass(largest, low[: self.share_of][~above])
+        return None if self._surely_kept(heads, rest) else Threat("top_p", int(self.ids[: self.share_of][above][0]))
 
     def _beaten(self, low: np.ndarray, high: np.ndarray) -> Threat | None:
         """Each rival at its highest, the winner at its lowest, and whether the first rival may be kept."""
         w = self.winner
-        zl, zh = self._scaled(low), self._scaled(high)
-        score = fixed_point(zh) + self.noise
-        mine = fixed_point(zl[w : w + 1])[0] + self.noise[w]
-        beats = (score > mine) | ((score == mine) & (self.ids < self.ids[w]))
+        largest = np.maximum(low[w], high[int(w == 0)])
+        below, own = fixed_point(self._gaps(largest, high)), fixed_point(self._gaps(largest, low[w : w + 1]))[0]
+        lead = self.noise - below - (self.noise[w] - own)
+        beats = lead + (below >> _ROUNDING) + (own >> _ROUNDING) + 4 >= 0
         beats[w] = False
         if not beats.any():
             return None
         # Each filter keeps a prefix of the order, so if the first of them cannot be kept, none can.
         best = beats & (high == high[beats].max())
         j = int(np.flatnonzero(best)[self.ids[best].argmin()])
-        found = Threat("score", int(self.ids[j]))
-        before = self._precedes(low, high[j], j)
-        if before.sum() >= self.k:
-            return None
-        m = np.maximum(zl[0], zh[j])
-        if _weights(m, zh[j : j + 1])[0] < self.min_weight:
-            return None
+        return Threat("score", int(self.ids[j])) if self._may_be_kept(j, low, high) else None
+
+    def _may_be_kept(self, j: int, low: np.ndarray, high: np.ndarray) -> bool:
+        """Token ``j`` at its highest, the others where they are kindest to it."""
+        if self._precedes(low, high[j], j).sum() >= self.k:
+            return False
+        largest = np.maximum(low[0], high[j])
+        if weight(self._gaps(largest, high[j : j + 1]))[0] < self.min_weight:
+            return False
         above = low > high[j]
         above[j] = False
         if self.top_p is None or not above.any():
-            return found
-        survives = np.arange(len(self.ids)) < (self.k if j < self.k else self.k - 1)
+            return True
+        survives = np.arange(len(self.ids)) < (self.share_of if j < self.share_of else self.share_of - 1)
         survives[j] = True
-        heads = int(_weights(m, zl[above & survives]).sum())
-        rest = int(_weights(m, np.minimum(zh, zh[j])[~above & survives]).sum())
-        return None if self._surely_cut(heads, rest) else found
+        heads = self._mass(largest, low[above & survives])
+        rest = self._mass(largest, np.minimum(high, high[j])[~above & survives])
+        return not self._surely_cut(heads, rest)
 
     def _precedes(self, values: np.ndarray, value: np.float32, at: int) -> np.ndarray:
         """Which others, with these values, come before token ``at`` with its value."""
@@ -153,8 +162,13 @@ class Motion:
         before[at] = False
         return before
 
-    def _scaled(self, x: np.ndarray) -> np.ndarray:
-        return scaled(x[None], self.temperature)[0]
+    def _gaps(self, largest: np.float32, x: np.ndarray) -> np.ndarray:
+        return gaps(x[None], np.atleast_1d(largest), self.temperature)[0]
+
+    def _mass(self, largest: np.float32, x: np.ndarray) -> int:
+        """The weights that top-p counts, in all."""
+        w = weight(self._gaps(largest, x))
+        return int(w[w >= self.least_counted].sum())
 
     def _surely_kept(self, heads: int, rest: int) -> bool:
         """Whether top-p keeps the token after ``heads`` whatever the rounding of weights."""
@@ -174,11 +188,6 @@ class Motion:
         return int(top_p_mass(self.top_p, np.array([mass]))[0])
 
 
-def _weights(m: np.float32, z: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore", under="ignore"):
-        return weight(m - z)
-
-
 def motion(x: np.ndarray, token: int, p: Parameters) -> Motion:
     """A row of logits [V] of any type and its token; see ``Motion``."""
     return Motion(as_x(x), p, token)
@@ -193,6 +202,7 @@ def margin(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     check: bool = False,
 ) -> MarginOutput:
     """How far the logits may move, in the max norm, without changing the token.
@@ -213,6 +223,7 @@ def margin(
     top_k : integer, or integer array [B] or [B, 1], default 0
     top_p : float, or float array [B] or [B, 1], default 1.0
     min_p : float, or float array [B] or [B, 1], default 0.0
+    filter_order : "top_k_first", "min_p_first" or "joint"
     check : bool, default False
         Raise if any row is not valid.
 
@@ -235,7 +246,9 @@ def margin(
     [inf]
     """
     rows, _ = check_logits(logits)
-    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    given = {
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "filter_order": filter_order
+    }  # fmt: skip
     p = parameters(rows, topp_seed=topp_seed, position=position, **given)
     drawn = sample(logits, topp_seed, position=position, **given, return_logprobs=False)
     found = np.full(rows, QUIET_NAN)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-__all__ = ["KINDS", "Csr", "Mask", "MaskBuilder", "bits_of", "set_of_bits"]
+__all__ = ["KINDS", "Csr", "Mask", "MaskBuilder", "as_octets", "bits_of", "set_of_octets"]
 
 KINDS = (None, "bool", "bits", "csr")
 
@@ -38,15 +39,37 @@ def bits_of(kept: np.ndarray) -> np.ndarray:
     return np.packbits(padded, axis=1, bitorder="little").view("<i4").astype(np.int32, copy=False)
 
 
-def set_of_bits(words: np.ndarray, vocab: int) -> np.ndarray:
-    """The ``bits`` format, int32 [R, ceil(vocab / 32)], to bool [R, vocab]; bits past the end count for nothing.
+def as_octets(name: str, kept: Any, rows: int, vocab: int) -> np.ndarray:
+    """Kept sets as uint8 [R, at least ceil(V / 8)], of the ``bits`` format or of its bytes (section 10).
+
+    Raises
+    ------
+    ValueError
+        Another type or shape; ``name`` is the argument.
 
     Examples
     --------
-    >>> np.flatnonzero(set_of_bits(np.int32([[-2147483648, 3]]), 33)).tolist()
-    [31, 32]
+    >>> as_octets("kept", np.int32([[-2147483648]]), 1, 32).tolist()
+    [[0, 0, 0, 128]]
     """
-    octets = np.ascontiguousarray(words, "<i4").view(np.uint8)
+    words, octets = -(-vocab // 32), -(-vocab // 8)
+    if isinstance(kept, np.ndarray):
+        if kept.dtype.name in ("int32", "uint32") and kept.shape == (rows, words):
+            return np.ascontiguousarray(kept, kept.dtype.newbyteorder("<")).view(np.uint8)
+        if kept.dtype == np.uint8 and kept.shape in ((rows, octets), (rows, 4 * words)):
+            return kept
+    got = f"{kept.dtype} {list(kept.shape)}" if isinstance(kept, np.ndarray) else type(kept).__name__
+    raise ValueError(f"{name}: expected int32 or uint32 [{rows}, {words}], or uint8 [{rows}, {octets}], got {got}")
+
+
+def set_of_octets(octets: np.ndarray, vocab: int) -> np.ndarray:
+    """What ``as_octets`` gives to bool [R, vocab]; bits past the end count for nothing.
+
+    Examples
+    --------
+    >>> np.flatnonzero(set_of_octets(np.uint8([[128, 3]]), 9)).tolist()
+    [7, 8]
+    """
     return np.unpackbits(octets, axis=1, count=vocab, bitorder="little").view(bool)
 
 

@@ -15,11 +15,11 @@ from .chunks import row_blocks
 from .fixed_point import fixed_point, from_units
 from .logarithm import ln_mass
 from .logprob import logprob
-from .mask import set_of_bits
+from .mask import as_octets, set_of_octets
 from .order import all_in_order, as_x, few, first_in_order, key_ids, key_values
 from .parameters import as_integers, check_logits, parameters
 from .status import QUIET_NAN, logit_status
-from .temperature import gaps, scaled
+from .temperature import gaps
 from .weight import LARGEST_GAP, weight
 
 __all__ = ["MOST_TOP", "Observation", "observe"]
@@ -58,8 +58,8 @@ def observe(
     logits : array [B, V] of float32, float16 or bfloat16
     token_ids : integer array [B]
         A token a row: any integers.
-    kept : int32 array [B, ceil(V / 32)]
-        A set of tokens a row, in the ``bits`` format of section 10.
+    kept : int32 or uint32 array [B, ceil(V / 32)], or uint8 array [B, ceil(V / 8)] or [B, 4 * ceil(V / 32)]
+        A set of tokens a row, in the ``bits`` format of section 10, or the bytes of that on a little-endian machine.
     temperature : float or array [B]
         Of the row; greedy rows (0) are weighed at 1, which for their one kept token is all the same.
     top_n : int, default 0
@@ -86,12 +86,10 @@ def observe(
     tokens = as_integers("token_ids", token_ids).reshape(-1)
     if tokens.shape != (rows,):
         raise ValueError(f"token_ids: expected shape [{rows}], got {list(np.shape(token_ids))}")
-    if not isinstance(kept, np.ndarray) or kept.dtype != np.int32 or kept.shape != (rows, -(-vocab // 32)):
-        got = f"{kept.dtype} {list(kept.shape)}" if isinstance(kept, np.ndarray) else type(kept).__name__
-        raise ValueError(f"kept: expected int32 [{rows}, {-(-vocab // 32)}], got {got}")
+    kept = as_octets("kept", kept, rows, vocab)
     if not 0 <= top_n <= MOST_TOP:
         raise ValueError(f"top_n: expected 0 .. {MOST_TOP}, got {top_n}")
-    t = parameters(rows, temperature=temperature, top_k=0, top_p=1.0, min_p=0.0).temperature
+    t = parameters(rows, temperature=temperature).temperature
     seen = _nothing(rows, top_n)
     for block in row_blocks(rows, vocab):
         _block(block, logits[block], tokens[block], kept[block], t[block], top_n, seen)
@@ -108,10 +106,10 @@ def _nothing(rows: int, top_n: int) -> Observation:
 
 
 def _block(
-    block: slice, logits: np.ndarray, tokens: np.ndarray, bits: np.ndarray, t: np.ndarray, top_n: int, seen: Observation
+    block: slice, logits: np.ndarray, tokens: np.ndarray, octets: np.ndarray, t: np.ndarray, top_n: int, seen: Observation
 ) -> None:
     x = as_x(logits)
-    kept = set_of_bits(bits, x.shape[1]) & (x > -np.inf)
+    kept = set_of_octets(octets, x.shape[1]) & (x > -np.inf)
     good = np.flatnonzero((logit_status(x) == 0) & kept.any(axis=1) & (t >= 0) & (t < np.inf))
     if not good.size:
         return
@@ -122,20 +120,20 @@ def _block(
     drawable = inside & (x[rows, safe] > -np.inf)
     # The softmax of the logits themselves.
     m = x.max(axis=1)
-    total = np.where(x == -np.inf, 0, weight(gaps(x, m))).sum(axis=1)
-    raw = logprob(np.where(drawable, x[rows, safe], m), m, total)
+    a = gaps(x, m)
+    total = weight(a).sum(axis=1)
+    raw = logprob(a[rows, safe], total)
     seen.raw_logprobs[at] = np.where(drawable, raw, np.where(inside, np.float32(-np.inf), QUIET_NAN))
     seen.rank[at] = np.where(drawable, _rank(x, safe), -1)
     if top_n:
         seen.top_token_ids[at], seen.top_logprobs[at] = _first(x, m, total, top_n)
     # The softmax over the kept set, at the row's temperature.
-    z = scaled(x, scale)
-    m = np.where(kept, z, -np.inf).max(axis=1).astype(np.float32)
-    a = np.where(kept, gaps(z, m), np.float32(0))
-    w = np.where(kept, weight(a), 0)
+    inner = np.where(kept, x, np.float32(-np.inf))
+    a = gaps(inner, inner.max(axis=1), scale)
+    w = weight(a)
     mass = w.sum(axis=1)
     member = inside & kept[rows, safe]
-    own = logprob(np.where(member, z[rows, safe], m), m, mass)
+    own = logprob(a[rows, safe], mass)
     seen.logprobs[at] = np.where(member, own, np.where(inside, np.float32(-np.inf), QUIET_NAN))
     seen.entropy[at] = _entropy(a, w, mass)
 
@@ -157,8 +155,8 @@ def _first(x: np.ndarray, m: np.ndarray, total: np.ndarray, top_n: int) -> tuple
     ids = np.full((len(x), top_n), -1, np.int32)
     ids[:, : keys.shape[1]] = key_ids(keys)
     there = values > -np.inf
-    a = fixed_point(np.where(there, gaps(values, m), np.float32(0))) + ln_mass(total)[:, None]
-    logprobs = np.where(there, from_units(-a), np.float32(-np.inf))
+    below = fixed_point(gaps(values, m)) + ln_mass(total)[:, None]
+    logprobs = np.where(there, from_units(-below), np.float32(-np.inf))
     return np.where(there, ids, np.int32(-1)), logprobs
 
 

@@ -7,16 +7,24 @@ not: it becomes a status bit of its row, see ``status.py``.
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-__all__ = ["MAX_VOCAB", "Parameters", "as_integers", "as_seeds", "check_logits", "parameters", "to_fp32"]
+__all__ = ["FILTER_ORDERS", "MAX_VOCAB", "Parameters", "as_integers", "as_seeds", "check_logits", "parameters", "to_fp32"]
+
+FILTER_ORDERS = ("top_k_first", "min_p_first", "joint")
+"""Of whose weights top-p takes its share: top-k's survivors', those of top-k and min-p, all tokens' (section 6)."""
 
 MAX_VOCAB = 1 << 21
 _MAX_ROWS = (1 << 31) - 1
 _INT64 = np.iinfo(np.int64)
+_REALS = ("float32", "float64", "float16", "bfloat16")
+# NumPy's time spans are integers by their class, and bools by Python's: neither is meant as a number.
+_NO_NUMBERS = (bool, np.bool_, np.timedelta64)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,8 @@ class Parameters:
     """float32."""
     min_p: np.ndarray
     """float32."""
+    filter_order: str
+    """One of ``FILTER_ORDERS``, for all rows."""
     topp_seed: np.ndarray
     """uint64, the bits of the int64."""
     position: np.ndarray
@@ -40,13 +50,14 @@ class Parameters:
         """The parameters of some of the rows (a slice or an array of row numbers)."""
         return Parameters(
             self.temperature[index], self.top_k[index], self.top_p[index],
-            self.min_p[index], self.topp_seed[index], self.position[index],
+            self.min_p[index], self.filter_order, self.topp_seed[index], self.position[index],
         )  # fmt: skip
 
 
 def parameters(
-    rows: int, *, temperature: Any, top_k: Any, top_p: Any, min_p: Any, topp_seed: Any = 0, position: Any = 0
-) -> Parameters:
+    rows: int, *, temperature: Any, top_k: Any = 0, top_p: Any = 1.0, min_p: Any = 0.0,
+    filter_order: Any = FILTER_ORDERS[0], topp_seed: Any = 0, position: Any = 0,
+) -> Parameters:  # fmt: skip
     """Check the parameters of a call and give each the shape [rows].
 
     Raises
@@ -54,27 +65,29 @@ def parameters(
     TypeError
         A parameter is neither a number nor an array of numbers of its kind.
     ValueError
-        A vector has not one entry a row, or a scalar is out of range.
+        A vector has not one entry a row, or a number is out of range.
     """
-    scalars = [_is_scalar(v) for v in (temperature, top_p, min_p, position)]
-    p = Parameters(
-        _vector("temperature", _as_floats("temperature", temperature), rows),
-        _vector("top_k", as_integers("top_k", top_k), rows),
-        _vector("top_p", _as_floats("top_p", top_p), rows),
-        _vector("min_p", _as_floats("min_p", min_p), rows),
-        _vector("topp_seed", as_seeds("topp_seed", topp_seed), rows),
-        _vector("position", as_integers("position", position), rows),
-    )
-    values = (_as_floats("temperature", temperature), _as_floats("top_p", top_p), _as_floats("min_p", min_p))
-    if scalars[0] and not (np.isfinite(values[0].flat[0]) and values[0].flat[0] >= 0):
+    if not (isinstance(filter_order, str) and filter_order in FILTER_ORDERS):
+        raise ValueError(f"filter_order: expected 'top_k_first', 'min_p_first' or 'joint', got {filter_order!r}")
+    t, p, m = (_as_floats(*given) for given in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p)))
+    place = as_integers("position", position)
+    # What an array holds is its rows' affair, as it is where nobody on the host can look into it.
+    if not (isinstance(temperature, np.ndarray) or (np.isfinite(t) and t >= 0)):
         raise ValueError(f"temperature: expected a finite float32 >= 0, got {temperature!r}")
-    if scalars[1] and np.isnan(values[1].flat[0]):
-        raise ValueError(f"top_p: expected a number, got {top_p!r}")
-    if scalars[2] and np.isnan(values[2].flat[0]):
-        raise ValueError(f"min_p: expected a number, got {min_p!r}")
-    if scalars[3] and int(position) < 0:
+    for name, value, rounded in (("top_p", top_p, p), ("min_p", min_p, m)):
+        if not isinstance(value, np.ndarray) and np.isnan(rounded):
+            raise ValueError(f"{name}: expected a number, got {value!r}")
+    if not isinstance(position, np.ndarray) and place < 0:
         raise ValueError(f"position: expected an integer >= 0, got {position!r}")
-    return p
+    return Parameters(
+        _vector("temperature", t, rows),
+        _vector("top_k", as_integers("top_k", top_k), rows),
+        _vector("top_p", p, rows),
+        _vector("min_p", m, rows),
+        filter_order,
+        _vector("topp_seed", as_seeds("topp_seed", topp_seed), rows),
+        _vector("position", place, rows),
+    )
 
 
 def check_logits(logits: Any) -> tuple[int, int]:
@@ -116,52 +129,50 @@ def to_fp32(values: np.ndarray) -> np.ndarray:
 
 
 def as_integers(name: str, value: Any) -> np.ndarray:
-    """An int64 array of the integers given; 0-d for a scalar."""
-    array = _integer_array(name, value)
-    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.uint64(_INT64.max)).any():
-        raise ValueError(f"{name}: expected integers below 2^63, got {int(array.max())}")
+    """An int64 array of the integers given; 0-d for a number."""
+    array = _integer_array(name, value, ("int64", "int32"))
+    if array.dtype.kind == "u" and array > np.uint64(_INT64.max):
+        raise ValueError(f"{name}: expected integers below 2^63, got {int(array)}")
     return array.astype(np.int64)
 
 
 def as_seeds(name: str, value: Any) -> np.ndarray:
-    """A uint64 array of the 64-bit integers given, signed or unsigned, modulo 2^64; 0-d for a scalar."""
-    return _integer_array(name, value).astype(np.uint64)
+    """A uint64 array of the 64-bit integers given, signed or unsigned, modulo 2^64; 0-d for a number."""
+    return _integer_array(name, value, ("int64", "int32", "uint64", "uint32")).astype(np.uint64)
 
 
-def _integer_array(name: str, value: Any) -> np.ndarray:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not _INT64.min <= value < 1 << 64:
-            raise ValueError(f"{name}: expected an integer of 64 bits, got {value}")
-        return np.array(value, np.int64 if value < 1 << 63 else np.uint64)
-    if not isinstance(value, (np.integer, np.ndarray)):
+def _integer_array(name: str, value: Any, types: tuple[str, ...]) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        if value.dtype.name not in types:
+            raise TypeError(f"{name}: expected {' or '.join(types)}, got {value.dtype}")
+        return value
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer or a NumPy array of integers, got {_described(value)}")
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got {array.dtype}")
-    return array
+    if not _INT64.min <= int(value) < 1 << 64:
+        raise ValueError(f"{name}: expected an integer of 64 bits, got {value}")
+    return np.array(int(value), np.int64 if int(value) < 1 << 63 else np.uint64)
 
 
 def _as_floats(name: str, value: Any) -> np.ndarray:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _rounded(value)
-    if isinstance(value, float) and not isinstance(value, np.floating):
-        return to_fp32(np.array(float(value)))
-    if not isinstance(value, (np.generic, np.ndarray)):
+    if isinstance(value, np.ndarray):
+        if value.dtype.name not in _REALS:
+            raise TypeError(f"{name}: expected {' or '.join(_REALS)}, got {value.dtype}")
+        return to_fp32(value)
+    if isinstance(value, _NO_NUMBERS) or not (isinstance(value, numbers.Real) or _is_bfloat16(value)):
         raise TypeError(f"{name}: expected a number or a NumPy array of numbers, got {_described(value)}")
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf" and not _is_bfloat16(array.dtype):
-        raise TypeError(f"{name}: expected numbers, got {array.dtype}")
-    return to_fp32(array)
+    if isinstance(value, numbers.Rational):
+        return _rounded(Fraction(value.numerator, value.denominator))
+    return to_fp32(np.asarray(value))  # of the type that it has: one rounding
 
 
-def _rounded(value: int) -> np.ndarray:
-    """An integer of any size as float32, rounded once: by way of its first bits, and whether any bit follows them."""
-    size = abs(value)
-    behind = max(size.bit_length() - 50, 0)
-    first = size >> behind
-    first |= first << behind != size
+def _rounded(value: Fraction) -> np.ndarray:
+    """A fraction of any size as float32, rounded once: by way of its first bits, and whether any bit follows them."""
+    shift = 50 - abs(value.numerator).bit_length() + value.denominator.bit_length()
+    scaled = abs(value) * (1 << shift) if shift >= 0 else abs(value) / (1 << -shift)
+    first = math.floor(scaled)
+    first |= first != scaled
     try:
-        cut = math.ldexp(first, behind)
+        cut = math.ldexp(first, -shift)
     except OverflowError:  # beyond float64 is beyond float32 as well
         cut = math.inf
     return to_fp32(np.array(cut if value >= 0 else -cut))
@@ -176,13 +187,9 @@ def _vector(name: str, array: np.ndarray, rows: int) -> np.ndarray:
     return np.ascontiguousarray(array.reshape(rows))
 
 
-def _is_scalar(value: Any) -> bool:
-    return not isinstance(value, np.ndarray) or value.ndim == 0
-
-
-def _is_bfloat16(dtype: Any) -> bool:
+def _is_bfloat16(typed: Any) -> bool:
     # By name: ml_dtypes, which defines the type for NumPy, is not a dependency.
-    return getattr(dtype, "name", None) == "bfloat16"
+    return getattr(getattr(typed, "dtype", typed), "name", None) == "bfloat16"
 
 
 def _described(value: Any) -> str:

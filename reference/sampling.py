@@ -19,7 +19,6 @@ from .status import QUIET_NAN, bad_rows_message, logit_status, parameter_status
 __all__ = ["MaskOutput", "SampleOutput", "mask", "sample"]
 
 
-
 @dataclass(frozen=True)
 class SampleOutput:
     """What ``sample`` returns, of B rows."""
@@ -57,6 +56,7 @@ def sample(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: str | None = None,
@@ -64,7 +64,7 @@ def sample(
 ) -> SampleOutput:
     """Draw one token of each row (sections 2 to 10).
 
-    Every parameter is a scalar or an array of shape [B] or [B, 1].
+    Every parameter but ``filter_order`` is a number or an array of shape [], [B] or [B, 1]: section 2 says of what types.
 
     Parameters
     ----------
@@ -82,6 +82,9 @@ def sample(
         Off when at least 1; the first token only when at most 0.
     min_p : float, default 0.0
         Relative to the largest probability. Off when at most 0.
+    filter_order : "top_k_first", "min_p_first" or "joint"
+        Whose mass top-p takes its share of: that of top-k's survivors, of those that min-p keeps as well, or of all
+        tokens. One for all rows.
     return_logprobs, return_log_z : bool
         Whether to compute ``logprobs`` and ``log_z``.
     return_mask : None, "bool", "bits" or "csr"
@@ -111,7 +114,7 @@ def sample(
     rows, vocab = check_logits(logits)
     p = parameters(
         rows, topp_seed=topp_seed, position=position,
-        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, filter_order=filter_order,
     )  # fmt: skip
     masks = MaskBuilder("return_mask", return_mask, rows, vocab)
     r = _run(logits, p, masks, _Wanted(True, return_logprobs, return_log_z, check))
@@ -125,6 +128,7 @@ def mask(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     kind: str | None = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -135,8 +139,8 @@ def mask(
     ----------
     logits : array [B, V] of float32, float16 or bfloat16
         Any strides; never written to. ``1 <= V <= 2^21``.
-    temperature, top_k, top_p, min_p
-        As for ``sample``: scalars, or arrays [B] or [B, 1].
+    temperature, top_k, top_p, min_p, filter_order
+        As for ``sample``.
     kind : None, "bool", "bits" or "csr"
         Format of the mask (section 10).
     return_log_z : bool
@@ -161,7 +165,9 @@ def mask(
     [[False, False, True, True]]
     """
     rows, vocab = check_logits(logits)
-    p = parameters(rows, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    p = parameters(
+        rows, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, filter_order=filter_order
+    )  # fmt: skip
     masks = MaskBuilder("kind", kind, rows, vocab)
     r = _run(logits, p, masks, _Wanted(False, False, return_log_z, check))
     return MaskOutput(masks.result(), r.num_kept, r.status, r.log_z)
@@ -249,14 +255,14 @@ def _outcome(way: int, x: np.ndarray, p: Parameters, want: _Wanted) -> _Outcome:
     if want.log_z and kept.mass is not None and kept.total is not None:
         rest = log_z(kept.mass, kept.total)
     if want.draw:
-        token, z = draw(kept, p, x.shape[1])
+        token, a = draw(kept, p, x.shape[1])
         if want.logprobs and kept.mass is not None:
-            log_p = logprob(z, kept.m, kept.mass)
+            log_p = logprob(a, kept.mass)
     return _Outcome(kept, token, log_p, rest)
 
 
 def _greedy(x: np.ndarray) -> _Outcome:
     """Section 4, step 3."""
     rows, first, zero = np.arange(len(x)), x.argmax(axis=1), np.zeros(len(x), np.float32)
-    kept = Kept(np.ones(len(x), np.int64), rows, first, x[rows, first], x[rows, first], None, None)
+    kept = Kept(np.ones(len(x), np.int64), rows, first, zero, None, None)
     return _Outcome(kept, first, zero, zero)

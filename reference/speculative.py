@@ -13,13 +13,15 @@ import numpy as np
 
 from .parameters import as_integers
 from .sampling import sample
-from .speculative_rejection import reject
+from .speculative_rejection import draft_rows, reject
 from .speculative_rows import Batch, RequestStatus, bad_requests_message, draft_ids, rows_of
 from .status import QUIET_NAN
 
 __all__ = ["METHODS", "TreeOutput", "VerifyOutput", "verify", "verify_tree"]
 
 METHODS = ("match", "rejection")
+NOTHING = -1
+"""Stands for no token where drafted ones are listed."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def verify(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     method: str = "match",
     draft_probs: np.ndarray | None = None,
     draft_logits: np.ndarray | None = None,
@@ -77,11 +80,12 @@ def verify(
     target_logits : array [B, K + 1, V], or [R, V] with ``row_offsets``, of float32, float16 or bfloat16
         Slot j of a request: the target's logits after j of its drafted tokens.
     draft_tokens : integer array [B, K]
-        Those behind a request's last are not looked at.
+        -1 stands for "nothing drafted here": the request's drafted tokens end before it, whatever ``num_draft`` says.
+        What is behind a request's last is not looked at.
     num_draft : integer or integer array [B]
         How many of them a request has, at most K.
-    topp_seed, temperature, top_k, top_p, min_p
-        As for ``sample``, scalars or arrays [B]: of the request.
+    topp_seed, temperature, top_k, top_p, min_p, filter_order
+        As for ``sample``, numbers or arrays [B]: of the request.
     position : integer or integer array [B]
         Absolute index of the first drafted token.
     row_offsets : integer array [B + 1]
@@ -114,21 +118,27 @@ def verify(
     [[1, 0, -1]]
     """
     drafts = draft_ids(draft_tokens)
-    how = _parameters(topp_seed, position, temperature, top_k, top_p, min_p)
+    how = {
+        "topp_seed": topp_seed, "position": position, "temperature": temperature,
+        "top_k": top_k, "top_p": top_p, "min_p": min_p, "filter_order": filter_order,
+    }  # fmt: skip
     counts = as_integers("num_draft", num_draft) + 1
     batch = rows_of(target_logits, drafts.shape[1] + 1, "num_draft", counts, row_offsets, how)
     drafts = draft_ids(drafts, len(batch.count))
-    batch = _refuse_foreign_tokens(batch, counts - 1, drafts)
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
+    drafted = np.minimum(counts - 1, _until_stop(drafts))
+    batch = _refuse_foreign_tokens(batch, drafted, drafts)
     if method == "rejection":
-        found = reject(batch, drafts, draft_probs, draft_logits, row_offsets is not None)
+        draft = draft_rows(batch, counts - 1, draft_probs, draft_logits, row_offsets is not None)
+        batch = batch.refuse(draft.missing, RequestStatus.OFFSETS)
+        found = reject(batch.shortened(drafted + 1), drafts, draft)
         logprobs = found.logprobs if return_logprobs else None
         out = VerifyOutput(found.token_ids, found.num_accepted, found.status, logprobs)
     else:
         if draft_probs is not None or draft_logits is not None:
             raise ValueError("draft_probs, draft_logits: expected with method='rejection' only")
-        out = _match(batch, drafts, return_logprobs)
+        out = _match(batch.shortened(drafted + 1), drafts, return_logprobs)
     _raise_if(check, out.status)
     return out
 
@@ -146,6 +156,7 @@ def verify_tree(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     return_logprobs: bool = True,
     check: bool = False,
 ) -> TreeOutput:
@@ -156,7 +167,7 @@ def verify_tree(
     target_logits : array [B, N, V], or [R, V] with ``row_offsets``, of float32, float16 or bfloat16
         Slot i of a request: the target's logits at node i.
     draft_tokens : integer array [B, N]
-        The root's is not looked at.
+        The root's is not looked at. -1 stands for "nothing drafted here": the node is not accepted.
     parents : integer array [B, N]
         -1 for node 0, the root: the last token that is decided already.
     position : integer or integer array [B]
@@ -164,7 +175,7 @@ def verify_tree(
     num_nodes : None, integer or integer array [B]
         How many nodes a request has, the root counted; None: N.
 
-    topp_seed, row_offsets, temperature, top_k, top_p, min_p, return_logprobs, check
+    topp_seed, row_offsets, temperature, top_k, top_p, min_p, filter_order, return_logprobs, check
         As for ``verify``; a request has as many rows as nodes.
 
     Returns
@@ -189,25 +200,19 @@ def verify_tree(
     drafts, above = draft_ids(draft_tokens), as_integers("parents", parents)
     if above.shape != drafts.shape:
         raise ValueError(f"parents: expected shape {list(drafts.shape)}, got {list(above.shape)}")
-    how = _parameters(topp_seed, position, temperature, top_k, top_p, min_p)
+    how = {
+        "topp_seed": topp_seed, "position": position, "temperature": temperature,
+        "top_k": top_k, "top_p": top_p, "min_p": min_p, "filter_order": filter_order,
+    }  # fmt: skip
     counts = as_integers("num_nodes", drafts.shape[1] if num_nodes is None else num_nodes)
     batch = rows_of(target_logits, drafts.shape[1], "num_nodes", counts, row_offsets, how)
     drafts = draft_ids(drafts, len(batch.count))
-    batch = _refuse_foreign_tokens(batch, counts - 1, drafts[:, 1:])
+    batch = _refuse_foreign_tokens(batch, counts - 1, np.where(drafts == NOTHING, 0, drafts)[:, 1:])
     depth = _depths(above, np.where(batch.status & RequestStatus.LENGTH, 0, counts))
     batch = batch.refuse(np.asarray((depth < 0).any(axis=1)), RequestStatus.TREE)
     out = _longest(batch, drafts, above, depth, return_logprobs)
     _raise_if(check, out.status)
     return out
-
-
-def _parameters(
-    topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any
-) -> dict[str, Any]:
-    return {
-        "topp_seed": topp_seed, "position": position,
-        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
-    }  # fmt: skip
 
 
 def _raise_if(check: bool, status: np.ndarray) -> None:
@@ -216,9 +221,14 @@ def _raise_if(check: bool, status: np.ndarray) -> None:
         raise ValueError(message)
 
 
+def _until_stop(drafts: np.ndarray) -> np.ndarray:
+    """How many drafted tokens precede the first -1 of each request, int64 [B]."""
+    return np.cumprod(drafts != NOTHING, axis=1).sum(axis=1)
+
+
 def _refuse_foreign_tokens(batch: Batch, counts: np.ndarray, drafts: np.ndarray) -> Batch:
     """Refuse requests with a drafted token outside the vocabulary, [B, K] of which the first ``counts`` count."""
-    used = np.arange(drafts.shape[1]) < np.broadcast_to(counts, len(drafts))[:, None]
+    used: np.ndarray = np.arange(drafts.shape[1]) < np.broadcast_to(counts, len(drafts))[:, None]
     used &= (batch.status & RequestStatus.LENGTH == 0)[:, None]
     foreign: np.ndarray = used & ((drafts < 0) | (drafts >= batch.logits.shape[1]))
     return batch.refuse(np.asarray(foreign.any(axis=1)), RequestStatus.DRAFT_TOKEN)
@@ -242,7 +252,7 @@ def _draw(batch: Batch, ahead: np.ndarray, want_logprobs: bool) -> _Drawn:
     found = sample(
         _rows(batch.logits, batch.first[request] + slot), given.topp_seed, position=position,
         temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, min_p=given.min_p,
-        return_logprobs=want_logprobs,
+        filter_order=given.filter_order, return_logprobs=want_logprobs,
     )  # fmt: skip
     shape = batch.slots.shape
     drawn = _Drawn(np.full(shape, -1, np.int64), np.zeros(shape, np.int32), np.full(shape, QUIET_NAN))

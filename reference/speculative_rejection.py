@@ -24,10 +24,10 @@ from .sampling import mask
 from .seeds import halves
 from .speculative_rows import Batch, RequestStatus, check_floats
 from .status import QUIET_NAN
-from .temperature import gaps, scaled
+from .temperature import gaps
 from .weight import weight
 
-__all__ = ["Rejected", "coin", "draft_weights", "reject", "residual_uniform", "target_weights"]
+__all__ = ["DraftRows", "Rejected", "coin", "draft_rows", "draft_weights", "reject", "residual_uniform", "target_weights"]
 
 _COIN, _HIGH, _LOW = np.uint64(3), np.uint64(4), np.uint64(5)
 _HALF = np.uint64(32)
@@ -52,16 +52,47 @@ class _Slots:
     logprobs: np.ndarray
 
 
-def reject(batch: Batch, drafts: np.ndarray, draft_probs: Any, draft_logits: Any, flat: bool) -> Rejected:
-    """Section S4 for a batch."""
+@dataclass(frozen=True)
+class DraftRows:
+    """What the drafter drew from, of all requests."""
+
+    values: np.ndarray
+    """[D, V]: probabilities or logits."""
+    is_logits: bool
+    first: np.ndarray
+    """int64 [B]: the row of a request's first drafted token."""
+    missing: np.ndarray
+    """bool [B]: whether some of a request's rows are not there; False where its ``num_draft`` is out of range."""
+
+    def weights(self, request: np.ndarray, slot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``draft_weights`` of some slots."""
+        return draft_weights(self.values[self.first[request] + slot], self.is_logits)
+
+
+def draft_rows(batch: Batch, num_draft: np.ndarray, draft_probs: Any, draft_logits: Any, flat: bool) -> DraftRows:
+    """Find the draft's rows (section S1), ``flat`` ones behind each other without gaps for the targets' last."""
     if (draft_probs is None) == (draft_logits is None):
         raise ValueError("draft_probs, draft_logits: expected one of them with method='rejection'")
     name, given = ("draft_probs", draft_probs) if draft_logits is None else ("draft_logits", draft_logits)
-    draft, first = _draft_rows(name, given, batch, flat)
-    batch = batch.refuse((batch.count > 0) & ~_inside(first, batch.count - 1, len(draft)), RequestStatus.OFFSETS)
-    is_logits = draft_logits is not None
+    requests, vocab = len(batch.count), batch.logits.shape[1]
+    check_floats(name, given)
+    expected: tuple[int, ...] = (requests, batch.width - 1, vocab)
+    if flat:
+        expected = (given.shape[0] if given.ndim else 0, vocab)
+    if given.shape != expected:
+        said = f"[D, {vocab}]" if flat else list(expected)
+        raise ValueError(f"{name}: expected shape {said}, got {list(given.shape)}")
+    every, values = np.arange(requests), given.reshape(-1, vocab)
+    first = batch.first - every if flat else every * (batch.width - 1)
+    there = (first >= 0) & (first <= len(values) - num_draft)
+    missing = ~there & (batch.status & RequestStatus.LENGTH == 0)
+    return DraftRows(values, draft_logits is not None, first, missing)
+
+
+def reject(batch: Batch, drafts: np.ndarray, draft: DraftRows) -> Rejected:
+    """Section S4 for a batch."""
     kept = _kept(batch)
-    slots = _test(batch, drafts, kept, draft, first, is_logits)
+    slots = _test(batch, drafts, kept, draft)
     requests = np.arange(len(drafts))
     accepted = np.cumprod(slots.passed[:, :-1], axis=1).sum(axis=1)
     status = batch.status | slots.status[requests, accepted]
@@ -72,28 +103,9 @@ def reject(batch: Batch, drafts: np.ndarray, draft_probs: Any, draft_logits: Any
     token_ids[:, :-1] = np.where(before, drafts, -1)
     logprobs[:, :-1] = np.where(before, slots.logprobs[:, :-1], QUIET_NAN)
     end = np.flatnonzero(status == 0)
-    token_ids[end, accepted[end]], logprobs[end, accepted[end]] = _last(
-        batch, drafts, end, accepted[end], kept, draft, first, is_logits
-    )
+    at = (end, accepted[end])
+    token_ids[at], logprobs[at] = _last(batch, drafts, *at, kept, draft)
     return Rejected(token_ids, accepted.astype(np.int32), status, logprobs)
-
-
-def _draft_rows(name: str, given: Any, batch: Batch, flat: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The draft's rows [D, V] and the first one of each request."""
-    requests, vocab = len(batch.count), batch.logits.shape[1]
-    check_floats(name, given)
-    expected: tuple[int, ...] = (requests, batch.width - 1, vocab)
-    if flat:
-        expected = (given.shape[0] if given.ndim else 0, vocab)
-    if given.shape != expected:
-        said = f"[D, {vocab}]" if flat else list(expected)
-        raise ValueError(f"{name}: expected shape {said}, got {list(given.shape)}")
-    every = np.arange(requests)
-    return given.reshape(-1, vocab), batch.first - every if flat else every * (batch.width - 1)
-
-
-def _inside(first: np.ndarray, count: np.ndarray, rows: int) -> np.ndarray:
-    return (first >= 0) & (first + count <= rows)
 
 
 @dataclass(frozen=True)
@@ -109,8 +121,9 @@ def _kept(batch: Batch) -> _Kept:
     request, slot = np.nonzero(batch.slots)
     rows, given = batch.first[request] + slot, batch.given.rows(request)
     found = mask(
-        batch.logits[rows], temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, min_p=given.min_p
-    )
+        batch.logits[rows], temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, min_p=given.min_p,
+        filter_order=given.filter_order,
+    )  # fmt: skip
     kept = _Kept(
         np.zeros(batch.logits.shape, bool), np.zeros(len(batch.logits), np.int32),
         np.ones(len(batch.logits), np.float32),
@@ -124,14 +137,11 @@ def _kept(batch: Batch) -> _Kept:
     return kept
 
 
-def target_weights(
-    logits: np.ndarray, kept: np.ndarray, temperature: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(weights of kept tokens and 0 elsewhere, z, largest z) of valid rows; temperature above 0."""
-    with np.errstate(invalid="ignore"):
-        z = scaled(as_x(logits), temperature)
-    m = z.max(axis=1)
-    return np.where(kept, weight(gaps(z, m)), 0), z, m
+def target_weights(logits: np.ndarray, kept: np.ndarray, temperature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(weights of kept tokens and 0 elsewhere, gaps) of valid rows; temperature above 0."""
+    x = as_x(logits)
+    a = gaps(x, x.max(axis=1), temperature)
+    return np.where(kept, weight(a), 0), a
 
 
 def draft_weights(rows: np.ndarray, is_logits: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +157,7 @@ def draft_weights(rows: np.ndarray, is_logits: bool) -> tuple[np.ndarray, np.nda
         m = x.max(axis=1)
         good = np.isfinite(m)
         safe = np.where(good[:, None], x, np.float32(0))
-        v = np.where(safe == -np.inf, 0, weight(gaps(safe, np.where(good, m, np.float32(0)))))
+        v = weight(gaps(safe, np.where(good, m, np.float32(0))))
     else:
         inside = (x >= 0) & (x < 2)
         v = (np.where(inside, x, np.float32(0)) * np.float32(1 << 40)).astype(np.int64)
@@ -155,9 +165,7 @@ def draft_weights(rows: np.ndarray, is_logits: bool) -> tuple[np.ndarray, np.nda
     return v, good
 
 
-def _test(
-    batch: Batch, drafts: np.ndarray, kept: _Kept, draft: np.ndarray, first: np.ndarray, is_logits: bool
-) -> _Slots:
+def _test(batch: Batch, drafts: np.ndarray, kept: _Kept, draft: DraftRows) -> _Slots:
     """Test every drafted token against its coin, those that no one will ask about as well."""
     shape = batch.slots.shape
     slots = _Slots(np.zeros(shape, bool), np.zeros(shape, np.int32), np.full(shape, QUIET_NAN))
@@ -170,8 +178,8 @@ def _test(
         fine = kept.status[row] == 0
         token = drafts[b, j]
         x = np.where(fine[:, None], to_fp32(batch.logits[row]), np.float32(0))
-        w, z, m = target_weights(x, kept.mask[row], kept.temperature[row])
-        v, good = draft_weights(draft[first[b] + j], is_logits)
+        w, a = target_weights(x, kept.mask[row], kept.temperature[row])
+        v, good = draft.weights(b, j)
         mass, draft_mass = w.sum(axis=1), v.sum(axis=1)
         heads = _accepted(
             coin(batch.given.topp_seed[b], batch.given.position[b] + j),
@@ -180,7 +188,7 @@ def _test(
         slots.passed[b, j] = fine & good & heads
         slots.status[b, j] |= np.where(good, 0, RequestStatus.DRAFT_WEIGHTS).astype(np.int32)
         said = slots.passed[b, j]
-        slots.logprobs[b[said], j[said]] = logprob(z[every, token][said], m[said], mass[said])
+        slots.logprobs[b[said], j[said]] = logprob(a[every, token][said], mass[said])
     return slots
 
 
@@ -212,27 +220,26 @@ def residual_uniform(topp_seed: np.ndarray, position: np.ndarray, vocab: int) ->
 
 
 def _last(
-    batch: Batch, drafts: np.ndarray, request: np.ndarray, slot: np.ndarray, kept: _Kept,
-    draft: np.ndarray, first: np.ndarray, is_logits: bool,
+    batch: Batch, drafts: np.ndarray, request: np.ndarray, slot: np.ndarray, kept: _Kept, draft: DraftRows
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """The token behind the accepted ones of some requests, and its log probability."""
     token, log_p = np.zeros(len(request), np.int64), np.zeros(len(request), np.float32)
     for part in row_blocks(len(request), batch.logits.shape[1]):
         b, j = request[part], slot[part]
         row, every = batch.first[b] + j, np.arange(len(b))
-        w, z, m = target_weights(batch.logits[row], kept.mask[row], kept.temperature[row])
+        w, a = target_weights(batch.logits[row], kept.mask[row], kept.temperature[row])
         mass = w.sum(axis=1)
-        level, wanted = fixed_point(z), kept.mask[row]
+        level, wanted = -fixed_point(a), kept.mask[row]
         left = np.flatnonzero(j < batch.count[b] - 1)
         if left.size:
-            v, _ = draft_weights(draft[first[b[left]] + j[left]], is_logits)
+            v, _ = draft.weights(b[left], j[left])
             # A token that the draft could not draw uses up nothing of the target, and there may be no residual.
             possible = v[np.arange(len(left)), drafts[b[left], j[left]]] > 0
             left, v = left[possible], v[possible]
             level[left], wanted[left] = _residual(w[left], mass[left], v)
         noise = gumbel(residual_uniform(batch.given.topp_seed[b], batch.given.position[b] + j, w.shape[1]))
         token[part] = np.where(wanted, level + noise, np.iinfo(np.int64).min).argmax(axis=1)
-        log_p[part] = logprob(z[every, token[part]], m, mass)
+        log_p[part] = logprob(a[every, token[part]], mass)
     return token, log_p
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 from typing import Any
 
@@ -71,10 +71,14 @@ class Batch:
         """Bool [B, width]: which slots have a row."""
         return np.arange(self.width) < self.count[:, None]
 
+    def shortened(self, count: np.ndarray) -> Batch:
+        """The batch with at most ``count`` rows of each request (int64 [B]) looked at."""
+        return replace(self, count=np.minimum(self.count, count))
+
     def refuse(self, bad: np.ndarray, why: RequestStatus) -> Batch:
         """The batch with some requests (bool [B]) refused."""
         status = self.status | np.where(bad, why, 0).astype(np.int32)
-        return Batch(self.logits, self.width, np.where(bad, 0, self.count), self.first, status, self.given)
+        return replace(self, count=np.where(bad, 0, self.count), status=status)
 
 
 def rows_of(

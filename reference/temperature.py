@@ -1,22 +1,24 @@
-"""Temperature: steps 4 and 5 of section 4 of ``docs/spec.md``."""
+"""Gaps: how far tokens are below the largest, over the temperature. Section 4 of the contract, steps 4 and 5."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["FLT_MAX", "gaps", "scaled"]
+__all__ = ["FLT_MAX", "gaps"]
 
 FLT_MAX = np.finfo(np.float32).max
 
 
-def scaled(x: np.ndarray, temperature: np.ndarray) -> np.ndarray:
-    """``z``: logits over temperature, saturated.
+def gaps(x: np.ndarray, largest: np.ndarray, temperature: np.ndarray | None = None) -> np.ndarray:
+    """``a = fp32(fp32(M - x) * r)``, at least 0 and possibly +inf, as it is for excluded tokens.
 
     Parameters
     ----------
     x : float32 array [R, C]
-        -inf becomes -FLT_MAX: who calls keeps excluded tokens apart.
-    temperature : float32 array [R], above 0
+        No larger than ``largest``; -inf allowed.
+    largest : float32 array [R], finite
+        M.
+    temperature : float32 array [R], above 0; None stands for 1
 
     Returns
     -------
@@ -24,23 +26,16 @@ def scaled(x: np.ndarray, temperature: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> scaled(np.float32([[3, -1]]), np.float32([0.5])).tolist()
-    [[6.0, -2.0]]
+    >>> gaps(np.float32([[3, -1, -np.inf]]), np.float32([3]), np.float32([0.5])).tolist()
+    [[0.0, 8.0, inf]]
     """
     with np.errstate(over="ignore", under="ignore"):
-        r = np.minimum(np.float32(1) / temperature, FLT_MAX)
-        z = x * r[:, None]
-    np.minimum(z, FLT_MAX, out=z)
-    return np.maximum(z, -FLT_MAX, out=z)
+        a = largest[:, None] - x
+        if temperature is not None:
+            a *= _inverse(temperature)[:, None]
+    return a
 
 
-def gaps(z: np.ndarray, m: np.ndarray) -> np.ndarray:
-    """``a = fp32(m - z)``, at least 0 and possibly +inf: how far tokens are below the largest.
-
-    Parameters
-    ----------
-    z : float32 array [R, C]
-    m : float32 array [R]
-    """
-    with np.errstate(over="ignore", under="ignore"):
-        return m[:, None] - z
+def _inverse(temperature: np.ndarray) -> np.ndarray:
+    """``r = min(fp32(1 / temperature), FLT_MAX)``, always above 0."""
+    return np.minimum(np.float32(1) / temperature, FLT_MAX)

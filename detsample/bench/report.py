@@ -12,7 +12,7 @@ import numpy as np
 import detsample
 from detsample import reference
 from detsample.bench import cases, floor, peers, timing
-from detsample.output import RESULTS
+from detsample.sampler.output import RESULTS
 
 Table = dict[str, dict[str, float]]
 

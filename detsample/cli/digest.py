@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from detsample import frameworks
-from detsample.output import RESULTS, SampleOutput
+from detsample.sampler.output import RESULTS, SampleOutput
 
 
 def host_fields(out: SampleOutput) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from detsample.cli.failure import Failure
 from detsample.cli.sample import add_request, decoded, read_logits, read_seeds, row_range
 from detsample.cli.tables import clipped, line, shortest, token_text
 from detsample.data import load_real_logits
-from detsample.explanation import Cut, Explanation, explain
+from detsample.inspect.explanation import Cut, Explanation, explain
 
 TEXT = 14
 """Width of a token's text."""

@@ -16,7 +16,7 @@ from detsample import frameworks
 from detsample.cli.cases import Case
 from detsample.cli.digest import host_fields
 from detsample.cli.gpu import Gpu
-from detsample.output import Wanted
+from detsample.sampler.output import Wanted
 
 Fields = dict[str, np.ndarray]
 
@@ -67,8 +67,8 @@ class InInterpreter:
 
     def sample(self, case: Case) -> Fields:
         """All results for a batch."""
-        from detsample import engine
-        from detsample.parameters import read_logits, read_parameters
+        from detsample.sampler import on_gpu as engine
+        from detsample.sampler.parameters import read_logits, read_parameters
 
         _mend_interpreter()
         array = case.logits.astype(case.dtype)
@@ -80,7 +80,7 @@ class InInterpreter:
 
     def gumbel_noise(self, seeds: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """The noise on its own."""
-        from detsample import streams
+        from detsample.noise import on_gpu as streams
 
         _mend_interpreter()
         with np.errstate(all="ignore"):
@@ -88,7 +88,7 @@ class InInterpreter:
 
     def fold_in(self, seeds: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Derived seeds."""
-        from detsample import streams
+        from detsample.noise import on_gpu as streams
 
         _mend_interpreter()
         with np.errstate(all="ignore"):

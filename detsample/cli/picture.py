@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detsample.cli.failure import Failure
-from detsample.explanation import Explanation
+from detsample.inspect.explanation import Explanation
 
 KEPT, CUT, DRAWN, NOISE = "#4878a8", "#c8c8c8", "#d1603d", "#e8b04a"
 

@@ -20,7 +20,7 @@ from detsample.cli.digest import Digest, host_fields
 from detsample.cli.failure import Failure
 from detsample.cli.progress import Progress
 from detsample.cli.tables import bits, line, shortest
-from detsample.status import describe
+from detsample.sampler.status import describe
 
 BLOCK = 1 << 21
 """Logits computed at a time, so that a file larger than memory can be sampled; no result depends on it."""

@@ -22,7 +22,7 @@ from detsample.cli.kernels import Fields, InInterpreter, Kernels, OnGpu, interpr
 from detsample.cli.progress import Progress
 from detsample.cli.tables import line
 from detsample.cli.versions import versions
-from detsample.output import RESULTS, SampleOutput
+from detsample.sampler.output import RESULTS, SampleOutput
 
 OLD_INTERPRETER = "only 0-dimensional arrays can be converted to Python scalars"
 """What NumPy 2.4 and newer say to the interpreters of Triton 3.3 to 3.6, unless `kernels` has mended them."""

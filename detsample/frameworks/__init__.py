@@ -14,8 +14,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from detsample.launching.buffer import Buffer
-from detsample.launching.pointer import Argument, Pointer
+from detsample.frameworks.buffer import Buffer
+from detsample.frameworks.pointer import Argument, Pointer
 
 Device = tuple[str, int]
 """``("gpu", index)`` or ``("cpu", 0)``: always with an index, so that equal means the same device."""

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from detsample.frameworks import Description, bfloat16
+from detsample.frameworks.buffer import HostBuffer
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
-from detsample.launching.buffer import HostBuffer
 
 name = "numpy"
 

@@ -16,10 +16,10 @@ import numpy as np
 import paddle
 
 from detsample.frameworks import Description, UnusableTensor, bfloat16
+from detsample.frameworks.buffer import Buffer, HostBuffer
 from detsample.frameworks.cuda_context import Current, is_current
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
-from detsample.launching.buffer import Buffer, HostBuffer
-from detsample.launching.pointer import Argument, pointer
+from detsample.frameworks.pointer import Argument, pointer
 
 name = "paddle"
 
@@ -187,11 +187,11 @@ def fetch(x: Any) -> np.ndarray:
 
 
 def launching(device: tuple[str, int]) -> AbstractContextManager[object]:
-    """Have Triton take device and stream from Paddle, on this thread; see `detsample.launching.paddle_driver`."""
+    """Have Triton take device and stream from Paddle, on this thread; see `detsample.frameworks.paddle_driver`."""
     if device == CPU:
         return NOTHING
     # Imported here, where a kernel is about to be launched: the CPU reference does without Triton.
-    from detsample.launching.paddle_driver import Launching
+    from detsample.frameworks.paddle_driver import Launching
 
     return Launching(device[1])
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from detsample.frameworks import Description, UnusableTensor, bfloat16
+from detsample.frameworks.buffer import Buffer, HostBuffer
 from detsample.frameworks.host import CPU, NOTHING, require_cpu
-from detsample.launching.buffer import Buffer, HostBuffer
-from detsample.launching.pointer import ALIGNMENT, Argument, Pointer, pointer_types
+from detsample.frameworks.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 
 name = "torch"
 

@@ -10,7 +10,7 @@ from enum import Enum
 import numpy as np
 
 from detsample.golden.record import REQUEST, Golden, Row, request, shortest
-from detsample.status import describe
+from detsample.sampler.status import describe
 
 
 class Kind(Enum):

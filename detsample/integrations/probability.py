@@ -47,9 +47,9 @@ def log_probabilities(probs: Any) -> Any:
 
 def on_device(framework: Framework, probs: Any) -> Any:
     """`log_probabilities` by the kernel."""
+    from detsample.frameworks.pointer import integer
     from detsample.kernels import probability
     from detsample.launching.launch import launcher
-    from detsample.launching.pointer import integer
 
     shape, strides, device = framework.shape(probs), framework.strides(probs), framework.device(probs)
     result = framework.empty(shape, "float32", device)

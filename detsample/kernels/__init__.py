@@ -1,6 +1,6 @@
 """The Triton kernels: one idea a file, device functions composed into a few kernels.
 
-The kernels of a call, in the order in which they are launched (see `detsample.engine`):
+The kernels of a call, in the order in which they are launched (see `detsample.sampler.on_gpu`):
 
 ============= =======================================================================================
 `scan`        kernel 1: reads every logit once; largest logits, bounds of scores, rough sums

@@ -1,19 +1,37 @@
-"""Bounds that no score exceeds, at a fraction of a score's cost: they tell which tokens may win."""
+"""Bounds that no score exceeds, at a fraction of a score's cost: they tell which tokens may win.
+
+A score is `G - a`, noise less gap, and the gap is measured from the row's largest logit M, which `scan` does not know
+yet. So a bound is measured from an anchor A: `fl(fl(fl(x - A) * r) + g)`, with `g` a bound of the noise and `r` one over
+the temperature. `scan` has the anchor 0, later kernels have M itself. Between the two measures lies the row's *shift*
+`(M - A) * r`, and a score is compared with the bound less the shift.
+
+Why `may_beat` never misses a token that could win, in temperatures and with u = 2^-24. Noise lies between -3.81 and
+45.06 (spec section 7). The token of M is kept and has the gap 0, so its score is at least -3.81, and only tokens with a
+gap below 49 can win. Let d = (M - x) * r be exact; the gap a has two roundings, so d < 49.1 and a >= d - 2.1 * 49.1 u.
+The exact (x - A) * r is shift - d, at most |shift| + 49.1 in size, and what `score_bound` makes of it has three
+roundings: two of numbers of that size and one of the sum with g, which is within -0.1 and 45.2. The shift itself has two,
+and subtracting it one, of a number below 100. The four roundings of `gumbel_bound` lose less than 2^-15, that of the
+score to fp32 50 u. All in all bound - shift >= score - (5 |shift| u + 500 u + 2^-15), and the margin of
+2^-12 + |shift| * 2^-20 = 2^-12 + 16 |shift| u is more. Nothing on the way overflows where |shift| is at most 2^20, except
+for tokens so far below M that they cannot win, whose bound may be -inf.
+"""
 
 import triton
 import triton.language as tl
 
-from detsample.kernels.fixed_point import LARGEST, from_units
+from detsample.kernels.fixed_point import from_units
 from detsample.kernels.philox import TOKEN_HIGH, philox
 from detsample.kernels.tiles import LANES
 
 LN2_TIMES_2_POW_MINUS_23 = tl.constexpr(8.262958294867817e-08)
 LN2_TIMES_159 = tl.constexpr(110.2104017090313)
+FARTHEST = tl.constexpr(1048576.0)  # 2^20: beyond such a shift bounds would have a margin above 1, and are not used
+HOPELESS = tl.constexpr(50.0)  # no token with a larger gap can win
 
 
 @triton.jit
 def gumbel_bound(high):
-    """An fp32 number that no noise with this high word exceeds by more than the margin in `may_beat`.
+    """An fp32 number that no noise with this high word exceeds by more than 2^-15.
 
     -ln(-ln(1-u)) <= -ln u, and log2(1 + f) >= f on [0, 1], so the bits of the fp32 `high`, read as an integer,
     are a lower bound of its logarithm (Mitchell's logarithm). u may be as small as 2^-65 when `high` is 0,
@@ -25,29 +43,25 @@ def gumbel_bound(high):
 
 
 @triton.jit
-def score_bound(x, scale, high):
-    """A bound of the scores of tokens with these high words. The scale of scores ends at -2^30 (spec section 8)."""
-    return tl.maximum(x * scale, -LARGEST) + gumbel_bound(high)
+def score_bound(x, anchor, scale, high):
+    """A bound of the scores of tokens with these high words, measured from the anchor; -inf for logits of -inf."""
+    return (x - anchor) * scale + gumbel_bound(high)
 
 
 @triton.jit
-def tile_bound(x0, x1, x2, x3, start, scale, seed, position):
-    """[LANES]: a bound of the scores of each quad's tokens."""
+def tile_bound(x0, x1, x2, x3, start, anchor, scale, seed, position):
+    """[LANES]: a bound of the scores of each quad's tokens, measured from the anchor."""
     quads = ((start >> 2) + tl.arange(0, LANES)).to(tl.uint32)
     w0, w1, w2, w3 = philox(seed, quads, position, TOKEN_HIGH)
-    b0 = score_bound(x0, scale, w0)
-    b1 = score_bound(x1, scale, w1)
-    b2 = score_bound(x2, scale, w2)
-    b3 = score_bound(x3, scale, w3)
+    b0 = score_bound(x0, anchor, scale, w0)
+    b1 = score_bound(x1, anchor, scale, w1)
+    b2 = score_bound(x2, anchor, scale, w2)
+    b3 = score_bound(x3, anchor, scale, w3)
     return tl.maximum(tl.maximum(b0, b1), tl.maximum(b2, b3))
 
 
 @triton.jit
-def may_beat(bound, score):
-    """Whether a group with this bound could hold a score of at least `score`.
-
-    Bounds are fp32: 2^-12 + |bound| / 2^20 covers what their four roundings, those of `gumbel_bound` and that
-    of the score to fp32 can lose, about |bound| / 2^22 + 2^-16.
-    """
-    margin = 0.000244140625 + tl.abs(bound) * 9.5367431640625e-07
-    return (bound > float("-inf")) & (bound + margin >= from_units(score))
+def may_beat(bound, score, shift):
+    """Whether a group with this bound could hold a score of at least `score`, for any score of a kept token."""
+    margin = 0.000244140625 + tl.abs(shift) * 9.5367431640625e-07
+    return (bound > float("-inf")) & (bound - shift + margin >= from_units(score))

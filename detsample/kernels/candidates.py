@@ -10,7 +10,7 @@ import triton.language as tl
 
 from detsample.kernels.lanes import NO_SCORE, best_of, exact_score
 from detsample.kernels.order import LAST_TOKEN, value_of
-from detsample.kernels.weight import scaled_logit, weight
+from detsample.kernels.weight import gap, weight
 
 CAPACITY = tl.constexpr(256)
 MOST_K = tl.constexpr(128)  # the largest top_k whose candidates are expected to fit
@@ -53,7 +53,7 @@ def load_candidates(scratch_code, filled):
 
 @triton.jit
 def weight_of_key(key, scale, largest):
-    return weight(largest - scaled_logit(value_of(key), scale))
+    return weight(gap(value_of(key), largest, scale))
 
 
 @triton.jit
@@ -78,8 +78,9 @@ def last_kept(keep, rank, code, count):
 
 
 @triton.jit
-def draw_from_candidates(keep, code, scale, seed, position):
+def draw_from_candidates(keep, code, scale, largest, seed, position):
+    """The kept candidate with the largest score."""
     token = token_of_code(code)
-    score = exact_score(value_of(key_of_code(code)) * scale, seed, token, position)
+    score = exact_score(gap(value_of(key_of_code(code)), largest, scale), seed, token, position)
     _, winner = best_of(tl.where(keep, score, NO_SCORE), tl.where(keep, token, LAST_TOKEN))
     return winner

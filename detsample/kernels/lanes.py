@@ -8,6 +8,7 @@ from detsample.kernels.fixed_point import fixed_point
 from detsample.kernels.gumbel import token_gumbel
 from detsample.kernels.order import LAST_TOKEN, key_of, within
 from detsample.kernels.tiles import MOST_GROUPS, token_of_group
+from detsample.kernels.weight import gap
 
 NO_SCORE = tl.constexpr(-9223372036854775808)
 MEMBERS = tl.constexpr(256)  # tokens of a group scored at a time
@@ -15,9 +16,9 @@ MOST_DRAWS = tl.constexpr(16)  # groups evaluated one by one before the kept set
 
 
 @triton.jit
-def exact_score(z, seed, token, position):
-    """The int64 score of tokens, in units of 2^-32."""
-    return fixed_point(z) + token_gumbel(seed, token, position)
+def exact_score(a, seed, token, position):
+    """The int64 score of tokens with these gaps, in units of 2^-32."""
+    return token_gumbel(seed, token, position) - fixed_point(a)
 
 
 @triton.jit
@@ -36,7 +37,7 @@ def better_of(score, token, other_score, other_token):
 
 @triton.jit
 def score_group(
-    row_logits, vocab, quads, stretch_tiles, group, scale, seed, position, boundary_key, boundary_token
+    row_logits, vocab, quads, stretch_tiles, group, scale, largest, seed, position, boundary_key, boundary_token
 ):  # fmt: skip
     """(score, token) of the best kept token of one group, evaluated exactly."""
     best = tl.full([], NO_SCORE, tl.int64)
@@ -48,7 +49,7 @@ def score_group(
         valid = (member < size) & (token < vocab)
         x = tl.load(row_logits + token, mask=valid, other=float("-inf")).to(tl.float32)
         kept = (x > float("-inf")) & within(key_of(x), token, boundary_key, boundary_token)
-        score = tl.where(kept, exact_score(x * scale, seed, token, position), NO_SCORE)
+        score = tl.where(kept, exact_score(gap(x, largest, scale), seed, token, position), NO_SCORE)
         top, at = best_of(score, token)
         best, winner = better_of(best, winner, top, at)
     return best, winner
@@ -56,12 +57,13 @@ def score_group(
 
 @triton.jit
 def draw_from_groups(
-    row_logits, vocab, quads, stretch_tiles, groups, group_bound, scale, seed, position,
+    row_logits, vocab, quads, stretch_tiles, groups, group_bound, shift, scale, largest, seed, position,
     boundary_key, boundary_token, most_groups,
 ):  # fmt: skip
     """(token, decided): groups are evaluated in falling order of their bounds until none left may hold the winner.
 
-    `group_bound` points at the row's bounds, which may be of more tokens than the kept set. Where `most_groups`
+    `group_bound` points at the row's bounds, which may be of more tokens than the kept set; `shift` says from where
+    they are measured, see `bounds`. Where `most_groups`
     evaluations did not decide it, `decided` is false and the token means nothing.
     """
     index = tl.arange(0, MOST_GROUPS)
@@ -70,13 +72,13 @@ def draw_from_groups(
     winner = tl.full([], LAST_TOKEN, tl.int32)
     top = tl.max(bounds, axis=0)
     evaluated = 0
-    while may_beat(top, best) & (evaluated < most_groups):
+    while may_beat(top, best, shift) & (evaluated < most_groups):
         group = tl.min(tl.where(bounds == top, index, MOST_GROUPS), axis=0)
         score, token = score_group(
-            row_logits, vocab, quads, stretch_tiles, group, scale, seed, position, boundary_key, boundary_token
+            row_logits, vocab, quads, stretch_tiles, group, scale, largest, seed, position, boundary_key, boundary_token
         )
         best, winner = better_of(best, winner, score, token)
         bounds = tl.where(index == group, float("-inf"), bounds)
         top = tl.max(bounds, axis=0)
         evaluated += 1
-    return winner, may_beat(top, best) == 0
+    return winner, may_beat(top, best, shift) == 0

@@ -14,6 +14,8 @@ from detsample.kernels.gumbel import token_gumbel
 from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of, within
 from detsample.kernels.outcome import quiet_nan
 from detsample.kernels.rows import (
+    ORDER_JOINT,
+    ORDER_MIN_P_FIRST,
     PARAMETER_NAMES,
     fp32_from_bits,
     inverse_temperature,
@@ -21,10 +23,10 @@ from detsample.kernels.rows import (
     row_parameters,
 )
 from detsample.kernels.tiles import load_span
-from detsample.kernels.weight import scaled_logit, weight
+from detsample.kernels.weight import gap, weight
 
 FLT_MAX = tl.constexpr(3.4028234663852886e38)
-DOUBT = tl.constexpr(18)  # weights measured from two maxima agree to 2^-18 of each, and a unit a token
+DOUBT = tl.constexpr(17)  # weights measured from two maxima agree to 2^-17 of each, and a unit a token
 
 
 @triton.jit
@@ -39,8 +41,9 @@ def highest(x, t):
 
 @triton.jit
 def census(row_logits, vocab, winner, SPAN: tl.constexpr):
-    """(number of finite tokens, the largest key, the largest key but the winner's)."""
+    """(number of finite tokens, the largest key, the largest key but the winner's, the smallest key of a finite token)."""
     count = tl.zeros([SPAN], tl.int32)
+    smallest = tl.full([SPAN], INF_KEY, tl.int32)
     largest = tl.full([SPAN], MINUS_INF_KEY, tl.int32)
     other = tl.full([SPAN], MINUS_INF_KEY, tl.int32)
     for start in range(0, vocab, SPAN):
@@ -48,8 +51,9 @@ def census(row_logits, vocab, winner, SPAN: tl.constexpr):
         key = key_of(x)
         count += (x > float("-inf")).to(tl.int32)
         largest = tl.maximum(largest, key)
+        smallest = tl.minimum(smallest, tl.where(x > float("-inf"), key, INF_KEY))
         other = tl.maximum(other, tl.where(start + tl.arange(0, SPAN) != winner, key, MINUS_INF_KEY))
-    return tl.sum(count, axis=0), tl.max(largest, axis=0), tl.max(other, axis=0)
+    return tl.sum(count, axis=0), tl.max(largest, axis=0), tl.max(other, axis=0), tl.min(smallest, axis=0)
 
 
 @triton.jit
@@ -82,14 +86,18 @@ def kth_token(row_logits, vocab, k, SPAN: tl.constexpr, DIGITS: tl.constexpr):
 
 @triton.jit
 def outscorers(
-    row_logits, vocab, t, scale, seed, position, winner, winner_noise, winner_low,
+    row_logits, vocab, t, scale, seed, position, winner, winner_noise, winner_low, winner_most,
     SPAN: tl.constexpr, DIGITS: tl.constexpr,
 ):  # fmt: skip
     """The first look. For each motion: the first in order of those that could outscore the winner, as (key, token),
     (MINUS_INF_KEY, LAST_TOKEN) if there are none; and how many tokens could come before the winner.
+
+    Gaps are measured from `winner_most` and rounded, those of the moved row from another logit: they differ by at most
+    2^-21 of each and a few units.
     """
     winner_key = key_of(winner_low)
-    winner_score = fixed_point(scaled_logit(winner_low, scale)) + winner_noise
+    winner_gap = fixed_point(gap(winner_low, winner_most, scale))
+    least = winner_noise - winner_gap - (winner_gap >> 21) - 4
     rival_key = tl.full([DIGITS], MINUS_INF_KEY, tl.int32)
     rival = tl.full([DIGITS], LAST_TOKEN, tl.int32)
     ahead = tl.zeros([DIGITS], tl.int32)
@@ -102,9 +110,8 @@ def outscorers(
         high = highest(x[:, None], t[None, :])
         key = key_of(high)
         ahead += tl.sum((other & within(key, token, winner_key[None, :], winner)).to(tl.int32), axis=0)
-        score = fixed_point(scaled_logit(high, scale)) + noise
-        tied = (score == winner_score[None, :]) & (token < winner)
-        beats = other & ((score > winner_score[None, :]) | tied)
+        a = fixed_point(gap(high, winner_most[None, :], scale))
+        beats = other & (noise - a + (a >> 21) >= least[None, :])
         top = tl.max(tl.where(beats, key, MINUS_INF_KEY), axis=0)
         at = tl.min(tl.where(beats & (key == top[None, :]), token, LAST_TOKEN), axis=0)
         better = (top > rival_key) | ((top == rival_key) & (at < rival))
@@ -114,13 +121,20 @@ def outscorers(
 
 
 @triton.jit
+def counted_weight(x, largest, scale, least):
+    """The weight of logits where top-p counts it: 0 for one below `least`."""
+    w = weight(gap(x, largest, scale))
+    return tl.where(w >= least, w, 0)
+
+
+@triton.jit
 def surroundings(
     row_logits, vocab, t, scale, winner, winner_low, winner_most, rival, rival_high, rival_most,
-    boundary_key, boundary_token, by_mass, SPAN: tl.constexpr, DIGITS: tl.constexpr,
+    boundary_key, boundary_token, by_mass, least, SPAN: tl.constexpr, DIGITS: tl.constexpr,
 ):  # fmt: skip
     """The second look. For each motion: how many tokens come before the rival at its highest, all others being at
-    their lowest; and the weights, before and from the token on, among the survivors of top-k: of the winner where
-    top-p is hardest on it, and of the rival where top-p is kindest to it.
+    their lowest; and the weights, before and from the token on, of the tokens of which top-p takes its share, where
+    they are not below `least`: of the winner where top-p is hardest on it, of the rival where top-p is kindest to it.
     """
     ahead = tl.zeros([DIGITS], tl.int32)
     winner_heads = tl.zeros([DIGITS], tl.int64)
@@ -128,7 +142,6 @@ def surroundings(
     rival_heads = tl.zeros([DIGITS], tl.int64)
     rival_rest = tl.zeros([DIGITS], tl.int64)
     rival_key = key_of(rival_high)[None, :]
-    rival_z = scaled_logit(rival_high, scale)[None, :]
     rival_x = tl.load(row_logits + tl.where(rival != LAST_TOKEN, rival, 0)).to(tl.float32)
     inside = within(key_of(rival_x), rival, boundary_key, boundary_token)[None, :]
     for start in range(0, vocab, SPAN):
@@ -141,17 +154,16 @@ def surroundings(
         ahead += tl.sum((other & within(key_of(low), token, rival_key, rival[None, :])).to(tl.int32), axis=0)
         if by_mass:
             high = highest(x[:, None], t[None, :])
-            z_low = scaled_logit(low, scale)
-            z_high = scaled_logit(high, scale)
             survives = finite & within(key_of(x), tokens, boundary_key, boundary_token)[:, None]
             above = (high >= winner_low[None, :]) & (token != winner)
-            w = weight(winner_most[None, :] - tl.where(above, z_high, z_low))
+            w = counted_weight(tl.where(above, high, low), winner_most[None, :], scale, least)
             winner_heads += tl.sum(tl.where(survives & above, w, 0), axis=0)
             winner_rest += tl.sum(tl.where(survives & (above == 0), w, 0), axis=0)
             # A rival from beyond the survivors takes the place of their last.
             survives = (survives & ((token != boundary_token) | inside)) | (finite & (token == rival[None, :]))
             above = (low > rival_high[None, :]) & (token != rival[None, :])
-            w = weight(rival_most[None, :] - tl.where(above, z_low, tl.minimum(z_high, rival_z)))
+            moved = tl.where(above, low, tl.minimum(high, rival_high[None, :]))
+            w = counted_weight(moved, rival_most[None, :], scale, least)
             rival_heads += tl.sum(tl.where(survives & above, w, 0), axis=0)
             rival_rest += tl.sum(tl.where(survives & (above == 0), w, 0), axis=0)
     return ahead, winner_heads, winner_rest, rival_heads, rival_rest
@@ -179,34 +191,33 @@ def surely_cut(heads, rest, top_p, tokens):
 
 @triton.jit
 def harmless(
-    row_logits, vocab, t, scale, greedy, k, top_p, by_mass, min_weight, seed, position, winner, winner_noise,
-    tokens, top_key, other_key, boundary_key, boundary_token, SPAN: tl.constexpr, DIGITS: tl.constexpr,
+    row_logits, vocab, t, scale, k, top_p, by_mass, min_weight, least, seed, position, winner, winner_noise,
+    tokens, top_key, other_key, low_key, boundary_key, boundary_token, SPAN: tl.constexpr, DIGITS: tl.constexpr,
 ):  # fmt: skip
     """[DIGITS]: whether motions by at most `t` cannot change the token."""
     winner_low = lowest(tl.load(row_logits + winner).to(tl.float32) + 0.0, t)
-    winner_z = scaled_logit(winner_low, scale)
-    winner_most = tl.maximum(winner_z, scaled_logit(highest(value_of(other_key), t), scale))
+    winner_most = tl.maximum(winner_low, highest(value_of(other_key), t))
     rival_key, rival, ahead = outscorers(
-        row_logits, vocab, t, scale, seed, position, winner, winner_noise, winner_low, SPAN, DIGITS
+        row_logits, vocab, t, scale, seed, position, winner, winner_noise, winner_low, winner_most, SPAN, DIGITS
     )
     rival_high = value_of(rival_key)
-    rival_z = scaled_logit(rival_high, scale)
-    rival_most = tl.maximum(rival_z, scaled_logit(lowest(value_of(top_key), t), scale))
+    rival_most = tl.maximum(rival_high, lowest(value_of(top_key), t))
     rival_ahead, winner_heads, winner_rest, rival_heads, rival_rest = surroundings(
         row_logits, vocab, t, scale, winner, winner_low, winner_most, rival, rival_high, rival_most,
-        boundary_key, boundary_token, by_mass, SPAN, DIGITS,
+        boundary_key, boundary_token, by_mass, least, SPAN, DIGITS,
     )  # fmt: skip
-    dropped = (ahead >= k) | (weight(winner_most - winner_z) < min_weight)
+    dropped = weight(gap(winner_low, winner_most, scale)) < min_weight
+    dropped = dropped | (highest(value_of(top_key), t) - lowest(value_of(low_key), t) == float("inf"))
     dropped = dropped | ((winner_heads > 0) & (surely_kept(winner_heads, winner_rest, top_p, tokens) == 0))
-    cut = (rival_ahead >= k) | (weight(rival_most - rival_z) < min_weight)
+    cut = (rival_ahead >= k) | (weight(gap(rival_high, rival_most, scale)) < min_weight)
     cut = cut | ((rival_heads > 0) & surely_cut(rival_heads, rival_rest, top_p, tokens))
-    beaten = (rival != LAST_TOKEN) & (cut == 0) & (greedy == 0)
-    return (dropped == 0) & (beaten == 0)
+    beaten = (rival != LAST_TOKEN) & (cut == 0)
+    return (ahead < k) & ((k == 1) | ((dropped == 0) & (beaten == 0)))
 
 
-@triton.jit(do_not_specialize=["row_stride", "vocab", "given", *PARAMETER_NAMES])
+@triton.jit(do_not_specialize=["row_stride", "vocab", "filter_order", "given", *PARAMETER_NAMES])
 def margin(
-    logits, row_stride, vocab, given,
+    logits, row_stride, vocab, filter_order, given,
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
@@ -224,7 +235,7 @@ def margin(
     winner = tl.load(token_ids + row).to(tl.int32)
     found = quiet_nan()
     if tl.load(status + row) == 0:
-        tokens, top_key, other_key = census(row_logits, vocab, winner, SPAN)
+        tokens, top_key, other_key, low_key = census(row_logits, vocab, winner, SPAN)
         winner_noise = token_gumbel(seed, winner, position)
         greedy = temperature == 0.0
         first_only = greedy | (top_p <= 0.0)
@@ -234,9 +245,10 @@ def margin(
         by_mass = (top_p > 0.0) & (top_p < 1.0) & (greedy == 0)
         top_p = tl.where(by_mass, top_p, 0.5)
         min_weight = tl.where(greedy, 0, minimum_weight(min_p))
+        least = tl.where(filter_order == ORDER_MIN_P_FIRST, min_weight, 0)
         boundary_key = tl.full([], LOWEST_KEY, tl.int32)
         boundary_token = tl.full([], LAST_TOKEN, tl.int32)
-        if by_mass & (k < tokens):
+        if by_mass & (k < tokens) & (filter_order != ORDER_JOINT):
             boundary_key, boundary_token = kth_token(row_logits, vocab, k, SPAN, DIGITS)
         bits = tl.full([], INF_KEY, tl.int64)  # of +inf: a token alone cannot lose
         if tokens > 1:
@@ -247,8 +259,8 @@ def margin(
                 trial = bits + digit * unit
                 t = tl.minimum(trial, INF_KEY).to(tl.int32).to(tl.float32, bitcast=True)
                 safe = harmless(
-                    row_logits, vocab, t, scale, greedy, k, top_p, by_mass, min_weight, seed, position,
-                    winner, winner_noise, tokens, top_key, other_key, boundary_key, boundary_token, SPAN, DIGITS,
+                    row_logits, vocab, t, scale, k, top_p, by_mass, min_weight, least, seed, position, winner,
+                    winner_noise, tokens, top_key, other_key, low_key, boundary_key, boundary_token, SPAN, DIGITS,
                 )  # fmt: skip
                 safe = (safe & (trial <= INF_KEY)).to(tl.int32)
                 chosen = tl.full([], 0, tl.int64)

@@ -48,7 +48,7 @@ from detsample.kernels.tiles import (
     split_quads,
     store_groups,
 )
-from detsample.kernels.weight import scaled_logit, weight
+from detsample.kernels.weight import gap, weight
 
 SPARSE = tl.constexpr(8)  # marks a lane in TILES_MARKED tiles up to which it pays to go from mark to mark
 
@@ -62,15 +62,15 @@ def sum_all(row_logits, first_tile, last_tile, vocab, scale, largest):
     for tile in range(first_tile, last_tile):
         x = ahead.to(tl.float32)
         ahead = load_tile(row_logits, (tile + 1) * TILE, end, PASSING)
-        total += tl.sum(weight(largest - scaled_logit(x, scale)), axis=1)
+        total += tl.sum(weight(gap(x, largest, scale)), axis=1)
     return tl.sum(total, axis=0)
 
 
 @triton.jit
-def bound_of(x, low, start, scale, seed, position):
+def bound_of(x, low, start, scale, largest, seed, position):
     """[LANES]: a bound of the scores of each quad's tokens that reach `low`."""
     x0, x1, x2, x3 = split_quads(tl.where(x >= low, x, float("-inf")))
-    return tile_bound(x0, x1, x2, x3, start, scale, seed, position)
+    return tile_bound(x0, x1, x2, x3, start, largest, scale, seed, position)
 
 
 @triton.jit
@@ -83,9 +83,9 @@ def sum_marked(row_logits, marks, most, start, tiles, scale, largest, drawn_from
     for _ in range(most):
         token, rest = next_marked(marks, start, tiles)
         x = tl.load(row_logits + token, mask=marks != 0, other=float("-inf")).to(tl.float32)
-        kept += weight(largest - scaled_logit(x, scale))
+        kept += weight(gap(x, largest, scale))
         if drawn_from:
-            here = score_bound(x, scale, token_word(seed, token, position, TOKEN_HIGH))
+            here = score_bound(x, largest, scale, token_word(seed, token, position, TOKEN_HIGH))
             bound = tl.maximum(bound, tl.where(marks != 0, here, float("-inf")))
         marks = rest
     return kept, bound
@@ -101,10 +101,10 @@ def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, drawn_fro
     for _ in range(tiles):
         x = ahead.to(tl.float32)
         ahead = load_tile(row_logits, start + TILE, end, PASSING)
-        w = weight(largest - scaled_logit(x, scale))
+        w = weight(gap(x, largest, scale))
         kept += tl.sum(tl.where(x >= low, w, 0), axis=1)
         if drawn_from:
-            bound = tl.maximum(bound, bound_of(x, low, start, scale, seed, position))
+            bound = tl.maximum(bound, bound_of(x, low, start, scale, largest, seed, position))
         start += TILE
     return kept, bound
 
@@ -147,7 +147,8 @@ def sum_min_p(
 
 @triton.jit
 def bound_reaching(
-    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, low, seed, position, group_bound
+    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, low, seed, position,
+    group_bound,
 ):
     """Stores bounds of the scores of some stretches' tokens that reach `low`."""
     start = first_stretch * stretch_tiles * TILE
@@ -158,7 +159,7 @@ def bound_reaching(
         for _ in range(stretch_tiles):
             x = ahead.to(tl.float32)
             ahead = load_tile(row_logits, start + TILE, end, PASSING)
-            bound = tl.maximum(bound, bound_of(x, low, start, scale, seed, position))
+            bound = tl.maximum(bound, bound_of(x, low, start, scale, largest, seed, position))
             start += TILE
         store_groups(group_bound, stretch, bound, quads)
 
@@ -183,7 +184,7 @@ def mass(
     if todo & (read_field(records, row, STATUS) == PENDING):
         row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
         scale, _top_p = read_floats(records, row)
-        largest = scaled_logit(value_of(read_field(records, row, TOP_KEY).to(tl.int32)), scale)
+        largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
         group_bound += row * stretches * groups_of_segment(quads)
         first_stretch = part * stretches_of_part
         last_stretch = tl.minimum(first_stretch + stretches_of_part, stretches)
@@ -202,8 +203,8 @@ def mass(
             if (mode & (BOUNDED_FROM | NEEDS_MINIMUM)) == BOUNDED_FROM:
                 low_key, _end = read_interval(records, row, 0)
                 bound_reaching(
-                    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, value_of(low_key),
-                    read_field(records, row, SEED), read_field(records, row, POSITION), group_bound,
+                    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest,
+                    value_of(low_key), read_field(records, row, SEED), read_field(records, row, POSITION), group_bound,
                 )  # fmt: skip
             measure(
                 row_logits, vocab, first_tile, last_tile, parts, records, sums, missed, row_pivots,

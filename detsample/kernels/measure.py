@@ -22,6 +22,9 @@ from detsample.kernels.rows import (
     INTERVAL,
     LISTED,
     MEASURES,
+    MIN_P_FIRST,
+    MINIMUM,
+    MODE,
     REACHED,
     REACHED_COUNT,
     RECORD,
@@ -38,7 +41,7 @@ from detsample.kernels.rows import (
     read_sum,
 )
 from detsample.kernels.tiles import LANES, PASSING, TILE, load_tile
-from detsample.kernels.weight import scaled_logit, weight
+from detsample.kernels.weight import gap, weight
 
 
 @triton.jit
@@ -58,7 +61,7 @@ def sum_around(row_logits, vocab, first_tile, last_tile, scale, largest, low, hi
         for _ in range(tiles):
             x = ahead.to(tl.float32)
             ahead = load_tile(row_logits, start + TILE, end, PASSING)
-            w = weight(largest - scaled_logit(x, scale))
+            w = weight(gap(x, largest, scale))
             total += tl.sum(w, axis=1)
             above += tl.sum(tl.where(x >= high, w, 0), axis=1)
             above_count += tl.sum((x >= high).to(tl.int32), axis=1)
@@ -106,6 +109,8 @@ def judge(
         above = read_sum(sums, row, around + ABOVE)
         reached = read_sum(sums, row, around + REACHED)
         goal = top_p_target(top_p, whole)
+        if (read_field(records, row, MODE) & MIN_P_FIRST) != 0:
+            goal = top_p_target(top_p, read_sum(sums, row, MINIMUM))
     count = reached_count - above_count
     end_key = end_of(high_key, top_key)
     if is_settled(above, reached, goal, count, low_key, end_key) == 0:
@@ -138,7 +143,7 @@ def measure(
     scale, top_p = read_floats(records, row)
     low_key, high_key = read_interval(records, row, attempt)
     top_key = read_field(records, row, TOP_KEY).to(tl.int32)
-    largest = scaled_logit(value_of(top_key), scale)
+    largest = value_of(top_key)
     around = AROUND + MEASURES * attempt
     # Nobody needs a list of tokens of one value.
     listing = low_key.to(tl.int64) + 1 < end_of(high_key, top_key)

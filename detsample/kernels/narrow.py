@@ -4,13 +4,15 @@
 Invalid rows end here. Where top-k is on, the groups' maxima give a threshold that the boundary cannot lie below: of k
 groups whose maxima reach t, each holds a logit that reaches t, so the k-th largest logit does too. Of min-p alone the
 boundary is known from the largest logit. Where few groups reach the threshold, they are gathered, cut and drawn from.
-Rows without a filter are drawn from by the bounds of their groups. Of other rows the boundary is guessed.
+Rows without a filter are drawn from by the bounds of their groups or, where the temperature or the logits leave these too
+loose, from the few tokens that can win at all. Of other rows the boundary is guessed.
 """
 
 import triton
 import triton.language as tl
 
 from detsample.kernels.aim import first_interval, interval_keys
+from detsample.kernels.bounds import FARTHEST, HOPELESS
 from detsample.kernels.candidates import (
     CAPACITY,
     MOST_K,
@@ -38,7 +40,9 @@ from detsample.kernels.rows import (
     GREEDY,
     IN_DOUBT,
     INTERVAL,
+    JOINT,
     KEPT,
+    MIN_P_FIRST,
     MIN_WEIGHT,
     MODE,
     NEEDS_MINIMUM,
@@ -72,7 +76,7 @@ from detsample.kernels.tiles import (
     load_span,
     token_of_group,
 )
-from detsample.kernels.weight import scaled_logit, weight
+from detsample.kernels.weight import gap, weight
 
 CHOICES = tl.constexpr(256)  # keys tried at a time
 BISECTIONS = tl.constexpr(10)
@@ -166,14 +170,15 @@ def drawable_tokens(part_counts, row, parts):
 
 @triton.jit
 def lowest_key_of(scale, largest, top_key, min_weight):
-    """The smallest key of which tokens weigh `min_weight`: 256 are tried at a time, one byte of the key."""
+    """The smallest key of tokens that weigh `min_weight` and can win: 256 are tried at a time, one byte of the key."""
     below = tl.full([], LOWEST_KEY - 1, tl.int64)
     for byte in tl.static_range(4):
         step = 1 << (24 - 8 * byte)
         key = below + (tl.arange(0, CHOICES).to(tl.int64) + 1) * step
         inside = key <= top_key
-        w = weight(largest - scaled_logit(value_of(tl.where(inside, key, top_key).to(tl.int32)), scale))
-        below += tl.sum((inside & (w < min_weight)).to(tl.int32), axis=0).to(tl.int64) * step
+        a = gap(value_of(tl.where(inside, key, top_key).to(tl.int32)), largest, scale)
+        out = (weight(a) < min_weight) | (a > HOPELESS)
+        below += tl.sum((inside & out).to(tl.int32), axis=0).to(tl.int64) * step
     return (below + 1).to(tl.int32)
 
 
@@ -186,12 +191,12 @@ def load_maxima(group_key, groups):
 
 @triton.jit
 def list_candidates(
-    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, lowest, sums, row,
+    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, lowest, lists, sums, row,
     scratch_code,
 ):  # fmt: skip
     """(threshold, candidates): lists the tokens that reach a threshold, as many as CAPACITY; a larger number says that
-    they were more, or too many groups to look at. They hold the first `top_k`; without it, they are those that reach
-    the key `lowest`.
+    they were more, too many groups to look at, or not to be listed (`lists` is false). They hold the first `top_k`;
+    without it, they are those that reach the key `lowest`.
 
     The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are: all of
     these are read before.
@@ -203,7 +208,7 @@ def list_candidates(
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
     selected = tl.sum(reaches.to(tl.int32), axis=0)
     filled = tl.full([], CAPACITY + 1, tl.int32)
-    if selected <= tl.where(top_k > 0, MOST_SELECTED, MOST_REACHING):
+    if lists & (selected <= tl.where(top_k > 0, MOST_SELECTED, MOST_REACHING)):
         tl.debug_barrier()  # everybody has read the maxima
         select_groups(reaches, sums + row * SUMS + SELECTED, list_token)
         tl.debug_barrier()
@@ -217,26 +222,27 @@ def list_candidates(
 
 
 @triton.jit
-def draw_listed(records, row, filled, top_k, top_p, min_weight, scale, largest, seed, position, scratch_code):
+def draw_listed(records, row, filled, mode, top_k, top_p, min_weight, scale, largest, seed, position, scratch_code):
     """(token, count, weight) of the kept set, which is among the listed candidates; notes its boundary. Where top-k is
-    off, the candidates are what min-p keeps, and top-p is off too.
+    off, the candidates are what min-p keeps, and top-p is off or takes its share of them.
     """
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)
     rank, before = ranks(scratch_code, filled, code, scale, largest)
     survives = (tl.arange(0, CAPACITY) < filled) & ((rank < top_k) | (top_k == 0))
-    target = top_p_target(top_p, tl.sum(tl.where(survives, own, 0), axis=0))
-    keep = survives & (before < target) & (own >= min_weight)
+    heavy = own >= min_weight
+    whole = tl.sum(tl.where(survives & (heavy | ((mode & MIN_P_FIRST) == 0)), own, 0), axis=0)
+    keep = survives & (before < top_p_target(top_p, whole)) & heavy
     count = tl.sum(keep.to(tl.int32), axis=0)
     last_key, last_token = last_kept(keep, rank, code, count)
     write_boundary(records, row, last_key, last_token)
-    winner = draw_from_candidates(keep, code, scale, seed, position)
+    winner = draw_from_candidates(keep, code, scale, largest, seed, position)
     return winner, count, tl.sum(tl.where(keep, own, 0), axis=0)
 
 
 @triton.jit
-def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p, vocab):
-    """The keys of the first interval, joined as a record holds them."""
+def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p, lowest, vocab):
+    """The keys of the first interval, joined as a record holds them. The boundary is known not to be below `lowest`."""
     group_keys = load_maxima(group_key, groups)
     finite = group_keys > MINUS_INF_KEY
     present = tl.sum(finite.to(tl.int32), axis=0).to(tl.float32)
@@ -245,7 +251,8 @@ def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, s
         row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, value_of(top_key), count.to(tl.float32),
         rate_of(scale, top_k == 0), wanted_share(top_k, top_p, vocab), MOST_SEGMENTS,
     )  # fmt: skip
-    return interval_keys(key_of(low), key_of(high), top_k)
+    low_key = tl.maximum(key_of(low), lowest)
+    return interval_keys(low_key, tl.where(key_of(high) > low_key, key_of(high), INF_KEY), top_k)
 
 
 @triton.jit
@@ -283,7 +290,7 @@ def narrow(
         seed = read_field(records, row, SEED)
         position = read_field(records, row, POSITION)
         mode = read_field(records, row, MODE)
-        largest = scaled_logit(value_of(top_key), scale)
+        largest = value_of(top_key)
         winner = tl.full([], -1, tl.int32)
         count = drawable_tokens(part_counts, row, parts)
         kept_weight = tl.full([], 0, tl.int64)
@@ -291,30 +298,39 @@ def narrow(
         if (want & WANT_LOG_Z) != 0:
             mode |= tl.where((mode & GREEDY) != 0, 0, NEEDS_TOTAL)
 
+        shift = largest * scale
+        bounds_serve = tl.abs(shift) <= FARTHEST
+        mode -= tl.where(bounds_serve, 0, mode & BOUNDED)
         few = (top_k > 0) & (top_k <= MOST_K)
         by_min_p = (top_k == 0) & (min_weight > 0)
+        min_p_first = (mode & MIN_P_FIRST) != 0
+        unfiltered = (top_k == 0) & (min_weight == 0) & (top_p >= 1.0)
+        by_gap = unfiltered & (bounds_serve == 0) & ((want & WANT_TOKEN) != 0)
         lowest = tl.full([], LOWEST_KEY, tl.int32)
-        if by_min_p:
+        if by_min_p | by_gap:
             lowest = lowest_key_of(scale, largest, top_key, min_weight)
-        if few | (by_min_p & (top_p >= 1.0)):
+        if few | by_gap | (by_min_p & ((top_p >= 1.0) | min_p_first)):
             threshold, filled = list_candidates(
                 row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key, top_k,
-                lowest, sums, row, scratch_code + row * CAPACITY,
+                lowest, (mode & JOINT) == 0, sums, row, scratch_code + row * CAPACITY,
             )  # fmt: skip
             is_drawn = filled <= CAPACITY
             if is_drawn:
-                winner, count, kept_weight = draw_listed(
-                    records, row, filled, top_k, top_p, min_weight, scale, largest, seed, position,
+                winner, kept, kept_weight = draw_listed(
+                    records, row, filled, mode, top_k, top_p, min_weight, scale, largest, seed, position,
                     scratch_code + row * CAPACITY,
                 )  # fmt: skip
-            elif few:  # more ties than candidates: `mass` looks at all that reach the threshold
+                count = tl.where(by_gap, count, kept)
+                kept_weight = tl.where(by_gap, 0, kept_weight)
+            elif few:  # too many ties, or the share of all: `mass` looks at what reaches the threshold, and sums all up
                 mode |= IN_DOUBT
                 note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
-        elif is_in_doubt(top_k, top_p):
+        if is_in_doubt(top_k, top_p) & (is_drawn == 0):
             mode |= IN_DOUBT | tl.where(top_k == 0, NEEDS_TOTAL, 0)
             interval = aim(
-                row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p, vocab
-            )
+                row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p,
+                tl.where(min_p_first, lowest, LOWEST_KEY), vocab,
+            )  # fmt: skip
             note(records, row, INTERVAL, interval)
             ends = (interval >> 32) < INF_KEY  # else all that reach it are listed
             if ((mode & BOUNDED) == 0) & (min_weight == 0) & ends & ((want & WANT_TOKEN) != 0):
@@ -322,12 +338,12 @@ def narrow(
         if by_min_p & (is_drawn == 0):
             mode |= NEEDS_MINIMUM | tl.where((want & WANT_TOKEN) != 0, BOUNDED_FROM, 0)
             write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
-        elif (top_k == 0) & (min_weight == 0) & (top_p >= 1.0):
-            write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
-            is_drawn = (want & WANT_TOKEN) == 0
-            if (want & WANT_TOKEN) != 0:
+        elif unfiltered:
+            write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))
+            is_drawn = is_drawn | ((want & WANT_TOKEN) == 0)
+            if bounds_serve & ((want & WANT_TOKEN) != 0):
                 winner, is_drawn = draw_from_groups(
-                    row_logits, vocab, quads, stretch_tiles, bounds, group_bound, scale, seed, position,
+                    row_logits, vocab, quads, stretch_tiles, bounds, group_bound, shift, scale, largest, seed, position,
                     LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
                 )  # fmt: skip
             if (want & WANT_LOGPROBS) != 0:

@@ -6,7 +6,7 @@ import triton.language as tl
 from detsample.kernels.fixed_point import fixed_point, from_units
 from detsample.kernels.logarithm import ln_of_weight
 from detsample.kernels.rows import QUIET_NAN, RECORD, STATUS, fp32_from_bits, write_boundary
-from detsample.kernels.weight import scaled_logit
+from detsample.kernels.weight import gap
 
 
 @triton.jit
@@ -15,9 +15,9 @@ def quiet_nan():
 
 
 @triton.jit
-def log_probability(gap, kept_weight):
-    """The token's log probability in the kept set, from its gap to the largest z and the set's weight."""
-    return from_units(-(fixed_point(gap) + ln_of_weight(kept_weight)))
+def log_probability(a, kept_weight):
+    """The token's log probability in the kept set, from its gap and the set's weight."""
+    return from_units(-(fixed_point(a) + ln_of_weight(kept_weight)))
 
 
 @triton.jit
@@ -54,7 +54,7 @@ def write_drawn(
 ):  # fmt: skip
     """A valid row, given its token and the weights of the kept set and of all tokens."""
     x = tl.load(row_logits + tl.maximum(token, 0)).to(tl.float32)
-    logprob = log_probability(largest - scaled_logit(x, scale), kept_weight)
+    logprob = log_probability(gap(x, largest, scale), kept_weight)
     mass = log_kept_mass(kept_weight, total_weight)
     valid = tl.full([], 0, tl.int32)
     write_outcome(records, token_ids, num_kept, status, logprobs, log_z, row, valid, token, count, logprob, mass)

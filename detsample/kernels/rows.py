@@ -57,6 +57,12 @@ NEEDS_TOTAL = tl.constexpr(8)  # the weight of all tokens is to be summed,
 NEEDS_MINIMUM = tl.constexpr(16)  # the weight of those that min-p keeps is, and where they end is known,
 IN_DOUBT = tl.constexpr(32)  # and what lies around the first interval is
 DRAWN = tl.constexpr(64)  # the token is known; what is left are logarithms of sums
+MIN_P_FIRST = tl.constexpr(128)  # top-p's share is of what min-p and top-k keep, which is not what top-k keeps,
+JOINT = tl.constexpr(256)  # or of all tokens, where top-k is on
+
+ORDER_MIN_P_FIRST = tl.constexpr(1)  # values of `filter_order` other than 0, top-k first
+ORDER_JOINT = tl.constexpr(2)
+
 PENDING = tl.constexpr(1 << 16)
 
 SUMS = tl.constexpr(25)  # int64 sums of a row, which the programs of `mass` and `retry` add to:
@@ -137,6 +143,14 @@ def minimum_weight(min_p):
     inside = (min_p > 0.0) & (min_p < 1.0)
     product = ceil_product(tl.where(inside, min_p, 0.5), tl.full([], 1 << 40, tl.int64))
     return tl.where(inside, product, tl.where(min_p >= 1.0, WEIGHT_ONE, 0))
+
+
+@triton.jit
+def order_mode(filter_order, top_k, top_p, min_weight):
+    """The bits of MODE that say of what top-p takes its share, where that is not simply what top-k keeps."""
+    min_p_first = (filter_order == ORDER_MIN_P_FIRST) & (min_weight > 0) & (top_p < 1.0)
+    joint = (filter_order == ORDER_JOINT) & (top_k > 0) & (top_p > 0.0) & (top_p < 1.0)
+    return tl.where(min_p_first, MIN_P_FIRST, 0) | tl.where(joint, JOINT, 0)
 
 
 @triton.jit

@@ -45,6 +45,7 @@ from detsample.kernels.rows import (
     inverse_temperature,
     join_words,
     minimum_weight,
+    order_mode,
     parameter_status,
     row_parameters,
 )
@@ -108,7 +109,7 @@ def store_rungs(rungs, rough0, rough1, rough2, rough3, rough):
 
 NOT_SPECIALIZED = [
     "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "stretches",
-    "segments_of_stretch", "want", "given",
+    "segments_of_stretch", "want", "filter_order", "given",
     *PARAMETER_NAMES, "pitch",
 ]  # fmt: skip
 
@@ -116,7 +117,7 @@ NOT_SPECIALIZED = [
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def scan(
     logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts, stretches, segments_of_stretch,
-    want, given,
+    want, filter_order, given,
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
@@ -147,6 +148,7 @@ def scan(
 
     if part == 0:
         mode = tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0)
+        mode |= order_mode(filter_order, top_k, top_p, min_weight)
         start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode)
         start_sums(sums, missed, row)
 
@@ -181,7 +183,7 @@ def scan(
             largest = tl.maximum(largest, largest_of_quad(x0, x1, x2, x3), propagate_nan=tl.PropagateNan.ALL)
             count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)
             if bounds_here:
-                bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, scale, seed, position))
+                bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, 0.0, scale, seed, position))
             if in_doubt:
                 w = rough_weight(x, reference, rate)
                 rough += tl.sum(w, axis=1)

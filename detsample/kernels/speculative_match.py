@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.outcome import quiet_nan
-from detsample.kernels.speculative_rows import STATUS_LENGTH, foreign_tokens, rows_of_request
+from detsample.kernels.speculative_rows import STATUS_LENGTH, drafted_length, foreign_tokens, rows_of_request
 
 
 @triton.jit(
@@ -28,9 +28,11 @@ def match(
     drafted = slot < tl.where(reason == STATUS_LENGTH, 0, count - 1)
     at = request * draft_row_stride + slot.to(tl.int64) * draft_stride
     draft = tl.load(drafts + at, mask=drafted, other=0).to(tl.int64)
+    length = drafted_length(draft, drafted, slot)
+    drafted = slot < length
     reason |= foreign_tokens(draft, drafted, vocab)
 
-    mine = slot < tl.where(reason == 0, count, 0)
+    mine = slot < tl.where(reason == 0, length + 1, 0)
     token = tl.load(drawn + first + slot, mask=mine, other=-1)
     why = tl.load(drawn_status + first + slot, mask=mine, other=0)
     agree = mine & drafted & (draft == token) & (why == 0)

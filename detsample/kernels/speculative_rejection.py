@@ -32,10 +32,11 @@ from detsample.kernels.speculative_rows import (
     STATUS_DRAFT_WEIGHTS,
     STATUS_LENGTH,
     STATUS_OFFSETS,
+    drafted_length,
     foreign_tokens,
     rows_of_request,
 )
-from detsample.kernels.weight import scaled_logit, weight
+from detsample.kernels.weight import gap, weight
 
 COIN = tl.constexpr(3)  # the domains of section 7 of docs/spec.md
 RESIDUAL_HIGH = tl.constexpr(4)
@@ -74,7 +75,7 @@ def row_seed(seeds, stride, low, high, row, given):
 @triton.jit
 def target_weight(x, scale, largest, kept):
     """Weights of kept tokens, 0 of others; int64."""
-    return tl.where(kept, weight(largest - scaled_logit(x, scale)), 0)
+    return tl.where(kept, weight(gap(x, largest, scale)), 0)
 
 
 @triton.jit
@@ -94,7 +95,7 @@ def measure_target(
     logits, row_stride, vocab, mask, words, row_status, row_given, temperature, temperature_stride, temperature_bits,
     peak, mass,
 ):  # fmt: skip
-    """The largest z and the sum of weights of the kept tokens of each row."""
+    """The largest logit and the sum of weights of the kept tokens of each row."""
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
     row_mask = mask + row * words
@@ -105,7 +106,7 @@ def measure_target(
     for start in range(0, end, STRETCH):
         token = start + tl.arange(0, STRETCH)
         top = tl.maximum(top, load_row(row_logits, token, vocab, float("-inf")))
-    largest = scaled_logit(tl.max(top, axis=0), scale)
+    largest = tl.max(top, axis=0)
     sums = tl.full([STRETCH], 0, tl.int64)
     for start in range(0, end, STRETCH):
         token = start + tl.arange(0, STRETCH)
@@ -184,7 +185,8 @@ def accept(
     drafted = slot < tl.where(reason == STATUS_LENGTH, 0, count - 1)
     at = request * draft_row_stride + slot.to(tl.int64) * draft_stride
     draft = tl.load(drafts + at, mask=drafted, other=0).to(tl.int64)
-    foreign = foreign_tokens(draft, drafted, vocab)
+    length = drafted_length(draft, drafted, slot)
+    foreign = foreign_tokens(draft, slot < length, vocab)
     draft_first = request * (width - 1)
     if FLAT:
         draft_first = first - request
@@ -192,8 +194,8 @@ def accept(
         reason = tl.where((reason == 0) & (inside == 0), STATUS_OFFSETS, reason)
     reason |= foreign
 
-    mine = slot < tl.where(reason == 0, count, 0)
-    tested = slot < tl.where(reason == 0, count - 1, 0)
+    mine = slot < tl.where(reason == 0, length + 1, 0)
+    tested = slot < tl.where(reason == 0, length, 0)
     row = first + slot
     draft_row = draft_first + slot
     position = tl.load(positions + row, mask=mine, other=0)
@@ -220,7 +222,7 @@ def accept(
     at = request * width + slot
     tl.store(token_ids + at, tl.where(said, draft, -1), mask=slot < width)
     if LOGPROBS:
-        logprob = log_probability(largest - scaled_logit(x, scale), total)
+        logprob = log_probability(gap(x, largest, scale), total)
         tl.store(logprobs + at, tl.where(said, logprob, quiet_nan()), mask=slot < width)
     tl.store(num_accepted + request, accepted)
     tl.store(status + request, reason)
@@ -284,11 +286,11 @@ def residual(
     for at in range(start, end, SPAN):
         token = at + tl.arange(0, SPAN)
         wanted = kept_tokens(mask + row * words, token, token < vocab)
-        z = scaled_logit(load_row(logits + row * row_stride, token, vocab, float("-inf")), scale)
-        level = fixed_point(z)
+        a = gap(load_row(logits + row * row_stride, token, vocab, float("-inf")), largest, scale)
+        level = -fixed_point(a)
         if takes_draft:
             q = load_row(draft_values + draft_row * draft_values_stride, token, vocab, float("-inf") if LOGITS else 0.0)
-            w = tl.where(wanted, weight(largest - tl.where(wanted, z, largest)), 0)
+            w = tl.where(wanted, weight(a), 0)
             level, wanted = residual_level(w, total, draft_weight(q, q_largest, LOGITS), draft_total)
         if tl.max(wanted.to(tl.int32), axis=0) > 0:
             score = level + residual_gumbel(seed, token, position)
@@ -319,6 +321,6 @@ def finish(
         row = tl.where(draws, tl.load(decisions + request * 3 + 1), 0)
         x = tl.load(logits + row * row_stride + winner, mask=draws, other=0.0).to(tl.float32) + 0.0
         scale = row_scale(temperature, temperature_stride, temperature_bits, row, row_given)
-        gap = tl.load(peak + row, mask=draws, other=0.0) - scaled_logit(x, scale)
+        a = gap(x, tl.load(peak + row, mask=draws, other=0.0), scale)
         total = tl.load(mass + row, mask=draws, other=1)
-        tl.store(logprobs + at, log_probability(gap, total), mask=draws)
+        tl.store(logprobs + at, log_probability(a, total), mask=draws)

@@ -151,6 +151,13 @@ def rows_of_request(
 
 
 @triton.jit
+def drafted_length(token, used, slot):
+    """How many of a chain's drafted tokens count: those before the first that is -1, nothing drafted."""
+    counted = tl.sum(used.to(tl.int32), axis=0)
+    return tl.minimum(counted, tl.min(tl.where(used & (token == -1), slot, 0x7FFFFFFF), axis=0))
+
+
+@triton.jit
 def foreign_tokens(token, used, vocab):
     """STATUS_DRAFT_TOKEN where a used token is outside the vocabulary, else 0."""
     foreign = used & ((token < 0) | (token >= vocab))

@@ -26,7 +26,7 @@ def climb(parents, parent_stride, drafts, draft_stride, drawn, drawn_status, rea
         draft = tl.load(drafts + node * draft_stride, mask=below, other=0).to(tl.int64)
         token = tl.load(drawn + parent, mask=below & known & (parent < readable), other=-1)
         why = tl.load(drawn_status + parent, mask=below & known & (parent < readable), other=0)
-        accepted = accepted & ((below == 0) | ((draft == token) & (why == 0)))
+        accepted = accepted & ((below == 0) | ((draft == token) & (draft >= 0) & (why == 0)))
         hangs = hangs & ((below == 0) | known)
         depth += below.to(tl.int32)
         node = tl.where(below & known, parent, 0)
@@ -64,7 +64,7 @@ def longest_path(
         tl.where(reason == 0, count, 0), slot, nodes_here, width,
     )  # fmt: skip
     whole = (top == -1) & (tl.sum((hangs == 0).to(tl.int32), axis=0) == 0)
-    reason |= foreign_tokens(draft, drafted, vocab) | tl.where(whole, 0, STATUS_TREE)
+    reason |= foreign_tokens(draft, drafted & (draft != -1), vocab) | tl.where(whole, 0, STATUS_TREE)
 
     good = reason == 0
     deepest = tl.max(tl.where(accepted, depth, 0), axis=0)

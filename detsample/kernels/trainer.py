@@ -17,7 +17,7 @@ from detsample.kernels.logarithm import ln_of_weight
 from detsample.kernels.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.outcome import log_probability, quiet_nan
 from detsample.kernels.rows import TEMPERATURE_GIVEN, fp32_from_bits, inverse_temperature, scalar_or_vector
-from detsample.kernels.weight import GAP_UNITS, LARGEST_GAP, scaled_logit, weight
+from detsample.kernels.weight import GAP_UNITS, LARGEST_GAP, gap, weight
 
 PART = tl.constexpr(2048)
 MOST_PARTS = tl.constexpr(1024)
@@ -111,11 +111,11 @@ def weigh(
     drawable = x > float("-inf")
     top = value_of(first_key(part_places, row, parts, listed))
     raw_gap = tl.where(drawable, top - x, 0.0)
-    largest = scaled_logit(value_of(largest_kept(part_kept_key, row, parts)), scale)
-    gap = tl.where(inside, largest - scaled_logit(x, scale), 0.0)
-    w = tl.where(inside, weight(gap), 0)
+    largest = value_of(largest_kept(part_kept_key, row, parts))
+    a = tl.where(inside, gap(x, largest, scale), 0.0)
+    w = tl.where(inside, weight(a), 0)
     # A weighted gap is largest at gap 1: 2^61.6 before the shift, and a sum of 2^21 of them 2^61.6 after it.
-    fine_gap = (tl.minimum(gap, LARGEST_GAP) * GAP_UNITS).to(tl.uint32).to(tl.int64) >> 4
+    fine_gap = (tl.minimum(a, LARGEST_GAP) * GAP_UNITS).to(tl.uint32).to(tl.int64) >> 4
     before = place_of(key_of(x), token) > place_of(key_of(own_x), own)
     sums = part_sums + (row * parts + part) * PART_SUMS
     tl.store(sums + RAW_MASS, tl.sum(tl.where(drawable, weight(raw_gap), 0), axis=0))
@@ -198,8 +198,8 @@ def tell(
 
     raw_gap = tl.where(drawable, value_of(top_key) - x, 0.0)
     tl.store(raw_logprobs + row, tl.where(drawable, log_probability(raw_gap, total), none))
-    gap = tl.where(member, scaled_logit(value_of(kept_key), scale) - scaled_logit(x, scale), 0.0)
-    tl.store(logprobs + row, tl.where(member, log_probability(gap, mass), none))
+    a = tl.where(member, gap(x, value_of(kept_key), scale), 0.0)
+    tl.store(logprobs + row, tl.where(member, log_probability(a, mass), none))
     before = add_parts(part_sums, row, parts, BEFORE).to(tl.int32)
     tl.store(rank + row, tl.where(drawable, before, -1))
     tl.store(entropy + row, tl.where(good, from_units(ln_of_weight(mass) + mean_gap(gaps, mass)), nan))

@@ -17,17 +17,17 @@ C6 = tl.constexpr(0.000108511267171707)  # fp32 38e3908b
 
 
 @triton.jit
-def scaled_logit(x, inverse_temperature):
-    """z: the logit over the temperature, saturated to finite values; -inf stays -inf."""
-    z = x * inverse_temperature
-    z = tl.minimum(z, 3.4028234663852886e38)
-    return tl.where(x == float("-inf"), z, tl.maximum(z, -3.4028234663852886e38))
+def gap(x, largest, scale):
+    """a: how far logits are below the row's largest one, in temperatures; `scale` is one over the temperature. It is
+    never NaN, since neither `largest` is infinite nor `scale` 0, and infinite for a logit of -inf.
+    """
+    return (largest - x) * scale
 
 
 @triton.jit
-def weight(gap):
-    """W(a), int64: 2^40 exp(-gap) for a gap of at least 0, rounded as section 5 says."""
-    units = (tl.minimum(gap, LARGEST_GAP) * GAP_UNITS).to(tl.uint32)
+def weight(a):
+    """W(a), int64: 2^40 exp(-a) for a gap of at least 0, rounded as section 5 says."""
+    units = (tl.minimum(a, LARGEST_GAP) * GAP_UNITS).to(tl.uint32)
     y = ((units.to(tl.uint64) * LOG2E_Q31) >> 35).to(tl.int32)
     t = ((y & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True) - 1.5
     h = C6 * t + C5

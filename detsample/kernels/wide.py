@@ -40,8 +40,10 @@ from detsample.kernels.rows import (
     FILLED,
     GREEDY,
     IN_DOUBT,
+    JOINT,
     KEPT,
     MEASURES,
+    MIN_P_FIRST,
     MIN_WEIGHT,
     MINIMUM,
     MINIMUM_COUNT,
@@ -80,7 +82,7 @@ from detsample.kernels.tiles import (
     split_quads,
     store_groups,
 )
-from detsample.kernels.weight import scaled_logit, weight
+from detsample.kernels.weight import gap, weight
 
 SPAN = tl.constexpr(2048)  # tokens looked at at a time
 COUNTED = tl.constexpr(8192)  # and at a time where one is counted to
@@ -301,7 +303,7 @@ def sum_kept(row_logits, vocab, scale, largest, boundary_key, boundary_token, mi
         x = ahead
         ahead = load_span(row_logits, start + SPAN, vocab, SPAN)
         key = key_of(x)
-        w = weight(largest - scaled_logit(x, scale))
+        w = weight(gap(x, largest, scale))
         keep = within(key, start + tl.arange(0, SPAN), boundary_key, boundary_token)
         keep = keep & (w >= min_weight) & (x > float("-inf"))
         count += keep.to(tl.int32)
@@ -317,10 +319,10 @@ def only_kept(x, token, boundary_key, boundary_token):
 
 @triton.jit
 def bound_kept(
-    row_logits, vocab, quads, stretches, stretch_tiles, scale, seed, position, boundary_key, boundary_token, last_token,
-    group_bound,
+    row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position, boundary_key, boundary_token,
+    last_token, group_bound,
 ):  # fmt: skip
-    """Bounds of the scores of the kept tokens alone, group by group, as `scan` leaves them for all tokens; none of them
+    """Bounds of the scores of the kept tokens alone, group by group, measured from the largest logit; no kept token
     lies behind `last_token`.
     """
     token = tl.arange(0, LANES) * 4
@@ -334,12 +336,12 @@ def bound_kept(
             x1 = only_kept(x1, here + token + 1, boundary_key, boundary_token)
             x2 = only_kept(x2, here + token + 2, boundary_key, boundary_token)
             x3 = only_kept(x3, here + token + 3, boundary_key, boundary_token)
-            bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, here, scale, seed, position))
+            bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, here, largest, scale, seed, position))
         store_groups(group_bound, stretch, bound, quads)
 
 
 @triton.jit
-def draw_from_list(row_logits, list_token, size, scale, seed, position, boundary_key, boundary_token):
+def draw_from_list(row_logits, list_token, size, scale, largest, seed, position, boundary_key, boundary_token):
     """The token of the largest score, where all that are kept are listed."""
     best = tl.full([], NO_SCORE, tl.int64)
     winner = tl.full([], LAST_TOKEN, tl.int32)
@@ -349,7 +351,7 @@ def draw_from_list(row_logits, list_token, size, scale, seed, position, boundary
         x = tl.load(row_logits + token, mask=place < size, other=float("-inf")).to(tl.float32)
         kept = (place < size) & within(key_of(x), token, boundary_key, boundary_token)
         if tl.max(kept.to(tl.int32), axis=0) > 0:
-            score = tl.where(kept, exact_score(x * scale, seed, token, position), NO_SCORE)
+            score = tl.where(kept, exact_score(gap(x, largest, scale), seed, token, position), NO_SCORE)
             top, at = best_of(score, token)
             best, winner = better_of(best, winner, top, at)
     return winner
@@ -357,11 +359,11 @@ def draw_from_list(row_logits, list_token, size, scale, seed, position, boundary
 
 @triton.jit
 def draw(
-    row_logits, vocab, quads, stretches, stretch_tiles, scale, seed, position,
-    boundary_key, boundary_token, last_token, group_bound, bounded,
+    row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
+    boundary_key, boundary_token, last_token, group_bound, bounded, shift,
 ):  # fmt: skip
-    """The token, through bounds of the groups: those that are there, if any, are of more tokens than the kept ones, and
-    where they do not settle the draw, bounds of the kept ones will.
+    """The token, through bounds of the groups: those that are there, if any, are of more tokens than the kept ones and
+    have this shift; where they do not settle the draw, bounds of the kept ones will.
     """
     winner = tl.full([], -1, tl.int32)
     decided = vocab < 0  # false; the oldest interpreter makes no int1 of a constant
@@ -370,14 +372,15 @@ def draw(
         if bounded == 0:
             tl.debug_barrier()
             bound_kept(
-                row_logits, vocab, quads, stretches, stretch_tiles, scale, seed, position,
+                row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
                 boundary_key, boundary_token, last_token, group_bound,
             )  # fmt: skip
             tl.debug_barrier()
             most = MOST_GROUPS
+            shift = shift * 0.0
         winner, decided = draw_from_groups(
             row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound,
-            scale, seed, position, boundary_key, boundary_token, most,
+            shift, scale, largest, seed, position, boundary_key, boundary_token, most,
         )  # fmt: skip
         bounded = False
     return winner
@@ -385,10 +388,11 @@ def draw(
 
 @triton.jit
 def boundary_of_row(
-    row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p, total, scratch_code
-):
-    """(key, token) of the last token of the prefix that top-k and top-p keep, its count and weight, and whether it is
-    all in the row's list.
+    row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p, min_weight, total,
+    scratch_code,
+):  # fmt: skip
+    """(key, token) of the last token of the prefix that all filters keep, its count and weight, and whether it is all in
+    the row's list. `total` is of what top-p takes its share where top-k is off.
     """
     drawable = read_field(records, row, COUNT)  # tokens at -inf are never kept
     limit = tl.where(top_k > 0, tl.minimum(top_k, drawable), drawable)
@@ -406,10 +410,19 @@ def boundary_of_row(
     measured = ((mode & IN_DOUBT) != 0) & (read_sum(sums, row, around + ARRIVED) > 0)  # `mass` is not always launched
     hit = drawable < 0  # no
     all_listed = hit
-    for stage in range(2):  # first top-k by count, then top-p by weight; a loop, so that the code is compiled once
+    # First top-k by count, then top-p by weight, and min-p before or after it; a loop, so that the code is compiled once.
+    cut_at = tl.where((mode & MIN_P_FIRST) != 0, 1, 2)
+    for stage in range(3):
         by_weight = stage == 1
-        if tl.where(by_weight, top_p < 1.0, top_k > 0):
-            target = top_p_target(top_p, kept_weight)
+        # Min-p cuts further only where the boundary weighs too little; before any other cut it is in `total`.
+        if (stage == cut_at) & ((stage == 2) | (top_k > 0)):
+            if weight_of_key(boundary_key, scale, largest) < min_weight:
+                count, kept_weight, boundary_key = sum_kept(
+                    row_logits, vocab, scale, largest, boundary_key, boundary_token, min_weight
+                )
+                boundary_token = tl.full([], LAST_TOKEN, tl.int32)
+        target = top_p_target(top_p, tl.where((mode & JOINT) != 0, total, kept_weight))
+        if tl.where(by_weight, target <= kept_weight, (stage == 0) & (top_k > 0)):
             filled = sums + row * SUMS + FILLED + 1 + stage
             # What top-p keeps of what top-k keeps is at least as high as the interval that held the boundary of top-k.
             low = tl.where(hit, interval_low, LOWEST_KEY)
@@ -465,7 +478,7 @@ def wide(
         mode = read_field(records, row, MODE)
         scale, top_p = read_floats(records, row)
         top_key = read_field(records, row, TOP_KEY).to(tl.int32)
-        largest = scaled_logit(value_of(top_key), scale)
+        largest = value_of(top_key)
         total = read_sum(sums, row, TOTAL)
         count = read_field(records, row, COUNT)
         kept_weight = read_field(records, row, KEPT)
@@ -480,21 +493,16 @@ def wide(
             boundary_key, boundary_token = read_boundary(records, row)
             all_listed = count < 0
             min_mass = read_sum(sums, row, MINIMUM)
-            by_min_p = ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= top_p_target(top_p, total))
+            whole = tl.where(((mode & MIN_P_FIRST) != 0) & (top_k == 0), min_mass, total)
+            by_min_p = ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= top_p_target(top_p, whole))
             if by_min_p:
                 count = read_sum(sums, row, MINIMUM_COUNT)
                 kept_weight = min_mass
             elif (top_k > 0) | (top_p < 1.0):
                 boundary_key, boundary_token, count, kept_weight, all_listed = boundary_of_row(
                     row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
-                    total, scratch_code + row * CAPACITY,
+                    min_weight, whole, scratch_code + row * CAPACITY,
                 )  # fmt: skip
-                # Min-p cuts further only where the boundary weighs too little.
-                if weight_of_key(boundary_key, scale, largest) < min_weight:
-                    count, kept_weight, boundary_key = sum_kept(
-                        row_logits, vocab, scale, largest, boundary_key, boundary_token, min_weight
-                    )
-                    boundary_token = tl.full([], LAST_TOKEN, tl.int32)
                 write_boundary(records, row, boundary_key, boundary_token)
             if (want & WANT_TOKEN) != 0:
                 # Bounds may be of all tokens, of those that min-p keeps, or of those from the first interval on.
@@ -504,14 +512,17 @@ def wide(
                 if all_listed:
                     size = read_sum(sums, row, AROUND + MEASURES * last_attempt(records, row) + REACHED_COUNT)
                     winner = draw_from_list(
-                        row_logits, list_token, size.to(tl.int32), scale, seed, position, boundary_key, boundary_token
-                    )
+                        row_logits, list_token, size.to(tl.int32), scale, largest, seed, position, boundary_key,
+                        boundary_token,
+                    )  # fmt: skip
                 else:
                     # Of equal logits those with the lowest ids are kept: what is behind need not be looked at.
                     last_token = tl.where(boundary_key == top_key, tl.minimum(boundary_token, vocab - 1), vocab - 1)
                     winner = draw(
-                        row_logits, vocab, quads, stretches, stretch_tiles, scale, seed, position, boundary_key,
-                        boundary_token, last_token, group_bound + row * stretches * groups_of_segment(quads), bounded,
+                        row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
+                        boundary_key, boundary_token, last_token,
+                        group_bound + row * stretches * groups_of_segment(quads), bounded,
+                        tl.where((mode & BOUNDED) != 0, largest * scale, 0.0),
                     )  # fmt: skip
         total = tl.where((mode & GREEDY) != 0, kept_weight, total)
         write_drawn(

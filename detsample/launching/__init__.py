@@ -1,7 +1,6 @@
-"""How kernels are launched: memory as arguments, launches that are known already, and compiling ahead.
+"""How kernels are launched: launches that are known already, the memory that kernels share, and compiling ahead.
 
-`buffer` and `pointer` are what a kernel is given in place of a tensor, `arguments` a call's parameters, `workspace` the
-memory that kernels share. `paddle_driver` lets Triton launch on Paddle's device and stream. `launch` starts kernels
-without what Triton does to find out that it knows them, in the words of each version (`launchers`). `warming` compiles
-ahead, in processes of `compile_worker`.
+`launch` starts kernels without what Triton does to find out that it knows them, in the words of each version
+(`launchers`). `workspace` is the memory that the kernels of a call share. `compile_worker` is a process that compiles
+kernels ahead, under keys that do not depend on what was compiled before (`cache_keys`).
 """

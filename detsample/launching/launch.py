@@ -29,10 +29,10 @@ from triton.runtime import driver as triton_driver
 from triton.runtime.jit import JITFunction
 
 from detsample.frameworks import Device
-from detsample.launching.buffer import Buffer
+from detsample.frameworks.buffer import Buffer
+from detsample.frameworks.pointer import Pointer, Wide, integer, pointer
 from detsample.launching.cache_keys import settle
 from detsample.launching.launchers import FIRST, LAST, VERSION, Start, start_of
-from detsample.launching.pointer import Pointer, Wide, integer, pointer
 
 Launch = Callable[..., object]
 """``launch(kernel, grid, *arguments, **options)``: as ``kernel[grid](*arguments, **options)``."""

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detsample.frameworks import Device, Framework
-from detsample.launching.buffer import HostBuffer
-from detsample.launching.pointer import ALIGNMENT, Argument, Pointer, pointer_types
+from detsample.frameworks.buffer import HostBuffer
+from detsample.frameworks.pointer import ALIGNMENT, Argument, Pointer, pointer_types
 
 ITEM_BYTES = {"int64": 8, "int32": 4, "float32": 4, "bfloat16": 2, "float16": 2}
 

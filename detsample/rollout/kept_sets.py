@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from detsample import frameworks
-from detsample.output import Csr
+from detsample.sampler.output import Csr
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from detsample import frameworks
-from detsample.output import Csr
-from detsample.parameters import INTEGER_TYPES, is_scalar
 from detsample.rollout import operations
 from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.operations import Operations
+from detsample.sampler.output import Csr
+from detsample.sampler.parameters import INTEGER_TYPES, is_scalar
 
 LOGIT_TYPES = ("float32", "float64", "bfloat16", "float16")
 LARGEST = float(np.finfo(np.float32).max)

@@ -7,10 +7,18 @@ from typing import Any
 import detsample.reference as reference
 from detsample import frameworks
 from detsample.frameworks import Framework
-from detsample.parameters import INTEGER_TYPES, Logits, Parameter, Scalar, as_integer, read_logits, read_parameters
 from detsample.rollout import operations
 from detsample.rollout.output import Draw, Observation
-from detsample.sampling import sample
+from detsample.sampler.parameters import (
+    INTEGER_TYPES,
+    Logits,
+    Parameter,
+    Scalar,
+    as_integer,
+    read_logits,
+    read_parameters,
+)
+from detsample.sampler.sample import sample
 
 MOST_TOP = 128
 
@@ -122,7 +130,7 @@ def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, t
     _check_top_n(top_n)
     heat = read_parameters(of, 0, 0, temperature, 0, 1.0, 0.0).temperature
     if framework.on_gpu(logits) and of.rows:
-        from detsample.rollout import on_device  # imports triton
+        from detsample.rollout import on_gpu as on_device  # imports triton
 
         return on_device.run(of, token_ids, kept, heat, top_n)
     return _on_host(of, token_ids, kept, heat, top_n)

@@ -10,9 +10,9 @@ import numpy as np
 
 import detsample
 from detsample import frameworks
-from detsample.parameters import is_scalar
 from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.output import Draw
+from detsample.sampler.parameters import is_scalar
 
 COLUMNS: dict[str, type] = {
     "sequence": np.int64,

@@ -7,7 +7,7 @@ from typing import Any
 
 from detsample import frameworks
 from detsample.frameworks import Framework
-from detsample.parameters import (
+from detsample.sampler.parameters import (
     INTEGER_TYPES,
     LOGIT_TYPES,
     Logits,

@@ -6,8 +6,8 @@ from typing import Any
 
 from detsample import frameworks
 from detsample.frameworks import Framework
-from detsample.parameters import Logits, read_flag, read_logits, read_parameters
-from detsample.sampling import sample
+from detsample.sampler.parameters import Logits, read_flag, read_logits, read_parameters
+from detsample.sampler.sample import sample
 from detsample.speculative.arguments import read_batch
 from detsample.speculative.output import DraftOutput
 
@@ -77,11 +77,11 @@ def draft(
         logits, "logits", requests, most, ("K", most), 0, None, topp_seed, position, temperature, top_k, top_p, min_p
     )
     if framework.on_gpu(logits):
-        from detsample.speculative import launches
+        from detsample.speculative import on_gpu as launches
 
         out = launches.draw(batch, return_logprobs).sampled
     else:
-        from detsample.speculative import host
+        from detsample.speculative import on_cpu as host
 
         out = host.draw(batch, return_logprobs)
     shaped = [None if t is None else t.reshape((requests, most)) for t in (out.token_ids, out.status, out.logprobs)]

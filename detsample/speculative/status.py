@@ -6,7 +6,7 @@ from enum import IntFlag
 from typing import Any
 
 from detsample.frameworks import Framework
-from detsample.status import REASONS, raise_where_set
+from detsample.sampler.status import REASONS, raise_where_set
 
 
 class RequestStatus(IntFlag):

@@ -97,12 +97,14 @@ def verify(
     )  # fmt: skip
     rows = read_draft_rows(batch, draft_probs, draft_logits) if method == "rejection" else None
     if not framework.on_gpu(target_logits):
-        from detsample.speculative import host
+        from detsample.speculative import on_cpu as host
 
         given = {"method": method, "draft_probs": draft_probs, "draft_logits": draft_logits}
         out = host.verify(batch, draft_tokens, return_logprobs, given)
     else:
-        from detsample.speculative import launches  # imports triton, which a machine without a GPU need not have
+        from detsample.speculative import (
+            on_gpu as launches,  # imports triton, which a machine without a GPU need not have
+        )
 
         if rows is None:
             out = launches.match(batch, drafts, return_logprobs)
@@ -181,11 +183,11 @@ def verify_tree(
         topp_seed, position, temperature, top_k, top_p, min_p,
     )  # fmt: skip
     if not framework.on_gpu(target_logits):
-        from detsample.speculative import host
+        from detsample.speculative import on_cpu as host
 
         out = host.verify_tree(batch, draft_tokens, parents, return_logprobs)
     else:
-        from detsample.speculative import launches
+        from detsample.speculative import on_gpu as launches
 
         out = launches.longest_path(batch, drafts, above, return_logprobs)
     if check:

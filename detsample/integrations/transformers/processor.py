@@ -21,7 +21,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 import detsample
 from detsample.integrations.seeds import signed_seed
-from detsample.parameters import as_integer
+from detsample.sampler.parameters import as_integer
 
 MOST_SAMPLES = (1 << 31) - 1  # of the rows that a call may have
 

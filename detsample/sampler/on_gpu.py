@@ -1,0 +1,387 @@
+"""The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
+
+    scan    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
+    narrow  (rows)           finishes or draws rows with few candidates, no filter or none valid; aims at the others
+    mass    (rows x parts)   exact sums, and the tokens around the boundary; rows that need neither leave at once
+    retry   (fixed)          the latter once more, for the rows where `narrow` aimed badly; launched twice
+    wide    (rows)           finishes the others
+    masks   (rows x spans)   only when a mask is asked for
+
+Six launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made
+on the way and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`: a fused
+multiply-add would change bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, pointer_types
+from detsample.kernels import overlap
+from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
+from detsample.kernels.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
+from detsample.kernels.mass import mass as mass_kernel
+from detsample.kernels.narrow import narrow as narrow_kernel
+from detsample.kernels.pivots import RUNGS
+from detsample.kernels.retry import retry as retry_kernel
+from detsample.kernels.rows import (
+    PARAMETER_NAMES,
+    RECORD,
+    RETRIES,
+    SUMS,
+    WANT_LOG_Z,
+    WANT_LOGPROBS,
+    WANT_TOKEN,
+)
+from detsample.kernels.scan import scan as scan_kernel
+from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
+from detsample.kernels.wide import wide as wide_kernel
+from detsample.launching.launch import Names, Step, launcher, only_compiles, step_launcher
+from detsample.launching.workspace import Layout, addresses, as_argument, layout
+from detsample.sampler.kernel_arguments import parameter_arguments
+from detsample.sampler.output import Csr, SampleOutput, Wanted
+from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameter, Parameters, Scalar
+
+PROGRAMS_PER_MULTIPROCESSOR = 7
+RETRY_PROGRAMS_PER_MULTIPROCESSOR = 4
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the work is cut; none of it can change a bit of any result.
+
+    Attributes
+    ----------
+    parts : int or None
+        Programs a row in `scan` and `mass`; None: enough to fill the GPU.
+    segment_tiles : int or None
+        Tiles in a segment; None: as few as 64 segments a row allow, or as the groups allow where rows are many.
+    warps : tuple of int
+        Warps a program of `scan`, of `mass` and `retry`, of `narrow`, of `wide`.
+    overlap : tuple of str
+        Kernels whose programs start before the kernel ahead has ended, see `kernels.overlap`: on GPUs and with a Triton
+        that can. With many rows `narrow` and `mass` are slower for it, since they would take registers from the
+        kernel ahead (docs/performance.md).
+    """
+
+    parts: int | None = None
+    segment_tiles: int | None = None
+    warps: tuple[int, int, int, int] = (4, 4, 8, 16)
+    overlap: tuple[str, ...] = ("retry", "wide")
+
+
+FEW_ROWS = 8
+"""Up to so many, kernels are short, and what counts is how soon the next one starts."""
+FEW_ROWS_TUNING = Tuning(overlap=("narrow", "mass", "retry", "wide"))
+DEFAULT_TUNING = Tuning()
+
+
+class Cut(NamedTuple):
+    """How the rows of a call are cut; see `kernels.tiles` for the words."""
+
+    quads: int
+    segment_tiles: int
+    segments: int
+    parts: int
+    segments_of_part: int
+    stretches: int
+    stretch_tiles: int
+    stretches_of_part: int
+    segments_of_stretch: int
+    spans: int
+    """Programs that make a mask of a segment."""
+    groups: int
+    """Groups of tokens in a row."""
+    pitch: int
+    """Elements between two rows of the memory that holds the groups' maxima first and the listed tokens then."""
+
+
+@lru_cache(maxsize=1024)
+def cut_rows(rows: int, vocab: int, programs: int, tuning: Tuning, masked: bool) -> tuple[Cut, Layout]:
+    """How rows are cut for so many programs, and how the memory that kernels share lies: more of it if `masked`."""
+    cut = _cut(rows, vocab, programs, tuning)
+    return cut, layout(_areas(rows, cut, masked))
+
+
+def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
+    tiles = -(-vocab // int(TILE.value))
+    parts = min(tiles, tuning.parts or max(1, programs // max(rows, 1)))
+    alone = int(MOST_GROUPS.value) // int(LANES.value)  # segments of one quad to a group
+    if tuning.parts is None and parts <= alone * 5 // 4:
+        parts = min(parts, alone)  # some programs fewer are less of a loss than groups that are folded
+    most = alone // parts * parts if parts <= alone else int(MOST_SEGMENTS.value)
+    segment_tiles = max(tuning.segment_tiles or 1, -(-tiles // most))
+    segments = -(-tiles // segment_tiles)
+    quads = 1 if segments * int(LANES.value) <= int(MOST_GROUPS.value) else int(QUADS.value)
+    segments_of_part = -(-segments // min(segments, parts))
+    groups = segments * int(LANES.value) // quads
+    parts = -(-segments // segments_of_part)
+    segments_of_stretch = segments_of_part if quads == 1 else 1
+    stretch_tiles = segments_of_stretch * segment_tiles
+    stretches = -(-segments // segments_of_stretch)
+    stretches_of_part = segments_of_part // segments_of_stretch
+    spans = -(-segment_tiles * int(TILE.value) // int(MASKED.value))
+    pitch = max(groups, int(LIST.value))
+    return Cut(
+        quads, segment_tiles, segments, parts, segments_of_part,
+        stretches, stretch_tiles, stretches_of_part, segments_of_stretch, spans, groups, pitch,
+    )  # fmt: skip
+
+
+def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
+    """What the kernels share, see their arguments of these names."""
+    pitch = ("int32", rows * cut.pitch)
+    return {
+        "records": ("int64", rows * int(RECORD.value)),
+        "sums": ("int64", rows * int(SUMS.value)),
+        "missed": ("int32", (rows + 1) * int(RETRIES.value)),
+        "part_counts": ("int32", rows * cut.parts),
+        "part_key": ("int32", rows * cut.parts),
+        "group_key": pitch,
+        # Only masks are made from the maxima after something was listed; else it takes their place.
+        "list_token": pitch if masked else ("int32", 0),
+        "span_counts": ("int32", rows * cut.segments * cut.spans if masked else 0),
+        "group_bound": ("float32", rows * cut.stretches * int(LANES.value) // max(cut.quads, 1)),
+        "row_pivots": ("float32", rows * int(RUNGS.value)),
+        "part_rungs": ("float32", rows * cut.parts * int(RUNGS.value)),
+        "scratch_code": ("int64", rows * int(CAPACITY.value)),
+        "unwanted": ("float32", rows),
+    }
+
+
+def _is_aligned(logits: Logits, buffer: Argument) -> bool:
+    """Whether every row starts on 16 bytes, so that kernels may load it in full width."""
+    return buffer.data_ptr() % ALIGNMENT == 0 and logits.row_stride % 16 == 0
+
+
+def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
+    """Whether some row may need `mass`, as far as the host can tell; of each row `narrow` decides."""
+    top_k = parameters.top_k
+    if wanted.log_z or not isinstance(top_k, Scalar):
+        return True
+    if 1 <= top_k.value < vocab:
+        joint = parameters.filter_order == "joint" and not _is_off(parameters.top_p, 1.0)
+        return joint or top_k.value > int(MOST_K.value)
+    return wanted.logprobs or not (_is_off(parameters.top_p, 1.0) and _is_off(parameters.min_p, 0.0))
+
+
+def _want(wanted: Wanted) -> int:
+    """The `want` argument of the kernels."""
+    return int(
+        WANT_TOKEN.value * wanted.token + WANT_LOGPROBS.value * wanted.logprobs + WANT_LOG_Z.value * wanted.log_z
+    )
+
+
+def _is_off(parameter: Parameter, off: float) -> bool:
+    return isinstance(parameter, Scalar) and parameter.value == off
+
+
+class Steps(NamedTuple):
+    """The launches of a call. What their kernels have arguments for is in `NAMES`."""
+
+    scan: Step
+    narrow: Step
+    mass: Step
+    retry: Step
+    wide: Step
+
+
+@cache
+def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
+    """The steps for a GPU on which kernels can wait for the one ahead, or cannot."""
+    scan, mass, narrow, wide = tuning.warps
+
+    step = partial(Step, OVERLAP=waits, enable_fp_fusion=False)
+
+    def early(kernel: str) -> bool:
+        return waits and kernel in tuning.overlap
+
+    return Steps(
+        scan=step(scan_kernel, ALIGNED=aligned, num_warps=scan, maxnreg=72),
+        narrow=step(narrow_kernel, early("narrow"), num_warps=narrow, maxnreg=128),
+        mass=step(mass_kernel, early("mass"), ALIGNED=aligned, num_warps=mass, maxnreg=72),
+        retry=step(retry_kernel, early("retry"), ALIGNED=aligned, num_warps=mass, maxnreg=80),
+        wide=step(wide_kernel, early("wide"), ALIGNED=aligned, num_warps=wide),
+    )
+
+
+_KINDS = {area.name: area.kind for area in layout(_areas(0, Cut(*[0] * len(Cut._fields)), False)).areas}
+_RESULTS = {"token_ids": "int64", "num_kept": "int32", "status": "int32", "logprobs": "float32", "log_z": "float32"}
+# What `launch` passes, in this order; a kernel takes what it has an argument of the same name for.
+NAMES = Names(
+    ["logits", "row_stride", "given", *PARAMETER_NAMES],
+    {
+        **dict.fromkeys(["vocab", *Cut._fields, "want", "filter_order", "rows", "attempt"], int),
+        **{name: pointer_types(dtype)[0] for name, dtype in _RESULTS.items()}, **_KINDS,
+    },
+)  # fmt: skip
+ATTEMPT = NAMES.order.index("attempt")
+ATTEMPTS = int(RETRIES.value)
+
+
+class Prepared(NamedTuple):
+    """What calls have in common whose logits differ in their values and their address alone."""
+
+    logits: Logits
+    parameters: Parameters
+    wanted: Wanted
+    tuning: Tuning
+    cut: Cut
+    laid: Layout
+    values: list[Any]
+    """What `NAMES` names, up to the results."""
+    needs_mass: bool
+    retry_programs: int
+    waits: bool
+    """Whether kernels can wait for the one ahead."""
+
+
+def prepare(
+    logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning | None = None
+) -> Prepared:
+    """Work out all of a call that does not depend on where its logits are.
+
+    Parameters
+    ----------
+    logits, parameters
+        Checked by `detsample.sampler.parameters`.
+    wanted
+        Results to make; the others are None.
+    tuning
+        How to cut the work; None: as is best for so many rows.
+    """
+    framework, device, rows, vocab = logits.framework, logits.device, logits.rows, logits.vocab
+    multiprocessors = framework.multiprocessor_count(device)
+    programs = PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
+    tuning = tuning or (FEW_ROWS_TUNING if rows <= FEW_ROWS else DEFAULT_TUNING)
+    cut, laid = cut_rows(rows, vocab, programs, tuning, wanted.mask is not None)
+    given = parameter_arguments(parameters, framework, device)
+    order = FILTER_ORDERS.index(parameters.filter_order)
+    values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), order, rows, 0]
+    # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.
+    needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
+    retry_programs = RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
+    waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
+    return Prepared(logits, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits)
+
+
+def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
+    """Launch the kernels of a call.
+
+    Parameters
+    ----------
+    prepared
+        From `prepare`; its vectors are read by the kernels, now.
+    logits
+        Where the logits are, which are laid out like those of `prepared`.
+
+    Returns
+    -------
+    SampleOutput
+        Tensors of the logits' framework on the logits' device, not yet computed: nothing waits for the device.
+    """
+    of, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits = prepared
+    framework, device, rows = of.framework, of.device, of.rows
+    with framework.launching(device):
+        areas = addresses(framework, device, laid)
+        token_ids = framework.empty((rows,), "int64", device)
+        num_kept = framework.empty((rows,), "int32", device)
+        status = framework.empty((rows,), "int32", device)
+        logprobs = framework.empty((rows,), "float32", device) if wanted.logprobs else None
+        log_z = framework.empty((rows,), "float32", device) if wanted.log_z else None
+        mask: Any = None
+        address = _address if device[0] == "gpu" else framework.argument
+        unwanted = areas["unwanted"]
+        if wanted.mask is None:
+            areas["list_token"] = areas["group_key"]
+        values = [
+            *values, address(token_ids), address(num_kept), address(status),
+            unwanted if logprobs is None else address(logprobs), unwanted if log_z is None else address(log_z),
+            *areas.values(),
+        ]  # fmt: skip
+        values[0] = logits
+        aligned = _is_aligned(of, logits)
+        steps = _steps(aligned, waits, tuning)
+        start = step_launcher(device, NAMES, values)
+        start(steps.scan, (rows, cut.parts))
+        start(steps.narrow, (rows,))
+        if needs_mass:
+            start(steps.mass, (rows, cut.parts))
+            for attempt in range(1, 1 + ATTEMPTS):
+                values[ATTEMPT] = attempt
+                start(steps.retry, (retry_programs,))
+        start(steps.wide, (rows,))
+        if wanted.mask is not None:
+            records, maxima = as_argument(areas["records"], "int64"), as_argument(areas["group_key"], "int32")
+            row = (logits, of.row_stride, of.vocab, records, maxima, cut.pitch, cut.quads, cut.segment_tiles)
+            grid = (rows, cut.spans, cut.segments)
+            if wanted.mask == "csr":
+                counts = as_argument(areas["span_counts"], "int32")
+                mask = _write_csr(of, row, grid, aligned, counts, num_kept, parameters.top_k)
+            else:
+                mask = _write_mask(of, row, grid, aligned, wanted.mask == "bits")
+    # Callers may want only some of the results; all of them are written to.
+    written = (areas.memory, token_ids, num_kept, status, logprobs, log_z)
+    kept_alive = None if framework.frees_behind_stream(device) else written
+    return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
+
+
+def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning | None = None) -> SampleOutput:
+    """Serve one call: `prepare` and `launch`."""
+    prepared = prepare(logits, parameters, wanted, tuning)
+    return launch(prepared, prepared.values[0])
+
+
+def _argument(logits: Logits) -> Argument:
+    return logits.framework.argument(logits.tensor) if logits.pointer is None else logits.pointer
+
+
+def _address(tensor: Any) -> int:
+    """Where a new tensor on a GPU is: a multiple of 16, as all that frameworks allocate; an empty one may have none."""
+    return tensor.data_ptr() or 0
+
+
+_MASK_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+
+
+def _write_mask(
+    logits: Logits, row: tuple[Any, ...], grid: tuple[int, ...], aligned: bool, bits: bool
+) -> Any:
+    width = -(-logits.vocab // 32) if bits else logits.vocab
+    mask = logits.framework.empty((logits.rows, width), "int32" if bits else "bool", logits.device)
+    where = (logits.framework.argument(mask), width)
+    launcher(logits.device)(dense_mask, grid, *row, *where, AS_BITS=bits, ALIGNED=aligned, **_MASK_OPTIONS)
+    return mask
+
+
+def _write_csr(
+    logits: Logits,
+    row: tuple[Any, ...],
+    grid: tuple[int, ...],
+    aligned: bool,
+    counts: Argument,
+    num_kept: Any,
+    top_k: Parameter,
+) -> Csr:
+    start = launcher(logits.device)
+    framework, rows = logits.framework, logits.rows
+    row_offsets = framework.empty((rows + 1,), "int64", logits.device)
+    offsets = framework.argument(row_offsets)
+    start(csr_offsets, (1,), rows, framework.argument(num_kept), offsets, **_MASK_OPTIONS)
+    if isinstance(top_k, Scalar) and 1 <= top_k.value < logits.vocab:
+        capacity = rows * int(top_k.value)
+    elif only_compiles():
+        capacity = rows * logits.vocab
+    else:
+        capacity = int(framework.fetch(num_kept).sum(dtype=np.int64))
+    token_ids = framework.empty((capacity,), "int32", logits.device)
+    if capacity:
+        kept = framework.argument(token_ids)
+        start(csr_counts, grid, *row, counts, ALIGNED=aligned, **_MASK_OPTIONS)
+        start(csr_tokens, grid, *row, counts, offsets, kept, ALIGNED=aligned, **_MASK_OPTIONS)
+        start(csr_tail, (-(-capacity // int(TILE.value)),), rows, integer(capacity), offsets, kept, **_MASK_OPTIONS)
+    return Csr(row_offsets, token_ids)

@@ -1,0 +1,264 @@
+"""The arguments of a call, checked as far as the host can see, and brought to the form in which kernels take them.
+
+What only the device can see (a bad value inside a vector) is the kernels' business: it sets that row's status.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detsample.frameworks import Description, Device, Framework, UnusableTensor
+from detsample.frameworks.pointer import Pointer, integer
+
+LARGEST_VOCABULARY = 1 << 21
+MOST_ROWS = (1 << 31) - 1
+LOGIT_TYPES = ("float32", "bfloat16", "float16")
+INTEGER_TYPES = ("int64", "int32")
+REAL_TYPES = ("float32", "float64", "float16", "bfloat16")
+MASK_KINDS = ("bool", "bits", "csr")
+FILTER_ORDERS = ("top_k_first", "min_p_first", "joint")
+_FP32 = struct.Struct("<f")
+_EXACT = 1 << 53  # integers up to it are fp64 numbers
+# NumPy's time spans are integers by their class, and bools by Python's: neither is meant as a number.
+_NO_NUMBERS = (bool, np.bool_, np.timedelta64)
+
+
+class Scalar(NamedTuple):
+    """A parameter that is one number for the whole batch: a Python int, or a float that fp32 can hold."""
+
+    value: int | float
+
+
+class Vector(NamedTuple):
+    """A parameter with one number a row: a tensor, and the step from row to row in elements (0: the same for all)."""
+
+    tensor: Any
+    stride: int
+    pointer: Pointer | None = None
+    """The tensor as a kernel's argument, where it is on a GPU and somebody has looked."""
+
+
+Parameter = Scalar | Vector
+
+
+class Parameters(NamedTuple):
+    """Everything a row's token depends on besides its logits."""
+
+    topp_seed: Parameter
+    position: Parameter
+    temperature: Parameter
+    top_k: Parameter
+    top_p: Parameter
+    min_p: Parameter
+    filter_order: str = "top_k_first"
+    """One of `FILTER_ORDERS`, for all rows: of whose weight top-p takes its share."""
+
+
+class Logits(NamedTuple):
+    """The logits of a call and what the host knows of them."""
+
+    tensor: Any
+    framework: Framework
+    device: Device
+    rows: int
+    vocab: int
+    row_stride: int
+    dtype: str
+    pointer: Pointer | None = None
+    """See `Vector`."""
+
+
+def read_logits(tensor: Any, framework: Framework) -> Logits:
+    """Check the logits.
+
+    Raises
+    ------
+    TypeError
+        If the element type is none of fp32, bf16 and fp16, or the tensor is not plain memory on a GPU or the CPU.
+    ValueError
+        If the shape is not [B, V] with B below 2^31 and V between 1 and 2^21, or tokens of a row are not neighbours
+        in memory (GPU only).
+    """
+    shape, dtype, device, strides, pointer = described("logits", tensor, framework)
+    if dtype not in LOGIT_TYPES:
+        raise TypeError(f"logits must be float32, bfloat16 or float16, got {dtype}")
+    if len(shape) != 2:
+        raise ValueError(f"logits must have shape [B, V], got {list(shape)}")
+    if not 1 <= shape[1] <= LARGEST_VOCABULARY:
+        raise ValueError(f"logits must have between 1 and 2^21 columns, got {shape[1]}")
+    rows, vocab = shape
+    if rows > MOST_ROWS:
+        raise ValueError(f"logits must have fewer than 2^31 rows, got {rows}")
+    if device[0] == "gpu" and rows and vocab > 1 and strides[1] != 1:
+        raise ValueError(
+            f"logits on a GPU must have neighbouring tokens side by side (column stride 1), got strides {list(strides)}"
+        )
+    row_stride = integer(strides[0]) if rows > 1 else vocab
+    return Logits(tensor, framework, device, rows, vocab, row_stride, dtype, pointer)
+
+
+def read_parameters(
+    logits: Logits,
+    topp_seed: Any,
+    position: Any,
+    temperature: Any,
+    top_k: Any,
+    top_p: Any,
+    min_p: Any,
+    filter_order: Any = "top_k_first",
+) -> Parameters:
+    """Check the parameters of a call.
+
+    Raises
+    ------
+    TypeError
+        If one is neither a number nor a tensor of the logits' framework, or has the wrong element type.
+    ValueError
+        If a number is out of range, or a tensor is not [B], [B, 1] or a scalar, or is on another device.
+    """
+    return Parameters(
+        topp_seed=_integer("topp_seed", topp_seed, logits, -(1 << 63), (1 << 64) - 1),
+        position=_integer("position", position, logits, 0, (1 << 63) - 1),
+        temperature=_real("temperature", temperature, logits, "finite and at least 0", _is_temperature),
+        top_k=_integer("top_k", top_k, logits, -(1 << 63), (1 << 63) - 1),
+        top_p=_real("top_p", top_p, logits, "a number, not NaN", _is_number),
+        min_p=_real("min_p", min_p, logits, "a number, not NaN", _is_number),
+        filter_order=read_filter_order(filter_order),
+    )
+
+
+def read_filter_order(filter_order: Any) -> str:
+    """Check the name of an order of filters."""
+    if not (isinstance(filter_order, str) and filter_order in FILTER_ORDERS):
+        raise ValueError(f"filter_order must be one of {', '.join(map(repr, FILTER_ORDERS))}, got {filter_order!r}")
+    return filter_order
+
+
+def read_mask_kind(name: str, kind: str | None) -> str | None:
+    """Check the kind of mask asked for."""
+    if kind is not None and not (isinstance(kind, str) and kind in MASK_KINDS):
+        raise ValueError(f"{name} must be None, 'bool', 'bits' or 'csr', got {kind!r}")
+    return kind
+
+
+def read_flag(name: str, value: Any) -> bool:
+    """Check an argument that is on or off: what is merely true, such as "no" or an array, is refused."""
+    if type(value) is bool:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    got = repr(value) if is_scalar(value) or value is None or isinstance(value, str) else f"a {class_name(value)}"
+    raise TypeError(f"{name} must be True or False, got {got}")
+
+
+def described(name: str, tensor: Any, framework: Framework) -> Description:
+    """What the framework's adapter says of a tensor of its own; the error for one that it cannot take has the name."""
+    try:
+        return framework.describe(tensor)
+    except UnusableTensor as error:
+        raise TypeError(f"{name} {error}") from None
+
+
+def as_integer(name: str, value: Any, least: int, most: int) -> int:
+    """A Python int in range, from any integer number that is not a bool."""
+    # The class alone settles the usual case, sooner than what NumPy registered as numbers.
+    if type(value) is not int and (isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not least <= int(value) <= most:
+        raise ValueError(f"{name} must be between {least} and {most}, got {value}")
+    return int(value)
+
+
+def is_scalar(value: object) -> bool:
+    """Whether an argument is a number of Python's or NumPy's."""
+    return type(value) in (int, float) or isinstance(value, (numbers.Number, np.generic))
+
+
+def _is_temperature(value: float) -> bool:
+    return 0.0 <= value < math.inf
+
+
+def _is_number(value: float) -> bool:
+    return not math.isnan(value)
+
+
+def _integer(name: str, value: Any, logits: Logits, least: int, most: int) -> Parameter:
+    # A tensor like the logits is the usual case, and found sooner than that it is no number.
+    if type(value) is type(logits.tensor) or not is_scalar(value):
+        return _vector(name, value, logits, INTEGER_TYPES)
+    return Scalar(as_integer(name, value, least, most))
+
+
+def _real(name: str, value: Any, logits: Logits, expected: str, valid: Any) -> Parameter:
+    if type(value) is type(logits.tensor) or not is_scalar(value):
+        return _vector(name, value, logits, REAL_TYPES)
+    ordinary = type(value) in (float, int)
+    if not ordinary and (isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Real)):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    rounded = _to_fp32(value)
+    if not valid(rounded):
+        raise ValueError(f"{name} must be {expected}, got {value}")
+    return Scalar(rounded)
+
+
+def _to_fp32(value: Any) -> float:
+    """A real number rounded once to fp32, to nearest even; infinite where that is beyond it."""
+    try:
+        if type(value) is not float and not (type(value) is int and -_EXACT <= value <= _EXACT):
+            value = _like_in_fp64(value)
+        return _FP32.unpack(_FP32.pack(value))[0]
+    except OverflowError:  # what rounds to nothing finite, in fp64 or in fp32
+        return math.inf if value > 0 else -math.inf
+
+
+def _like_in_fp64(value: Any) -> float:
+    """A float that rounds to the same fp32 as a real number of any kind.
+
+    `float` itself rounds, to nearest: what then lies half-way between two fp32 numbers may not have done so before.
+    """
+    if isinstance(value, (float, np.float32, np.float16)):
+        return float(value)
+    if isinstance(value, numbers.Integral):
+        return _cut(int(value), 1)
+    if isinstance(value, numbers.Rational):
+        return _cut(int(value.numerator), int(value.denominator))
+    if not hasattr(value, "as_integer_ratio") or not math.isfinite(value):
+        return float(value)
+    return _cut(*value.as_integer_ratio())
+
+
+def _cut(numerator: int, denominator: int) -> float:
+    """A fraction to 50 or 51 bits, the last set if any beyond is: enough to tell all ties in fp32 from what is near."""
+    magnitude = abs(numerator)
+    shift = 50 - magnitude.bit_length() + denominator.bit_length()
+    quotient, rest = divmod(magnitude << max(shift, 0), denominator << max(-shift, 0))
+    cut = math.ldexp(quotient | (rest != 0), -shift)
+    return cut if numerator >= 0 else -cut
+
+
+def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> Vector:
+    framework = logits.framework
+    if type(tensor) is not type(logits.tensor) and not framework.is_tensor(tensor):
+        got = class_name(tensor)
+        raise TypeError(f"{name} must be a number or a {framework.name} tensor like the logits, got {got}")
+    shape, dtype, device, strides, pointer = described(name, tensor, framework)
+    if dtype not in types:
+        raise TypeError(f"{name} must be of type {' or '.join(types)}, got {dtype}")
+    if device != logits.device:
+        raise ValueError(f"{name} must be on the logits' device {logits.device}, got {device}")
+    rows = logits.rows
+    if shape == ():
+        return Vector(tensor, 0, pointer)
+    if shape not in ((rows,), (rows, 1)):
+        raise ValueError(f"{name} must be a number or have shape [{rows}] (or [{rows}, 1]), got {list(shape)}")
+    return Vector(tensor, integer(strides[0]) if rows > 1 else 0, pointer)
+
+
+def class_name(value: object) -> str:
+    """The class of an argument that is none of those expected."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -1,0 +1,133 @@
+"""`plan`: the checks of a call made once, for the many calls that follow it with new logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from detsample import frameworks
+from detsample.sampler import on_cpu as host
+from detsample.sampler.output import SampleOutput, Wanted
+from detsample.sampler.parameters import (
+    Logits,
+    Parameters,
+    described,
+    read_flag,
+    read_logits,
+    read_parameters,
+)
+from detsample.sampler.sample import read_wanted
+from detsample.sampler.status import raise_for_status
+
+
+class Plan:
+    """Calls of `sample` that differ in the values of their tensors alone. Made by `plan`; call it with logits."""
+
+    def __init__(self, logits: Logits, draw: Callable[[Any, Any], SampleOutput]) -> None:
+        self._framework = logits.framework
+        self._kind = type(logits.tensor)
+        *self._layout, _pointer = described("logits", logits.tensor, logits.framework)
+        self._draw = draw
+
+    def __call__(self, logits: Any, *, check: bool = False) -> SampleOutput:
+        """Draw one token a row.
+
+        Parameters
+        ----------
+        logits : [B, V] tensor
+            Of the class, shape, strides, type and device planned for.
+        check : bool
+            As for `sample`.
+
+        Returns
+        -------
+        SampleOutput
+            New tensors, as those of `sample`.
+
+        Raises
+        ------
+        TypeError
+            If the logits are no tensor of the class planned for.
+        ValueError
+            If they are laid out in another way than planned for; with `check`, for invalid rows.
+        """
+        if type(logits) is not self._kind:
+            raise TypeError(f"logits must be a {self._kind.__qualname__} as planned, got {type(logits).__qualname__}")
+        *layout, pointer = described("logits", logits, self._framework)
+        if layout != self._layout:
+            raise ValueError(f"logits must be {_told(self._layout)} as planned, got {_told(layout)}")
+        out = self._draw(logits, pointer)
+        if read_flag("check", check):
+            raise_for_status(self._framework, out.status)
+        return out
+
+
+def plan(
+    logits: Any,
+    topp_seed: Any,
+    *,
+    position: Any = 0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    return_logprobs: bool = True,
+    return_log_z: bool = False,
+    return_mask: str | None = None,
+) -> Plan:
+    """Check a call of `sample` now and make it later, as often as wanted, with less of the host's time.
+
+    Parameters that are tensors are read when the plan is called: change them in place, and the next call sees it.
+    They must stay where they are, and the plan keeps them alive.
+
+    Parameters
+    ----------
+    logits : [B, V] tensor
+        Like those to come, in class, shape, strides, type and device. Their values are not read.
+    topp_seed, position, temperature, top_k, top_p, min_p, return_logprobs, return_log_z, return_mask
+        As for `sample`.
+
+    Returns
+    -------
+    Plan
+        ``plan(logits)`` gives what ``sample(logits, ...)`` would.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `sample`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from detsample import sample
+    >>> logits, position = np.array([[0.0, 1.0, 2.0, 3.0]], np.float32), np.array([0])
+    >>> draw = plan(logits, 7, position=position, top_k=2)
+    >>> draw(logits).token_ids
+    array([3])
+    >>> position += 1
+    >>> draw(logits).token_ids == sample(logits, 7, position=1, top_k=2).token_ids
+    array([ True])
+    """
+    framework = frameworks.of(logits, "logits")
+    wanted = read_wanted(return_logprobs, return_log_z, return_mask)
+    of = read_logits(logits, framework)
+    given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p)
+    make = _on_device if of.device[0] == "gpu" else _on_host
+    return Plan(of, make(of._replace(tensor=None), given, wanted))
+
+
+def _on_device(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
+    from detsample.sampler import on_gpu as engine  # imports triton, which a machine without a GPU need not have
+
+    prepared = engine.prepare(logits, parameters, wanted)
+    return lambda _logits, pointer: engine.launch(prepared, pointer)
+
+
+def _on_host(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
+    return lambda tensor, _pointer: host.run(logits._replace(tensor=tensor), parameters, wanted)
+
+
+def _told(layout: list[Any]) -> str:
+    shape, dtype, device, strides = layout
+    return f"{dtype} {list(shape)} with strides {list(strides)} on {device[0]} {device[1]}"

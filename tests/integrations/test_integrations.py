@@ -1,0 +1,57 @@
+"""The integrations together: what importing them imports, and what they say without their engines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from paths import ROOT
+
+
+def test_integrations_name_the_extra_that_is_missing(tmp_path: Path) -> None:
+    """Defect caught: a ModuleNotFoundError from somewhere inside, or an engine that the core imports."""
+    code = """
+import sys
+for name in ("transformers", "vllm", "paddle", "fastdeploy"):
+    sys.modules[name] = None
+import detsample
+for name, extra in (("transformers", "transformers"), ("vllm", "vllm"), ("fastdeploy", "paddle")):
+    try:
+        __import__("detsample.integrations." + name)
+    except ImportError as error:
+        assert f"pip install 'detsample[{extra}]'" in str(error), error
+    else:
+        raise AssertionError(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_transformers_without_torch_names_the_extra(tmp_path: Path) -> None:
+    """Defect caught: a ModuleNotFoundError, because transformers can be imported where torch is not."""
+    (tmp_path / "transformers.py").write_text("")
+    code = f"""
+import sys
+sys.modules["torch"] = None
+sys.path.insert(0, {str(tmp_path)!r})
+try:
+    import detsample.integrations.transformers
+except ImportError as error:
+    assert "needs torch" in str(error) and "pip install 'detsample[transformers]'" in str(error), error
+else:
+    raise AssertionError("imported")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_committed_vllm_trial_found_nothing() -> None:
+    """Defect caught: a result that was committed with differences in it, or of fewer requests than we say."""
+    path = ROOT / "docs" / "results" / "vllm-neighbours.json"
+    report = json.loads(path.read_text())
+    assert report["requests"] >= 1000
+    assert report["tokens_not_those_of_their_logits_alone"] == 0
+    for found in [*report["first_serving_against_the_others"], report["alone_against_first_serving"]]:
+        assert found["tokens_that_differ_all_the_same"] == []

@@ -1,0 +1,150 @@
+"""Barriers, atomics and caches of the compiled kernels: what no interpreter minds, and a GPU seldom shows.
+
+Kernels are compiled, as far as Triton's GPU dialect, in a process of its own without TRITON_INTERPRET and without a
+GPU; tests/support/hazards.py then looks for accesses to the same memory without a barrier in between.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import compiled
+import pytest
+from hazards import Access, Hazards, Kernel
+from paths import SUPPORT
+
+pytest.importorskip("triton", reason="Triton is not installed: nothing can be compiled")
+pytestmark = [pytest.mark.triton_contract, pytest.mark.xdist_group("barriers")]
+NAMES = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry", "wide.wide")
+
+COMPILE = """
+import json
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import compiled
+from triton.backends import backends
+
+
+class Far(Exception):
+    pass
+
+
+def enough(self, source, *_):
+    raise Far(str(source))
+
+
+backends["nvidia"].compiler.make_llir = enough
+for name in json.loads(sys.argv[2]):
+    try:
+        compiled.compiled(name, 90)
+    except Far as found:
+        print(json.dumps([name, str(found)]))
+"""
+
+SAME = {"list_token": "group_key"}
+"""In calls without a mask the list lies where the groups' maxima are."""
+
+HARMLESS = {
+    "narrow.narrow": {
+        ("records", "read_field", "write_outcome"): "the status: who reads it late reads what it leads to itself",
+        ("records", "read_field", "note"): "the mode: the sum over the parts comes between, for which warps wait",
+    },
+    "retry.retry": {
+        ("sums", "measure", "read_sum"): "the number of programs that arrived, and another sum",
+        ("records", "read_field", "judge"): "the next interval, and other fields",
+    },
+    "wide.wide": {
+        ("records", "read_boundary", "write_boundary"): "a stage, with its barrier, always comes between",
+        ("records", "last_attempt", "write_boundary"): "intervals, and the boundary",
+        ("records", "read_interval", "write_boundary"): "intervals, and the boundary",
+        ("records", "write_boundary", "last_attempt"): "the boundary, and intervals",
+        ("sums", "append", "read_sum"): "the length of the scratch list, and another sum",
+        ("records", "read_field", "write_outcome"): "the status: who reads it late has nothing to do but what is done",
+        ("records", "read_interval", "write_outcome"): "intervals, and the status",
+        ("records", "last_attempt", "write_outcome"): "intervals, and the status",
+    },
+}
+"""What looks like a hazard and is none: the argument, the functions of the first and of the second access, and why."""
+
+
+@functools.cache
+def kernels() -> dict[str, Kernel]:
+    """The kernels that serve a call."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", COMPILE, str(SUPPORT), json.dumps(NAMES)]
+    done = subprocess.run(command, env=environment, cwd=SUPPORT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    texts = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert set(texts) == set(NAMES), "Triton compiled on, or something else"
+    return {name: Kernel(text, arguments(name)) for name, text in texts.items()}
+
+
+def arguments(name: str) -> list[str]:
+    """What a kernel calls its arguments, those of compile time left out."""
+    items = [item.split(":") for item in compiled.KERNELS[name][0].format(dtype="fp32").split()]
+    return [argument for argument, kind in items if kind != "constexpr"]
+
+
+def hazards(name: str, without: object = None) -> Hazards:
+    """Those of a kernel. A program of `retry` does a row's last share, after which it reads of others, but once."""
+    return Hazards(kernels()[name], SAME, name == "retry.retry", without)
+
+
+def described(first: Access, second: Access) -> tuple[str, str, str]:
+    """A hazard as `HARMLESS` has it."""
+    return first.argument, first.functions[0], second.functions[0]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested was compiled now, from these sources."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_program_writes_and_reads_has_a_barrier_in_between(name: str) -> None:
+    """Catches a missing `tl.debug_barrier`: a warp that reads what another has not yet written, or no longer has."""
+    found = {described(*pair): f"{pair[0]}, then {pair[1]}" for pair in hazards(name).found}
+    harmless = HARMLESS.get(name, {})
+    assert {what: text for what, text in found.items() if what not in harmless} == {}
+    assert set(found) == set(harmless), "something listed as harmless does not occur"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_any_of_the_barriers_there_is_a_hazard(name: str) -> None:
+    """Catches a search that sees nothing: each barrier in turn is taken for none."""
+    barriers = kernels()[name].barriers()
+    for barrier in barriers:
+        pairs = {described(*pair) for pair in hazards(name, barrier).found}
+        assert pairs - set(HARMLESS.get(name, {})), barrier
+    expected = {"scan.scan": 0, "narrow.narrow": 4, "mass.mass": 2, "retry.retry": 2, "wide.wide": 4}
+    assert len(barriers) == expected[name]
+
+
+@pytest.mark.parametrize("name", ["mass.mass", "retry.retry"])
+def test_the_last_program_to_arrive_knows_what_the_others_did(name: str) -> None:
+    """Catches an arrival that releases or acquires nothing, or comes before another warp's share: the row's judge would
+    add up too little.
+    """
+    atomics = [access for access in kernels()[name].accesses() if access.kind == "atomic"]
+    ordering = [access for access in atomics if "relaxed" not in access.text]
+    assert len(ordering) == 1, [access.text for access in ordering]
+    assert re.search(r"\bacq_rel, gpu\b", ordering[0].text)
+    assert (ordering[0].argument, ordering[0].functions[0]) == ("sums", "measure")
+    assert [str(write) for write in hazards(name).unreleased] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_other_programs_write_is_read_past_the_first_cache(name: str) -> None:
+    """Catches a sum, or a list, read without `.cg`: a multiprocessor's first cache does not see what others add."""
+    shared = {"sums", "list_token"} if name in ("mass.mass", "retry.retry") else {"sums"}
+    loads = [a for a in kernels()[name].accesses() if a.kind == "load" and a.argument in shared]
+    assert [str(load) for load in loads if not re.search(r"\b(cache_modifier|cacheModifier) = cg\b", load.text)] == []
+    assert {load.argument for load in loads} == (set() if name == "scan.scan" else shared)

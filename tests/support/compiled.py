@@ -1,0 +1,168 @@
+"""Compiles the kernels for GPUs that need not be there: what the emitted code contains is part of the contract."""
+
+import functools
+import importlib
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+TARGETS = (80, 89, 90, 100, 120)
+
+PARAMETERS = (
+    "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32 "
+    "top_k_ptr:*i64 top_k_stride:i32 top_k_scalar:i32 "
+    "top_p_ptr:*fp32 top_p_stride:i32 top_p_bits:i32 min_p_ptr:*fp32 min_p_stride:i32 min_p_bits:i32 "
+    "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 "
+    "position_ptr:*i64 position_stride:i32 position_low:i32 position_high:i32"
+)
+SUMS = "records:*i64 sums:*i64 missed:*i32"
+GROUPS = "group_bound:*fp32 part_key:*i32 part_counts:*i32 row_pivots:*fp32 part_rungs:*fp32"
+RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
+ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
+CUT = ROW + " quads:i32 segment_tiles:i32"
+STRETCHES = ROW + " quads:i32 stretch_tiles:i32 stretches:i32"
+MAXIMA = "records:*i64 group_key:*i32 pitch:i32 quads:i32 segment_tiles:i32"
+SETS = "kept:*i32 words:i32 parts:i32 listed:i32"
+TEMPERATURE = "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32"
+
+CONSTANTS = {"SPAN": 128, "BITS": 4}
+
+KERNELS = {
+    "scan.scan": (
+        f"{CUT} segments:i32 segments_of_part:i32 parts:i32 stretches:i32 segments_of_stretch:i32 "
+        f"want:i32 filter_order:i32 given:i32 {PARAMETERS} {SUMS} group_key:*i32 pitch:i32 {GROUPS} ALIGNED:constexpr OVERLAP:constexpr",
+        4,
+    ),
+    "narrow.narrow": (
+        f"{CUT} groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 records:*i64 sums:*i64 group_key:*i32 "
+        f"list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
+        8,
+    ),
+    "mass.mass": (
+        f"{STRETCHES} stretches_of_part:i32 parts:i32 {SUMS} list_token:*i32 pitch:i32 "
+        "group_bound:*fp32 row_pivots:*fp32 ALIGNED:constexpr OVERLAP:constexpr",
+        4,
+    ),
+    "retry.retry": (
+        f"{ROW} rows:i32 attempt:i32 {SUMS} list_token:*i32 pitch:i32 row_pivots:*fp32 "
+        "ALIGNED:constexpr OVERLAP:constexpr",
+        4,
+    ),
+    "wide.wide": (
+        f"{STRETCHES} want:i32 records:*i64 sums:*i64 list_token:*i32 pitch:i32 group_bound:*fp32 "
+        f"scratch_code:*i64 {RESULTS} ALIGNED:constexpr OVERLAP:constexpr",
+        16,
+    ),
+    "masks.dense_mask/bools": (f"{ROW} {MAXIMA} mask:*i1 mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr", 4),
+    "masks.dense_mask/bits": (f"{ROW} {MAXIMA} mask:*i32 mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr", 4),
+    "masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
+    "masks.csr_counts": (f"{ROW} {MAXIMA} span_counts:*i32 ALIGNED:constexpr", 4),
+    "masks.csr_tokens": (f"{ROW} {MAXIMA} span_counts:*i32 row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
+    "masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
+    "trainer.survey": (f"{ROW} {SETS} part_places:*i64 part_kept_key:*i32", 4),
+    "trainer.weigh": (
+        f"{ROW} {SETS} given:i32 {TEMPERATURE} token_ids:*i64 part_places:*i64 part_kept_key:*i32 part_sums:*i64",
+        8,
+    ),
+    "trainer.tell": (
+        f"{ROW} {SETS} top_n:i32 given:i32 {TEMPERATURE} token_ids:*i64 part_places:*i64 part_kept_key:*i32 "
+        "part_sums:*i64 logprobs:*fp32 raw_logprobs:*fp32 rank:*i32 entropy:*fp32 top_token_ids:*i32 "
+        "top_logprobs:*fp32",
+        4,
+    ),
+    "margin.margin": (
+        f"{ROW} filter_order:i32 given:i32 {PARAMETERS} token_ids:*i64 status:*i32 result:*fp32 SPAN:constexpr BITS:constexpr",
+        8,
+    ),
+    "streams.noise": (
+        "columns:i32 tokens:*i64 token_row_stride:i32 token_stride:i32 given:i32 "
+        "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 position_ptr:*i64 position_stride:i32 "
+        "position_low:i32 position_high:i32 result:*fp64",
+        4,
+    ),
+    "streams.folded_seeds": (
+        "count:i32 given:i32 seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 index_ptr:*i64 "
+        "index_stride:i32 "
+        "index_low:i32 index_high:i32 result:*i64",
+        4,
+    ),
+    "probability.log_probabilities": ("vocab:i32 probabilities:*fp32 row_stride:i32 result:*fp32", 4),
+}
+
+
+@functools.cache
+def compiled(
+    kernel: str,
+    capability: int,
+    dtype: str = "fp32",
+    fusion: bool = False,
+    aligned: bool = True,
+) -> Any:
+    """The compiled kernel for one architecture; `asm` holds its "ptx" and "cubin". Nothing is said of any pointer."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from detsample.kernels import overlap
+
+    module, name = kernel.split("/")[0].split(".")
+    function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
+    text, warps = KERNELS[kernel]
+    signature = dict(item.split(":") for item in text.format(dtype=dtype).split())
+    waits = overlap.SUPPORTED and capability >= overlap.LEAST_CAPABILITY
+    constants = CONSTANTS | {"OVERLAP": waits, "ALIGNED": aligned, "AS_BITS": kernel.endswith("/bits")}
+    constexprs = {name: value for name, value in constants.items() if name in signature}
+    source = ASTSource(function, signature, constexprs)
+    options = {"num_warps": warps, "enable_fp_fusion": fusion}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def instructions(ptx: str) -> set[str]:
+    """The opcodes with their modifiers that occur in PTX text."""
+    # First on its line, or behind a brace or a guard; neither a directive nor a label.
+    opcode = r"^[\s{]*(?:@!?%\w+\s+)?([a-z][A-Za-z0-9_.:]*)(?=[\s;])"
+    return set(re.findall(opcode, ptx, flags=re.MULTILINE))
+
+
+def machine_code(cubin: bytes) -> list[str] | None:
+    """The instructions in a cubin, one a line, guards left out; None where Triton came without cuobjdump."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if not tool.exists():
+        return None
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(tool), "-sass", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][^;]*?)\s*;", text, flags=re.MULTILINE)
+
+
+# Approximations and fused operations. `div.rn`, of fp32 or fp64, is correctly rounded; `div.full` and
+# `div.approx` are not.
+FORBIDDEN = re.compile(
+    r"\bfma\b|\bmad\.\w*\.?f\d|approx|\.ftz|\bdiv\.full|sqrt|\bex2|\blg2|\brcp\b|\bsin\b|\bcos\b|tanh"
+)
+# Any call: libdevice is linked in before PTX is written, so a call of it would be inlined or appear as one.
+CALLS = re.compile(r"\bcall(\.uni)?\b|\.extern\s+\.func|__nv_")
+
+
+def code_lines(ptx: str) -> list[str]:
+    """The lines of PTX that are code: debug information names files and functions, which may be called anything."""
+    text = re.split(r"\.section\s+\.debug", ptx)[0]
+    lines = (line.split("//")[0] for line in text.splitlines())
+    return [line for line in lines if not re.match(r"\s*\.(file|loc)\b", line)]
+
+
+GUESSING = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry")
+"""Kernels that guess a boundary from rough weights, by the hardware's exp2: only speed hangs on these."""
+ROUGH = re.compile(r"ex2\.approx\.ftz\.f32")
+
+
+def offences(ptx: str, name: str = "") -> list[str]:
+    """The lines of PTX that the contract does not allow, in the kernel of this name."""
+    found = [line.strip() for line in code_lines(ptx) if FORBIDDEN.search(line) or CALLS.search(line)]
+    return [line for line in found if not (name in GUESSING and ROUGH.match(line))]

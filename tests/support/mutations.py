@@ -1,0 +1,398 @@
+"""Deliberate breakages of the kernels, and the few rows that must reveal each: a suite that misses one is too weak.
+
+    python tests/support/mutations.py "score ties" launches
+
+runs some probes (all by default) in Triton's interpreter, on whatever `detsample` is on the path, and exits with
+status 3 if one finds a difference to the reference.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+F32 = np.float32
+FOUND = 3
+OUT_OF_BOUNDS = "lie in no argument"  # says guarded_memory.py
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change of one file, at every place where the old text is."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    probe: str
+
+
+MUTATIONS = (
+    Mutation(
+        "of equal scores the highest id wins",
+        "kernels/lanes.py",
+        "(other_token < token)",
+        "(other_token > token)",
+        "score ties",
+    ),
+    Mutation(
+        "the last tied token at a boundary is lost",
+        "kernels/order.py",
+        "(token <= boundary_token)",
+        "(token < boundary_token)",
+        "few of many ties",
+    ),
+    Mutation(
+        "the last tied token at a boundary is not in the mask",
+        "kernels/masks.py",
+        "(token > boundary_token)",
+        "(token >= boundary_token)",
+        "ties",
+    ),
+    Mutation(
+        "a mask has tied tokens of later programs",
+        "kernels/masks.py",
+        "tl.where(boundary_token < start,",
+        "tl.where(boundary_token < 0,",
+        "few of many ties",
+    ),
+    Mutation("two words of a counter serve four tokens", "kernels/philox.py", "token & 3", "token & 1", "noise"),
+    Mutation(
+        "the high word of the position is dropped",
+        "kernels/philox.py",
+        "c2 = high_word(position)",
+        "c2 = high_word(position) & 0",
+        "noise",
+    ),
+    Mutation(
+        "min-p's and top-p's targets are rounded down",
+        "kernels/fraction.py",
+        "((lower + (1 << below) - 1) >> below)",
+        "(lower >> below)",
+        "halves",
+    ),
+    Mutation(
+        "a sum equal to top-p's target is not enough",
+        "kernels/wide.py",
+        "before < target - above_weight",
+        "before <= target - above_weight",
+        "halves",
+    ),
+    Mutation(
+        "one token too many at the end of a row",
+        "kernels/tiles.py",
+        "mask=tokens < end",
+        "mask=tokens <= end",
+        "edges",
+    ),
+    Mutation(
+        "half of a group's tokens are not looked at",
+        "kernels/tiles.py",
+        "member & ((1 << tokens) - 1)",
+        "member & ((1 << tokens - 1) - 1)",
+        "edges",
+    ),
+    Mutation(
+        "of a stretch's bounds those of its last segment are left",
+        "kernels/scan.py",
+        "if bounds_here & ends:",
+        "if bounds_here:",
+        "stretches",
+    ),
+    Mutation(
+        "what min-p keeps is not all listed",
+        "kernels/narrow.py",
+        "threshold = lowest",
+        "threshold = top_key",
+        "few above min-p",
+    ),
+    Mutation(
+        "fusion is on", "sampler/on_gpu.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
+    ),
+    Mutation(
+        "fusion is on for masks",
+        "sampler/on_gpu.py",
+        '"enable_fp_fusion": False',
+        '"enable_fp_fusion": True',
+        "launches",
+    ),
+    Mutation(
+        "fusion is on for margins", "inspect/margin.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
+    ),
+    Mutation(
+        "fusion is on for noise", "noise/on_gpu.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
+    ),
+    Mutation(
+        "fusion is on for rollouts",
+        "rollout/on_gpu.py",
+        "enable_fp_fusion=False",
+        "enable_fp_fusion=True",
+        "launches",
+    ),
+    Mutation(
+        "fusion is on for logits of probabilities",
+        "integrations/probability.py",
+        "enable_fp_fusion=False",
+        "enable_fp_fusion=True",
+        "launches",
+    ),
+    Mutation(
+        "fusion is on for verification",
+        "speculative/on_gpu.py",
+        '"enable_fp_fusion": False',
+        '"enable_fp_fusion": True',
+        "launches",
+    ),
+    Mutation(
+        "log_z without the total",
+        "kernels/outcome.py",
+        "mass = log_kept_mass(kept_weight, total_weight)",
+        "mass = log_kept_mass(kept_weight, kept_weight)",
+        "ties",
+    ),
+    Mutation(
+        "the n-th tie is the one after",
+        "kernels/wide.py",
+        "(order == n - seen)",
+        "(order == n - seen + 1)",
+        "many ties",
+    ),
+    Mutation("-0 is below +0", "kernels/order.py", "(x + 0.0).to", "x.to", "zeros"),
+    Mutation(
+        "a NaN among the logits goes unnoticed", "kernels/order.py", "tl.where(x != x, NAN_KEY, key)", "key", "edges"
+    ),
+    Mutation(
+        "bounds are trusted to the last bit",
+        "kernels/bounds.py",
+        "bound + margin >=",
+        "bound - margin >=",
+        "large equal logits",
+    ),
+    Mutation(
+        "weights are not rounded",
+        "kernels/weight.py",
+        ">> (y >> 23).to(tl.int64)) + 1) >> 1",
+        ">> (y >> 23).to(tl.int64))) >> 1",
+        "halves",
+    ),
+    Mutation(
+        "marks are taken for those of another tile",
+        "kernels/marked.py",
+        "tiles - 1 - (place >> 2)",
+        "(place >> 2)",
+        "intervals",
+    ),
+    Mutation("marks count twice", "kernels/mass.py", "count += number", "count += number * 2", "intervals"),
+    Mutation(
+        "what reaches an interval lacks what is above it",
+        "kernels/measure.py",
+        "above_count + tl.sum(between, axis=0)",
+        "tl.sum(between, axis=0)",
+        "intervals",
+    ),
+    Mutation(
+        "two programs add to a sum at once, and one is lost",
+        "kernels/rows.py",
+        'tl.atomic_add(sums + row * SUMS + which, value.to(tl.int64), sem="relaxed")',
+        "tl.store(sums + row * SUMS + which, tl.load(sums + row * SUMS + which) + value.to(tl.int64))",
+        "programs at once",
+    ),
+    Mutation(
+        "a program judges before the others have added their sums",
+        "kernels/measure.py",
+        "arrived == programs - 1",
+        "arrived >= programs - 2",
+        "programs at once",
+    ),
+)
+
+
+# ---- probes
+
+
+def compare(logits: np.ndarray, params: dict[str, Any], cuts: dict[str, int] | None = None) -> None:
+    """The kernels and the reference, all outputs as bits."""
+    import kernel_path
+
+    from detsample import reference
+    from detsample.sampler import on_gpu as engine
+
+    wanted = {"return_log_z": True, "return_mask": "bits"}
+    found = kernel_path.sample(logits, **params, **wanted, tuning=engine.Tuning(**cuts) if cuts else None)
+    kernel_path.assert_same(found, reference.sample(logits, **params, **wanted))
+
+
+def score_ties() -> None:
+    """Rows decided by the last bit of a score."""
+    import cases
+
+    from detsample import reference
+
+    case = cases.score_ties(reference.gumbel_noise, np.random.default_rng(1), 4, 40)
+    compare(case.logits, case.parameters)
+
+
+def ties() -> None:
+    """Boundaries within ties, of each filter."""
+    rows = np.tile(F32([2, 1, 1, 1, 0, 1, -1]), (3, 3))
+    compare(rows, {"topp_seed": 4, "top_k": np.array([5, 9, 0]), "top_p": F32([1, 0.5, 0.8])})
+
+
+def noise() -> None:
+    """Noise itself, and equal logits, where the token is that of the largest noise."""
+    import kernel_path
+
+    from detsample import reference
+
+    found, expected = (which.gumbel_noise(5, 2**40, np.arange(8)) for which in (kernel_path, reference))
+    assert np.array_equal(found, expected), (found, expected)
+    compare(np.zeros((3, 40), F32), {"topp_seed": np.arange(3), "position": np.array([5, 2**33 + 1, 2**62])})
+
+
+def halves() -> None:
+    """Sums that hit or miss their target by one unit."""
+    import cases
+
+    case = cases.exact_half_boundaries(np.random.default_rng(2), 8, 16)
+    compare(case.logits, case.parameters)
+    compare(np.random.default_rng(3).standard_normal((1, 50), dtype=F32), {"topp_seed": 1, "top_p": 0.7})
+
+
+def edges() -> None:
+    """The best token right behind a row's end; the winner in any quad of any group; a NaN."""
+    rows = np.random.default_rng(5).standard_normal((5, 203), dtype=F32)
+    rows[[1, 3], 0] = 50
+    rows[2, 64] = 9
+    rows[4, 77] = -np.nan  # with its sign set
+    compare(rows, {"topp_seed": np.arange(5), "top_k": np.array([0, 9, 0, 3, 5])})
+
+
+def launches() -> None:
+    """Every launch says that nothing may be fused; the interpreter does not care, a GPU's compiler does."""
+    import kernel_path
+    from triton.runtime import interpreter
+
+    call = interpreter.GridExecutor.__call__
+    said: list[Any] = []
+
+    def record(self: Any, *arguments: Any, **options: Any) -> Any:
+        said.append(options.get("enable_fp_fusion"))
+        return call(self, *arguments, **options)
+
+    interpreter.GridExecutor.__call__ = record
+    rows = np.zeros((1, 700), F32)
+    for kind, top_k in (("bool", 600), ("bits", 0), ("csr", 3)):
+        kernel_path.sample(rows, 1, top_k=top_k, top_p=0.5, return_log_z=True, return_mask=kind)
+    kernel_path.gumbel_noise(1, 2, np.arange(3))
+    kernel_path.fold_in(np.arange(3), 1)
+    built_on_the_sampler()
+    assert len(said) > 24
+    assert all(fusion is False for fusion in said), said
+
+
+def built_on_the_sampler() -> None:
+    """The other launches: margins, rollouts, logits of probabilities, verification."""
+    import kernel_path
+    import speculative_path
+
+    from detsample import frameworks
+    from detsample.integrations import probability
+    from detsample.rollout import on_gpu as on_device
+    from detsample.sampler import parameters
+
+    rows = np.zeros((1, 40), F32)
+    numpy = frameworks.of(rows)
+    kernel_path.margin(rows, 1)
+    of = parameters.read_logits(rows, numpy)
+    heat = parameters.read_parameters(of, 0, 0, 1.0, 0, 1.0, 0.0).temperature
+    on_device.run(of, np.array([3]), np.full((1, 2), -1, np.int32), heat, 2)
+    probability.on_device(numpy, rows + F32(0.5))
+    tree, drafts = np.zeros((1, 2, 40), F32), np.array([[3]])
+    speculative_path.verify(tree, drafts, 1, 5, position=0)
+    speculative_path.verify(tree, drafts, 1, 5, position=0, method="rejection", draft_logits=rows[None])
+    speculative_path.verify_tree(tree, np.array([[3, 4]]), np.array([[-1, 0]]), 5, position=0)
+
+
+def many_ties() -> None:
+    """A boundary within a tie of more tokens than are ranked."""
+    compare(np.repeat(F32([[1, 2]]), 600, axis=1), {"topp_seed": 3, "top_k": 1100})
+
+
+def few_of_many_ties() -> None:
+    """A boundary far from the end of a tie; the token there is drawn for some rows."""
+    compare(np.zeros((8, 300), F32), {"topp_seed": np.arange(8), "top_p": 0.01})
+    compare(np.zeros((1, 3000), F32), {"topp_seed": 1, "top_k": 1500})
+
+
+def intervals() -> None:
+    """Boundaries among many tokens, by weight, by count and by min-p."""
+    rows = np.random.default_rng(6).standard_normal((3, 3000), dtype=F32)
+    filters = {"top_p": F32([0.9, 1, 1]), "top_k": np.array([0, 700, 0]), "min_p": F32([0, 0, 0.05])}
+    compare(rows, {"topp_seed": np.arange(3), **filters})
+
+
+def stretches() -> None:
+    """Winners in any of the segments that share a bound."""
+    rows = np.random.default_rng(8).standard_normal((6, 2100), dtype=F32)
+    compare(rows, {"topp_seed": np.arange(6), "temperature": 3.0}, {"parts": 1, "segment_tiles": 1})
+
+
+def few_above_min_p() -> None:
+    """Rows of which min-p alone keeps few tokens, ties at the boundary among them."""
+    rows = np.random.default_rng(9).standard_normal((4, 1200), dtype=F32) * 5
+    rows[3, ::100] = 30
+    rows[3, 50::100] = 29
+    compare(rows, {"topp_seed": np.arange(4), "min_p": np.exp(-1, dtype=F32)})
+
+
+def programs_at_once() -> None:
+    """Rows whose first interval is wrong, for the tokens it is guessed from are all alike and unlike the rest; each is
+    worked on by three programs that take turns.
+    """
+    from interleaved import interleaved
+
+    rows = np.random.default_rng(7).standard_normal((3, 2100), dtype=F32)
+    rows[:, np.arange(512) * 2100 // 512] = -30
+    for seed in range(3):
+        with interleaved(seed, patience=1):
+            compare(rows, {"topp_seed": 1, "top_p": F32([0.9, 0.95, 0.99])}, {"parts": 3, "segment_tiles": 1})
+
+
+def zeros() -> None:
+    """Zeros of both signs, which are one value."""
+    compare(np.where(np.arange(12) % 3, F32(-0.0), F32(0))[None, :], {"topp_seed": 1, "top_k": 6})
+
+
+def large_equal_logits() -> None:
+    """A draw that fp32 bounds cannot settle."""
+    compare(np.full((3, 400), 1e7, F32), {"topp_seed": np.arange(3)})
+
+
+PROBES: dict[str, Callable[[], None]] = {
+    probe.__name__.replace("_", " ").replace("min p", "min-p"): probe
+    for probe in (
+        score_ties, ties, noise, halves, edges, launches, many_ties, few_of_many_ties, intervals, stretches,
+        few_above_min_p, programs_at_once, zeros, large_equal_logits,
+    )
+}  # fmt: skip
+
+
+def main(names: list[str]) -> int:
+    """Run probes; 0, or `FOUND` if one of them finds a difference."""
+    for name in names or PROBES:
+        try:
+            PROBES[name]()
+        except Exception as error:
+            if not isinstance(error, AssertionError) and OUT_OF_BOUNDS not in str(error):
+                raise
+            print(f"{name}: {str(error)[:500]}")
+            return FOUND
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

