@@ -12,7 +12,7 @@ from vllm.logger import init_logger
 
 import detsample
 from detsample import rollout
-from detsample.status import describe
+from detsample.sampler.status import describe
 
 logger = init_logger("vllm.detsample")
 

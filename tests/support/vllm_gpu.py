@@ -1,6 +1,6 @@
 """The real vLLM engine on a GPU, with detsample installed and as if it were not: speed, and who notices whom.
 
-    python tests/vllm_gpu.py --out DIR [--deadline SECONDS] [--engines first,second,...]
+    python tests/support/vllm_gpu.py --out DIR [--deadline SECONDS] [--engines first,second,...]
 
 vLLM and detsample are installed, detsample with its entry point. The model is a Llama with dummy weights (hidden 1024,
 8 layers, vocabulary 151,936, bf16). Each engine is a process of its own; they start together and measure one after the
