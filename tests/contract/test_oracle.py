@@ -18,19 +18,22 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from levels import amount
 
 try:
     from detsample import reference
 except ImportError:
     import reference  # type: ignore[import-not-found,no-redef]
 
+ORDERS = ("top_k_first", "min_p_first", "joint")
 SIZES = {1: 8, 2: 12, 3: 12, 4: 12, 5: 12, 8: 12, 31: 8, 33: 8, 64: 6}  # V: rows of each kind
 
 
-def oracle_rows(logits: np.ndarray, params: dict[str, np.ndarray]) -> list[oracle.Row]:
+def oracle_rows(logits: np.ndarray, params: dict[str, np.ndarray], order: str = "top_k_first") -> list[oracle.Row]:
     names = [{name: values[b].item() for name, values in params.items()} for b in range(len(logits))]
     return [
-        oracle.sample_row(row.tolist(), oracle.Parameters(**p)) for row, p in zip(logits, names, strict=True)
+        oracle.sample_row(row.tolist(), oracle.Parameters(**p, filter_order=order))
+        for row, p in zip(logits, names, strict=True)
     ]
 
 
@@ -39,10 +42,12 @@ def as_bits(values: np.ndarray) -> list[int]:
     return [int(v) for v in np.ascontiguousarray(values).view(np.uint32)]
 
 
-def assert_agrees(logits: np.ndarray, params: dict[str, np.ndarray]) -> list[oracle.Row]:
+def assert_agrees(
+    logits: np.ndarray, params: dict[str, np.ndarray], order: str = "top_k_first"
+) -> list[oracle.Row]:
     """Run both and compare everything; returns the oracle's rows."""
-    expected = oracle_rows(logits, params)
-    got = reference.sample(logits, return_logprobs=True, return_log_z=True, return_mask="bool", **params)
+    expected = oracle_rows(logits, params, order)
+    got = reference.sample(logits, filter_order=order, return_log_z=True, return_mask="bool", **params)
     outputs = zip(
         got.token_ids, got.num_kept, got.status, as_bits(got.logprobs), as_bits(got.log_z), strict=True
     )
@@ -65,8 +70,25 @@ def assert_agrees(logits: np.ndarray, params: dict[str, np.ndarray]) -> list[ora
 def test_reference_equals_oracle(kind: str, V: int) -> None:
     """Any departure of the reference from the text, on any kind of row with mixed parameters."""
     rng = np.random.default_rng([V, *kind.encode()])
-    B = SIZES[V]
-    assert_agrees(cases.CASES[kind](rng, B, V), cases.parameters(rng, B, V))
+    B = SIZES[V] // 2
+    for order in ORDERS:
+        assert_agrees(cases.CASES[kind](rng, B, V), cases.parameters(rng, B, V), order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("V", [12, 64])
+def test_orders_of_filters_where_all_filters_are_on(order: str, V: int) -> None:
+    """The share of top-p taken of the wrong tokens: every row has its three filters on, and so that each may decide."""
+    rng = np.random.default_rng(V)
+    B = 60
+    params = cases.plain_parameters(rng, B) | {
+        "top_k": rng.integers(1, V, B),
+        "top_p": rng.random(B, dtype=np.float32),
+        "min_p": rng.choice(np.float32([0, 0.01, 0.1, 0.3]), B),
+        "temperature": rng.choice(np.float32([0.5, 1, 2]), B),
+    }
+    rows = assert_agrees(cases.randn(rng, B, V), params, order)
+    assert len({row.num_kept for row in rows}) > 3
 
 
 @pytest.mark.parametrize("V", [5, 33])
@@ -140,11 +162,11 @@ def batches(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return logits, params
 
 
-@given(batches())
-@settings(max_examples=400, deadline=None, derandomize=True)
-def test_reference_equals_oracle_on_searched_rows(batch: tuple[np.ndarray, dict[str, np.ndarray]]) -> None:
+@given(batches(), st.sampled_from(ORDERS))
+@settings(max_examples=amount(400, 60), deadline=None, derandomize=True)
+def test_reference_equals_oracle_on_searched_rows(batch: tuple[np.ndarray, dict[str, np.ndarray]], order: str) -> None:
     """A departure of the reference from the text on rows that no case kind makes."""
-    assert_agrees(*batch)
+    assert_agrees(*batch, order)
 
 
 # ---- masks, dtypes, parameter types

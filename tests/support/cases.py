@@ -556,22 +556,21 @@ def score_ties(noise: Noise, rng: np.random.Generator, B: int, V: int) -> ScoreT
     """Two tokens whose scores are equal, or one unit of 2^-32 apart, all others out of reach; `2 <= V`.
 
     `noise` is `reference.gumbel_noise` or another with its signature. Seven kinds of rows in turn: a tie; the
-    second token one unit ahead; one behind; a tie only if `z` is truncated, z positive and z negative; both z
-    beyond 2^30 and both below -2^30, where saturation leaves the decision to the noise.
+    second token one unit ahead; one behind; a tie only if the gap is truncated, of positive and of negative logits;
+    logits beyond 2^30 and below -2^30, where a draft of the contract let noise decide and the larger must win.
     """
     rows, params, tokens = np.full((B, V), -np.inf, F32), plain_parameters(rng, B), np.empty(B, np.int64)
     for b in range(B):
         params["topp_seed"][b], params["position"][b], first, second, k = _close_pair(noise, rng, V)
         kind, lower = b % 7, min(first, second)
-        by_noise = first if k else lower
         values, tokens[b] = (
             ((0, k), lower),
             ((0, k + 1), second),
             ((0, k - 1), first),
             ((0, k + 0.5), lower),
             ((-k - 0.5, 0), lower),
-            ((2.0**62, 2.0**63), by_noise),
-            ((-(2.0**62), -(2.0**63)), by_noise),
+            ((2.0**62, 2.0**63), second),
+            ((-(2.0**62), -(2.0**63)), first),
         )[kind]
         if kind < 5 and rng.random() < 0.5:
             rows[b] = -100

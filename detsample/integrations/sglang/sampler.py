@@ -11,7 +11,7 @@ import detsample
 
 BACKEND = "detsample"
 # SGLang takes top-p's share of the whole softmax, and what both top-k and top-p keep; min-p comes behind.
-ORDER: dict[str, Any] = {"filter_order": "joint"} if detsample.CONTRACT_VERSION > 1 else {}
+ORDER = "joint"
 
 
 class DetsampleSampler(theirs.Sampler):
@@ -57,8 +57,8 @@ class DetsampleSampler(theirs.Sampler):
             top_k=sampling_info.top_ks,
             top_p=sampling_info.top_ps,
             min_p=sampling_info.min_ps,
+            filter_order=ORDER,
             return_mask=None if masked is None else "bool",
-            **ORDER,
         )
         tokens = out.token_ids.clamp(min=0).to(torch.int32)
         if return_logprob:

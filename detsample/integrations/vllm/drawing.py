@@ -17,7 +17,7 @@ from detsample.sampler.status import describe
 logger = init_logger("vllm.detsample")
 
 # vLLM filters by min-p first, and takes top-p's share of what is left.
-ORDER: dict[str, Any] = {"filter_order": "min_p_first"} if detsample.CONTRACT_VERSION > 1 else {}
+ORDER: dict[str, Any] = {"filter_order": "min_p_first"}
 FIELDS: tuple[tuple[str, Any], ...] = (
     ("topp_seed", np.int64), ("top_k", np.int64),
     ("temperature", np.float32), ("top_p", np.float32), ("min_p", np.float32),
