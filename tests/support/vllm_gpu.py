@@ -56,7 +56,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "second-preempting": {"num_gpu_blocks_override": 160},
     "first-drafting": {"speculative_config": DRAFTS},
 }
-WEIGHTS = {"first": 5.0, "second": 5.0}  # of the time; the others have 1
+WEIGHTS = {"first": 8.0, "second": 8.0}  # of the time; the others have 1
 
 
 class Probe:
@@ -232,9 +232,9 @@ class Probe:
 class Engine:
     """One engine, and what is measured with it."""
 
-    def __init__(self, name: str, out: Path, small: bool) -> None:
-        self.name, self.small, self.out = name, small, out
-        self.file = (out / f"{name}.jsonl").open("a")
+    def __init__(self, name: str, given: argparse.Namespace) -> None:
+        self.name, self.small, self.out, self.repetitions = name, given.small, given.out, given.repetitions
+        self.file = (self.out / f"{name}.jsonl").open("a")
         self.deadline = self.began = time.time()
 
     def say(self, **line: Any) -> None:
@@ -343,7 +343,7 @@ class Engine:
 
     def run(self) -> None:
         few = (16, 6, 10) if self.small else (32, 64, 192)
-        batches, repetitions = ((1, 4), 1) if self.small else (BATCHES, 4)
+        batches, repetitions = ((1, 4), 1) if self.small else (BATCHES, self.repetitions)
         if self.name.endswith(("preempting", "drafting")):
             for state in ("installed", "not installed"):
                 self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ("in 64",), *few))  # noqa: B023
@@ -480,7 +480,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def engine_main(given: argparse.Namespace) -> None:
-    engine = Engine(given.engine, given.out, given.small)
+    engine = Engine(given.engine, given)
     try:
         engine.start()
     except BaseException as error:
@@ -521,9 +521,11 @@ def launch(name: str, given: argparse.Namespace) -> subprocess.Popen[str]:
         "VLLM_USE_V2_MODEL_RUNNER": "1" if name.startswith("second") else "0", "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo",
         "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "4",
-        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1", "VLLM_CACHE_ROOT": str(given.out / "cache"),
+        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
+        "VLLM_CACHE_ROOT": str(given.out / "cache"),
     }  # fmt: skip
     command = [sys.executable, __file__, "--engine", name, "--out", str(given.out)] + ["--small"] * given.small
+    command += ["--repetitions", str(given.repetitions)]
     return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=(given.out / f"{name}.log").open("w"),
                             stderr=subprocess.STDOUT, text=True, start_new_session=True)  # fmt: skip
 
@@ -575,6 +577,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--deadline", type=float, default=480)
     parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--repetitions", type=int, default=4)
     parser.add_argument("--engine")
     parser.add_argument("--report", type=Path)
     parser.add_argument("--small", action="store_true", help="a tiny model and few requests: a check on a CPU")

@@ -1,7 +1,6 @@
 """SGLang: a sampling backend by the name of ``detsample``, with a seed for each request and with every filter.
 
-SGLang 0.5.23 finds the entry point `register` in the group ``sglang.srt.plugins``; a program that starts the engine itself may
-call it. See docs/sglang.md.
+SGLang 0.5.23 finds the entry point `register` in the group ``sglang.srt.plugins``. See docs/sglang.md.
 """
 
 from detsample.integrations.missing import missing

@@ -20,8 +20,8 @@ def register() -> None:
     """Make ``--sampling-backend detsample`` known, in this process.
 
     With that backend each request has a seed: its own, or one from the operating system. SGLang itself keeps seeds only
-    with ``--enable-deterministic-inference``, and gives 42 to requests without one; with this backend, no flag is needed.
-    Calling it again changes nothing.
+    with ``--enable-deterministic-inference``, and gives 42 to requests without one; here no flag is needed. Calling it
+    again changes nothing.
     """
     theirs.register_sampler_backend(BACKEND, DetsampleSampler)
     original = SamplingBatchInfo.from_schedule_batch.__func__

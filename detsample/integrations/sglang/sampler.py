@@ -17,8 +17,8 @@ ORDER = "joint"
 class DetsampleSampler(theirs.Sampler):
     """SGLang's `Sampler`, for batches that have seeds; others are SGLang's.
 
-    Penalties, logit bias, grammars and custom processors have been applied when it is asked, as for any sampler. A token's
-    position is its absolute index: one more than that of the input token, which is what SGLang tells.
+    Penalties, logit bias and grammars have been applied when it is asked, as for any sampler. A token's position is its
+    absolute index: one more than that of the input token, which is what SGLang tells.
     """
 
     def forward(
