@@ -152,7 +152,7 @@ def _not_ours(runner: Any) -> str | None:
     """Why detsample must not draw on this runner; None if it may."""
     sampler = runner.sampler
     if type(sampler).__module__ not in ("vllm.v1.sample.sampler", "vllm.v1.worker.gpu.sample.sampler"):
-        return f"the model brings a sampler of its own, {type(sampler).__qualname__}"
+        return f"the engine draws with {type(sampler).__module__}.{type(sampler).__qualname__}"
     batch = getattr(runner, "input_batch", None)
     later = [type(p).__qualname__ for p in getattr(getattr(batch, "logitsprocs", None), "argmax_invariant", ())]
     if any(name != "MinPLogitsProcessor" for name in later):
