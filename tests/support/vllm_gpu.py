@@ -262,7 +262,7 @@ class Engine:
         else:
             more |= {"kv_cache_memory_bytes": 4 << 30, "gpu_memory_utilization": 0.08, "compilation_config": GRAPHS,
                      "kernel_config": {"enable_flashinfer_autotune": False},
-                     "observability_config": {"jit_monitor_verbose": True}}  # fmt: skip
+                     "jit_monitor_verbose": True}  # fmt: skip
         began = time.time()
         self.llm = LLM(**more)
         self.vocab = SMALL["vocab_size"] if self.small else VOCAB
