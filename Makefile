@@ -59,8 +59,8 @@ test-oldest: $(OLDEST)/.installed
 
 # A minute of it, in one process.
 test-oldest-share: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest --quiet $(OF_NUMPY) tests/kernels/test_cache_keys.py tests/kernels/test_ptx_contract.py \
-		-k "not ptx_contract or a_few_rows or aligned_rows"
+	$(OLDEST)/bin/python -m pytest --quiet $(wildcard tests/contract/test_reference_*.py) tests/kernels/test_cache_keys.py \
+		tests/kernels/test_ptx_contract.py -k "not ptx_contract or a_few_rows or aligned_rows"
 
 # The integrations in the real engines, on the CPU with a model of 135 million parameters: some 15 minutes on 2 cores.
 test-engines: export DETSAMPLE_TEST_LEVEL = full
