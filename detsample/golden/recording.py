@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,8 @@ def record(
     Examples
     --------
     >>> rows = np.random.default_rng(0).standard_normal((2, 50), dtype=np.float32)
-    >>> [row.token_id for row in record(rows, np.array([7, 8]), top_k=5).rows]
-    [38, 47]
+    >>> [row.token_id for row in record(rows, 7, top_k=5).rows]
+    [38, 32]
     """
     framework = frameworks.of(logits, "logits")
     dtype = framework.dtype_name(logits)
@@ -71,8 +72,9 @@ def record(
     given = (topp_seed, position, temperature, top_k, top_p, min_p)
     # As they were given: `margin` refuses what `sample` does, whatever another sampler makes of it.
     filters = dict(zip(REQUEST[1:], given[1:], strict=True))
-    margins = detsample.margin(logits, topp_seed, **filters)
-    drawn = (sampler or detsample.sample)(logits, topp_seed, **filters)
+    # A file of rows that share their noise fails like any other; only drawing for use is where it has to be said.
+    margins = detsample.margin(logits, topp_seed, **filters, shared_noise=True)
+    drawn = (sampler or partial(detsample.sample, shared_noise=True))(logits, topp_seed, **filters)
     parameters = {name: _vector(framework, name, x, len(host)) for name, x in zip(REQUEST, given, strict=True)}
     found = {
         "token_id": _host(drawn.token_ids),
@@ -130,7 +132,7 @@ def check(
     Examples
     --------
     >>> rows = np.random.default_rng(0).standard_normal((2, 50), dtype=np.float32)
-    >>> golden = record(rows, np.array([7, 8]), top_k=5)
+    >>> golden = record(rows, 7, top_k=5)
     >>> check(golden, rows).exit_status, check(golden, rows, topp_seed=8).exit_status
     (0, 4)
     """
