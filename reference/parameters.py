@@ -161,7 +161,7 @@ def _as_floats(name: str, value: Any) -> np.ndarray:
     if isinstance(value, _NO_NUMBERS) or not (isinstance(value, numbers.Real) or _is_bfloat16(value)):
         raise TypeError(f"{name}: expected a number or a NumPy array of numbers, got {_described(value)}")
     if isinstance(value, numbers.Rational):
-        return _rounded(Fraction(value.numerator, value.denominator))
+        return _rounded(Fraction(int(value.numerator), int(value.denominator)))
     return to_fp32(np.asarray(value))  # of the type that it has: one rounding
 
 
