@@ -8,22 +8,50 @@ docs/spec.md is the contract, `detsample.reference` its executable form in NumPy
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # In a checkout `reference` lies beside this folder, in an installed package within it: both import as they are.
 if not (Path(__file__).parent / "reference").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from detsample import speculative
-from detsample.inspect.margin import MarginOutput, margin
-from detsample.noise.streams import fold_in, gumbel_noise
-from detsample.sampler.output import Csr, MaskOutput, SampleOutput
-from detsample.sampler.plan import Plan, plan
-from detsample.sampler.sample import mask, sample
-from detsample.sampler.status import Status
-from detsample.sampler.warmup import warmup
+from detsample.lazy import attributes  # noqa: E402
+
+if TYPE_CHECKING:
+    from detsample import golden, reference, rollout, speculative
+    from detsample.inspect.margin import MarginOutput, margin
+    from detsample.noise.streams import fold_in, gumbel_noise
+    from detsample.sampler.output import Csr, MaskOutput, SampleOutput
+    from detsample.sampler.plan import Plan, plan
+    from detsample.sampler.sample import mask, sample
+    from detsample.sampler.status import Status
+    from detsample.sampler.warmup import warmup
 
 __version__ = "0.1.0"
 CONTRACT_VERSION = 1
+
+# Imported when first asked for: a plugin of pytest, or a program that only asks for the version, waits for none of them.
+__getattr__, __dir__ = attributes(
+    __name__,
+    {
+        "Csr": "detsample.sampler.output",
+        "MarginOutput": "detsample.inspect.margin",
+        "MaskOutput": "detsample.sampler.output",
+        "Plan": "detsample.sampler.plan",
+        "SampleOutput": "detsample.sampler.output",
+        "Status": "detsample.sampler.status",
+        "fold_in": "detsample.noise.streams",
+        "golden": "detsample.golden",
+        "gumbel_noise": "detsample.noise.streams",
+        "margin": "detsample.inspect.margin",
+        "mask": "detsample.sampler.sample",
+        "plan": "detsample.sampler.plan",
+        "reference": "detsample.reference",
+        "rollout": "detsample.rollout",
+        "sample": "detsample.sampler.sample",
+        "speculative": "detsample.speculative",
+        "warmup": "detsample.sampler.warmup",
+    },
+)
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -35,10 +63,13 @@ __all__ = [
     "Status",
     "__version__",
     "fold_in",
+    "golden",
     "gumbel_noise",
     "margin",
     "mask",
     "plan",
+    "reference",
+    "rollout",
     "sample",
     "speculative",
     "warmup",

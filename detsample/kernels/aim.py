@@ -78,7 +78,7 @@ def interval_of_tail(group_key, groups, present, lowest, top, rate, goal):
     weight = tl.cumsum(tl.where(new > 0.0, heavier, 0.0), axis=0)
 
     certain = first_where(least >= goal)  # maxima alone reach the goal
-    likely = first_where((weight >= goal) & (reached <= CROWDED * present))
+    likely = first_where((weight >= goal) & (reached <= present * CROWDED))
     last = tl.sum((tokens <= EASY).to(tl.int32), axis=0) - 1  # the lowest value that few enough tokens reach
     far = pick(weight, last) >= 1.15 * goal
     all_above = (likely < STEPS) & (last >= 0) & ((certain <= last) | far)
@@ -137,7 +137,7 @@ def interval_of_pivots(values, shares, share, first, upper, last, lower, referen
         share, tl.where(outside, pick(values, two), first), tl.where(outside, pick(shares, two), upper),
         tl.where(outside, pick(values, other), last), tl.where(outside, pick(shares, other), lower),
     )  # fmt: skip
-    reach = AIMED_AT * quotient(quotient(rough_weight(middle, reference, rate), whole), density)
+    reach = quotient(quotient(rough_weight(middle, reference, rate), whole), density) * AIMED_AT
     high, low = middle + reach, middle - reach
     return tl.where(upper > 0.0, tl.minimum(high, first), high), tl.maximum(low, last)
 
@@ -289,7 +289,7 @@ def next_interval(row_pivots, row, share, high, low, above, reached, count, top)
     # Along the line through what was measured, and so wide that it will hardly miss; the whole bracket where that leads
     # out of it.
     middle, _density = straight(share, high, above, low, reached)
-    reach = FAR * quotient(high - low, count.to(tl.float32))
+    reach = quotient(high - low, count.to(tl.float32)) * FAR
     new_high, new_low = tl.minimum(middle + reach, first), tl.maximum(middle - reach, last)
     out = (high > top) | (count == 0) | (above >= reached) | (new_low >= new_high)
     new_high = tl.where(out, tl.where(upper > 0.0, first, float("inf")), new_high)

@@ -1,19 +1,19 @@
 """Bounds that no score exceeds, at a fraction of a score's cost: they tell which tokens may win.
 
 A score is `G - a`, noise less gap, and the gap is measured from the row's largest logit M, which `scan` does not know
-yet. So a bound is measured from an anchor A: `fl(fl(fl(x - A) * r) + g)`, with `g` a bound of the noise and `r` one over
-the temperature. `scan` has the anchor 0, later kernels have M itself. Between the two measures lies the row's *shift*
-`(M - A) * r`, and a score is compared with the bound less the shift.
+yet. So a bound is measured from an anchor A: `fl(fl(fl(x - A) * r) + g)`, with `g` a bound of the noise and `r` one
+over the temperature. `scan` has the anchor 0, later kernels have M itself. Between the two measures lies the row's
+*shift* `(M - A) * r`, and a score is compared with the bound less the shift.
 
 Why `may_beat` never misses a token that could win, in temperatures and with u = 2^-24. Noise lies between -3.81 and
-45.06 (spec section 7). The token of M is kept and has the gap 0, so its score is at least -3.81, and only tokens with a
-gap below 49 can win. Let d = (M - x) * r be exact; the gap a has two roundings, so d < 49.1 and a >= d - 2.1 * 49.1 u.
-The exact (x - A) * r is shift - d, at most |shift| + 49.1 in size, and what `score_bound` makes of it has three
-roundings: two of numbers of that size and one of the sum with g, which is within -0.1 and 45.2. The shift itself has two,
-and subtracting it one, of a number below 100. The four roundings of `gumbel_bound` lose less than 2^-15, that of the
-score to fp32 50 u. All in all bound - shift >= score - (5 |shift| u + 500 u + 2^-15), and the margin of
-2^-12 + |shift| * 2^-20 = 2^-12 + 16 |shift| u is more. Nothing on the way overflows where |shift| is at most 2^20, except
-for tokens so far below M that they cannot win, whose bound may be -inf.
+45.06 (spec section 7). The token of M is kept and has the gap 0, so its score is at least -3.81, and only tokens with
+a gap below 49 can win. Let d = (M - x) * r be exact; the gap a has two roundings, so d < 49.1 and
+a >= d - 2.1 * 49.1 u. The exact (x - A) * r is shift - d, at most |shift| + 49.1 in size, and what `score_bound` makes
+of it has three roundings: two of numbers of that size and one of the sum with g, which is within -0.1 and 45.2. The
+shift itself has two, and subtracting it one, of a number below 100. The roundings of `gumbel_bound` lose less than
+2^-15, that of the score to fp32 50 u. All in all bound - shift >= score - (5 |shift| u + 500 u + 2^-15), and the margin
+of 2^-12 + |shift| * 2^-20 = 2^-12 + 16 |shift| u is more. Nothing on the way overflows where |shift| is at most 2^20,
+except for tokens so far below M that they cannot win, whose bound may be -inf.
 """
 
 import triton
@@ -39,7 +39,7 @@ def gumbel_bound(high):
     interpreter and every GPU filter alike.
     """
     value = tl.maximum(high.to(tl.float32), 1.1641532182693481e-10)
-    return LN2_TIMES_159 - value.to(tl.int32, bitcast=True).to(tl.float32) * LN2_TIMES_2_POW_MINUS_23
+    return value.to(tl.int32, bitcast=True).to(tl.float32) * -LN2_TIMES_2_POW_MINUS_23 + LN2_TIMES_159
 
 
 @triton.jit

@@ -22,7 +22,7 @@ H10 = tl.constexpr(1190561710)
 @triton.jit
 def log_of_quotient(v):
     """ln(-ln(1-u) / u) in units of 2^-32 for u = v / 2^31 below 1/2."""
-    acc = ((H10 * v) >> 31) + H9
+    acc = ((v * H10) >> 31) + H9
     acc = ((acc * v) >> 31) + H8
     acc = ((acc * v) >> 31) + H7
     acc = ((acc * v) >> 31) + H6

@@ -45,7 +45,7 @@ def split_log(n):
     upper = t > SQRT2_Q31
     exponent += tl.where(upper, 1, 0)
     f = tl.where(upper, t >> 1, t) - 2147483648
-    acc = ((Q11 * f) >> 31) + Q10
+    acc = ((f * Q11) >> 31) + Q10
     acc = ((acc * f) >> 31) + Q9
     acc = ((acc * f) >> 31) + Q8
     acc = ((acc * f) >> 31) + Q7

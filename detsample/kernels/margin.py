@@ -41,7 +41,7 @@ def highest(x, t):
 
 @triton.jit
 def census(row_logits, vocab, winner, SPAN: tl.constexpr):
-    """(number of finite tokens, the largest key, the largest key but the winner's, the smallest key of a finite token)."""
+    """(number of finite tokens, the largest key, the largest key but the winner's, the smallest finite key)."""
     count = tl.zeros([SPAN], tl.int32)
     smallest = tl.full([SPAN], INF_KEY, tl.int32)
     largest = tl.full([SPAN], MINUS_INF_KEY, tl.int32)

@@ -99,7 +99,7 @@ def judge(
 ):  # fmt: skip
     """Settled, or an interval more, and the row's number among the missed ones."""
     top_k = read_field(records, row, TOP_K)
-    around = AROUND + MEASURES * attempt
+    around = attempt * MEASURES + AROUND
     above_count = read_sum(sums, row, around + ABOVE_COUNT)
     reached_count = read_sum(sums, row, around + REACHED_COUNT)
     whole = read_field(records, row, COUNT)
@@ -144,7 +144,7 @@ def measure(
     low_key, high_key = read_interval(records, row, attempt)
     top_key = read_field(records, row, TOP_KEY).to(tl.int32)
     largest = value_of(top_key)
-    around = AROUND + MEASURES * attempt
+    around = attempt * MEASURES + AROUND
     # Nobody needs a list of tokens of one value.
     listing = low_key.to(tl.int64) + 1 < end_of(high_key, top_key)
     total, above, above_count, reached, reached_count = sum_around(

@@ -4,8 +4,8 @@
 Invalid rows end here. Where top-k is on, the groups' maxima give a threshold that the boundary cannot lie below: of k
 groups whose maxima reach t, each holds a logit that reaches t, so the k-th largest logit does too. Of min-p alone the
 boundary is known from the largest logit. Where few groups reach the threshold, they are gathered, cut and drawn from.
-Rows without a filter are drawn from by the bounds of their groups or, where the temperature or the logits leave these too
-loose, from the few tokens that can win at all. Of other rows the boundary is guessed.
+Rows without a filter are drawn from by the bounds of their groups or, where the temperature or the logits leave these
+too loose, from the few tokens that can win at all. Of other rows the boundary is guessed.
 """
 
 import triton
@@ -241,8 +241,8 @@ def draw_listed(records, row, filled, mode, top_k, top_p, min_weight, scale, lar
 
 
 @triton.jit
-def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p, lowest, vocab):
-    """The keys of the first interval, joined as a record holds them. The boundary is known not to be below `lowest`."""
+def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p, least_key, vocab):
+    """The keys of the first interval, joined as a record holds them. The boundary is not below `least_key`."""
     group_keys = load_maxima(group_key, groups)
     finite = group_keys > MINUS_INF_KEY
     present = tl.sum(finite.to(tl.int32), axis=0).to(tl.float32)
@@ -251,8 +251,8 @@ def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, s
         row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, value_of(top_key), count.to(tl.float32),
         rate_of(scale, top_k == 0), wanted_share(top_k, top_p, vocab), MOST_SEGMENTS,
     )  # fmt: skip
-    low_key = tl.maximum(key_of(low), lowest)
-    return interval_keys(low_key, tl.where(key_of(high) > low_key, key_of(high), INF_KEY), top_k)
+    low_key = tl.maximum(key_of(low), least_key)
+    return interval_keys(low_key, tl.where(key_of(high) >= low_key, key_of(high), INF_KEY), top_k)
 
 
 @triton.jit
@@ -326,7 +326,7 @@ def narrow(
                 mode |= IN_DOUBT
                 note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
         if is_in_doubt(top_k, top_p) & (is_drawn == 0):
-            mode |= IN_DOUBT | tl.where(top_k == 0, NEEDS_TOTAL, 0)
+            mode |= tl.where(top_k == 0, NEEDS_TOTAL, 0) | IN_DOUBT
             interval = aim(
                 row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p,
                 tl.where(min_p_first, lowest, LOWEST_KEY), vocab,
@@ -336,7 +336,7 @@ def narrow(
             if ((mode & BOUNDED) == 0) & (min_weight == 0) & ends & ((want & WANT_TOKEN) != 0):
                 mode |= BOUNDED_FROM
         if by_min_p & (is_drawn == 0):
-            mode |= NEEDS_MINIMUM | tl.where((want & WANT_TOKEN) != 0, BOUNDED_FROM, 0)
+            mode |= tl.where((want & WANT_TOKEN) != 0, BOUNDED_FROM, 0) | NEEDS_MINIMUM
             write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
         elif unfiltered:
             write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))

@@ -37,7 +37,7 @@ def token_of_group(group, member, quads, segment_tiles):
     In shifts: of quotients by one power of two or another the compiler makes a real division.
     """
     folded = tl.where(quads == 1, 0, QUADS_BITS)
-    lanes = LANES_BITS - folded  # bits of a group's number within its segment
+    lanes = -folded + LANES_BITS  # bits of a group's number within its segment
     tokens = 2 + folded  # bits of a token's number within its group's quads of a tile
     segment = group >> lanes
     first = (group & ((1 << lanes) - 1)) << tokens

@@ -30,7 +30,7 @@ def weight(a):
     units = (tl.minimum(a, LARGEST_GAP) * GAP_UNITS).to(tl.uint32)
     y = ((units.to(tl.uint64) * LOG2E_Q31) >> 35).to(tl.int32)
     t = ((y & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True) - 1.5
-    h = C6 * t + C5
+    h = t * C6 + C5
     h = h * t + C4
     h = h * t + C3
     h = h * t + C2

@@ -391,8 +391,8 @@ def boundary_of_row(
     row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p, min_weight, total,
     scratch_code,
 ):  # fmt: skip
-    """(key, token) of the last token of the prefix that all filters keep, its count and weight, and whether it is all in
-    the row's list. `total` is of what top-p takes its share where top-k is off.
+    """(key, token) of the last token of the prefix that all filters keep, its count and weight, and whether it is all
+    in the row's list. `total` is of what top-p takes its share where top-k is off.
     """
     drawable = read_field(records, row, COUNT)  # tokens at -inf are never kept
     limit = tl.where(top_k > 0, tl.minimum(top_k, drawable), drawable)
@@ -404,13 +404,13 @@ def boundary_of_row(
     first_key, end_key = read_interval(records, row, attempt)  # means something for rows in doubt alone
     interval_low = first_key.to(tl.int64)
     interval_high = end_of(end_key, top_key)
-    around = AROUND + MEASURES * attempt
+    around = attempt * MEASURES + AROUND
     counted, weighed = read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE)
     counted_in, weighed_in = read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED)
     measured = ((mode & IN_DOUBT) != 0) & (read_sum(sums, row, around + ARRIVED) > 0)  # `mass` is not always launched
     hit = drawable < 0  # no
     all_listed = hit
-    # First top-k by count, then top-p by weight, and min-p before or after it; a loop, so that the code is compiled once.
+    # First top-k by count, then top-p by weight, and min-p before or after it; a loop, so that code is compiled once.
     cut_at = tl.where((mode & MIN_P_FIRST) != 0, 1, 2)
     for stage in range(3):
         by_weight = stage == 1
@@ -510,7 +510,7 @@ def wide(
                 covered = ((mode & NEEDS_MINIMUM) != 0) | (boundary_key >= first_key)
                 bounded = ((mode & BOUNDED) != 0) | (((mode & BOUNDED_FROM) != 0) & covered)
                 if all_listed:
-                    size = read_sum(sums, row, AROUND + MEASURES * last_attempt(records, row) + REACHED_COUNT)
+                    size = read_sum(sums, row, last_attempt(records, row) * MEASURES + (AROUND + REACHED_COUNT))
                     winner = draw_from_list(
                         row_logits, list_token, size.to(tl.int32), scale, largest, seed, position, boundary_key,
                         boundary_token,

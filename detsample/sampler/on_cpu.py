@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,25 @@ from detsample.sampler.parameters import Logits, Parameter, Parameters, Scalar
 
 def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
     """Serve a call with the reference; the results are tensors of the logits' framework."""
+    return draw(logits, as_arrays(logits.framework, parameters), wanted)
+
+
+def planned(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
+    """What serves calls that differ in their logits alone: it takes these and, for kernels, where they are."""
+    return lambda tensor, _pointer: run(logits._replace(tensor=tensor), parameters, wanted)
+
+
+def draw(logits: Logits, given: dict[str, Any], wanted: Wanted) -> SampleOutput:
+    """Serve a call whose parameters are numbers and arrays."""
     framework = logits.framework
     values = framework.as_array(logits.tensor)
-    given = as_arrays(framework, parameters)
     found: Any
     if wanted.token:
         found = reference.sample(
             values, **given, return_logprobs=wanted.logprobs, return_log_z=wanted.log_z, return_mask=wanted.mask
         )
     else:
-        del given["topp_seed"], given["position"]
+        given = {name: value for name, value in given.items() if name not in ("topp_seed", "position")}
         found = reference.mask(values, **given, kind=wanted.mask or "bool", return_log_z=wanted.log_z)
 
     def tensor(result: np.ndarray | None) -> Any:
@@ -42,9 +52,12 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
 
 def as_arrays(framework: Framework, parameters: Parameters) -> dict[str, Any]:
     """Parameters by name, as the reference takes them."""
-    return {name: as_array(framework, parameter) for name, parameter in parameters._asdict().items()}
+    *vectors, _ = parameters._asdict().items()
+    return {**{name: as_array(framework, x) for name, x in vectors}, "filter_order": parameters.filter_order}
 
 
 def as_array(framework: Framework, parameter: Parameter) -> Any:
     """A parameter as the reference takes it: a number or an array."""
+    if isinstance(parameter, str):
+        return parameter
     return parameter.value if isinstance(parameter, Scalar) else framework.as_array(parameter.tensor)

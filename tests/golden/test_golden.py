@@ -16,6 +16,7 @@ import pytest
 from command import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from levels import amount
 
 import detsample
 from detsample import golden
@@ -76,7 +77,7 @@ def test_a_file_gives_every_bit_back(tmp_path: Path) -> None:
         assert set(kinds(report)) == {golden.Kind.SAME}, report.text()
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(deadline=None, derandomize=True, max_examples=amount(300, 60))
 @given(st.integers(0, 2**32 - 1))
 def test_shortest_decimals_read_back(pattern: int) -> None:
     """Catches a decimal that rounds to another fp32 number by way of a double."""
@@ -506,6 +507,19 @@ def test_record_check_and_diff(run: Run, tmp_path: Path) -> None:
     assert "row 3, position 4: sampler changed: token was" in text
 
 
+def test_record_overwrites_only_by_force(run: Run, tmp_path: Path) -> None:
+    """Catches a golden file that a slip of the hand replaces with what it was to be checked against."""
+    np.save(tmp_path / "x.npy", small(2))
+    argv = ("golden", "record", tmp_path / "x.npy", "--out", tmp_path / "g.json")
+    assert run(*argv)[0] == 0
+    before = (tmp_path / "g.json").read_bytes()
+    status, _, error = run(*argv, "--seed", 9)
+    assert (status, (tmp_path / "g.json").read_bytes()) == (2, before)
+    assert error.endswith("g.json is there already: --force writes it anew\n")
+    assert run(*argv, "--seed", 9, "--force")[0] == 0
+    assert (tmp_path / "g.json").read_bytes() != before
+
+
 def test_commands_fail_in_one_line(run: Run, tmp_path: Path) -> None:
     """Catches a traceback, or an exit status that a script takes for a verdict."""
     np.save(tmp_path / "x.npy", small(2))
@@ -529,7 +543,8 @@ def test_odd_golden_files_are_no_verdict(run: Run, tmp_path: Path) -> None:
     """Catches a traceback, whose exit status 1 says that the logits changed; a seed of 64 bits is no error."""
     np.save(tmp_path / "x.npy", small(3))
     file = tmp_path / "g.json"
-    run("golden", "record", tmp_path / "x.npy", "--out", file, "--seed", 2**64 - 1, "--keep-logits")
+    words = ("--out", file, "--seed", 2**64 - 1, "--shared-noise", "--keep-logits")
+    run("golden", "record", tmp_path / "x.npy", *words)
     whole = json.loads(file.read_text())
     assert whole["parameters"]["topp_seed"] == -1
 
@@ -567,14 +582,14 @@ import pytest
 
 X = np.random.default_rng(0).standard_normal((3, 50), dtype=np.float32)
 
-def test_tokens(golden):
-    golden.check(X, {seed}, top_p=0.9{more})
+def test_tokens(golden_tokens):
+    golden_tokens.check(X, {seed}, top_p=0.9{more})
 
 class TestGroup:
     @pytest.mark.parametrize("k", [2, 5])
-    def test_k(self, golden, k):
-        golden.check(X, 1, top_k=k)
-        golden.check(X, 2, top_k=k, name="other seed", keep_logits=True)
+    def test_k(self, golden_tokens, k):
+        golden_tokens.check(X, 1, top_k=k)
+        golden_tokens.check(X, 2, top_k=k, name="other seed", keep_logits=True)
 """
 
 
@@ -584,8 +599,8 @@ def write(pytester: pytest.Pytester, seed: int = 7, more: str = "") -> None:
 
 def pytest_run(pytester: pytest.Pytester, *words: str) -> pytest.RunResult:
     """pytest in this process, with the plugin whether or not this install names it."""
-    named = pytester.plugins or "detsample.golden.plugin" in _entry_points()
-    return pytester.runpytest(*words, *([] if named else ["-p", "detsample.golden.plugin"]))
+    named = pytester.plugins or "detsample.integrations.pytest_plugin" in _entry_points()
+    return pytester.runpytest(*words, *([] if named else ["-p", "detsample.integrations.pytest_plugin"]))
 
 
 def _entry_points() -> list[str]:
@@ -663,20 +678,20 @@ SEEDS = iter(range(99))
 ODD = ["org/model-a", "other/model-a", "a::b", "1.5", "1.5 ", "-1", "_1", "", "%2F", "]-x", "a b"]
 
 @pytest.mark.parametrize("m", ODD)
-def test_k(golden, m):
-    golden.check(X, next(SEEDS))
-    golden.check(X, next(SEEDS), name="x")
-    golden.check(X, next(SEEDS), name="a/b")
+def test_k(golden_tokens, m):
+    golden_tokens.check(X, next(SEEDS))
+    golden_tokens.check(X, next(SEEDS), name="x")
+    golden_tokens.check(X, next(SEEDS), name="a/b")
 
 @pytest.mark.parametrize("m", ["org/model-a"])
-def test_other(golden, m):
-    golden.check(X, next(SEEDS))
+def test_other(golden_tokens, m):
+    golden_tokens.check(X, next(SEEDS))
 
-def test_k_1(golden):
-    golden.check(X, next(SEEDS))
+def test_k_1(golden_tokens):
+    golden_tokens.check(X, next(SEEDS))
 
-def test_k_(golden):
-    golden.check(X, next(SEEDS))
+def test_k_(golden_tokens):
+    golden_tokens.check(X, next(SEEDS))
 """
 
 
@@ -701,7 +716,7 @@ def test_no_two_tests_share_a_file(pytester: pytest.Pytester) -> None:
 
 def test_two_names_that_are_one_file_fail(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a file system that does not tell capitals apart and lets a test overwrite another's file."""
-    from detsample.golden import plugin
+    from detsample.integrations import pytest_plugin as plugin
 
     monkeypatch.setattr(plugin.os.path, "normcase", lambda path: str(path).lower())
     source = TEST.replace("[2, 5]", '["a", "A"]').replace("top_k=k", "top_k=5").replace("{seed}", "1")
@@ -714,9 +729,9 @@ def test_two_names_that_are_one_file_fail(pytester: pytest.Pytester, monkeypatch
 
 def test_a_second_check_of_one_name_is_of_the_first(pytester: pytest.Pytester) -> None:
     """Catches an update in which the second of two checks overwrites what the first has written, unseen."""
-    source = "import numpy as np\nX = np.zeros((2, 9), np.float32)\n\n\ndef test_it(golden):\n"
+    source = "import numpy as np\nX = np.zeros((2, 9), np.float32)\n\n\ndef test_it(golden_tokens):\n"
     for seed, failed in ((7, 0), (8, 1)):
-        checks = f"    golden.check(X, 7)\n    golden.check(X, {seed})\n"
+        checks = f"    golden_tokens.check(X, 7)\n    golden_tokens.check(X, {seed})\n"
         pytester.makepyfile(test_it=source + checks)
         done = pytest_run(pytester, "--golden-update")
         done.assert_outcomes(passed=1 - failed, failed=failed)
@@ -729,9 +744,9 @@ import numpy as np
 
 X = np.random.default_rng(0).standard_normal((6, 50), dtype=np.float32)
 
-def test_text(golden):
+def test_text(golden_tokens):
     x = X[:{rows}] + np.float32({drift}) * np.arange(6, dtype=np.float32)[:{rows}, None] * X[::-1][:{rows}]
-    golden.check(x, 4, position=np.arange({rows}), sequence=True, keep_logits=True)
+    golden_tokens.check(x, 4, position=np.arange({rows}), sequence=True, keep_logits=True)
 """
 
 
