@@ -1,4 +1,4 @@
-"""Drafted chains that are accepted while they are what was drawn (docs/speculative.md, S2): one program a request."""
+"""Drafted chains that are accepted while they are what was drawn (contract, section 15): one program a request."""
 
 import triton
 import triton.language as tl

@@ -1,4 +1,4 @@
-"""Drafted tokens accepted with probability p/q, and the draw from the residual (docs/speculative.md, S4).
+"""Drafted tokens accepted with probability p/q, and the draw from the residual (contract, section 17).
 
     measure  (rows)              the largest logit and the sum of weights of the target's and the draft's rows
     accept   (requests)          each drafted token against its coin: the accepted prefix and the row behind it
@@ -38,7 +38,7 @@ from detsample.kernels.speculative_rows import (
 )
 from detsample.kernels.weight import gap, weight
 
-COIN = tl.constexpr(3)  # the domains of section 7 of docs/spec.md
+COIN = tl.constexpr(3)  # the domains of section 7 of docs/contract/spec.md
 RESIDUAL_HIGH = tl.constexpr(4)
 RESIDUAL_LOW = tl.constexpr(5)
 

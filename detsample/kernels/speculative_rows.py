@@ -1,4 +1,4 @@
-"""Which rows belong to which request, and the parameters of requests brought to their rows (docs/speculative.md, S1).
+"""Which rows belong to which request, and the parameters of requests brought to their rows (contract, section 14).
 
 A request has its parameters once and several rows of logits: one for each drafted token and one behind them. `expand`
 writes the parameters of every row, so that rows can be sampled as any others are. Ragged offsets are read on the

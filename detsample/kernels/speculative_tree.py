@@ -1,4 +1,4 @@
-"""The longest accepted path of a drafted tree (docs/speculative.md, S3): one program a request, a lane a node."""
+"""The longest accepted path of a drafted tree (contract, section 16): one program a request, a lane a node."""
 
 import triton
 import triton.language as tl

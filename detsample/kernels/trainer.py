@@ -1,4 +1,4 @@
-"""What a trainer asks of a draw besides the token (spec section 14), in three launches that come after it.
+"""What a trainer asks of a draw besides the token (spec section 12), in three launches that come after it.
 
     survey (rows x parts)   the first tokens of each part in order, and the largest kept logit
     weigh  (rows x parts)   sums of weights, of weighted gaps, and what comes before the row's token
