@@ -4,7 +4,7 @@ The same logits, parameters, seed and position give the same token, bit for bit,
 the framework or the machine. `sample` draws tokens, `mask` gives the kept sets alone, `margin` how far the logits may
 move without changing a token, `gumbel_noise` and `fold_in` the streams behind them; `speculative` verifies drafted
 tokens. `plan` checks a call of `sample` once for many like it, and `warmup` compiles what later calls launch.
-docs/spec.md is the contract, `detsample.reference` its executable form in NumPy.
+docs/contract/spec.md is the contract, `detsample.reference` its executable form in NumPy.
 """
 
 from pathlib import Path

@@ -193,7 +193,7 @@ def explain(
 
 
 def _cuts(logit: np.ndarray, w: np.ndarray, p: Any, vocab: int) -> tuple[Cut, ...]:
-    """What each filter keeps: section 6 of docs/spec.md."""
+    """What each filter keeps: section 6 of docs/contract/spec.md."""
     n = len(logit)
     survivors = int(top_k_length(p.top_k, vocab, np.array([n]))[0])
     sums = np.cumsum(w)

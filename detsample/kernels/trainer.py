@@ -1,4 +1,4 @@
-"""What a trainer asks of a draw besides the token (spec section 14), in three launches that come after the draw:
+"""What a trainer asks of a draw besides the token (spec section 12), in three launches that come after the draw:
 
     survey (rows x parts)   the first tokens of each part in order, and its largest kept logit
     weigh  (rows x parts)   sums of weights and of weighted gaps, and how many tokens come before the row's token
