@@ -11,7 +11,7 @@ from detsample.sampler.run import run, serving
 from detsample.sampler.status import raise_for_status
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MarginOutput:
     """What `detsample.margin` returns.
 

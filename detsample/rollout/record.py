@@ -37,7 +37,7 @@ PARAMETERS = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
 RESULTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "raw_logprobs", "rank", "entropy")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
     """N drawn tokens: what each was drawn with, and what came of it.
 

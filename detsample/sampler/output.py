@@ -1,4 +1,8 @@
-"""What calls return: tensors of the logits' framework, on the logits' device."""
+"""What calls return: tensors of the logits' framework, on the logits' device.
+
+Two outputs are equal if they are the same object: whether tensors hold the same bits is a question with an answer for each
+element, which on a GPU would have to be waited for. So they can be keys of a dict, too.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ class Wanted(NamedTuple):
     mask: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Csr:
     """A kept set in compressed rows.
 
@@ -31,7 +35,7 @@ class Csr:
     token_ids: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SampleOutput:
     """What `detsample.sample` returns.
 
@@ -58,14 +62,14 @@ class SampleOutput:
     log_z: Any | None
     mask: Any | None
     # Memory that the kernels may still be using, where its framework would hand it out again at once.
-    _kept_alive: Any = field(default=None, repr=False, compare=False)
+    _kept_alive: Any = field(default=None, repr=False)
 
 
 RESULTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
 """What `SampleOutput` holds for its reader, in order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskOutput:
     """What `detsample.mask` returns: as `SampleOutput`, without a draw."""
 
@@ -73,4 +77,4 @@ class MaskOutput:
     num_kept: Any
     status: Any
     log_z: Any | None
-    _kept_alive: Any = field(default=None, repr=False, compare=False)
+    _kept_alive: Any = field(default=None, repr=False)

@@ -37,7 +37,8 @@ def sample(
     ----------
     logits : [B, V] fp32, bf16 or fp16
         A Paddle tensor, a torch tensor or a NumPy array, ``1 <= V <= 2**21``, any row stride. Never written to.
-        ``-inf`` excludes a token.
+        ``-inf`` excludes a token. A single row [V] counts as [1, V]. Lists of numbers are taken as well, and on the
+        host fp64 that holds fp32 numbers.
     topp_seed : int, or [B] or [B, 1] int64, int32, uint64 or uint32
         Which stream of noise the row draws from: any 64 bits.
     position : int, or [B] or [B, 1] int64 or int32
