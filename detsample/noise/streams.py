@@ -11,6 +11,7 @@ from detsample import frameworks
 from detsample.frameworks.recording import recording
 from detsample.frameworks import Description, Device, Framework
 from detsample.frameworks.pointer import integer
+from detsample.reference.float_mode import usual_mode
 from detsample.sampler.parameters import (
     INTEGER_TYPES,
     LARGEST_VOCABULARY,
@@ -31,6 +32,7 @@ _POSITIONS = (0, (1 << 63) - 1)
 _TOKEN_IDS = (0, LARGEST_VOCABULARY - 1)
 
 
+@usual_mode
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     """The Gumbel noise that `sample` adds to the scores of these tokens, exactly.
 
@@ -78,6 +80,7 @@ def gumbel_noise_now(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     return serving("detsample.noise", asked.device).gumbel_noise(asked)
 
 
+@usual_mode
 def fold_in(topp_seed: Any, i: Any) -> Any:
     """The seed of the i-th of several samples that share a seed; unrelated to it and to those of all other i.
 

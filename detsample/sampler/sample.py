@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from detsample.frameworks.recording import recording
+from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import MaskOutput, SampleOutput, Wanted
 from detsample.sampler.parameters import read_draw, read_flag, read_mask_kind, read_wanted
 from detsample.sampler.run import run
 from detsample.sampler.status import raise_for_status
 
 
+@usual_mode
 def sample(
     logits: Any,
     topp_seed: Any,
@@ -113,6 +115,7 @@ def sample_now(
     return out
 
 
+@usual_mode
 def mask(
     logits: Any,
     *,

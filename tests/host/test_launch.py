@@ -399,7 +399,8 @@ def test_every_kernel_can_be_kept() -> None:
 
     for name, (signature, _) in KERNELS.items():
         module, function = place(name)
-        tree = ast.parse((ROOT / "detsample" / "kernels" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        file = ROOT / "detsample" / "kernels" / f"{module.replace('.', '/')}.py"
+        tree = ast.parse(file.read_text(encoding="utf-8"))
         node = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
         integers = [item.split(":")[0] for item in signature.format(dtype="fp32").split() if item.endswith(":i32")]
         constants = [a.arg for a in node.args.args if a.annotation]
