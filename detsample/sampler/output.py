@@ -1,7 +1,7 @@
 """What calls return: tensors of the logits' framework, on the logits' device.
 
-Two outputs are equal if they are the same object: whether tensors hold the same bits is a question with an answer for each
-element, which on a GPU would have to be waited for. So they can be keys of a dict, too.
+Two outputs are equal if they are the same object, and so can be keys of a dict: whether tensors hold the same bits has
+an answer for each element, which on a GPU would have to be waited for.
 """
 
 from __future__ import annotations

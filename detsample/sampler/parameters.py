@@ -104,7 +104,7 @@ def read_draw(
 
 
 def as_rows(logits: Any) -> Any:
-    """Logits in one of the forms that are taken for [B, V] fp32: a row [V], lists of numbers, fp64 that holds fp32 numbers.
+    """Logits in the forms that are taken for [B, V] fp32: a row [V], lists of numbers, fp64 that holds fp32 numbers.
 
     Numbers in lists are rounded to fp32, as other numbers are. What is none of these comes back as it is.
 
@@ -124,8 +124,8 @@ def as_rows(logits: Any) -> Any:
         lost = np.argwhere((rounded != exact) & ~np.isnan(exact))
         if lost.size:
             raise ValueError(
-                f"logits must be fp32 numbers where they are float64, got {exact[tuple(lost[0])]} at {lost[0].tolist()}: "
-                "cast them to float32"
+                "logits must be fp32 numbers where they are float64, got "
+                f"{exact[tuple(lost[0])]} at {lost[0].tolist()}: cast them to float32"
             )
         logits = framework.from_array(rounded, framework.device(logits))
     return logits[None] if len(framework.shape(logits)) == 1 else logits
