@@ -7,7 +7,12 @@ an answer for each element, which on a GPU would have to be waited for.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from detsample.frameworks.types import T
+
+M = TypeVar("M")
+"""A mask: a tensor, or `Csr`."""
 
 
 class Wanted(NamedTuple):
@@ -20,7 +25,7 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Csr:
+class Csr(Generic[T]):
     """A kept set in compressed rows.
 
     Attributes
@@ -31,12 +36,12 @@ class Csr:
         Token ids, ascending in each row; ``-1`` from ``row_offsets[B]`` on.
     """
 
-    row_offsets: Any
-    token_ids: Any
+    row_offsets: T
+    token_ids: T
 
 
 @dataclass(frozen=True, eq=False)
-class SampleOutput:
+class SampleOutput(Generic[T]):
     """What `detsample.sample` returns.
 
     Attributes
@@ -55,12 +60,12 @@ class SampleOutput:
         The kept set, in the form asked for.
     """
 
-    token_ids: Any
-    num_kept: Any
-    status: Any
-    logprobs: Any | None
-    log_z: Any | None
-    mask: Any | None
+    token_ids: T
+    num_kept: T
+    status: T
+    logprobs: T | None
+    log_z: T | None
+    mask: T | Csr[T] | None
     # Memory that the kernels may still be using, where its framework would hand it out again at once.
     _kept_alive: Any = field(default=None, repr=False)
 
@@ -70,11 +75,11 @@ RESULTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
 
 
 @dataclass(frozen=True, eq=False)
-class MaskOutput:
+class MaskOutput(Generic[T, M]):
     """What `detsample.mask` returns: as `SampleOutput`, without a draw."""
 
-    mask: Any
-    num_kept: Any
-    status: Any
-    log_z: Any | None
+    mask: M
+    num_kept: T
+    status: T
+    log_z: T | None
     _kept_alive: Any = field(default=None, repr=False)

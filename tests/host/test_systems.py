@@ -14,9 +14,7 @@ from detsample.rollout import auditing
 
 
 def test_windows_opens_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Defect caught: a golden file or a record that is on the disk, and then PermissionError because its folder cannot be
-    opened.
-    """
+    """Defect caught: a golden file or a record that is on the disk, and then PermissionError for its folder."""
     as_it_is = os.open
 
     def of_windows(path: Any, *flags: Any, **more: Any) -> int:
