@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if not (Path(__file__).parent / "reference").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from detsample.lazy import attributes  # noqa: E402
+from detsample.lazy import attributes
 
 if TYPE_CHECKING:
     from detsample import golden, reference, rollout, speculative
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 CONTRACT_VERSION = 2
 
-# Imported when first asked for: a plugin of pytest, or a program that only asks for the version, waits for none of them.
+# Imported when first asked for: pytest's plugin, or a program that only asks for the version, waits for none of them.
 __getattr__, __dir__ = attributes(
     __name__,
     {

@@ -46,7 +46,7 @@ class Cut:
     tied_cut: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """One row and its draw. Arrays have an entry for each finite token, in order: logit falling, then id rising.
 

@@ -27,7 +27,7 @@ LARGEST_GAP = float(1 << 30)
 """Where its gaps to the largest do (section 9)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeptLogprobs:
     """What `kept_logprobs` returns, of N tokens.
 

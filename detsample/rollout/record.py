@@ -55,7 +55,7 @@ class Kind(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
     """N drawn tokens: what each was drawn with, and what came of it.
 
