@@ -69,7 +69,7 @@ def record(
     --------
     >>> rows = np.random.default_rng(0).standard_normal((2, 50), dtype=np.float32)
     >>> [row.token_id for row in record(rows, np.array([7, 8]), top_k=5).rows]
-    [38, 32]
+    [38, 47]
     """
     framework = frameworks.of(logits, "logits")
     dtype = framework.dtype_name(logits)

@@ -52,7 +52,7 @@ def draw(logits: Logits, given: dict[str, Any], wanted: Wanted) -> SampleOutput:
 
 def as_arrays(framework: Framework, parameters: Parameters) -> dict[str, Any]:
     """Parameters by name, as the reference takes them."""
-    vectors = zip(parameters._fields, parameters[:-1], strict=False)
+    *vectors, _ = parameters._asdict().items()
     return {**{name: as_array(framework, x) for name, x in vectors}, "filter_order": parameters.filter_order}
 
 

@@ -424,7 +424,7 @@ def test_selftest_starts_over_where_triton_is_loaded(run: Run, monkeypatch: pyte
     assert started == [(["-m", "detsample.cli", "selftest", "--device", "interpreter", "--rows", "3"], "1")]
 
 
-@pytest.mark.slow
+@pytest.mark.full("the whole self-test in the interpreter")
 def test_selftest_runs_the_kernels() -> None:
     """Defect caught: the kernels disagree with the reference in the interpreter, or cannot run in it."""
     pytest.importorskip("triton")
@@ -445,6 +445,7 @@ engine.run = broken
 """
 
 
+@pytest.mark.full("one wrong bit in more outputs", every=6)
 @pytest.mark.parametrize("field", ["token_ids", "num_kept", "status", "logprobs", "log_z", "mask"])
 def test_selftest_notices_one_wrong_bit(field: str) -> None:
     """Defect caught: an output of the kernels is not compared, or the exit status ignores a mismatch."""

@@ -16,6 +16,7 @@ import pytest
 from command import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from levels import amount
 
 import detsample
 from detsample import golden
@@ -76,7 +77,7 @@ def test_a_file_gives_every_bit_back(tmp_path: Path) -> None:
         assert set(kinds(report)) == {golden.Kind.SAME}, report.text()
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(deadline=None, derandomize=True, max_examples=amount(300, 60))
 @given(st.integers(0, 2**32 - 1))
 def test_shortest_decimals_read_back(pattern: int) -> None:
     """Catches a decimal that rounds to another fp32 number by way of a double."""

@@ -299,20 +299,7 @@ def test_paddle_for_the_cpu_has_no_gpu() -> None:
         paddle_tensors.empty((2,), "int32", ("gpu", 0))
 
 
-INTERPRETED = """
-from detsample import frameworks
-
-
-def check(x, y):
-    framework = frameworks.of(x)
-    out = framework.empty((37,), framework.dtype_name(x), ("cpu", 0))
-    with framework.launching(framework.device(x)):
-        add[(3,)](framework.buffer(x), framework.buffer(y), framework.buffer(out), 1, 37, BLOCK=16)
-    assert (framework.fetch(out) == framework.as_array(x) + framework.as_array(y)).all()
-
-
-x, y = np.arange(37) * 2**40, np.arange(37)
-"""
+INTERPRETED = "from interpreted_add import *\n"
 ALONE = {
     "numpy": "check(x, y)",
     "torch": "import torch; check(torch.tensor(x), torch.tensor(y))",

@@ -13,6 +13,7 @@ from cases import rng_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_path import GPU, bits
+from levels import amount
 from same_bits import assert_same_bits
 
 from detsample import reference, rollout
@@ -49,6 +50,7 @@ def drawn(logits: np.ndarray, params: dict[str, Any]) -> Any:
 # ---- the kernels equal the reference
 
 
+@pytest.mark.full("more kinds of rows in the interpreter", every=5)
 @pytest.mark.parametrize("kind", cases.CASES)
 def test_kernels_observe_draws_of_every_kind(kind: str) -> None:
     """Catches any difference in weights, gaps, ranks, ties, entropy or first tokens, on rows made for each, and an
@@ -116,7 +118,7 @@ VALUES = st.one_of(st.floats(width=32), st.integers(-3, 3).map(float), st.sample
 
 
 @settings(
-    max_examples=300 if GPU else 20, deadline=None, derandomize=True, database=None,
+    max_examples=300 if GPU else amount(20, 6), deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(

@@ -13,6 +13,7 @@ import speculative_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_path import GPU, bits
+from levels import amount
 from speculative_cases import agreeing_drafts, chain_case, tree_case
 from speculative_path import assert_same
 
@@ -47,7 +48,7 @@ def test_status_bits_are_those_of_the_reference() -> None:
     }
 
 
-@settings(max_examples=400 if GPU else 30, deadline=None, derandomize=True)
+@settings(max_examples=400 if GPU else amount(30, 6), deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_chains_equal_the_reference(seed: int) -> None:
     """Catches any bit in which the kernels' tokens, counts, log probabilities or status differ from the contract's."""
@@ -55,7 +56,7 @@ def test_chains_equal_the_reference(seed: int) -> None:
     assert_same(speculative_path.verify(*arguments, **how), reference.verify(*arguments, **how), seed)
 
 
-@settings(max_examples=400 if GPU else 15, deadline=None, derandomize=True)
+@settings(max_examples=400 if GPU else amount(15, 4), deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_rejection_equals_the_reference(seed: int) -> None:
     """Catches a coin, a product, a logarithm or a residual that differs in a bit."""
@@ -63,7 +64,7 @@ def test_rejection_equals_the_reference(seed: int) -> None:
     assert_same(speculative_path.verify(*arguments, **how), reference.verify(*arguments, **how), seed)
 
 
-@settings(max_examples=400 if GPU else 40, deadline=None, derandomize=True)
+@settings(max_examples=400 if GPU else amount(40, 8), deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_trees_equal_the_reference(seed: int) -> None:
     """Catches any bit of a tree's output that differs, in trees of any shape and in what is no tree."""
