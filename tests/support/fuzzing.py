@@ -3,7 +3,7 @@
     python tests/support/fuzzing.py --inputs 1000000 --out docs/results/fuzzing.json
 
 Inputs are files of tests/data/corpus, changed: bits, bytes, pieces cut, doubled, moved, numbers replaced. Half of them
-are then sealed anew, as an adversary would, or nobody would get past the seal. They are read in children, so that a crash
+are then sealed anew, as an adversary would, or none would get past the seal. They are read in children, so that a crash
 or a hang is a finding and not the end.
 """
 
