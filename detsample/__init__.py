@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if not (Path(__file__).parent / "reference").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from detsample.lazy import attributes  # noqa: E402
+from detsample.lazy import attributes
 
 if TYPE_CHECKING:
     from detsample import golden, reference, rollout, speculative

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import SUPPORT
-
 from detsample.reference.gumbel import uniform_rows
+from paths import SUPPORT
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 

@@ -182,7 +182,7 @@ def fork(count: int) -> dict[str, Any]:
         writer.close()
         failed = sum(os.waitpid(child, 0)[1] != 0 for child in children)
         found = [p for record in rollout.read(path) for p in record.position.tolist()]
-    expected = {number: ROWS for number in range(2 * count)}
+    expected = dict.fromkeys(range(2 * count), ROWS)
     return {
         "forks_of_a_writer_with_tokens_in_memory": count,
         "children_that_failed": failed,
