@@ -153,7 +153,7 @@ def save(golden: Golden, file: str | os.PathLike[str], logits: np.ndarray | None
     >>> rows = np.zeros((2, 50), np.float32)
     >>> save(record(rows, np.array([7, 8])), folder / "chat.json", rows)
     >>> [path.name for path in sorted(folder.iterdir())]
-    ['chat.55f15aaa79cf7b1a.logits.npz', 'chat.json']
+    ['chat.634b663fbb282a56.logits.npz', 'chat.json']
     """
     path = Path(file)
     before = _named_logits(path)
