@@ -49,7 +49,7 @@ class Kept:
 
 
 def ways(p: Parameters, vocab: int) -> np.ndarray:
-    """In which way to treat each row: an array [R] of the four constants above."""
+    """How to treat each row: an array [R] of the four constants above."""
     by_k = top_k_on(p.top_k, vocab)
     way = np.where(by_k & few(p.top_k, vocab), FEW, np.where(by_k | (p.top_p < 1), ORDERED, UNORDERED))
     return np.where(p.temperature == 0, GREEDY, way)

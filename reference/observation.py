@@ -1,7 +1,7 @@
 """What a trainer asks of a draw besides the token: section 12 of ``docs/contract/observations.md``.
 
 Everything is a function of a row's logits, its temperature, a set of tokens (as a rule the kept one) and a
-token. No kept set is looked for here: it is given, so that logits of another model can be weighed over it.
+token. The kept set is given and not looked for, so that the logits of another model can be used with it.
 """
 
 from __future__ import annotations

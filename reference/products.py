@@ -42,7 +42,8 @@ def minus(a: Wide, b: Wide) -> Wide:
 
 
 def ln_wide(a: Wide) -> np.ndarray:
-    """``LNW``: the logarithm of positive integers below 2^127 in units of 2^-32, int64; of their leading 64 bits.
+    """``LNW``: the logarithm of positive integers below 2^127, int64 in units of 2^-32. It depends on their leading 64
+    bits only.
 
     Examples
     --------

@@ -22,7 +22,7 @@ __all__ = ["METHODS", "TreeOutput", "VerifyOutput", "verify", "verify_tree"]
 
 METHODS = ("match", "rejection")
 NOTHING = -1
-"""Stands for no token where drafted ones are listed."""
+"""Stands for "no token" in a list of drafted tokens."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Drafts accepted with probability p/q, and the draw from what is left: section 17 of the contract.
 
 Leviathan, Kalman and Matias, "Fast inference from transformers via speculative decoding", ICML 2023; Chen et al.,
-"Accelerating large language model decoding with speculative sampling", 2023. Here in integers, so that an acceptance
-is a function of the inputs and of nothing else.
+"Accelerating large language model decoding with speculative sampling", 2023. Here it is done in integers, so that
+whether a token is accepted depends on the inputs only.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _kept(batch: Batch) -> _Kept:
         position = given.position + slot
     kept.mask[rows] = found.mask
     kept.status[rows] = found.status | np.where(position < 0, RequestStatus.PARAMETER, 0).astype(np.int32)
-    plain = (given.temperature == 0) | (found.status != 0)  # one token kept, or none: any temperature does
+    plain = (given.temperature == 0) | (found.status != 0)  # One token is kept, or none, so any temperature will do.
     kept.temperature[rows] = np.where(plain, np.float32(1), given.temperature)
     return kept
 
@@ -175,7 +175,7 @@ def draft_weights(rows: np.ndarray, is_logits: bool) -> tuple[np.ndarray, np.nda
 
 
 def _test(batch: Batch, drafts: np.ndarray, kept: _Kept, draft: DraftRows) -> _Slots:
-    """Test every drafted token against its coin, those that no one will ask about as well."""
+    """Test every drafted token against its coin, also those that will not be needed."""
     shape = batch.slots.shape
     slots = _Slots(np.zeros(shape, bool), np.zeros(shape, np.int32), np.full(shape, QUIET_NAN))
     request, slot = np.nonzero(batch.slots)
@@ -242,7 +242,8 @@ def _last(
         left = np.flatnonzero(j < batch.count[b] - 1)
         if left.size:
             v, _ = draft.weights(b[left], j[left])
-            # A token that the draft could not draw uses up nothing of the target, and there may be no residual.
+            # If the draft could not draw the token, the target's probabilities stay whole, and there may be no
+            # residual.
             possible = v[np.arange(len(left)), drafts[b[left], j[left]]] > 0
             left, v = left[possible], v[possible]
             level[left], wanted[left] = _residual(w[left], mass[left], v)

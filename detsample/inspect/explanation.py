@@ -1,4 +1,6 @@
-"""`explain`: one draw taken apart, for people: what each filter cut, the noise, the scores, the winner, the margin."""
+"""`explain`: takes one draw apart for a reader. It shows what each filter cut, the noise, the scores, the winner and
+the margin.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What both model runners share: parameters in device memory that stays, and the calls that read them there."""
+"""What both model runners share: parameters in device memory that stays in place, and the calls that read them there.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ FIELDS: tuple[tuple[str, Any], ...] = (
 SIGHTINGS = 3  # of the same logits' address, before a graph is made for it
 MOST_GRAPHS = 64
 MOST_PLANS = 4096
-GRAPH_ROWS = 64  # with more, the device is slower than the host, which then gains nothing
-LOOK_EVERY = 64  # steps from one look at the rows' status to the next
+GRAPH_ROWS = 64  # with more rows the device takes longer than the host, and nothing would be gained
+LOOK_EVERY = 64  # how many steps there are from one look at the rows' status to the next
 
 
 class Request(NamedTuple):
@@ -43,7 +44,7 @@ class Request(NamedTuple):
 
 
 NOBODY = Request(False, True, False, (0, 0, 1.0, 1.0, 0.0))
-"""Of a row that no request is in."""
+"""Stands for a row without a request."""
 
 
 def read(params: Any, every: bool) -> Request:
@@ -94,7 +95,9 @@ class Columns:
             start = end
 
     def load(self, requests: list[Request]) -> None:
-        """Bring a batch's parameters up in one copy, behind whatever still reads the last batch's."""
+        """Copy a batch's parameters to the device in one copy, after everything that still reads those of the last
+        batch.
+        """
         host, start = np.zeros(self._bytes, np.uint8), 0
         for index, (_, kind) in enumerate(FIELDS):
             end = start + self._capacity * np.dtype(kind).itemsize
@@ -140,7 +143,7 @@ class Drawer:
         Parameters
         ----------
         logits : [R, V]
-            Final but for temperature and filters; never written to.
+            Final except for temperature and filters; never written to.
         position : [R] int32
             Absolute index of the token being drawn. Its memory is read again for the next call's.
 
