@@ -348,7 +348,7 @@ class Engine:
         crowd = asked + [(prompt(), None, kinds[i % 4]) for i in range(others)]
         choose.shuffle(crowd)
         if "speculative_config" in ENGINES[self.name]:  # vLLM refuses min-p with drafts
-            asked = [r for r in asked if "min_p" not in r[2]]
+            asked, crowd = ([r for r in of if "min_p" not in r[2]] for of in (asked, crowd))
         self.rpc("probe_state", state)
         ways = {"alone": (asked, False), "in 64": (asked, True), "among 192": (crowd, True)}
         for way in plan:
@@ -398,7 +398,8 @@ class Engine:
             return
         if self.name.endswith(("preempting", "drafting")):
             for state in ("installed", "not installed"):
-                self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ("in 64",), *few))  # noqa: B023
+                ways = ("in 64", "among 192")
+                self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
             return
         for state in ("installed", "not installed"):
             ways = ("alone", "in 64", "among 192")
