@@ -18,7 +18,7 @@ from detsample import reference
 FOLDER = TESTS / "vectors"
 DIGESTS = {
     "contract-2-functions.json": "0e278576e34661e4190bd1cfc81537ad64857916d9ae157d4c3e6505e0164873",
-    "contract-2-rows.json": "5ebb427cc15c5ab5fc5475e5aa50ed0f44e5ce45b2e29e77664697e055efd508",
+    "contract-2-rows.json": "3f1f4561f919f83b726aa6148d74aa2bfa7c0169591eaf8fb74d17faea74be3c",
 }
 BATCHES = dict(vectors.batches())
 

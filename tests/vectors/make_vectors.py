@@ -371,6 +371,20 @@ def drafted(seed: int) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     return "verify", (x, drafts, np.array([2, 1, 3, rng.integers(0, width)]), seeds), how
 
 
+def by_hand(number: int) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """Two reasons at once; a chain of requests of which each overlaps the last; -1 among drafted tokens."""
+    x = np.random.default_rng(19).standard_normal((4, 3), dtype=F32)
+    if number == 0:
+        how = {"position": 0, "row_offsets": np.array([0, 2]), "method": "rejection", "draft_logits": x[:0]}
+        return "verify", (x[:2], np.array([[7]]), np.array([1]), 0), how
+    if number == 1:
+        how = {"position": 0, "row_offsets": np.array([0, 2, 1, 3, 2, 4])}
+        return "verify", (x, np.zeros((5, 1), np.int64), np.ones(5, np.int64), 7), how
+    first = int(reference.sample(x[:1], 7).token_ids[0])
+    drafts = np.array([[first, -1, 9], [-1, 9, -5], [first, -2, 0]])
+    return "verify", (np.stack([x] * 3), drafts, np.array([3, 3, 3]), 7), {"position": 0}
+
+
 def requests(make: Callable[[int], tuple[str, tuple[Any, ...], dict[str, Any]]], count: int) -> list[dict[str, Any]]:
     found = []
     for seed in range(count):
@@ -397,7 +411,7 @@ def write(name: str, chapters: dict[str, Any]) -> None:
 def main() -> None:
     write("contract-2-functions.json", function_vectors())
     rows = {"sample": sample_rows(), "observe": observations()}
-    calls = requests(drafted, 30) + requests(broken_requests.broken_call, 45)
+    calls = requests(by_hand, 3) + requests(drafted, 30) + requests(broken_requests.broken_call, 42)
     write("contract-2-rows.json", rows | {"requests": calls})
 
 
