@@ -105,7 +105,7 @@ def _scores(axes: Any, found: Explanation, rows: list[int]) -> None:
     axes.axvline(top, color=DRAWN, linewidth=0.9, linestyle=":")
     axes.set_xlim(edge, max(max(z), max(score)) + 0.06 * span)
     axes.locator_params(axis="x", nbins=5)
-    axes.set_title("logit / temperature (bar) + noise (arrow) = score (dot)", fontsize=9)
+    axes.set_title("(logit - largest) / temperature (bar) + noise (arrow) = score (dot)", fontsize=9)
     names = {DRAWN: "drawn", KEPT: "kept", CUT: "cut"}
     shown = {_colour(found, index) for index in rows}
     handles = [Patch(color=colour, label=name) for colour, name in names.items() if colour in shown]

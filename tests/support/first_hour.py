@@ -2,8 +2,8 @@
 
     python tests/support/first_hour.py python3.13 FOLDER
 
-Makes an environment in FOLDER, installs a copy of this checkout into it, and prints a line for each step; the first that goes
-wrong ends it. It needs a package registry, but no GPU.
+Makes an environment in FOLDER, installs a copy of this checkout into it, and prints a line for each step; the first
+that goes wrong ends it. It needs a package registry, but no GPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ assert len(set(out.token_ids.tolist())) == 50
 assert {out: 1}[out] == 1 and out == out
 assert detsample.rollout.draw and detsample.golden.record and detsample.speculative.verify
 assert "triton" not in sys.modules and "torch" not in sys.modules
-for wrong in (lambda: detsample.sample(np.zeros((9, 50), np.float32), 7), lambda: detsample.sample(np.zeros(5), 7, top_p=95)):
+x = np.zeros((9, 50), np.float32)
+for wrong in (lambda: detsample.sample(x, 7), lambda: detsample.sample(x[0], 7, top_p=95)):
     try:
         wrong()
     except ValueError as error:
@@ -58,7 +59,8 @@ class FirstHour:
 
     def run(self, command: Sequence[str], cwd: Path | None = None, status: int = 0, **streams: object) -> str:
         """Run a command; its output, if it ended as it should."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TRITON", "PYTEST"))}
+        ours = ("PYTHON", "TRITON", "PYTEST")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         done = subprocess.run(
             command, cwd=cwd or self.folder, env=clean, text=True, check=False,
             **({"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | streams),
