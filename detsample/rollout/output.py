@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What `detsample.rollout.observe` returns, of B rows (spec section 14). Logarithms are natural.
+    """What `detsample.rollout.observe` returns, of B rows (spec section 12). Logarithms are natural.
 
     Attributes
     ----------

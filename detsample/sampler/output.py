@@ -16,7 +16,8 @@ M = TypeVar("M")
 
 
 class Wanted(NamedTuple):
-    """Which results a call asks for; the others are None, and `num_kept` and `status` always there."""
+    """Which results a call asks for. Results that are not asked for are None; `num_kept` and `status` are always there.
+    """
 
     token: bool
     logprobs: bool
@@ -66,17 +67,17 @@ class SampleOutput(Generic[T]):
     logprobs: T | None
     log_z: T | None
     mask: T | Csr[T] | None
-    # Memory that the kernels may still be using, where its framework would hand it out again at once.
+    # Memory that the kernels may still be using, if its framework would otherwise reuse it at once.
     _kept_alive: Any = field(default=None, repr=False)
 
 
 RESULTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
-"""What `SampleOutput` holds for its reader, in order."""
+"""The public fields of `SampleOutput`, in order."""
 
 
 @dataclass(frozen=True, eq=False)
 class MaskOutput(Generic[T, M]):
-    """What `detsample.mask` returns: as `SampleOutput`, without a draw."""
+    """What `detsample.mask` returns. The fields mean the same as in `SampleOutput`."""
 
     mask: M
     num_kept: T

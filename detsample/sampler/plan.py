@@ -1,4 +1,4 @@
-"""`plan`: the checks of a call made once, for the many calls that follow it with new logits."""
+"""`plan`: checks the arguments of a call once, for many calls with new logits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from detsample.sampler.status import raise_for_status
 
 
 class Plan(Generic[T]):
-    """Calls of `sample` that differ in the values of their tensors alone. Made by `plan`; call it with logits."""
+    """A planned call of `sample`: made by `plan`, and called with logits. Its calls differ only in the values of their
+    tensors.
+    """
 
     def __init__(self, logits: Logits, draw: Callable[[Any, Any], SampleOutput]) -> None:
         self._framework = logits.framework
@@ -46,9 +48,9 @@ class Plan(Generic[T]):
         Raises
         ------
         TypeError
-            If the logits are no tensor of the class planned for.
+            If the logits are not a tensor of the class that was planned for.
         ValueError
-            If they are laid out in another way than planned for; with `check`, for invalid rows.
+            If their shape, strides, type or device are not those that were planned for; with `check`, for invalid rows.
         """
         if type(logits) is not self._kind:
             raise TypeError(f"logits must be a {self._kind.__qualname__} as planned, got {type(logits).__qualname__}")
@@ -113,7 +115,7 @@ def plan(
     return_mask: MaskKind | None = None,
     shared_noise: bool = False,
 ) -> Plan[Any]:
-    """Check a call of `sample` now and make it later, as often as wanted, with less of the host's time.
+    """Check the arguments of `sample` now, and draw later, as often as you like, with less time on the host.
 
     Parameters that are tensors are read when the plan is called: change them in place, and the next call sees it.
     They must stay where they are, and the plan keeps them alive.

@@ -72,7 +72,7 @@ def sample(
 ) -> SampleOutput[Any]:
     """Draw one token a row; the same bits in give the same bits out, wherever it runs.
 
-    A row's results depend on its logits and its own parameters alone (docs/spec.md). GPU tensors are sampled by
+    A row's results depend on its logits and its own parameters alone (docs/contract/). GPU tensors are sampled by
     Triton kernels on the tensor's own device and on its framework's current stream, without waiting for the
     device; CPU tensors and arrays by the NumPy reference.
 

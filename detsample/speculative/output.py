@@ -28,7 +28,7 @@ class VerifyOutput:
     num_accepted: Any
     status: Any
     logprobs: Any | None
-    # Working memory that the kernels may still be using, where its framework would hand it out again at once.
+    # Working memory that the kernels may still be using, if its framework would otherwise reuse it at once.
     _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 
