@@ -23,7 +23,7 @@ def vocab_of(rows: int) -> int:
 
 
 def differences(rows: int = 6, vocab: int = 151936) -> int:
-    """Outputs that differ in bits from the reference, over the timed settings on fresh random rows."""
+    """The outputs whose bits differ from the reference's, in the timed settings with new random rows."""
     import torch
 
     wrong = 0
@@ -90,7 +90,9 @@ def main_table(
 
 
 def peer_time(peer: str, calls: list[functools.partial[Any]]) -> float | None:
-    """Microseconds of another sampler; None where it cannot run here, which stderr is told: others are timed still."""
+    """Microseconds of another sampler. If it cannot run here, say so on stderr and return None, so that others are
+    still timed.
+    """
     try:
         return timing.microseconds(calls, 4)
     except Exception as error:

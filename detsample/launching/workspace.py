@@ -1,4 +1,4 @@
-"""The memory kernels share between launches: one allocation a call, cut into named areas."""
+"""The memory that the kernels of a call share: one allocation for each call, cut into named areas."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Layout(NamedTuple):
 
 
 def layout(areas: dict[str, tuple[str, int]]) -> Layout:
-    """Lay areas out one behind the other, each on a multiple of 16 bytes.
+    """Place areas one behind the other, each at a multiple of 16 bytes.
 
     Parameters
     ----------

@@ -82,7 +82,7 @@ def load(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] |
     >>> folder, logits = tempfile.mkdtemp(), np.zeros((2, 10), np.float32)
     >>> with rollout.Writer(folder) as writer:
     ...     for position in (0, 1):
-    ...         writer.append(rollout.draw(logits, 7, position=position), sequence=np.array([4, 3]))
+    ...         writer.append(rollout.draw(logits, np.array([7, 8]), position=position), sequence=np.array([4, 3]))
     ...         writer.flush()
     >>> record = load(folder)
     >>> record.sequence.tolist(), record.position.tolist()

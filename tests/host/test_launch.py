@@ -171,6 +171,7 @@ assert prepared.count == count and len(COMPILED) > compiled
     check(tmp_path, body)
 
 
+@pytest.mark.full("more of what Triton may lack", every=2)
 @pytest.mark.parametrize("break_it", ["launch.VERSION = (3, 10)", "launch.CompiledKernel = type('Other', (), {})"])
 def test_an_unknown_triton_launches_as_it_does(tmp_path: Path, break_it: str) -> None:
     """Catches a newer Triton being started in the way of an older one."""
@@ -412,6 +413,7 @@ def test_every_kernel_can_be_kept() -> None:
         assert not missing, f"{name}: {missing}"
 
 
+@pytest.mark.full("launches of 300 calls after a warmup")
 def test_after_a_warmup_nothing_is_compiled(tmp_path: Path) -> None:
     """Catches a kernel, an alignment, a mask or a type that `warmup` leaves to the first request."""
     body = """
@@ -467,6 +469,7 @@ assert skipped < len(launches(case(8)))
     check(tmp_path, body)
 
 
+@pytest.mark.full("processes that compile")
 def test_workers_compile_what_this_process_then_finds(tmp_path: Path) -> None:
     """Catches a worker that compiles with other options, which would fill the cache in vain."""
     body = f"""

@@ -1,4 +1,4 @@
-"""Everything that steps will launch, compiled, loaded and once used while vLLM warms up."""
+"""Compiles, loads and uses once, while vLLM warms up, everything that its steps will launch."""
 
 from __future__ import annotations
 
