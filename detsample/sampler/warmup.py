@@ -235,8 +235,8 @@ sys.path[:] = filter(None, sys.path)
 from detsample.launching.compile_worker import main
 main()
 """
-"""What a process runs. Python puts the current folder first on its path, as an empty name, and a `json.py` there would be
-imported: that goes first. Its option ``-P``, of 3.11, would do the same."""
+"""What a process runs. Python puts the current folder first on its path, as an empty name, and a `json.py` there would
+be imported: that goes first. Its option ``-P``, of 3.11, would do the same."""
 
 
 @contextmanager
