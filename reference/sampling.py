@@ -104,7 +104,7 @@ def sample(
         An argument of the wrong type or dtype.
     ValueError
         A wrong shape, a scalar out of range, or, with ``check``, a row that is not valid. Without ``check``
-        such a row is told of in ``status`` only, and the other rows are as if it were not there.
+        such a row is reported in ``status`` only, and does not affect the other rows.
 
     Examples
     --------
