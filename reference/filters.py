@@ -1,4 +1,4 @@
-"""Top-k, top-p and min-p: section 6 of ``docs/spec.md``.
+"""Top-k, top-p and min-p: section 6 of ``docs/contract/spec.md``.
 
 Each filter keeps a prefix of the order, so each function here returns the length of a prefix.
 """

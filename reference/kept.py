@@ -1,4 +1,4 @@
-"""The kept set of rows: sections 4 to 6 of ``docs/spec.md`` put together.
+"""The kept set of rows: sections 4 to 6 of ``docs/contract/spec.md`` put together.
 
 Rows are treated in three ways, by what their filters need; a row's result does not depend on which, because
 each computes the same integers:

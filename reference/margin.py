@@ -1,4 +1,4 @@
-"""How far the logits may move before the token of a row could change: ``docs/margin.md``.
+"""How far the logits may move before the token of a row could change: ``docs/contract/margin.md``.
 
 A motion ``t`` takes every finite logit to any fp32 value from ``low = fp32(x - t)`` to ``high = fp32(x + t)``. Both
 round to nearest, which is monotone, so no fp32 value within ``t`` of ``x`` lies outside. The worst that such a motion
@@ -27,11 +27,9 @@ __all__ = ["MarginOutput", "Motion", "Threat", "margin", "motion"]
 
 _INFINITE = 0x7F800000
 _DOUBT = 17
-"""Weights of a row that are measured from two different maxima differ by at most 2^-17 of each, plus one unit a token
-(docs/margin.md).
-"""
+"""Weights of one row measured from two maxima agree to 2^-17 of each, and a unit a token (the contract, notes, C)."""
 _ROUNDING = 21
-"""Gaps that are measured from two different maxima differ by a constant, up to 2^-21 of each (docs/margin.md)."""
+"""Gaps measured from two maxima differ by the same to 2^-21 of them (docs/contract/notes.md, C)."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ def margin(
     Moved logits are fp32 values within ``margin`` of the given ones, finite where those are finite and -inf
     where they are -inf. From all of them ``sample`` draws the same token. The margin is the largest such number
     up to the rounding of ``x - t`` and ``x + t`` to fp32, and where top-p decides, up to what the rounding of
-    weights leaves in doubt (``docs/margin.md``).
+    weights leaves in doubt (``docs/contract/notes.md``).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Masks in three formats: section 10 of ``docs/spec.md``."""
+"""Masks in three formats: section 10 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 

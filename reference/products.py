@@ -1,4 +1,4 @@
-"""Products of 64-bit integers, exactly, as two words: section S4 of ``docs/speculative.md``."""
+"""Products of 64-bit integers, exactly, as two words: section 17 of ``docs/contract/verification.md``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two operations of the contract, a block of rows at a time; sections are those of ``docs/spec.md``."""
+"""The two operations of the contract, a block of rows at a time; sections are those of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def sample(
 ) -> SampleOutput:
     """Draw one token of each row (sections 2 to 10).
 
-    Every parameter but ``filter_order`` is a number or an array of shape [], [B] or [B, 1]: section 2 says of what types.
+    Every parameter but ``filter_order`` is a number or an array of shape [], [B] or [B, 1].
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Verification of drafted tokens: sections S1 to S4 of ``docs/speculative.md``.
+"""Verification of drafted tokens: sections 14 to 17 of ``docs/contract/verification.md``.
 
 ``verify`` serves chains of drafted tokens, ``verify_tree`` trees. By default every row is drawn as ``sample`` draws
 it, and drafts are accepted while they are what was drawn. ``method="rejection"`` is in ``speculative_rejection.py``.
@@ -75,7 +75,7 @@ def verify(
     return_logprobs: bool = True,
     check: bool = False,
 ) -> VerifyOutput:
-    """Accept drafted tokens, and draw the token behind them (sections S1, S2 and S4).
+    """Accept drafted tokens, and draw the token behind them (sections 14, 15 and 17).
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def verify_tree(
     return_logprobs: bool = True,
     check: bool = False,
 ) -> TreeOutput:
-    """Accept the longest path of a drafted tree, and draw the token behind it (sections S1 and S3).
+    """Accept the longest path of a drafted tree, and draw the token behind it (sections 14 and 16).
 
     Parameters
     ----------
@@ -270,7 +270,7 @@ def _rows(logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _match(batch: Batch, drafts: np.ndarray, want_logprobs: bool) -> VerifyOutput:
-    """Section S2."""
+    """Section 15."""
     slot = np.arange(batch.width)
     drawn = _draw(batch, np.broadcast_to(slot, batch.slots.shape), want_logprobs)
     agree = (drafts == drawn.token_ids[:, :-1]) & (drawn.status[:, :-1] == 0) & (slot[1:] < batch.count[:, None])
@@ -299,7 +299,7 @@ def _depths(parents: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _longest(
     batch: Batch, drafts: np.ndarray, parents: np.ndarray, depth: np.ndarray, want_logprobs: bool
 ) -> TreeOutput:
-    """Section S3."""
+    """Section 16."""
     requests, width = drafts.shape
     drawn = _draw(batch, np.where(batch.slots, depth, 0), want_logprobs)
     out = TreeOutput(

@@ -1,4 +1,4 @@
-"""Drafts accepted with probability p/q, and the draw from what is left: section S4 of ``docs/speculative.md``.
+"""Drafts accepted with probability p/q, and the draw from what is left: section 17 of the contract.
 
 Leviathan, Kalman and Matias, "Fast inference from transformers via speculative decoding", ICML 2023; Chen et al.,
 "Accelerating large language model decoding with speculative sampling", 2023. Here it is done in integers, so that
@@ -27,7 +27,16 @@ from .status import QUIET_NAN
 from .temperature import gaps
 from .weight import weight
 
-__all__ = ["DraftRows", "Rejected", "coin", "draft_rows", "draft_weights", "reject", "residual_uniform", "target_weights"]
+__all__ = [
+    "DraftRows",
+    "Rejected",
+    "coin",
+    "draft_rows",
+    "draft_weights",
+    "reject",
+    "residual_uniform",
+    "target_weights",
+]
 
 _COIN, _HIGH, _LOW = np.uint64(3), np.uint64(4), np.uint64(5)
 _HALF = np.uint64(32)
@@ -70,7 +79,7 @@ class DraftRows:
 
 
 def draft_rows(batch: Batch, num_draft: np.ndarray, draft_probs: Any, draft_logits: Any, flat: bool) -> DraftRows:
-    """Find the draft's rows (section S1), ``flat`` ones behind each other without gaps for the targets' last."""
+    """Find the draft's rows (section 14), ``flat`` ones behind each other without gaps for the targets' last."""
     if (draft_probs is None) == (draft_logits is None):
         raise ValueError("draft_probs, draft_logits: expected one of them with method='rejection'")
     name, given = ("draft_probs", draft_probs) if draft_logits is None else ("draft_logits", draft_logits)
@@ -90,7 +99,7 @@ def draft_rows(batch: Batch, num_draft: np.ndarray, draft_probs: Any, draft_logi
 
 
 def reject(batch: Batch, drafts: np.ndarray, draft: DraftRows) -> Rejected:
-    """Section S4 for a batch."""
+    """Section 17 for a batch."""
     kept = _kept(batch)
     slots = _test(batch, drafts, kept, draft)
     requests = np.arange(len(drafts))

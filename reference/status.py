@@ -1,4 +1,4 @@
-"""Whether a row can be sampled, and if not, why: section 3 of ``docs/spec.md``."""
+"""Whether a row can be sampled, and if not, why: section 3 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights: the integers that stand for ``2^40 exp(-a)``, section 5 of ``docs/spec.md``."""
+"""Weights: the integers that stand for ``2^40 exp(-a)``, section 5 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ asking it sends that one launch elsewhere. Triton has no lock for this.
 
 from __future__ import annotations
 
+import logging
 import threading
 from functools import cache
 from types import TracebackType
@@ -130,6 +131,10 @@ def make_active() -> None:
     active = _active()
     if type(active) is not Dispatcher:
         triton_driver.set_active(Dispatcher(active))
+        logging.getLogger("detsample").info(
+            "Triton's active driver answers from Paddle where detsample launches for its tensors; other threads and "
+            "other launches are asked about as before (docs/installing.md)"
+        )
 
 
 class Launching:

@@ -48,7 +48,7 @@ class Cut:
     tied_cut: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """One row and its draw. Arrays have an entry for each finite token, in order: logit falling, then id rising.
 
@@ -195,7 +195,7 @@ def explain(
 
 
 def _cuts(logit: np.ndarray, w: np.ndarray, p: Any, vocab: int) -> tuple[Cut, ...]:
-    """What each filter keeps: section 6 of docs/spec.md."""
+    """What each filter keeps: section 6 of docs/contract/spec.md."""
     n = len(logit)
     survivors = int(top_k_length(p.top_k, vocab, np.array([n]))[0])
     sums = np.cumsum(w)

@@ -39,7 +39,7 @@ For other calls:
 ============= =======================================================================================
 `streams`     `gumbel_noise` and `fold_in` on their own                             (spec section 7)
 `margin`      how far logits may move before a token could change                   (docs/margin.md)
-`trainer`     what a trainer asks of a draw                                 (docs/spec-rollouts.md)
+`trainer`     what a trainer asks of a draw                                 (docs/contract/observations.md)
 `bits`        kept sets as bits                                                    (spec section 10)
 `probability` logits of probabilities                                            (docs/fastdeploy.md)
 `speculative_rows`, `speculative_match`, `speculative_tree`, `speculative_rejection`

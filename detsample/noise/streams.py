@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
 import detsample.reference as reference
 from detsample import frameworks
-from detsample.frameworks.recording import recording
 from detsample.frameworks import Description, Device, Framework
 from detsample.frameworks.pointer import integer
+from detsample.frameworks.recording import recording
+from detsample.frameworks.types import Integer, T
 from detsample.reference.float_mode import usual_mode
 from detsample.sampler.parameters import (
     INTEGER_TYPES,
@@ -33,6 +35,23 @@ _TOKEN_IDS = (0, LARGEST_VOCABULARY - 1)
 
 
 @usual_mode
+# Of two that fit, type checkers take the first: numbers for numbers.
+@overload
+def gumbel_noise(  # type: ignore[overload-overlap]
+    topp_seed: Integer, position: Integer, token_ids: Integer
+) -> float: ...
+
+
+@overload
+def gumbel_noise(
+    topp_seed: Integer | np.ndarray, position: Integer | np.ndarray, token_ids: Integer | Sequence[int] | np.ndarray
+) -> np.ndarray: ...
+
+
+@overload
+def gumbel_noise(topp_seed: Integer | T, position: Integer | T, token_ids: T) -> T: ...
+
+
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     """The Gumbel noise that `sample` adds to the scores of these tokens, exactly.
 
@@ -81,6 +100,18 @@ def gumbel_noise_now(topp_seed: Any, position: Any, token_ids: Any) -> Any:
 
 
 @usual_mode
+@overload
+def fold_in(topp_seed: Integer, i: Integer) -> int: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def fold_in(topp_seed: Integer | np.ndarray, i: Integer | np.ndarray) -> np.ndarray: ...
+
+
+@overload
+def fold_in(topp_seed: Integer | T, i: Integer | T) -> T: ...
+
+
 def fold_in(topp_seed: Any, i: Any) -> Any:
     """The seed of the i-th of several samples of one request. It is unrelated to the request's seed and to the seeds of
     all other samples.

@@ -148,9 +148,15 @@ def audit(
         raise ValueError("paths must name at least one folder or file, got none")
     if executor is not None:
         return _audit(found, logits_of, executor, progress)
-    processes = max(1, min(len(found), len(os.sched_getaffinity(0))))
+    processes = min(len(found), _processors())
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         return _audit(found, logits_of, pool, progress)
+
+
+def _processors() -> int:
+    """How many processors this process may use, as far as the system tells: macOS and Windows have no affinities."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else min(os.cpu_count() or 1, 61)  # Windows waits for no more
 
 
 def _files(path: str | os.PathLike[str]) -> list[Path]:

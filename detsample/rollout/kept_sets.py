@@ -12,7 +12,7 @@ from detsample import frameworks
 from detsample.sampler.output import Csr
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeptSets:
     """A set of tokens for each of N rows.
 

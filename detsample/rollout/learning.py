@@ -22,12 +22,12 @@ from detsample.sampler.parameters import INTEGER_TYPES, is_scalar
 
 LOGIT_TYPES = ("float32", "float64", "bfloat16", "float16")
 LARGEST = float(np.finfo(np.float32).max)
-"""Where the contract's scaled logits saturate (docs/spec.md, section 4)."""
+"""Where the contract's scaled logits saturate (docs/contract/spec.md, section 4)."""
 LARGEST_GAP = float(1 << 30)
 """Where its gaps to the largest logit saturate (section 9)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeptLogprobs:
     """What `kept_logprobs` returns, of N tokens.
 
@@ -76,7 +76,7 @@ def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, te
     the vocabulary; no sum depends on the order in which a device adds. Rows that keep more than half the vocabulary
     are treated whole.
 
-    Scaled logits and gaps saturate where those of the draw do (docs/spec.md, sections 4 and 9), so that tiny
+    Scaled logits and gaps saturate where those of the draw do (docs/contract/spec.md, sections 4 and 9), so that tiny
     temperatures make no infinities; a saturated number has the gradient 0.
 
     Examples

@@ -105,7 +105,7 @@ def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, t
     softmax.
 
     No kept set is looked for, so logits may be those of another model than the sets: then `logprobs` are its log
-    probabilities over the actor's sets. The same bits on every machine (docs/spec.md, section 14).
+    probabilities over the actor's sets. The same bits on every machine (docs/contract/observations.md, section 12).
 
     Parameters
     ----------

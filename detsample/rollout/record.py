@@ -55,7 +55,7 @@ class Kind(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
     """N drawn tokens: for each, the parameters of the draw and its results.
 

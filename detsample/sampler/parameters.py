@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,10 +98,48 @@ def read_draw(
     TypeError, ValueError
         As `read_logits`, `read_parameters` and `refuse_shared_noise`.
     """
+    logits = as_rows(logits)
     of = read_logits(logits, frameworks.of(logits, "logits"))
     given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
     refuse_shared_noise(given, of.rows, "row", shared_noise)
     return of, given
+
+
+def as_rows(logits: Any) -> Any:
+    """Logits in the forms that are taken for [B, V] fp32: a row [V], lists of numbers, fp64 that holds fp32 numbers.
+
+    Numbers in lists are rounded to fp32, as other numbers are. What is none of these comes back as it is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a list holds anything but rows of real numbers of one length, or fp64 numbers that are no fp32 numbers:
+        rounding them would change tokens without a word.
+    """
+    if isinstance(logits, (list, tuple)):
+        logits = _from_lists(logits)
+    framework = frameworks.of(logits, "logits")
+    if framework.dtype_name(logits) == "float64" and not framework.on_gpu(logits):
+        exact = framework.as_array(logits)
+        with np.errstate(over="ignore"):
+            rounded = exact.astype(np.float32)
+        lost = np.argwhere((rounded != exact) & ~np.isnan(exact))
+        if lost.size:
+            raise ValueError(
+                "logits must be fp32 numbers where they are float64, got "
+                f"{exact[tuple(lost[0])]} at {lost[0].tolist()}: cast them to float32"
+            )
+        logits = framework.from_array(rounded, framework.device(logits))
+    return logits[None] if len(framework.shape(logits)) == 1 else logits
+
+
+def _from_lists(rows: Sequence[Any]) -> np.ndarray:
+    """A row, or rows, of numbers."""
+    rows = rows if rows and all(isinstance(row, (list, tuple)) for row in rows) else [rows]
+    if len({len(row) for row in rows}) != 1:
+        raise ValueError(f"logits must be rows of one length, got lengths {sorted({len(row) for row in rows})}")
+    numbers = [_real_number("logits", x, "real numbers", lambda _: True) for row in rows for x in row]
+    return np.array(numbers, np.float32).reshape(len(rows), -1) if numbers else np.empty((len(rows), 0), np.float32)
 
 
 def read_logits(tensor: Any, framework: Framework) -> Logits:

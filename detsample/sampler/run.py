@@ -44,6 +44,6 @@ def _module(package: str, kind: str) -> ModuleType:
         if str(error.name).partition(".")[0] != "triton":
             raise
         raise ImportError(
-            "tensors on a GPU need Triton, which is not installed: pip install 'detsample[gpu]'; torch's builds for GPUs "
-            "bring it, Paddle's do not"
+            "tensors on a GPU need Triton, which is not installed: pip install 'detsample[gpu]'; torch's builds for "
+            "GPUs bring it, Paddle's do not"
         ) from error

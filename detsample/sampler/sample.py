@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from detsample.frameworks.recording import recording
+from detsample.frameworks.types import FilterOrder, Integer, MaskKind, Real, Rows, T
 from detsample.reference.float_mode import usual_mode
-from detsample.sampler.output import MaskOutput, SampleOutput, Wanted
+from detsample.sampler.output import Csr, MaskOutput, SampleOutput, Wanted
 from detsample.sampler.parameters import read_draw, read_flag, read_mask_kind, read_wanted
 from detsample.sampler.run import run
 from detsample.sampler.status import raise_for_status
 
 
 @usual_mode
+@overload
+def sample(
+    logits: np.ndarray | Rows,
+    topp_seed: Integer | np.ndarray,
+    *,
+    position: Integer | np.ndarray = 0,
+    temperature: Real | np.ndarray = 1.0,
+    top_k: Integer | np.ndarray = 0,
+    top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    return_logprobs: bool = True,
+    return_log_z: bool = False,
+    return_mask: MaskKind | None = None,
+    shared_noise: bool = False,
+    check: bool = False,
+) -> SampleOutput[np.ndarray]: ...
+
+
+@overload
+def sample(
+    logits: T,
+    topp_seed: Integer | T,
+    *,
+    position: Integer | T = 0,
+    temperature: Real | T = 1.0,
+    top_k: Integer | T = 0,
+    top_p: Real | T = 1.0,
+    min_p: Real | T = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    return_logprobs: bool = True,
+    return_log_z: bool = False,
+    return_mask: MaskKind | None = None,
+    shared_noise: bool = False,
+    check: bool = False,
+) -> SampleOutput[T]: ...
+
+
 def sample(
     logits: Any,
     topp_seed: Any,
@@ -22,24 +63,25 @@ def sample(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
-    filter_order: str = "top_k_first",
+    filter_order: FilterOrder = "top_k_first",
     return_logprobs: bool = True,
     return_log_z: bool = False,
-    return_mask: str | None = None,
+    return_mask: MaskKind | None = None,
     shared_noise: bool = False,
     check: bool = False,
-) -> SampleOutput:
+) -> SampleOutput[Any]:
     """Draw one token for each row. The same inputs give the same bits, wherever it runs.
 
-    A row's results depend on its own logits and parameters only (docs/spec.md). Tensors on a GPU are sampled by Triton
-    kernels, on their own device and on their framework's current stream, and the call does not wait for them. CPU
-    tensors and arrays are sampled by the NumPy reference.
+    A row's results depend on its logits and its own parameters alone (docs/contract/). GPU tensors are sampled by
+    Triton kernels on the tensor's own device and on its framework's current stream, without waiting for the
+    device; CPU tensors and arrays by the NumPy reference.
 
     Parameters
     ----------
     logits : [B, V] fp32, bf16 or fp16
         A Paddle tensor, a torch tensor or a NumPy array, ``1 <= V <= 2**21``, any row stride. Never written to.
-        ``-inf`` excludes a token.
+        ``-inf`` excludes a token. A single row [V] counts as [1, V]. Lists of numbers are taken as well, and on the
+        host fp64 that holds fp32 numbers.
     topp_seed : int, or [B] or [B, 1] int64, int32, uint64 or uint32
         Which noise the row draws with: any 64 bits. A request has a seed of its own, and keeps it.
     position : int, or [B] or [B, 1] int64 or int32
@@ -106,7 +148,7 @@ def sample(
 def sample_now(
     logits: Any, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str,
     return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
-) -> SampleOutput:  # fmt: skip
+) -> SampleOutput[Any]:  # fmt: skip
     """`sample`, where nobody is recording it."""
     wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
     of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
@@ -117,6 +159,66 @@ def sample_now(
 
 
 @usual_mode
+@overload
+def mask(
+    logits: np.ndarray | Rows,
+    *,
+    temperature: Real | np.ndarray = 1.0,
+    top_k: Integer | np.ndarray = 0,
+    top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    kind: Literal["bool", "bits"] = "bool",
+    return_log_z: bool = False,
+    check: bool = False,
+) -> MaskOutput[np.ndarray, np.ndarray]: ...
+
+
+@overload
+def mask(
+    logits: np.ndarray | Rows,
+    *,
+    temperature: Real | np.ndarray = 1.0,
+    top_k: Integer | np.ndarray = 0,
+    top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    kind: Literal["csr"],
+    return_log_z: bool = False,
+    check: bool = False,
+) -> MaskOutput[np.ndarray, Csr[np.ndarray]]: ...
+
+
+@overload
+def mask(
+    logits: T,
+    *,
+    temperature: Real | T = 1.0,
+    top_k: Integer | T = 0,
+    top_p: Real | T = 1.0,
+    min_p: Real | T = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    kind: Literal["bool", "bits"] = "bool",
+    return_log_z: bool = False,
+    check: bool = False,
+) -> MaskOutput[T, T]: ...
+
+
+@overload
+def mask(
+    logits: T,
+    *,
+    temperature: Real | T = 1.0,
+    top_k: Integer | T = 0,
+    top_p: Real | T = 1.0,
+    min_p: Real | T = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    kind: Literal["csr"],
+    return_log_z: bool = False,
+    check: bool = False,
+) -> MaskOutput[T, Csr[T]]: ...
+
+
 def mask(
     logits: Any,
     *,
@@ -124,11 +226,11 @@ def mask(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
-    filter_order: str = "top_k_first",
-    kind: str = "bool",
+    filter_order: FilterOrder = "top_k_first",
+    kind: MaskKind = "bool",
     return_log_z: bool = False,
     check: bool = False,
-) -> MaskOutput:
+) -> MaskOutput[Any, Any]:
     """The set of tokens that `sample` would draw from, without a draw.
 
     Parameters
@@ -164,7 +266,7 @@ def mask(
 def mask_now(
     logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, kind: str, return_log_z: bool,
     check: bool,
-) -> MaskOutput:  # fmt: skip
+) -> MaskOutput[Any, Any]:  # fmt: skip
     """`mask`, where nobody is recording it."""
     if read_mask_kind("kind", kind) is None:
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")

@@ -229,12 +229,22 @@ LONG = ("narrow", "wide", "mass", "retry", "scan")
 """The kernels that take longest to compile, the longest first."""
 
 
+WORKER = """
+import sys
+sys.path[:] = filter(None, sys.path)
+from detsample.launching.compile_worker import main
+main()
+"""
+"""What a process runs. Python puts the current folder first on its path, as an empty name, and a `json.py` there would be
+imported: that goes first. Its option ``-P``, of 3.11, would do the same."""
+
+
 @contextmanager
 def _worker() -> Iterator[Callable[[str], bool]]:
     """Start a `compile_worker`. Return a function that sends it a line and says whether it answered."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    command = [sys.executable, "-m", "detsample.launching.compile_worker"]
+    command = [sys.executable, "-c", WORKER]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     )

@@ -1,4 +1,4 @@
-"""What the compiler makes of the kernels, for GPUs that need not be there: section 1 of docs/spec.md in PTX and
+"""What the compiler makes of the kernels, for GPUs that need not be there: section 1 of the contract in PTX and
 machine code.
 
 Each kernel is compiled once for each architecture, in a process of its own (tests/support/compiling.py).

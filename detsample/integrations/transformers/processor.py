@@ -54,10 +54,10 @@ class DetsampleLogitsProcessor(LogitsProcessor):
         neither.
     ValueError
         If a parameter is out of range or has not one entry for each prompt, or it is not said whether several prompts
-        are padded, or padding is not on the left. When called: if there are other rows than prompts times samples, or several rows that are all normalised log
-        probabilities where a generation begins, both of which are how beam search calls a processor; if there is no
-        token yet, as where prompts are given as `inputs_embeds`; if a row's scores are invalid (see
-        `detsample.Status`).
+        are padded, or padding is not on the left. When called: if there are other rows than prompts times samples, or
+        several rows that are all normalised log probabilities where a generation begins, both of which are how beam
+        search calls a processor; if there is no token yet, as where prompts are given as `inputs_embeds`; if a row's
+        scores are invalid (see `detsample.Status`).
 
     Examples
     --------
@@ -93,8 +93,8 @@ class DetsampleLogitsProcessor(LogitsProcessor):
             "padding": padding,
             "temperature": _column("temperature", [_temperature(x) for x in _entries(temperature)], prompts),
             "top_k": _column("top_k", [_top_k(x) for x in _entries(top_k)], prompts),
-            "top_p": _column("top_p", [_number("top_p", x) for x in _entries(top_p)], prompts),
-            "min_p": _column("min_p", [_number("min_p", x) for x in _entries(min_p)], prompts),
+            "top_p": _column("top_p", [_share("top_p", x) for x in _entries(top_p)], prompts),
+            "min_p": _column("min_p", [_share("min_p", x) for x in _entries(min_p)], prompts),
         }
         self._columns = {name: column.repeat_interleave(repeats) for name, column in columns.items()}
         self._columns["topp_seed"] = torch.tensor([signed_seed("topp_seed", seed) for seed in seeds])
@@ -254,6 +254,12 @@ def _number(name: str, value: Any) -> float:
         raise TypeError(f"{name} must be a real number, got {value!r}")
     if math.isnan(value):
         raise ValueError(f"{name} must be a number, not NaN, got {value}")
+    return float(value)
+
+
+def _share(name: str, value: Any) -> float:
+    if _number(name, value) > 1:
+        raise ValueError(f"{name} must be a share of 1, not above it, got {value}")
     return float(value)
 
 
