@@ -27,9 +27,13 @@ __all__ = ["MarginOutput", "Motion", "Threat", "margin", "motion"]
 
 _INFINITE = 0x7F800000
 _DOUBT = 17
-"""Weights of one row measured from two maxima agree to 2^-17 of each, and a unit a token (the contract, notes, C)."""
+"""Weights of a row that are measured from two different maxima differ by at most 2^-17 of each, plus one unit a token
+(docs/contract/notes.md, C).
+"""
 _ROUNDING = 21
-"""Gaps measured from two maxima differ by the same to 2^-21 of them (docs/contract/notes.md, C)."""
+"""Gaps that are measured from two different maxima differ by a constant, up to 2^-21 of each (docs/contract/notes.md,
+C).
+"""
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,9 @@ def sample(
 ) -> SampleOutput[Any]:
     """Draw one token for each row. The same inputs give the same bits, wherever it runs.
 
-    A row's results depend on its logits and its own parameters alone (docs/contract/). GPU tensors are sampled by
-    Triton kernels on the tensor's own device and on its framework's current stream, without waiting for the
-    device; CPU tensors and arrays by the NumPy reference.
+    A row's results depend on its own logits and parameters only (docs/contract/). Tensors on a GPU are sampled by
+    Triton kernels, on their own device and on their framework's current stream, and the call does not wait for them.
+    CPU tensors and arrays are sampled by the NumPy reference.
 
     Parameters
     ----------
