@@ -259,7 +259,7 @@ def test_streamers_and_stop_criteria_work(tiny: Any) -> None:
             self.seen: list[int] = []
 
         def put(self, value: Any) -> None:
-            self.seen += value.reshape(-1).tolist())
+            self.seen += value.reshape(-1).tolist()
 
         def end(self) -> None:
             self.seen.append(-1)
