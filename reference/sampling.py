@@ -85,8 +85,8 @@ def sample(
     min_p : float, default 0.0
         Relative to the largest probability. Off when at most 0.
     filter_order : "top_k_first", "min_p_first" or "joint"
-        Whose mass top-p takes its share of: that of top-k's survivors, of those that min-p keeps as well, or of all
-        tokens. One for all rows.
+        Which tokens' weight top-p takes its share of: of those that top-k keeps, of those that top-k and min-p keep, or
+        of all tokens. One for all rows.
     return_logprobs, return_log_z : bool
         Whether to compute ``logprobs`` and ``log_z``.
     return_mask : None, "bool", "bits" or "csr"

@@ -94,7 +94,7 @@ def verify(
         Request b has rows ``row_offsets[b] .. row_offsets[b + 1] - 1``.
     method : "match" or "rejection"
     draft_probs, draft_logits : array [B, K, V], or [D, V] with ``row_offsets``, of float32, float16 or bfloat16
-        What the drafter drew from; one of them, with ``method="rejection"`` only.
+        What the drafter drew from: exactly one of them, and with ``method="rejection"`` only.
     return_logprobs : bool
         Whether to compute ``logprobs``.
     check : bool, default False
