@@ -38,13 +38,13 @@ For other calls:
 
 ============= =======================================================================================
 `streams`     `gumbel_noise` and `fold_in` on their own                             (spec section 7)
-`margin`      how far logits may move before a token could change                   (docs/margin.md)
-`trainer`     what a trainer asks of a draw                                 (docs/contract/observations.md)
+`margin`      how far logits may move before a token could change                   (spec section 13)
+`trainer`     what a trainer asks of a draw                                         (spec section 12)
 `bits`        kept sets as bits                                                    (spec section 10)
 `probability` logits of probabilities                                            (docs/fastdeploy.md)
 `speculative_rows`, `speculative_match`, `speculative_tree`, `speculative_rejection`
-              drafted tokens, verified                                          (docs/speculative.md)
-`products`    products of 64-bit integers                                       (docs/speculative.md)
+              drafted tokens, verified                                       (spec sections 14 to 17)
+`products`    products of 64-bit integers                                           (spec section 17)
 ============= =======================================================================================
 
 Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`.
@@ -101,7 +101,7 @@ Masks:
     row_offsets: int64 [B + 1]. Where the tokens of each row begin; of requests [Q + 1], where their rows begin.
     kept: int32. In a mask, the ids of all rows one after the other; of a trainer, the kept sets as bits [B, words].
     capacity: int. The length of the list of ids.
-Drafted tokens (S1 to S4 of the contract):
+Drafted tokens (spec sections 14 to 17):
     requests, width: int. Q; the most rows of a request, K + 1 or N.
     extra: int. 1 if drafted tokens are counted, 0 if nodes are.
     counts, count_stride, count_scalar: int64 or int32 [Q]. How many drafted tokens or nodes each request has; or one

@@ -285,7 +285,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     prepared
         From `prepare`; its vectors are read by the kernels, now.
     logits
-        Where the logits are, which are laid out like those of `prepared`.
+        The address of the logits, which must be laid out like those of `prepared`.
 
     Returns
     -------
