@@ -16,8 +16,9 @@ from detsample.kernels.pivots import (
     PIVOTS,
     RUNGS,
     is_in_doubt,
+    is_weighed,
+    look_at_sample,
     pick,
-    pivots_of_sample,
     rate_of,
     reaching,
     reaching_lower,
@@ -141,25 +142,28 @@ def scan(
     top_k = tl.where(greedy, 1, top_k)
     min_weight = tl.where(greedy, 0, minimum_weight(min_p))
     top_p = tl.where(greedy, 1.0, top_p)
-    in_doubt = is_in_doubt(top_k, top_p) & (status == 0)
-    # A share p of the weight holds the row's best score with the probability p: worth it from a half on.
-    likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5)
-    bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
-
-    if part == 0:
-        mode = tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0)
-        mode |= order_mode(filter_order, top_k, top_p, min_weight)
-        start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode)
-        start_sums(sums, missed, row)
-
-    rate = rate_of(scale, top_k == 0)
+    mode = order_mode(filter_order, top_k, top_p, min_weight)
+    weighed = is_weighed(mode, top_k, top_p)
+    summed = (weighed | is_in_doubt(top_k, top_p)) & (status == 0)
+    rate = rate_of(scale, weighed)
     reference = tl.full([], 0.0, tl.float32)
     pivots = tl.zeros([PIVOTS], tl.float32)
-    if in_doubt:
-        reference, pivots = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
+    pivoted = vocab < 0  # no
+    if summed:
+        reference, pivoted, pivots = look_at_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
+    # A share p of the weight holds the row's best score with the probability p: worth it from a half on, and where many
+    # tokens have a share.
+    likely = (top_k == 0) & (min_weight == 0) & ((top_p >= 1.0) | ((top_p >= 0.5) & pivoted))
+    bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
+
+    if part == 0:
+        mode |= tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0)
+        start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode)
+        start_sums(sums, missed, row)
+
     p0, p1, p2, p3 = pick(pivots, 0), pick(pivots, 1), pick(pivots, 2), pick(pivots, 3)
     rough0, rough1 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
     rough2, rough3 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
@@ -184,13 +188,14 @@ def scan(
             count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)
             if bounds_here:
                 bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, 0.0, scale, seed, position))
-            if in_doubt:
+            if summed:
                 w = rough_weight(x, reference, rate)
                 rough += tl.sum(w, axis=1)
-                rough0 += reaching(x, w, p0)
-                rough1 += reaching(x, w, p1)
-                rough2 += reaching_lower(x, w, p2)
-                rough3 += reaching_lower(x, w, p3)
+                if pivoted:
+                    rough0 += reaching(x, w, p0)
+                    rough1 += reaching(x, w, p1)
+                    rough2 += reaching_lower(x, w, p2)
+                    rough3 += reaching_lower(x, w, p3)
             start += TILE
         store_groups(group_key + row * pitch, segment, key_of(largest), quads)
         ends = ((segment + 1) % segments_of_stretch == 0) | (segment + 1 == last_segment)
@@ -198,7 +203,7 @@ def scan(
             store_groups(group_bound, segment // segments_of_stretch, bound, quads)
             bound = tl.full([LANES], float("-inf"), tl.float32)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
-    if in_doubt:
+    if summed:
         store_rungs(part_rungs + (row * parts + part) * RUNGS, rough0, rough1, rough2, rough3, rough)
     tl.store(part_key + row * parts + part, tl.max(key_of(part_largest), axis=0))
     tl.store(part_counts + row * parts + part, tl.sum(count, axis=0))

@@ -36,7 +36,7 @@ KERNELS = {
         4,
     ),
     "narrow.narrow": (
-        f"{CUT} groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 records:*i64 sums:*i64 group_key:*i32 "
+        f"{CUT} segments_of_part:i32 groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 records:*i64 sums:*i64 group_key:*i32 "
         f"list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
         8,
     ),
