@@ -72,6 +72,7 @@ from detsample.kernels.rows import (
     WANT_TOKEN,
     WINNER,
     join_words,
+    list_row,
     read_field,
     read_floats,
     read_sum,
@@ -312,7 +313,7 @@ NOT_SPECIALIZED = [
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def narrow(
     logits, row_stride, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
-    records, sums, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -411,3 +412,5 @@ def narrow(
             note(records, row, KEPT, kept_weight)
             note(records, row, WINNER, winner)
             note(records, row, MODE, mode | tl.where(is_drawn, DRAWN, 0))
+            if (mode & (NEEDS_TOTAL | NEEDS_MINIMUM | IN_DOUBT)) != 0:
+                list_row(missed, row, tl.num_programs(0), 0)

@@ -27,6 +27,7 @@ from detsample.kernels.pivots import (
 )
 from detsample.kernels.rows import (
     BOUNDED,
+    COUNTERS,
     FLOATS,
     GREEDY,
     INTERVAL,
@@ -95,7 +96,7 @@ def start_sums(sums, missed, row):
     each = tl.arange(0, 32)
     tl.store(sums + row * SUMS + each, tl.zeros([32], tl.int64), mask=each < SUMS)
     if row == 0:
-        tl.store(missed + tl.arange(0, RETRIES), tl.zeros([RETRIES], tl.int32))
+        tl.store(missed + tl.arange(0, COUNTERS), tl.zeros([COUNTERS], tl.int32))
 
 
 @triton.jit

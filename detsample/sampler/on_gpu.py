@@ -2,8 +2,8 @@
 
     scan    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
     narrow  (rows)           finishes or draws rows with few candidates, no filter or none valid; aims at the others
-    mass    (rows x parts)   exact sums, and the tokens around the boundary; rows that need neither leave at once
-    retry   (fixed)          the latter once more, for the rows where `narrow` aimed badly; launched twice
+    mass    (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
+    mass    (fixed)          once more, for the rows where `narrow` aimed badly; launched twice
     wide    (rows)           finishes the others
     masks   (rows x spans)   only when a mask is asked for
 
@@ -27,8 +27,8 @@ from detsample.kernels.masks import MASKED, csr_counts, csr_offsets, csr_tail, c
 from detsample.kernels.mass import mass as mass_kernel
 from detsample.kernels.narrow import narrow as narrow_kernel
 from detsample.kernels.pivots import RUNGS
-from detsample.kernels.retry import retry as retry_kernel
 from detsample.kernels.rows import (
+    COUNTERS,
     PARAMETER_NAMES,
     RECORD,
     RETRIES,
@@ -61,7 +61,7 @@ class Tuning:
     segment_tiles : int or None
         Tiles in a segment; None: as few as 64 segments a row allow, or as the groups allow where rows are many.
     warps : tuple of int
-        Warps a program of `scan`, of `mass` and `retry`, of `narrow`, of `wide`.
+        Warps a program of `scan`, of `mass`, of `narrow`, of `wide`.
     overlap : tuple of str
         Kernels whose programs start before the kernel ahead has ended, see `kernels.overlap`: on GPUs and with a Triton
         that can. With many rows `narrow` and `mass` are slower for it, since they would take registers from the
@@ -138,7 +138,7 @@ def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
     return {
         "records": ("int64", rows * int(RECORD.value)),
         "sums": ("int64", rows * int(SUMS.value)),
-        "missed": ("int32", (rows + 1) * int(RETRIES.value)),
+        "missed": ("int32", rows * (1 + int(RETRIES.value)) + int(COUNTERS.value)),
         "part_counts": ("int32", rows * cut.parts),
         "part_key": ("int32", rows * cut.parts),
         "group_key": pitch,
@@ -204,7 +204,7 @@ def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
         scan=step(scan_kernel, ALIGNED=aligned, num_warps=scan, maxnreg=72),
         narrow=step(narrow_kernel, early("narrow"), num_warps=narrow, maxnreg=128),
         mass=step(mass_kernel, early("mass"), ALIGNED=aligned, num_warps=mass, maxnreg=72),
-        retry=step(retry_kernel, early("retry"), ALIGNED=aligned, num_warps=mass, maxnreg=80),
+        retry=step(mass_kernel, early("retry"), ALIGNED=aligned, num_warps=mass, maxnreg=72),
         wide=step(wide_kernel, early("wide"), ALIGNED=aligned, num_warps=wide),
     )
 
@@ -310,7 +310,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         start(steps.scan, (rows, cut.parts))
         start(steps.narrow, (rows,))
         if needs_mass:
-            start(steps.mass, (rows, cut.parts))
+            start(steps.mass, (rows * cut.parts,))
             for attempt in range(1, 1 + ATTEMPTS):
                 values[ATTEMPT] = attempt
                 start(steps.retry, (retry_programs,))
