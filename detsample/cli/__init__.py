@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import detsample
 from detsample.cli import bench, demo, explain, golden, sample, selftest
@@ -60,11 +61,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a closed pipe is understood
         return status
     except Failure as failure:
-        print(f"detsample {options.command}: error: {failure}", file=sys.stderr)
-        return 2
+        return _failed(options, str(failure))
     except BrokenPipeError:  # `detsample ... | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         return 0
+    except OSError as error:  # commands name the files that they read: this is of what they write
+        _silence(sys.stdout)
+        return _failed(options, f"{error.filename or 'standard output'}: {error.strerror or error}")
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
+
+
+def _failed(options: argparse.Namespace, why: str) -> int:
+    print(f"detsample {options.command}: error: {why}", file=sys.stderr)
+    return 2
+
+
+def _silence(stream: TextIO) -> None:
+    """Send what a stream still holds to nowhere: Python writes it when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+import detsample
 from detsample.cli.failure import Failure
-from detsample.cli.sample import add_request, decoded, read_logits, read_seeds, row_range
+from detsample.cli.sample import add_request, decoded, read_logits, row_range, seeds_of_rows
 from detsample.cli.tables import clipped, line, shortest, token_text
 from detsample.data import load_real_logits
 from detsample.inspect.explanation import Cut, Explanation, explain
+from detsample.sampler.status import describe
 
 TEXT = 14
 """Width of a token's text."""
@@ -46,19 +48,14 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Explain, and draw if asked to."""
     row, name, title, rows = _row(options)
-    seed, position = options.seed, options.position + options.row * options.consecutive
-    if options.seed_file is not None:
-        seed = int(read_seeds(options.seed_file, rows)[options.row])
+    seed = int(seeds_of_rows(options, rows)[options.row])
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "min_p")}
+    how["position"] = options.position + options.row * options.consecutive
     try:
-        found = explain(
-            row,
-            seed,
-            position=position,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            min_p=options.min_p,
-        )
+        status = int(detsample.sample(row.reshape(1, -1), seed, **how).status[0])
+        if status:
+            raise Failure(f"{title}: {describe(status)}")
+        found = explain(row, seed, **how)
     except (TypeError, ValueError) as error:
         raise Failure(str(error)) from error
     print("\n".join(text(found, title, name, options.tokens)))

@@ -11,7 +11,7 @@ import numpy as np
 from detsample import golden
 from detsample.cli import gpu
 from detsample.cli.failure import Failure
-from detsample.cli.sample import add_input, add_request, decoded, read_logits, read_seeds, selected
+from detsample.cli.sample import add_input, add_request, decoded, read_logits, seeds_of_rows, selected
 from detsample.golden.fingerprint import canonical
 
 STATUSES = (
@@ -48,6 +48,7 @@ def _add_record(actions: Any) -> None:
     parser = actions.add_parser("record", help="draw and write a golden file", epilog=STATUSES)
     add_input(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="GOLDEN", help="the golden file to write")
+    parser.add_argument("--force", action="store_true", help="write GOLDEN even where it is there already")
     add_request(parser)
     parser.add_argument("--sequence", action="store_true", help="the rows are the steps of one text")
     kept = "also keep the logits, beside GOLDEN: chat.logits.npz for chat.json"
@@ -75,14 +76,13 @@ def _logits(options: argparse.Namespace) -> tuple[np.ndarray, Any, np.ndarray, i
 
 
 def _record(options: argparse.Namespace) -> int:
+    if options.out.exists() and not options.force:
+        raise Failure(f"{options.out} is there already: --force writes it anew")
     host, logits, rows, count = _logits(options)
     tensor = gpu.require().tensor if options.device == "gpu" else np.asarray
-    seeds: Any = options.seed
-    if options.seed_file is not None:
-        seeds = tensor(read_seeds(options.seed_file, count)[rows])
     made = golden.record(
         logits,
-        seeds,
+        tensor(seeds_of_rows(options, count)[rows]),
         position=tensor(options.position + rows) if options.consecutive else options.position,
         temperature=options.temperature,
         top_k=options.top_k,

@@ -67,32 +67,33 @@ class InInterpreter:
 
     def sample(self, case: Case) -> Fields:
         """All results for a batch."""
-        from detsample.sampler import on_gpu as engine
+        from detsample.sampler import on_gpu
         from detsample.sampler.parameters import read_logits, read_parameters
 
         _mend_interpreter()
         array = case.logits.astype(case.dtype)
         logits = read_logits(array, frameworks.of(array, "logits"))
-        names = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
-        parameters = read_parameters(logits, *(case.parameters[name] for name in names))
+        parameters = read_parameters(logits, **case.parameters)
         with np.errstate(all="ignore"):  # the kernels compute more than they use
-            return host_fields(engine.run(logits, parameters, Wanted(True, True, True, "bits")))
+            return host_fields(on_gpu.run(logits, parameters, Wanted(True, True, True, "bits")))
 
     def gumbel_noise(self, seeds: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """The noise on its own."""
-        from detsample.noise import on_gpu as streams
+        from detsample.noise import on_gpu, streams
 
         _mend_interpreter()
         with np.errstate(all="ignore"):
-            return _fetched(streams.gumbel_noise(frameworks.of(tokens), seeds, positions, tokens))
+            asked = streams.read_noise(frameworks.of(tokens), seeds, positions, tokens)
+            return _fetched(on_gpu.gumbel_noise(asked))
 
     def fold_in(self, seeds: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Derived seeds."""
-        from detsample.noise import on_gpu as streams
+        from detsample.noise import on_gpu, streams
 
         _mend_interpreter()
         with np.errstate(all="ignore"):
-            return _fetched(streams.fold_in(frameworks.of(seeds), ("cpu", 0), seeds, indices))
+            asked = streams.read_seeds(frameworks.of(seeds), ("cpu", 0), seeds, indices)
+            return _fetched(on_gpu.fold_in(asked))
 
 
 Kernels = OnGpu | InInterpreter

@@ -33,9 +33,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "sample",
         help="sample from logits in a .npy or .npz file",
         description="Draw one token for each row of a file of logits, [V] or [B, V], fp32 or fp16.",
-        epilog="All rows use the one --seed at the one --position, unless --seed-file or --consecutive says "
-        "otherwise: no row number is mixed into either. Exit status: 0; 1 if a row is invalid (its status "
-        "says why, the others are unaffected); 2 if nothing could be sampled.",
+        epilog="Row r of a file of several rows draws with the seed fold_in(--seed, r), so that no two rows see one "
+        "noise, and the only row of a file with --seed itself; --seed-file, --consecutive and --shared-noise say "
+        "otherwise. Exit status: 0; 1 if a row is invalid (its status says why, the others are unaffected); 2 if "
+        "nothing could be sampled.",
     )
     add_input(parser)
     add_request(parser)
@@ -58,7 +59,9 @@ def add_input(parser: argparse.ArgumentParser) -> None:
 def add_request(parser: argparse.ArgumentParser) -> None:
     """The arguments that say how to draw from them."""
     seeds = parser.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=integer, default=0, help="of all rows, any 64 bits (default: 0)")
+    seeds.add_argument(
+        "--seed", type=integer, default=0, help="any 64 bits, from which each row has its own (default: 0)"
+    )
     seeds.add_argument(
         "--seed-file", type=Path, metavar="SEEDS", help="a seed for each row of FILE, in a .npy or as text"
     )
@@ -66,7 +69,12 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--consecutive",
         action="store_true",
-        help="draw row r at position + r: the rows are one sequence's steps",
+        help="draw row r at position + r with --seed itself: the rows are one sequence's steps",
+    )
+    parser.add_argument(
+        "--shared-noise",
+        action="store_true",
+        help="draw every row with --seed itself: rows alike then draw alike",
     )
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: 1)")
     parser.add_argument("--top-k", type=integer, default=0, help="keep the first k; 0 is off (default)")
@@ -78,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     """Sample and print; 1 if a row is invalid."""
     logits = read_logits(options.file, options.array, options.bf16)
     start, stop = selected(options.rows, len(logits))
-    seeds = None if options.seed_file is None else read_seeds(options.seed_file, len(logits))
+    seeds = seeds_of_rows(options, len(logits))
     invalid, digest = 0, Digest()
     printer: Any = Json(options, logits, start, stop) if options.json else Table(options, stop)
     for block in sampled(logits, start, stop, seeds, options):
@@ -102,21 +110,18 @@ class Block:
 
 
 def sampled(
-    logits: np.ndarray, start: int, stop: int, seeds: np.ndarray | None, options: argparse.Namespace
+    logits: np.ndarray, start: int, stop: int, seeds: np.ndarray, options: argparse.Namespace
 ) -> Iterator[Block]:
     """Sample a block of rows at a time."""
     on_gpu = options.device == "gpu"
     tensor: Callable[[np.ndarray], Any] = gpu.require().tensor if on_gpu else np.ascontiguousarray
-    if not -(1 << 63) <= options.seed <= MASK64:
-        raise Failure(f"--seed must be a 64-bit integer, signed or unsigned, got {options.seed}")
     if not 0 <= options.position <= (1 << 63) - 1 - (stop if options.consecutive else 0):
         raise Failure(f"--position must be between 0 and 2^63 - 1 in every row, got {options.position}")
     step = max(1, BLOCK // max(logits.shape[1], 1))
     progress = Progress("rows", stop - start)
     for first in range(start, stop, step):
         rows = np.arange(first, min(first + step, stop))
-        one = np.full(len(rows), options.seed & MASK64, np.uint64).view(np.int64)
-        of_rows = one if seeds is None else seeds[rows]
+        of_rows = seeds[rows]
         positions = options.position + rows * options.consecutive
         try:
             out = detsample.sample(
@@ -181,6 +186,18 @@ def _named(loaded: Any, file: Path, name: str | None) -> np.ndarray:
         return np.asarray(loaded[name or names[0]])
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise Failure(f"{file}: not an array of numbers ({error})") from error
+
+
+def seeds_of_rows(options: argparse.Namespace, rows: int) -> np.ndarray:
+    """A seed for each row of the file, int64."""
+    if options.seed_file is not None:
+        return read_seeds(options.seed_file, rows)
+    if not -(1 << 63) <= options.seed <= MASK64:
+        raise Failure(f"--seed must be a 64-bit integer, signed or unsigned, got {options.seed}")
+    one = np.full(rows, options.seed & MASK64, np.uint64).view(np.int64)
+    if rows == 1 or options.consecutive or options.shared_noise:
+        return one
+    return np.asarray(detsample.fold_in(one, np.arange(rows)))
 
 
 def read_seeds(file: Path, rows: int) -> np.ndarray:

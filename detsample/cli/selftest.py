@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     kernels, why_not = choose_kernels(options.device)
     if isinstance(kernels, InInterpreter) and not interpreting():
         environment = os.environ | {"TRITON_INTERPRET": "1"}
-        command = [sys.executable, "-m", "detsample.cli", *options.argv]
+        command = [sys.executable, "-m", "detsample", *options.argv]
         return subprocess.run(command, env=environment).returncode
     started, report = time.monotonic(), Report()
     for name, version in versions().items():

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from detsample.frameworks.buffer import Buffer
+import numpy as np
+
+from detsample.frameworks.buffer import Buffer, HostBuffer
 
 ALIGNMENT = 16
 """What Triton looks for in an address, in bytes."""
@@ -73,6 +75,20 @@ def pointer(address: int | None, dtype: str) -> Pointer:
     """
     address = address or 0
     return pointer_types(dtype)[address % ALIGNMENT != 0](address)
+
+
+@cache
+def missing(kind: str, dtype: str) -> Argument:
+    """Return what stands in the place of a tensor that a call does not have, which no kernel reads or writes.
+
+    Parameters
+    ----------
+    kind : str
+        Of the call's device: "gpu", or "cpu" for Triton's interpreter.
+    dtype : str
+        The element type for which the kernel is to be compiled.
+    """
+    return pointer(None, dtype) if kind == "gpu" else HostBuffer(np.empty(0, dtype))
 
 
 def integer(value: int) -> int:

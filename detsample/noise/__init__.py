@@ -1,4 +1,4 @@
 """`gumbel_noise` and `fold_in`, the streams of noise on their own.
 
-`streams` has the calls, `arguments` checks what they are given, `on_gpu` launches their kernels.
+`streams` checks what the calls are given; they are served `on_gpu` by kernels, `on_cpu` by the reference.
 """

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import detsample.reference as reference
 from detsample import frameworks
-from detsample.noise.arguments import SEEDS, read_noise, read_seeds, read_token_ids
-from detsample.sampler.on_cpu import as_array
-from detsample.sampler.parameters import as_integer, described, is_scalar
+from detsample.frameworks import Description, Device, Framework
+from detsample.frameworks.pointer import integer
+from detsample.sampler.parameters import (
+    INTEGER_TYPES,
+    LARGEST_VOCABULARY,
+    MOST_ROWS,
+    SEED_TYPES,
+    Parameter,
+    Scalar,
+    Vector,
+    as_integer,
+    class_name,
+    described,
+    is_scalar,
+)
+from detsample.sampler.run import serving
+
+SEEDS = (-(1 << 63), (1 << 64) - 1)
+_POSITIONS = (0, (1 << 63) - 1)
+_TOKEN_IDS = (0, LARGEST_VOCABULARY - 1)
 
 
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
-    """The Gumbel noise that `sample` adds to the scaled logits of these tokens, exactly.
+    """The Gumbel noise that `sample` adds to the scores of these tokens, exactly.
 
     Parameters
     ----------
-    topp_seed : int, or [B] or [B, 1] int64 or int32
+    topp_seed : int, or [B] or [B, 1] int64, int32, uint64 or uint32
         Streams of noise: any 64 bits.
     position : int, or [B] or [B, 1] int64 or int32
         Absolute indices, from 0, of the tokens being drawn.
@@ -48,13 +65,7 @@ def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
         return gumbel_noise(topp_seed, position, read_token_ids(token_ids))[()]
     framework = frameworks.of(token_ids, "token_ids")
     asked = read_noise(framework, topp_seed, position, token_ids)
-    if asked.device[0] == "gpu":
-        from detsample.noise import on_gpu as streams  # imports triton, which a machine without a GPU need not have
-
-        return streams.launch_noise(asked)
-    seed, index = (as_array(framework, parameter) for parameter in (asked.topp_seed, asked.position))
-    noise = reference.gumbel_noise(seed, index, framework.as_array(token_ids))
-    return framework.from_array(np.asarray(noise), asked.device)
+    return serving("detsample.noise", asked.device).gumbel_noise(asked)
 
 
 def fold_in(topp_seed: Any, i: Any) -> Any:
@@ -62,7 +73,7 @@ def fold_in(topp_seed: Any, i: Any) -> Any:
 
     Parameters
     ----------
-    topp_seed : int, or [N] int64 or int32
+    topp_seed : int, or [N] int64, int32, uint64 or uint32
         Seeds: any 64 bits. A tensor of shape [] or [1] goes with the other's N.
     i : int, or [N] int64 or int32
         Indices: any 64 bits, in the same forms.
@@ -89,13 +100,129 @@ def fold_in(topp_seed: Any, i: Any) -> Any:
     name = "topp_seed" if tensor is topp_seed else "i"
     framework = frameworks.of(tensor, name)
     asked = read_seeds(framework, described(name, tensor, framework)[2], topp_seed, i)
-    if asked.device[0] == "gpu":
-        from detsample.noise import on_gpu as streams
-
-        return streams.launch_seeds(asked)
-    seeds = reference.fold_in(as_array(framework, asked.topp_seed), as_array(framework, asked.i))
-    return framework.from_array(np.asarray(seeds, np.int64), asked.device)
+    return serving("detsample.noise", asked.device).fold_in(asked)
 
 
 def _is_tensor(x: object) -> bool:
     return not is_scalar(x) and not isinstance(x, (list, tuple))
+
+
+class NoiseWanted(NamedTuple):
+    """A call of `gumbel_noise`, checked."""
+
+    framework: Framework
+    device: Device
+    topp_seed: Parameter
+    position: Parameter
+    token_ids: Any
+    rows: int
+    columns: int
+    row_step: int
+    """From row to row of the token ids, in elements: 0 if all rows have the same."""
+    step: int
+    """From one token id of a row to the next."""
+    shape: tuple[int, ...]
+    """Of the result."""
+
+
+class SeedsWanted(NamedTuple):
+    """A call of `fold_in` that has a tensor, checked."""
+
+    framework: Framework
+    device: Device
+    topp_seed: Parameter
+    i: Parameter
+    shape: tuple[int, ...]
+    """Of the result."""
+
+
+def read_noise(framework: Framework, topp_seed: Any, position: Any, token_ids: Any) -> NoiseWanted:
+    """Check a call of `gumbel_noise` whose token ids are a tensor of this framework.
+
+    Raises
+    ------
+    TypeError
+        If an argument is neither an integer number nor a tensor of integers of this framework.
+    ValueError
+        If shapes do not go together, devices differ, or a number that the host can see is out of range.
+    """
+    ids, _, device, strides, _ = _described("token_ids", token_ids, framework, _TOKEN_IDS, INTEGER_TYPES)
+    if len(ids) > 2:
+        raise ValueError(f"token_ids must have shape [N] or [B, N], got {list(ids)}")
+    seed, seed_shape = _read("topp_seed", topp_seed, framework, device, SEEDS)
+    index, index_shape = _read("position", position, framework, device, _POSITIONS)
+    rows = next((shape[0] for shape in (ids[:-1], seed_shape, index_shape) if shape), None)
+    for name, shape in (("topp_seed", seed_shape), ("position", index_shape)):
+        if shape not in ((), (rows,), (rows, 1)):
+            raise ValueError(f"{name} must be a number or have shape [{rows}] (or [{rows}, 1]), got {list(shape)}")
+    if rows is not None and rows > MOST_ROWS:
+        raise ValueError(f"topp_seed, position and token_ids must have fewer than 2^31 rows, got {rows}")
+    row_step, step = (0, 0, *strides)[-2:]
+    result = ids[-1:] if rows is None else (rows, *ids[-1:])
+    rows, columns = 1 if rows is None else rows, ids[-1] if ids else 1
+    return NoiseWanted(framework, device, seed, index, token_ids, rows, columns, row_step, step, result)
+
+
+def read_seeds(framework: Framework, device: Device, topp_seed: Any, i: Any) -> SeedsWanted:
+    """Check a call of `fold_in` of which an argument is a tensor of this framework, on this device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `read_noise`.
+    """
+    seed, seed_shape = _read("topp_seed", topp_seed, framework, device, SEEDS)
+    index, index_shape = _read("i", i, framework, device, SEEDS)
+    for name, shape in (("topp_seed", seed_shape), ("i", index_shape)):
+        if len(shape) > 1:
+            raise ValueError(f"{name} must be a number or have shape [N], got {list(shape)}")
+    lengths = {*seed_shape, *index_shape}
+    if len(lengths - {1}) > 1:
+        raise ValueError(f"topp_seed and i must have the same length, got {sorted(lengths)}")
+    return SeedsWanted(framework, device, seed, index, tuple(lengths - {1} or lengths))
+
+
+def _read(
+    name: str, value: Any, framework: Framework, device: Device, bounds: tuple[int, int]
+) -> tuple[Parameter, tuple[int, ...]]:
+    """An argument beside a tensor on this device, and its shape; that of a number is []."""
+    if is_scalar(value):
+        return Scalar(as_integer(name, value, *bounds)), ()
+    types = SEED_TYPES if bounds == SEEDS else INTEGER_TYPES
+    shape, _, where, strides, pointer = _described(name, value, framework, bounds, types)
+    if where != device:
+        raise ValueError(f"{name} must be on device {device}, got {where}")
+    return Vector(value, integer(strides[0]) if shape and shape[0] > 1 else 0, pointer), tuple(shape)
+
+
+def _described(
+    name: str, tensor: Any, framework: Framework, bounds: tuple[int, int], types: tuple[str, ...]
+) -> Description:
+    """What the adapter says of a tensor of integers, whose values are in range if the host can see them."""
+    if not framework.is_tensor(tensor):
+        raise TypeError(f"{name} must be a number or a {framework.name} tensor, got {class_name(tensor)}")
+    shape, dtype, device, strides, pointer = described(name, tensor, framework)
+    if dtype not in types:
+        raise TypeError(f"{name} must be of type {' or '.join(types)}, got {dtype}")
+    if device[0] == "cpu":
+        _check_range(name, framework.as_array(tensor), bounds)
+    return tuple(shape), dtype, device, strides, pointer
+
+
+def _check_range(name: str, values: np.ndarray, bounds: tuple[int, int]) -> None:
+    least, most = bounds
+    for value in (values.min(), values.max()) if values.size else ():
+        if not least <= int(value) <= most:
+            raise ValueError(f"{name} must be between {least} and {most}, got {value}")
+
+
+def read_token_ids(numbers: Any) -> np.ndarray:
+    """An int or a list of ints as an array, checked."""
+    try:
+        ids = np.asarray(numbers)
+    except ValueError as error:
+        raise ValueError(f"token_ids must be an integer or a list of integers, got {numbers!r}") from error
+    if ids.dtype.kind not in "iu" and ids.size:
+        raise TypeError(f"token_ids must be integers of 64 bits, got {numbers!r}")
+    _check_range("token_ids", ids, _TOKEN_IDS)  # here, where an unsigned number is still itself
+    return ids.astype(np.int64)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import detsample.reference as reference
 from detsample import frameworks
 from detsample.frameworks import Framework
 from detsample.rollout import operations
 from detsample.rollout.output import Draw, Observation
+from detsample.sampler.output import Wanted
 from detsample.sampler.parameters import (
     INTEGER_TYPES,
     Logits,
     Parameter,
-    Scalar,
     as_integer,
+    class_name,
+    read_draw,
     read_logits,
     read_parameters,
 )
-from detsample.sampler.sample import sample
+from detsample.sampler.run import run, serving
 
 MOST_TOP = 128
 
@@ -32,7 +33,9 @@ def draw(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     top_n: int = 0,
+    shared_noise: bool = False,
 ) -> Draw:
     """Draw one token a row, with everything that a trainer asks of the draw.
 
@@ -41,7 +44,7 @@ def draw(
 
     Parameters
     ----------
-    logits, topp_seed, position, temperature, top_k, top_p, min_p
+    logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise
         As for `detsample.sample`. Vectors are copied, on their device: they may be changed afterwards.
     top_n : int
         How many of the most probable tokens to name, at most 128.
@@ -66,17 +69,18 @@ def draw(
     (array([-0.3132617], dtype=float32), array([-0.44018972], dtype=float32), array([0.58220315], dtype=float32))
     """
     _check_top_n(top_n)
-    given = {
+    said = {
         "topp_seed": topp_seed, "position": position,
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
     }  # fmt: skip
-    given = {name: _own(value, logits) for name, value in given.items()}
-    out = sample(logits, **given, return_log_z=True, return_mask="bits")
-    seen = observe(logits, out.token_ids, out.mask, temperature=given["temperature"], top_n=top_n)
+    said = {**{name: _own(value, logits) for name, value in said.items()}, "filter_order": filter_order}
+    of, given = read_draw(logits, **said, shared_noise=shared_noise)
+    out = run(of, given, Wanted(True, True, True, "bits"))
+    seen = _observe(of, out.token_ids, out.mask, given.temperature, top_n)
     return Draw(
         out.token_ids, out.num_kept, out.status, out.logprobs, out.log_z, out.mask,
         seen.raw_logprobs, seen.rank, seen.entropy, seen.top_token_ids, seen.top_logprobs,
-        frameworks.of(logits).shape(logits)[1], given, (out._kept_alive, seen._kept_alive),
+        of.vocab, said, (out._kept_alive, seen._kept_alive),
     )  # fmt: skip
 
 
@@ -128,23 +132,12 @@ def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, t
     _check_rows(framework, of, "token_ids", token_ids, (of.rows,), INTEGER_TYPES)
     _check_rows(framework, of, "kept", kept, (of.rows, -(-of.vocab // 32)), ("int32",))
     _check_top_n(top_n)
-    heat = read_parameters(of, 0, 0, temperature, 0, 1.0, 0.0).temperature
-    if framework.on_gpu(logits) and of.rows:
-        from detsample.rollout import on_gpu as on_device  # imports triton
-
-        return on_device.run(of, token_ids, kept, heat, top_n)
-    return _on_host(of, token_ids, kept, heat, top_n)
+    return _observe(of, token_ids, kept, read_parameters(of, 0, 0, temperature, 0, 1.0, 0.0).temperature, top_n)
 
 
-def _on_host(of: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_n: int) -> Observation:
-    framework = of.framework
-    heat = temperature.value if isinstance(temperature, Scalar) else framework.as_array(temperature.tensor)
-    seen = reference.observe(
-        framework.as_array(of.tensor), framework.as_array(token_ids), framework.as_array(kept),
-        temperature=heat, top_n=top_n,
-    )  # fmt: skip
-    names = ("logprobs", "raw_logprobs", "rank", "entropy", "top_token_ids", "top_logprobs")
-    return Observation(*(framework.from_array(getattr(seen, name), of.device) for name in names))
+def _observe(of: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_n: int) -> Observation:
+    found: Observation = serving("detsample.rollout", of.device).observe(of, token_ids, kept, temperature, top_n)
+    return found
 
 
 def _check_top_n(top_n: Any) -> None:
@@ -156,8 +149,7 @@ def _check_rows(
 ) -> None:
     """A tensor like the logits, of this shape, one of these types and contiguous."""
     if not framework.is_tensor(tensor):
-        kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
-        raise TypeError(f"{name} must be a {framework.name} tensor like the logits, got {kind}")
+        raise TypeError(f"{name} must be a {framework.name} tensor like the logits, got {class_name(tensor)}")
     if framework.dtype_name(tensor) not in types:
         raise TypeError(f"{name} must be of type {' or '.join(types)}, got {framework.dtype_name(tensor)}")
     if framework.shape(tensor) != shape:

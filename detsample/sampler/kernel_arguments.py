@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from detsample.frameworks import Device, Framework
-from detsample.frameworks.buffer import HostBuffer
-from detsample.frameworks.pointer import Argument, pointer
+from detsample.frameworks.pointer import missing
 from detsample.kernels.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
@@ -23,74 +19,76 @@ from detsample.kernels.rows import (
 )
 from detsample.sampler.parameters import Parameters, Scalar
 
-
-def words(value: int) -> tuple[int, int]:
-    """The low and the high half of a 64-bit integer, each as a signed 32-bit one, which is always an i32 argument."""
-    value &= (1 << 64) - 1
-    return _signed(value & 0xFFFFFFFF), _signed(value >> 32)
+_FLOAT, _INT = struct.Struct("<f"), struct.Struct("<i")
 
 
-def float_bits(value: float) -> tuple[int]:
-    """The bits of a number that fp32 can hold, as a signed 32-bit integer."""
+class Kind(NamedTuple):
+    """What kernels are told of one parameter: an address and a stride, then a number's words."""
+
+    bit: int
+    """Of the word that says which parameters are vectors."""
+    dtype: str
+    """For which kernels are compiled where there is no vector."""
+    words: Callable[[Any], tuple[int, ...]]
+    """A number as 32-bit words, which are always i32 arguments."""
+    none: tuple[int, ...]
+    """What stands in their place beside a vector."""
+
+
+def _float_bits(value: float) -> tuple[int]:
     return _INT.unpack(_FLOAT.pack(value))
-
-
-def _signed(word: int) -> int:
-    return word - (1 << 32) if word >= 1 << 31 else word
 
 
 def _clipped(value: int) -> tuple[int]:
     return (max(-1, min(value, (1 << 31) - 1)),)
 
 
-_FLOAT, _INT = struct.Struct("<f"), struct.Struct("<i")
+def _halves(value: int) -> tuple[int, int]:
+    value &= (1 << 64) - 1
+    return _signed(value & 0xFFFFFFFF), _signed(value >> 32)
 
-# In the order of `PARAMETER_NAMES`; of each the bit that says "a vector", the type of an unused one, a number as
-# words, and what stands in their place beside a vector.
+
+def _signed(word: int) -> int:
+    return word - (1 << 32) if word >= 1 << 31 else word
+
+
+TEMPERATURE = Kind(TEMPERATURE_GIVEN.value, "float32", _float_bits, (0,))
+TOP_K = Kind(TOP_K_GIVEN.value, "int64", _clipped, (0,))
+TOP_P = Kind(TOP_P_GIVEN.value, "float32", _float_bits, (0,))
+MIN_P = Kind(MIN_P_GIVEN.value, "float32", _float_bits, (0,))
+SEED = Kind(SEED_GIVEN.value, "int64", _halves, (0, 0))
+POSITION = Kind(POSITION_GIVEN.value, "int64", _halves, (0, 0))
+
+# In the order of `kernels.rows.PARAMETER_NAMES`.
+_KINDS = (TEMPERATURE, TOP_K, TOP_P, MIN_P, SEED, POSITION)
 _ORDER = attrgetter("temperature", "top_k", "top_p", "min_p", "topp_seed", "position")
-_TABLE: tuple[tuple[int, str, Callable[[Any], tuple[int, ...]], tuple[int, ...]], ...] = (
-    (TEMPERATURE_GIVEN.value, "float32", float_bits, (0,)),
-    (TOP_K_GIVEN.value, "int64", _clipped, (0,)),
-    (TOP_P_GIVEN.value, "float32", float_bits, (0,)),
-    (MIN_P_GIVEN.value, "float32", float_bits, (0,)),
-    (SEED_GIVEN.value, "int64", words, (0, 0)),
-    (POSITION_GIVEN.value, "int64", words, (0, 0)),
-)
 
 
 def parameter_arguments(parameters: Parameters, framework: Framework, device: Device) -> list[Any]:
-    """Return `given`, then what `kernels.rows.PARAMETER_NAMES` names: pointers, strides, and the words of numbers.
+    """Return `given`, then what `kernels.rows.PARAMETER_NAMES` names, of all of a call's parameters."""
+    return arguments(framework, device, zip(_KINDS, _ORDER(parameters), strict=True))
+
+
+def arguments(framework: Framework, device: Device, parameters: Iterable[tuple[Kind, Any]]) -> list[Any]:
+    """Return `given`, the word that says which of some parameters are vectors, then of each address, stride and words.
 
     Parameters
     ----------
-    parameters : Parameters
-        Checked.
     framework : Framework
         Of the vectors among them.
     device : Device
         Where they are.
+    parameters
+        What each is, and the parameter, checked.
     """
-    unused = _null_pointer if device[0] == "gpu" else _no_memory
-    given: int = 0
-    arguments: list[Any] = [given]
-    for parameter, (bit, dtype, as_words, none) in zip(_ORDER(parameters), _TABLE, strict=True):
+    given, where = 0, device[0]
+    found: list[Any] = [given]
+    for (bit, dtype, words, none), parameter in parameters:
         if type(parameter) is Scalar:
-            arguments += (unused(dtype), 0, *as_words(parameter.value))
+            found += (missing(where, dtype), 0, *words(parameter.value))
         else:
             vector = parameter.pointer
-            arguments += (framework.argument(parameter.tensor) if vector is None else vector, parameter.stride, *none)
+            found += (framework.argument(parameter.tensor) if vector is None else vector, parameter.stride, *none)
             given |= bit
-    arguments[0] = given
-    return arguments
-
-
-@cache
-def _null_pointer(dtype: str) -> Argument:
-    """What stands in the place of a vector that is not there, which no kernel reads."""
-    return pointer(None, dtype)
-
-
-@cache
-def _no_memory(dtype: str) -> Argument:
-    """The same in Triton's interpreter."""
-    return HostBuffer(np.empty(0, dtype))
+    found[0] = given
+    return found

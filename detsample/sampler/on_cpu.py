@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,25 @@ from detsample.sampler.parameters import Logits, Parameter, Parameters, Scalar
 
 def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
     """Serve a call with the reference; the results are tensors of the logits' framework."""
+    return draw(logits, as_arrays(logits.framework, parameters), wanted)
+
+
+def planned(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
+    """What serves calls that differ in their logits alone: it takes these and, for kernels, where they are."""
+    return lambda tensor, _pointer: run(logits._replace(tensor=tensor), parameters, wanted)
+
+
+def draw(logits: Logits, given: dict[str, Any], wanted: Wanted) -> SampleOutput:
+    """Serve a call whose parameters are numbers and arrays."""
     framework = logits.framework
     values = framework.as_array(logits.tensor)
-    given = as_arrays(framework, parameters)
     found: Any
     if wanted.token:
         found = reference.sample(
             values, **given, return_logprobs=wanted.logprobs, return_log_z=wanted.log_z, return_mask=wanted.mask
         )
     else:
-        del given["topp_seed"], given["position"]
+        given = {name: value for name, value in given.items() if name not in ("topp_seed", "position")}
         found = reference.mask(values, **given, kind=wanted.mask or "bool", return_log_z=wanted.log_z)
 
     def tensor(result: np.ndarray | None) -> Any:

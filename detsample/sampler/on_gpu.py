@@ -14,6 +14,7 @@ multiply-add would change bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
@@ -78,6 +79,11 @@ FEW_ROWS = 8
 """Up to so many, kernels are short, and what counts is how soon the next one starts."""
 FEW_ROWS_TUNING = Tuning(overlap=("narrow", "mass", "retry", "wide"))
 DEFAULT_TUNING = Tuning()
+
+
+def tuning_for(rows: int) -> Tuning:
+    """How the work of so many rows is cut best."""
+    return FEW_ROWS_TUNING if rows <= FEW_ROWS else DEFAULT_TUNING
 
 
 class Cut(NamedTuple):
@@ -240,9 +246,7 @@ class Prepared(NamedTuple):
     """Whether kernels can wait for the one ahead."""
 
 
-def prepare(
-    logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning | None = None
-) -> Prepared:
+def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning) -> Prepared:
     """Work out all of a call that does not depend on where its logits are.
 
     Parameters
@@ -252,12 +256,11 @@ def prepare(
     wanted
         Results to make; the others are None.
     tuning
-        How to cut the work; None: as is best for so many rows.
+        How to cut the work.
     """
     framework, device, rows, vocab = logits.framework, logits.device, logits.rows, logits.vocab
     multiprocessors = framework.multiprocessor_count(device)
     programs = PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
-    tuning = tuning or (FEW_ROWS_TUNING if rows <= FEW_ROWS else DEFAULT_TUNING)
     cut, laid = cut_rows(rows, vocab, programs, tuning, wanted.mask is not None)
     given = parameter_arguments(parameters, framework, device)
     order = FILTER_ORDERS.index(parameters.filter_order)
@@ -330,10 +333,16 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
 
 
-def run(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning | None = None) -> SampleOutput:
+def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
     """Serve one call: `prepare` and `launch`."""
-    prepared = prepare(logits, parameters, wanted, tuning)
+    prepared = prepare(logits, parameters, wanted, tuning_for(logits.rows))
     return launch(prepared, prepared.values[0])
+
+
+def planned(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
+    """What serves calls that differ in their logits alone: it takes these and where they are."""
+    prepared = prepare(logits, parameters, wanted, tuning_for(logits.rows))
+    return lambda _tensor, pointer: launch(prepared, pointer)
 
 
 def _argument(logits: Logits) -> Argument:

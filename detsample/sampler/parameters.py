@@ -8,17 +8,21 @@ from __future__ import annotations
 import math
 import numbers
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from detsample import frameworks
 from detsample.frameworks import Description, Device, Framework, UnusableTensor
 from detsample.frameworks.pointer import Pointer, integer
+from detsample.sampler.output import Wanted
 
 LARGEST_VOCABULARY = 1 << 21
 MOST_ROWS = (1 << 31) - 1
 LOGIT_TYPES = ("float32", "bfloat16", "float16")
 INTEGER_TYPES = ("int64", "int32")
+SEED_TYPES = (*INTEGER_TYPES, "uint64", "uint32")
 REAL_TYPES = ("float32", "float64", "float16", "bfloat16")
 MASK_KINDS = ("bool", "bits", "csr")
 FILTER_ORDERS = ("top_k_first", "min_p_first", "joint")
@@ -73,6 +77,30 @@ class Logits(NamedTuple):
     """See `Vector`."""
 
 
+def read_draw(
+    logits: Any,
+    topp_seed: Any,
+    position: Any,
+    temperature: Any,
+    top_k: Any,
+    top_p: Any,
+    min_p: Any,
+    filter_order: Any,
+    shared_noise: Any,
+) -> tuple[Logits, Parameters]:
+    """Check the logits and the parameters of a call that draws from each row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `read_logits`, `read_parameters` and `refuse_shared_noise`.
+    """
+    of = read_logits(logits, frameworks.of(logits, "logits"))
+    given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
+    refuse_shared_noise(given, of.rows, "row", shared_noise)
+    return of, given
+
+
 def read_logits(tensor: Any, framework: Framework) -> Logits:
     """Check the logits.
 
@@ -122,13 +150,63 @@ def read_parameters(
         If a number is out of range, or a tensor is not [B], [B, 1] or a scalar, or is on another device.
     """
     return Parameters(
-        topp_seed=_integer("topp_seed", topp_seed, logits, -(1 << 63), (1 << 64) - 1),
+        topp_seed=_integer("topp_seed", topp_seed, logits, -(1 << 63), (1 << 64) - 1, SEED_TYPES),
         position=_integer("position", position, logits, 0, (1 << 63) - 1),
         temperature=_real("temperature", temperature, logits, "finite and at least 0", _is_temperature),
         top_k=_integer("top_k", top_k, logits, -(1 << 63), (1 << 63) - 1),
-        top_p=_real("top_p", top_p, logits, "a number, not NaN", _is_number),
-        min_p=_real("min_p", min_p, logits, "a number, not NaN", _is_number),
+        top_p=_real("top_p", top_p, logits, "a share of 1, not above it (1 is off) and not NaN", _is_share),
+        min_p=_real("min_p", min_p, logits, "a share of 1, not above it (0 is off) and not NaN", _is_share),
         filter_order=read_filter_order(filter_order),
+    )
+
+
+def refuse_shared_noise(parameters: Parameters, count: int, one: str, shared_noise: Any) -> None:
+    """Refuse a single seed together with a single position for several rows or requests, unless it is said to be meant.
+
+    They would all draw with the same noise, and like rows the same token: the commonest mistake there is. A stream made
+    of the row's number would make a token depend on its place in the batch. Where nothing is drawn at random, at a
+    temperature of 0, there is nothing to share.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        Checked.
+    count : int
+        How many rows or requests they are of.
+    one : str
+        "row" or "request".
+    shared_noise : bool
+        Whether it is meant.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `shared_noise` is no flag; if noise is shared, and it is not said.
+    """
+    allowed = read_flag("shared_noise", shared_noise)
+    seed, position, temperature = parameters.topp_seed, parameters.position, parameters.temperature
+    if allowed or count < 2 or not (_is_single(seed) and _is_single(position)):
+        return
+    if isinstance(temperature, Scalar) and temperature.value == 0:
+        return
+    raise ValueError(
+        f"topp_seed and position must differ between {one}s, got one of each for {count} {one}s, which would share "
+        f"their noise: pass topp_seed=detsample.fold_in(topp_seed, i), where i holds a number for each {one}, or say "
+        "shared_noise=True"
+    )
+
+
+def _is_single(parameter: Parameter) -> bool:
+    return isinstance(parameter, Scalar) or parameter.stride == 0
+
+
+def read_wanted(return_logprobs: Any, return_log_z: Any, return_mask: Any) -> Wanted:
+    """Check which results a call that draws asks for."""
+    return Wanted(
+        True,
+        read_flag("return_logprobs", return_logprobs),
+        read_flag("return_log_z", return_log_z),
+        read_mask_kind("return_mask", return_mask),
     )
 
 
@@ -183,27 +261,33 @@ def _is_temperature(value: float) -> bool:
     return 0.0 <= value < math.inf
 
 
-def _is_number(value: float) -> bool:
-    return not math.isnan(value)
+def _is_share(value: float) -> bool:
+    return value <= 1.0
 
 
-def _integer(name: str, value: Any, logits: Logits, least: int, most: int) -> Parameter:
+def _integer(
+    name: str, value: Any, logits: Logits, least: int, most: int, types: tuple[str, ...] = INTEGER_TYPES
+) -> Parameter:
     # A tensor like the logits is the usual case, and found sooner than that it is no number.
-    if type(value) is type(logits.tensor) or not is_scalar(value):
-        return _vector(name, value, logits, INTEGER_TYPES)
-    return Scalar(as_integer(name, value, least, most))
+    if type(value) is not type(logits.tensor) and is_scalar(value):
+        return Scalar(as_integer(name, value, least, most))
+    return _vector(name, value, logits, types)
 
 
-def _real(name: str, value: Any, logits: Logits, expected: str, valid: Any) -> Parameter:
-    if type(value) is type(logits.tensor) or not is_scalar(value):
-        return _vector(name, value, logits, REAL_TYPES)
+def _real(name: str, value: Any, logits: Logits, expected: str, valid: Callable[[float], bool]) -> Parameter:
+    if type(value) is not type(logits.tensor) and is_scalar(value):
+        return Scalar(_real_number(name, value, expected, valid))
+    return _vector(name, value, logits, REAL_TYPES)
+
+
+def _real_number(name: str, value: Any, expected: str, valid: Callable[[float], bool]) -> float:
     ordinary = type(value) in (float, int)
     if not ordinary and (isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Real)):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     rounded = _to_fp32(value)
     if not valid(rounded):
         raise ValueError(f"{name} must be {expected}, got {value}")
-    return Scalar(rounded)
+    return rounded
 
 
 def _to_fp32(value: Any) -> float:

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from detsample import frameworks
-from detsample.sampler import on_cpu as host
-from detsample.sampler.output import SampleOutput, Wanted
-from detsample.sampler.parameters import (
-    Logits,
-    Parameters,
-    described,
-    read_flag,
-    read_logits,
-    read_parameters,
-)
-from detsample.sampler.sample import read_wanted
+from detsample.sampler.output import SampleOutput
+from detsample.sampler.parameters import Logits, described, read_draw, read_flag, read_wanted
+from detsample.sampler.run import serving
 from detsample.sampler.status import raise_for_status
 
 
@@ -58,7 +49,7 @@ class Plan:
             raise ValueError(f"logits must be {_told(self._layout)} as planned, got {_told(layout)}")
         out = self._draw(logits, pointer)
         if read_flag("check", check):
-            raise_for_status(self._framework, out.status)
+            raise_for_status(out.status)
         return out
 
 
@@ -71,9 +62,11 @@ def plan(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: str | None = None,
+    shared_noise: bool = False,
 ) -> Plan:
     """Check a call of `sample` now and make it later, as often as wanted, with less of the host's time.
 
@@ -84,7 +77,8 @@ def plan(
     ----------
     logits : [B, V] tensor
         Like those to come, in class, shape, strides, type and device. Their values are not read.
-    topp_seed, position, temperature, top_k, top_p, min_p, return_logprobs, return_log_z, return_mask
+    topp_seed, position, temperature, top_k, top_p, min_p, filter_order : as for `sample`
+    return_logprobs, return_log_z, return_mask, shared_noise
         As for `sample`.
 
     Returns
@@ -109,23 +103,9 @@ def plan(
     >>> draw(logits).token_ids == sample(logits, 7, position=1, top_k=2).token_ids
     array([ True])
     """
-    framework = frameworks.of(logits, "logits")
     wanted = read_wanted(return_logprobs, return_log_z, return_mask)
-    of = read_logits(logits, framework)
-    given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p)
-    make = _on_device if of.device[0] == "gpu" else _on_host
-    return Plan(of, make(of._replace(tensor=None), given, wanted))
-
-
-def _on_device(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
-    from detsample.sampler import on_gpu as engine  # imports triton, which a machine without a GPU need not have
-
-    prepared = engine.prepare(logits, parameters, wanted)
-    return lambda _logits, pointer: engine.launch(prepared, pointer)
-
-
-def _on_host(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
-    return lambda tensor, _pointer: host.run(logits._replace(tensor=tensor), parameters, wanted)
+    of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
+    return Plan(of, serving("detsample.sampler", of.device).planned(of._replace(tensor=None), given, wanted))
 
 
 def _told(layout: list[Any]) -> str:

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from types import ModuleType
 from typing import Any
 
-from detsample import frameworks
-from detsample.sampler import on_cpu as host
 from detsample.sampler.output import MaskOutput, SampleOutput, Wanted
-from detsample.sampler.parameters import (
-    Logits,
-    read_flag,
-    read_logits,
-    read_mask_kind,
-    read_parameters,
-)
+from detsample.sampler.parameters import read_draw, read_flag, read_mask_kind, read_wanted
+from detsample.sampler.run import run
 from detsample.sampler.status import raise_for_status
 
 
@@ -28,9 +19,11 @@ def sample(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: str | None = None,
+    shared_noise: bool = False,
     check: bool = False,
 ) -> SampleOutput:
     """Draw one token a row; the same bits in give the same bits out, wherever it runs.
@@ -44,7 +37,7 @@ def sample(
     logits : [B, V] fp32, bf16 or fp16
         A Paddle tensor, a torch tensor or a NumPy array, ``1 <= V <= 2**21``, any row stride. Never written to.
         ``-inf`` excludes a token.
-    topp_seed : int, or [B] or [B, 1] int64 or int32
+    topp_seed : int, or [B] or [B, 1] int64, int32, uint64 or uint32
         Which stream of noise the row draws from: any 64 bits.
     position : int, or [B] or [B, 1] int64 or int32
         Absolute index, from 0, of the token being drawn in its sequence. The noise is a function of seed,
@@ -54,10 +47,13 @@ def sample(
     top_k : int, or [B] or [B, 1] int64 or int32
         Keep exactly the first k tokens; off if ``<= 0`` or ``>= V``.
     top_p : float, or [B] or [B, 1] floating
-        Keep the shortest prefix of the survivors of top-k that has at least this share of their weight; off if
-        ``>= 1``, the first token alone if ``<= 0``.
+        Keep the shortest prefix that has at least this share of the weight, of which tokens `filter_order` says; off
+        at 1, the first token alone if ``<= 0``. A number above 1 is refused; in a vector it is off, too.
     min_p : float, or [B] or [B, 1] floating
-        Keep tokens at least this probable relative to the most probable one; off if ``<= 0``.
+        Keep tokens at least this probable relative to the most probable one; off if ``<= 0``. A number above 1 is
+        refused; in a vector it is 1.
+    filter_order : "top_k_first", "min_p_first" or "joint"
+        Of whose weight top-p takes its share: of the survivors of top-k, of those of top-k and min-p, or of all tokens.
     return_logprobs : bool
         Whether to return the token's log probability in the kept set.
     return_log_z : bool
@@ -65,6 +61,9 @@ def sample(
     return_mask : None, "bool", "bits" or "csr"
         The form in which to return the kept set. ``"csr"`` on a GPU with a `top_k` that is not one number for
         all rows waits for the device once, to learn the size; nothing else does, but for `check`.
+    shared_noise : bool
+        Whether rows are meant to draw with the same noise. Otherwise a single `topp_seed` together with a single
+        `position` is refused for several rows: `fold_in` makes a seed for each.
     check : bool
         Wait for the device and raise if a row is invalid. Otherwise such a row has token -1 and a status, and
         harms no other.
@@ -88,13 +87,11 @@ def sample(
     >>> out.token_ids, out.num_kept
     (array([3]), array([2], dtype=int32))
     """
-    framework = frameworks.of(logits, "logits")
     wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
-    of = read_logits(logits, framework)
-    given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p)
-    out = _sampler(of).run(of, given, wanted)
+    of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
+    out = run(of, given, wanted)
     if wait:
-        raise_for_status(framework, out.status)
+        raise_for_status(out.status)
     return out
 
 
@@ -105,6 +102,7 @@ def mask(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     kind: str = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -113,7 +111,7 @@ def mask(
 
     Parameters
     ----------
-    logits, temperature, top_k, top_p, min_p, return_log_z, check
+    logits, temperature, top_k, top_p, min_p, filter_order, return_log_z, check
         As for `sample`.
     kind : "bool", "bits" or "csr"
         The form of the mask: [B, V] bool, [B, ceil(V / 32)] int32 with the lowest bit first, or `Csr`.
@@ -134,41 +132,11 @@ def mask(
     >>> mask(np.array([[0.0, 3.0, 3.0, 3.0]], np.float32), top_k=2).mask
     array([[False,  True,  True, False]])
     """
-    framework = frameworks.of(logits, "logits")
     if read_mask_kind("kind", kind) is None:
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
     wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)
-    of = read_logits(logits, framework)
-    given = read_parameters(of, 0, 0, temperature, top_k, top_p, min_p)
-    out = _sampler(of).run(of, given, wanted)
+    of, given = read_draw(logits, 0, 0, temperature, top_k, top_p, min_p, filter_order, shared_noise=True)
+    out = run(of, given, wanted)
     if wait:
-        raise_for_status(framework, out.status)
+        raise_for_status(out.status)
     return MaskOutput(out.mask, out.num_kept, out.status, out.log_z, out._kept_alive)
-
-
-def read_wanted(return_logprobs: Any, return_log_z: Any, return_mask: Any) -> Wanted:
-    """Check which results a call of `sample` asks for.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
-    """
-    return Wanted(
-        True,
-        read_flag("return_logprobs", return_logprobs),
-        read_flag("return_log_z", return_log_z),
-        read_mask_kind("return_mask", return_mask),
-    )
-
-
-def _sampler(logits: Logits) -> ModuleType:
-    """What serves a call, by its ``run``: the kernels where the logits are on a GPU, else the reference."""
-    return _engine() if logits.device[0] == "gpu" else host
-
-
-@cache
-def _engine() -> ModuleType:
-    from detsample.sampler import on_gpu as engine  # imports triton, which a machine without a GPU need not have
-
-    return engine

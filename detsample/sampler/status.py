@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from detsample.frameworks import Framework
+from detsample import frameworks
 
 NAMED = 8
 
@@ -39,7 +39,7 @@ def describe(status: int) -> str:
     return ", ".join(reason for bit, reason in REASONS.items() if status & bit)
 
 
-def raise_for_status(framework: Framework, status: Any) -> None:
+def raise_for_status(status: Any) -> None:
     """Wait for the device and raise if a row is invalid.
 
     Raises
@@ -47,14 +47,12 @@ def raise_for_status(framework: Framework, status: Any) -> None:
     ValueError
         Naming the first invalid rows, and why each is.
     """
-    raise_where_set(framework, status, "row", "rows of logits or parameters", describe)
+    raise_where_set(status, "row", "rows of logits or parameters", describe)
 
 
-def raise_where_set(
-    framework: Framework, status: Any, one: str, several: str, describe_one: Callable[[int], str]
-) -> None:
+def raise_where_set(status: Any, one: str, several: str, describe_one: Callable[[int], str]) -> None:
     """Wait for the device and raise if a status is not 0; `one` and `several` say what has a status."""
-    bits = framework.fetch(status)
+    bits = frameworks.of(status).fetch(status)
     bad = np.flatnonzero(bits)
     if bad.size:
         named = "; ".join(f"{one} {at}: {describe_one(int(bits[at]))}" for at in bad[:NAMED])

@@ -21,6 +21,7 @@ from detsample.sampler.parameters import (
     LOGIT_TYPES,
     MASK_KINDS,
     REAL_TYPES,
+    SEED_TYPES,
     Logits,
     Parameter,
     Parameters,
@@ -88,7 +89,7 @@ def warmup(
     _check("masks", masks, MASK_KINDS)
     _check("parameters", list(given), tuple(USUAL))
     for name, dtype in given.items():
-        _check(f"parameters[{name!r}]", [dtype], REAL_TYPES if type(USUAL[name]) is float else INTEGER_TYPES)
+        _check(f"parameters[{name!r}]", [dtype], _types(name))
     if framework == "numpy":
         raise ValueError(f"framework must be 'torch' or 'paddle', got {framework!r}")
     if processes is not None:
@@ -107,6 +108,12 @@ def warmup(
     return len(jobs)
 
 
+def _types(name: str) -> tuple[str, ...]:
+    if name == "topp_seed":
+        return SEED_TYPES
+    return REAL_TYPES if type(USUAL[name]) is float else INTEGER_TYPES
+
+
 def _check(name: str, values: Sequence[str], known: Sequence[str]) -> None:
     if isinstance(values, str):
         raise TypeError(f"{name} must be a sequence of names, got {values!r}")
@@ -119,18 +126,19 @@ def _calls(
     framework: Framework, device: Device, dtypes: Sequence[str], masks: Sequence[str], types: dict[str, str]
 ) -> Iterator[Call]:
     """Calls of one small row that launch all there is, on memory that nobody has written: any logits do."""
-    from detsample.sampler import on_gpu as engine
+    from detsample.sampler import on_gpu
 
     memory = framework.empty((64,), "int64", device)
     address = framework.argument(memory).data_ptr()
-    parameters = Parameters(**{name: _parameter(name, types, memory, address) for name in USUAL})
+    given: dict[str, Any] = {name: _parameter(name, types, memory, address) for name in USUAL}
+    parameters = Parameters(**given)
     for dtype in dtypes:
         at = pointer(address, dtype)
         for row_stride in (32, 17):  # all rows on 16 bytes, or not
             logits = Logits(memory, framework, device, 1, 17, row_stride, dtype, at)
             for mask in masks or (None,):
                 wanted = Wanted(True, True, True, mask)
-                yield lambda logits=logits, wanted=wanted: engine.run(logits, parameters, wanted)  # type: ignore[misc]
+                yield lambda logits=logits, wanted=wanted: on_gpu.run(logits, parameters, wanted)  # type: ignore[misc]
 
 
 def _parameter(name: str, types: dict[str, str], memory: Any, address: int) -> Parameter:

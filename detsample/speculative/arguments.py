@@ -16,10 +16,15 @@ from detsample.sampler.parameters import (
     Scalar,
     Vector,
     as_integer,
+    class_name,
     is_scalar,
     read_logits,
     read_parameters,
+    refuse_shared_noise,
 )
+
+Sampling = tuple[Any, ...]
+"""What is to be said of each request for its draws, unchecked and in the order of `Parameters`."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,29 @@ class Batch:
     given: Parameters
 
 
-def read_batch(
-    target_logits: Any, name: str, requests: int, width: int, counts: tuple[str, Any], extra: int, row_offsets: Any,
-    topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any,
-) -> Batch:  # fmt: skip
-    """Check logits, number of rows and parameters of a call.
+@dataclass(frozen=True)
+class Drafter:
+    """What drafted tokens were drawn from.
+
+    Attributes
+    ----------
+    rows : Logits
+        As rows [D, V].
+    whole : tensor
+        As they came.
+    is_logits : bool
+        Whether they are logits, and not probabilities.
+    """
+
+    rows: Logits
+    whole: Any
+    is_logits: bool
+
+
+def read_chains(
+    target_logits: Any, draft_tokens: Any, num_draft: Any, row_offsets: Any, sampling: Sampling, shared_noise: Any
+) -> tuple[Batch, Table]:
+    """Check requests with a chain of drafted tokens each; the second result has these.
 
     Raises
     ------
@@ -78,27 +101,82 @@ def read_batch(
     ValueError
         If a shape does not fit, a number is out of range, or a tensor is on another device.
     """
-    framework = frameworks.of(target_logits, name)
-    rows = _rows(framework, name, target_logits, requests, width, row_offsets is not None)
-    logits = read_logits(rows, framework)
-    per_request = Logits(rows, framework, logits.device, requests, logits.vocab, logits.row_stride, logits.dtype)
-    given = read_parameters(per_request, topp_seed, position, temperature, top_k, top_p, min_p)
-    offsets = None
-    if row_offsets is not None:
-        offsets = _integers(per_request, "row_offsets", row_offsets, requests + 1)
-    return Batch(
-        logits, target_logits, requests, width, _counts(per_request, *counts, width, extra), extra, offsets, given
-    )
+    framework = frameworks.of(target_logits, "target_logits")
+    drafts = _read_drafts(framework, framework.device(target_logits), "draft_tokens", draft_tokens, None)
+    requests, most = framework.shape(draft_tokens)
+    counts = ("num_draft", num_draft, 1)
+    read = read_batch("target_logits", target_logits, (requests, most + 1), counts, row_offsets, sampling, shared_noise)
+    return read, drafts
 
 
-def read_drafts(framework: Framework, device: Any, name: str, tensor: Any, shape: tuple[int, int] | None) -> Table:
-    """Check a table of integers [B, K], such as draft tokens.
+def read_trees(
+    target_logits: Any,
+    draft_tokens: Any,
+    parents: Any,
+    num_nodes: Any,
+    row_offsets: Any,
+    sampling: Sampling,
+    shared_noise: Any,
+) -> tuple[Batch, Table, Table]:
+    """Check requests with a tree of drafted tokens each; the other results have these, and the nodes that they follow.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no such tensor of the framework, on the device.
+        As `read_chains`.
     """
+    framework = frameworks.of(target_logits, "target_logits")
+    device = framework.device(target_logits)
+    drafts = _read_drafts(framework, device, "draft_tokens", draft_tokens, None)
+    shape = framework.shape(draft_tokens)
+    if shape[1] < 1:
+        raise ValueError(f"draft_tokens must have shape [B, N] with a root, got {list(shape)}")
+    above = _read_drafts(framework, device, "parents", parents, shape)
+    counts = ("num_nodes", shape[1] if num_nodes is None else num_nodes, 0)
+    read = read_batch("target_logits", target_logits, shape, counts, row_offsets, sampling, shared_noise)
+    return read, drafts, above
+
+
+def read_batch(
+    name: str,
+    logits: Any,
+    shape: tuple[int, ...],
+    counts: tuple[str, Any, int],
+    row_offsets: Any,
+    sampling: Sampling,
+    shared_noise: Any,
+) -> Batch:
+    """Check logits, number of rows and parameters of B requests.
+
+    Parameters
+    ----------
+    name, logits
+        What the caller knows the logits as, and the logits.
+    shape
+        B, and the most rows that a request may have.
+    counts
+        What the caller knows the number of rows as, what was said of it, and how many rows there are beside those.
+    row_offsets, sampling, shared_noise
+        As they came.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `read_chains`.
+    """
+    requests, width = shape
+    framework = frameworks.of(logits, name)
+    rows = read_logits(_rows(framework, name, logits, requests, width, row_offsets is not None), framework)
+    of = rows._replace(rows=requests, pointer=None)
+    given = read_parameters(of, *sampling)
+    refuse_shared_noise(given, requests, "request", shared_noise)
+    offsets = None if row_offsets is None else _integers(of, "row_offsets", row_offsets, requests + 1)
+    said, extra = _counts(of, *counts, width), counts[2]
+    return Batch(rows, logits, requests, width, said, extra, offsets, given)
+
+
+def _read_drafts(framework: Framework, device: Any, name: str, tensor: Any, shape: tuple[int, ...] | None) -> Table:
+    """Check a table of integers [B, K], such as draft tokens."""
     _check_tensor(framework, device, name, tensor, INTEGER_TYPES)
     found = framework.shape(tensor)
     if len(found) != 2 or shape not in (None, found):
@@ -108,24 +186,25 @@ def read_drafts(framework: Framework, device: Any, name: str, tensor: Any, shape
     return Table(tensor, strides[0], strides[1])
 
 
-def read_draft_rows(batch: Batch, draft_probs: Any, draft_logits: Any) -> tuple[Logits, bool]:
-    """What the drafter drew from, as rows [D, V], and whether they are logits.
+def read_drafter(batch: Batch, method: str, draft_probs: Any, draft_logits: Any) -> Drafter | None:
+    """Check what the drafter drew from; None where the method does not look at it.
 
     Raises
     ------
     TypeError, ValueError
-        If not exactly one of the two is given, or it does not fit the target's logits.
+        If the method needs it and not exactly one of the two is given, or it does not fit the target's logits.
     """
+    if method == "match":
+        return None
     if (draft_probs is None) == (draft_logits is None):
         raise ValueError("one of draft_probs and draft_logits must be given with method='rejection'")
     name, tensor = ("draft_probs", draft_probs) if draft_logits is None else ("draft_logits", draft_logits)
     framework = batch.logits.framework
     _check_tensor(framework, batch.logits.device, name, tensor, LOGIT_TYPES)
-    flat = batch.row_offsets is not None
-    rows = _rows(framework, name, tensor, batch.requests, batch.width - 1, flat)
+    rows = _rows(framework, name, tensor, batch.requests, batch.width - 1, batch.row_offsets is not None)
     if framework.shape(rows)[1] != batch.logits.vocab:
         raise ValueError(f"{name} must have {batch.logits.vocab} columns, got {framework.shape(rows)[1]}")
-    return read_logits(rows, framework), draft_logits is not None
+    return Drafter(read_logits(rows, framework), tensor, draft_logits is not None)
 
 
 def _rows(framework: Framework, name: str, tensor: Any, requests: int, width: int, flat: bool) -> Any:
@@ -149,7 +228,7 @@ def _rows(framework: Framework, name: str, tensor: Any, requests: int, width: in
     return tensor.reshape((requests * width, shape[2]))
 
 
-def _counts(of: Logits, name: str, value: Any, width: int, extra: int) -> Parameter:
+def _counts(of: Logits, name: str, value: Any, extra: int, width: int) -> Parameter:
     if is_scalar(value):
         return Scalar(as_integer(name, value, 1 - extra, width - extra))
     return _integers(of, name, value, of.rows)
@@ -165,8 +244,7 @@ def _integers(of: Logits, name: str, tensor: Any, length: int) -> Vector:
 
 def _check_tensor(framework: Framework, device: Any, name: str, tensor: Any, types: tuple[str, ...]) -> None:
     if not framework.is_tensor(tensor):
-        kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
-        raise TypeError(f"{name} must be a {framework.name} tensor like the logits, got {kind}")
+        raise TypeError(f"{name} must be a {framework.name} tensor like the logits, got {class_name(tensor)}")
     if framework.dtype_name(tensor) not in types:
         raise TypeError(f"{name} must be of type {' or '.join(types)}, got {framework.dtype_name(tensor)}")
     if framework.device(tensor) != device:

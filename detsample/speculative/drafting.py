@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from detsample import frameworks
-from detsample.frameworks import Framework
-from detsample.sampler.parameters import Logits, read_flag, read_logits, read_parameters
-from detsample.sampler.sample import sample
-from detsample.speculative.arguments import read_batch
+from detsample.sampler.output import Wanted
+from detsample.sampler.parameters import read_draw, read_flag, read_logits, read_parameters, refuse_shared_noise
+from detsample.sampler.run import run, serving
+from detsample.speculative.arguments import Sampling, read_batch
 from detsample.speculative.output import DraftOutput
 
 
@@ -21,7 +21,9 @@ def draft(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     return_logprobs: bool = False,
+    shared_noise: bool = False,
 ) -> DraftOutput:
     """Draw tokens from a drafter's logits with the noise of the request's own seed and positions.
 
@@ -41,10 +43,14 @@ def draft(
         for `verify`: nothing is drawn.
     topp_seed, temperature, top_k, top_p, min_p : numbers, or [B] or [B, 1]
         As for `detsample.sample`, one for each request.
+    filter_order : "top_k_first", "min_p_first" or "joint"
+        As for `detsample.sample`.
     position : int, or [B] or [B, 1] int64 or int32
         Absolute index of the first token to draw; K positions follow one another.
     return_logprobs : bool
         Whether to return log probabilities.
+    shared_noise : bool
+        As for `verify`.
 
     Returns
     -------
@@ -65,35 +71,27 @@ def draft(
     True
     """
     framework = frameworks.of(logits, "logits")
-    shape = framework.shape(logits)
-    how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    shape, logprobs = framework.shape(logits), read_flag("return_logprobs", return_logprobs)
+    sampling = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
     if len(shape) != 3:
-        out = sample(logits, topp_seed, position=position, **how, return_logprobs=return_logprobs)
+        of, given = read_draw(logits, *sampling, shared_noise)
+        out = run(of, given, Wanted(True, logprobs, False, None))
         return DraftOutput(out.token_ids, out.status, out.logprobs, out)
-    requests, most = shape[:2]
-    if most == 0:
-        return _nothing(framework, logits, return_logprobs, topp_seed, position, *how.values())
-    batch = read_batch(
-        logits, "logits", requests, most, ("K", most), 0, None, topp_seed, position, temperature, top_k, top_p, min_p
-    )
-    if framework.on_gpu(logits):
-        from detsample.speculative import on_gpu as launches
-
-        out = launches.draw(batch, return_logprobs).sampled
-    else:
-        from detsample.speculative import on_cpu as host
-
-        out = host.draw(batch, return_logprobs)
-    shaped = [None if t is None else t.reshape((requests, most)) for t in (out.token_ids, out.status, out.logprobs)]
+    if shape[1] == 0:
+        return _nothing(logits, sampling, shared_noise, logprobs)
+    batch = read_batch("logits", logits, shape[:2], ("K", shape[1], 0), None, sampling, shared_noise)
+    out = serving("detsample.speculative", batch.logits.device).draw(batch, logprobs)
+    shaped = [None if t is None else t.reshape(shape[:2]) for t in (out.token_ids, out.status, out.logprobs)]
     return DraftOutput(shaped[0], shaped[1], shaped[2], out)
 
 
-def _nothing(framework: Framework, logits: Any, return_logprobs: bool, *parameters: Any) -> DraftOutput:
+def _nothing(logits: Any, sampling: Sampling, shared_noise: bool, return_logprobs: bool) -> DraftOutput:
     """No tokens of B requests, once the arguments are found to be right."""
+    framework = frameworks.of(logits, "logits")
     requests, _, vocab = framework.shape(logits)
     device = framework.device(logits)
-    rows = read_logits(framework.empty((0, vocab), framework.dtype_name(logits), device), framework)
-    read_parameters(Logits(rows.tensor, framework, device, requests, vocab, vocab, rows.dtype), *parameters)
+    none = read_logits(framework.empty((0, vocab), framework.dtype_name(logits), device), framework)
+    refuse_shared_noise(read_parameters(none._replace(rows=requests), *sampling), requests, "request", shared_noise)
     shape = (requests, 0)
-    logprobs = framework.empty(shape, "float32", device) if read_flag("return_logprobs", return_logprobs) else None
+    logprobs = framework.empty(shape, "float32", device) if return_logprobs else None
     return DraftOutput(framework.empty(shape, "int64", device), framework.empty(shape, "int32", device), logprobs)

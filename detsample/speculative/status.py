@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import Any
 
-from detsample.frameworks import Framework
 from detsample.sampler.status import REASONS, raise_where_set
 
 
@@ -42,7 +41,7 @@ def describe(status: int) -> str:
     return ", ".join(reason for bit, reason in reasons.items() if status & bit)
 
 
-def raise_for_status(framework: Framework, status: Any) -> None:
+def raise_for_status(status: Any) -> None:
     """Wait for the device and raise if a request is not in order.
 
     Raises
@@ -50,4 +49,4 @@ def raise_for_status(framework: Framework, status: Any) -> None:
     ValueError
         Naming the first such requests, and why each is.
     """
-    raise_where_set(framework, status, "request", "requests", describe)
+    raise_where_set(status, "request", "requests", describe)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from detsample import frameworks
-from detsample.speculative.arguments import read_batch, read_draft_rows, read_drafts
+from detsample.sampler.parameters import read_flag
+from detsample.sampler.run import serving
+from detsample.speculative.arguments import read_chains, read_drafter, read_trees
 from detsample.speculative.output import TreeOutput, VerifyOutput
 from detsample.speculative.status import raise_for_status
 
@@ -24,10 +25,12 @@ def verify(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     method: str = "match",
     draft_probs: Any = None,
     draft_logits: Any = None,
     return_logprobs: bool = True,
+    shared_noise: bool = False,
     check: bool = False,
 ) -> VerifyOutput:
     """Accept drafted tokens as far as the target agrees, and draw the token behind them.
@@ -47,6 +50,8 @@ def verify(
         How many tokens were drafted for each request, 0 to K.
     topp_seed, temperature, top_k, top_p, min_p : numbers, or [B] or [B, 1]
         As for `detsample.sample`, one for each request.
+    filter_order : "top_k_first", "min_p_first" or "joint"
+        As for `detsample.sample`.
     position : int, or [B] or [B, 1] int64 or int32
         Absolute index, from 0, of the first drafted token in its sequence.
     row_offsets : [B + 1] int64 or int32, or None
@@ -61,6 +66,9 @@ def verify(
         filters (``-inf`` for what these excluded). Ragged, request b's begin at row ``row_offsets[b] - b``.
     return_logprobs : bool
         Whether to return the log probabilities of the tokens in the target's kept set.
+    shared_noise : bool
+        Whether requests are meant to draw with the same noise. Otherwise a single `topp_seed` together with a single
+        `position` is refused for several requests.
     check : bool
         Wait for the device and raise if a request is invalid.
 
@@ -87,31 +95,13 @@ def verify(
         raise ValueError(f"method must be 'match' or 'rejection', got {method!r}")
     if method == "match" and not (draft_probs is None and draft_logits is None):
         raise ValueError("draft_probs and draft_logits must be None with method='match', which does not look at them")
-    framework = frameworks.of(target_logits, "target_logits")
-    device = framework.device(target_logits)
-    drafts = read_drafts(framework, device, "draft_tokens", draft_tokens, None)
-    requests, most = framework.shape(draft_tokens)
-    batch = read_batch(
-        target_logits, "target_logits", requests, most + 1, ("num_draft", num_draft), 1, row_offsets,
-        topp_seed, position, temperature, top_k, top_p, min_p,
-    )  # fmt: skip
-    rows = read_draft_rows(batch, draft_probs, draft_logits) if method == "rejection" else None
-    if not framework.on_gpu(target_logits):
-        from detsample.speculative import on_cpu as host
-
-        given = {"method": method, "draft_probs": draft_probs, "draft_logits": draft_logits}
-        out = host.verify(batch, draft_tokens, return_logprobs, given)
-    else:
-        from detsample.speculative import (
-            on_gpu as launches,  # imports triton, which a machine without a GPU need not have
-        )
-
-        if rows is None:
-            out = launches.match(batch, drafts, return_logprobs)
-        else:
-            out = launches.reject(batch, drafts, *rows, return_logprobs)
-    if check:
-        raise_for_status(framework, out.status)
+    logprobs, wait = read_flag("return_logprobs", return_logprobs), read_flag("check", check)
+    sampling = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
+    batch, drafts = read_chains(target_logits, draft_tokens, num_draft, row_offsets, sampling, shared_noise)
+    drafter = read_drafter(batch, method, draft_probs, draft_logits)
+    out: VerifyOutput = serving("detsample.speculative", batch.logits.device).verify(batch, drafts, drafter, logprobs)
+    if wait:
+        raise_for_status(out.status)
     return out
 
 
@@ -128,7 +118,9 @@ def verify_tree(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
     return_logprobs: bool = True,
+    shared_noise: bool = False,
     check: bool = False,
 ) -> TreeOutput:
     """Accept the longest path of a drafted tree that the target agrees with, and draw the token behind it.
@@ -149,7 +141,7 @@ def verify_tree(
         Absolute index, from 0, of the tokens that follow the root.
     num_nodes : int, or [B] int64 or int32, or None
         How many nodes each request has, with the root, 1 to N; None: N.
-    row_offsets, topp_seed, temperature, top_k, top_p, min_p, return_logprobs, check
+    row_offsets, topp_seed, temperature, top_k, top_p, min_p, filter_order, return_logprobs, shared_noise, check
         As for `verify`; a request has a row for each node.
 
     Returns
@@ -170,26 +162,10 @@ def verify_tree(
     >>> out.token_ids, out.nodes
     (array([[ 1,  2, -1]]), array([[ 0,  2, -1]], dtype=int32))
     """
-    framework = frameworks.of(target_logits, "target_logits")
-    device = framework.device(target_logits)
-    drafts = read_drafts(framework, device, "draft_tokens", draft_tokens, None)
-    requests, most = framework.shape(draft_tokens)
-    if most < 1:
-        raise ValueError(f"draft_tokens must have shape [B, N] with a root, got {[requests, most]}")
-    above = read_drafts(framework, device, "parents", parents, (requests, most))
-    counts = ("num_nodes", most if num_nodes is None else num_nodes)
-    batch = read_batch(
-        target_logits, "target_logits", requests, most, counts, 0, row_offsets,
-        topp_seed, position, temperature, top_k, top_p, min_p,
-    )  # fmt: skip
-    if not framework.on_gpu(target_logits):
-        from detsample.speculative import on_cpu as host
-
-        out = host.verify_tree(batch, draft_tokens, parents, return_logprobs)
-    else:
-        from detsample.speculative import on_gpu as launches
-
-        out = launches.longest_path(batch, drafts, above, return_logprobs)
-    if check:
-        raise_for_status(framework, out.status)
+    logprobs, wait = read_flag("return_logprobs", return_logprobs), read_flag("check", check)
+    sampling = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
+    read = read_trees(target_logits, draft_tokens, parents, num_nodes, row_offsets, sampling, shared_noise)
+    out: TreeOutput = serving("detsample.speculative", read[0].logits.device).verify_tree(*read, logprobs)
+    if wait:
+        raise_for_status(out.status)
     return out

@@ -70,7 +70,8 @@ def test_table_is_what_sample_returns(run: Run, file: Path, logits: np.ndarray) 
     parameters = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.02}
     words = [w for name, value in parameters.items() for w in (f"--{name.replace('_', '-')}", value)]
     status, out, _ = run("sample", file, "--seed", "-3", "--position", "5", "--log-z", *words)
-    right = reference.sample(logits, -3, position=5, **parameters, return_log_z=True)
+    seeds = reference.fold_in(-3, np.arange(ROWS))
+    right = reference.sample(logits, seeds, position=5, **parameters, return_log_z=True)
     rows = [line.split() for line in out.splitlines()[1 : ROWS + 1]]
     assert status == 0
     assert out.splitlines()[0].split() == ["row", "token", "kept", "logprob", "log_z", "status"]
@@ -82,9 +83,12 @@ def test_table_is_what_sample_returns(run: Run, file: Path, logits: np.ndarray) 
 
 
 def test_a_program_prints_what_main_prints(run: Run, file: Path) -> None:
-    """Defect caught: `python -m detsample.cli` does not start, or loses the exit status."""
-    done = program("sample", file, "--seed", "7")
-    assert (done.returncode, done.stdout) == run("sample", file, "--seed", "7")[:2]
+    """Defect caught: `python -m detsample` or `python -m detsample.cli` does not start, or loses the exit status."""
+    expected = run("sample", file, "--seed", "7")[:2]
+    for module in ("detsample", "detsample.cli"):
+        command = [sys.executable, "-m", module, "sample", str(file), "--seed", "7"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == expected, done.stderr
 
 
 @pytest.mark.parametrize("block", [1, 300, 700, 10_000])
@@ -105,12 +109,27 @@ def test_selected_rows_are_those_of_the_file(run: Run, file: Path, rows: str) ->
     assert strict_json(run(*argv, "--rows", rows)[1])["results"] == all_rows[start:stop]
 
 
-def test_one_seed_and_position_for_all_rows(run: Run, file: Path, logits: np.ndarray) -> None:
-    """Defect caught: the row number is mixed into the seed, or --consecutive is the default."""
-    right = reference.sample(logits, 11, position=4).token_ids.tolist()
-    assert tokens_of(run("sample", file, "--seed", "11", "--position", "4")[1]) == right
+def test_rows_of_a_file_have_noise_of_their_own(run: Run, file: Path, tmp_path: Path) -> None:
+    """Defect caught: one seed and one position for all rows, of which rows alike draw one token: the commonest mistake."""
+    flat = np.zeros((ROWS, 1000), np.float32)
+    np.save(tmp_path / "flat.npy", flat)
+    tokens = tokens_of(run("sample", tmp_path / "flat.npy", "--seed", "11", "--position", "4")[1])
+    assert tokens == reference.sample(flat, reference.fold_in(11, np.arange(ROWS)), position=4).token_ids.tolist()
+    assert len(set(tokens)) == ROWS
+    assert len(set(tokens_of(run("sample", tmp_path / "flat.npy", "--shared-noise")[1]))) == 1
+
+
+def test_one_seed_where_it_is_said(run: Run, file: Path, logits: np.ndarray, tmp_path: Path) -> None:
+    """Defect caught: the row number is mixed into the seed of one request's steps, of a file of one row, or of rows that
+    are to share their noise.
+    """
+    words = ("--seed", "11", "--position", "4")
+    right = reference.sample(logits, np.full(ROWS, 11), position=4).token_ids.tolist()
+    assert tokens_of(run("sample", file, *words, "--shared-noise")[1]) == right
     steps = reference.sample(logits, 11, position=4 + np.arange(ROWS)).token_ids.tolist()
-    assert tokens_of(run("sample", file, "--seed", "11", "--position", "4", "--consecutive")[1]) == steps
+    assert tokens_of(run("sample", file, *words, "--consecutive")[1]) == steps
+    np.save(tmp_path / "one.npy", logits[:1])
+    assert tokens_of(run("sample", tmp_path / "one.npy", *words)[1]) == right[:1]
 
 
 def test_seeds_from_a_file(run: Run, file: Path, logits: np.ndarray, tmp_path: Path) -> None:
@@ -146,7 +165,7 @@ def test_other_ways_to_store_logits(run: Run, logits: np.ndarray, tmp_path: Path
         (("two.npz", "--array", "b"), plain),
         (("one.npz",), plain),
     ):
-        status, out, _ = run("sample", tmp_path / words[0], *words[1:])
+        status, out, _ = run("sample", tmp_path / words[0], "--shared-noise", *words[1:])
         assert (status, tokens_of(out)) == (0, right.token_ids.tolist()), words
     assert tokens_of(run("sample", tmp_path / "row.npy")[1]) == plain.token_ids[:1].tolist()
 
@@ -154,7 +173,8 @@ def test_other_ways_to_store_logits(run: Run, logits: np.ndarray, tmp_path: Path
 def test_json_has_the_bits(run: Run, file: Path, logits: np.ndarray) -> None:
     """Defect caught: a float printed in too few digits, or bits that are not those of the float."""
     status, out, _ = run("sample", file, "--json", "--log-z", "--min-p", "0.01")
-    found, right = strict_json(out), reference.sample(logits, 0, min_p=0.01, return_log_z=True)
+    seeds = reference.fold_in(0, np.arange(ROWS))
+    found, right = strict_json(out), reference.sample(logits, seeds, min_p=0.01, return_log_z=True)
     assert status == 0
     assert found["contract"] == 1
     assert found["shape"] == [ROWS, 300]
@@ -177,7 +197,7 @@ def test_digest_is_of_all_result_bits(run: Run, file: Path, logits: np.ndarray) 
 
 def test_invalid_rows_are_told_and_exit_1(run: Run, file: Path, logits: np.ndarray) -> None:
     """Defect caught: an invalid row passes for a token, spoils its neighbours, or makes JSON that is none."""
-    right = reference.sample(logits, 0).token_ids.tolist()
+    right = reference.sample(logits, reference.fold_in(0, np.arange(ROWS))).token_ids.tolist()
     logits[2, 7], logits[5] = np.nan, -np.inf
     np.save(file, logits)
     status, out, err = run("sample", file)
@@ -213,7 +233,8 @@ ERRORS = {
     "logits.npy --rows 5:4": "not within the file's 12 rows",
     "logits.npy --temperature -1": "temperature must be finite and at least 0",
     "logits.npy --temperature nan": "temperature must be finite and at least 0",
-    "logits.npy --top-p nan": "top_p must be a number",
+    "logits.npy --top-p nan": "top_p must be",
+    "logits.npy --top-p 95": "top_p must be",
     "logits.npy --seed 99999999999999999999": "64-bit",
     "logits.npy --position -1": "--position must be between",
     "logits.npy --position 9223372036854775800 --consecutive": "--position must be between",
@@ -282,6 +303,17 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait() == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("words", [("sample", "--json"), ("sample",), ("explain",)])
+def test_a_full_disk_is_one_line(words: tuple[str, ...], file: Path) -> None:
+    """Defect caught: a traceback where what is printed cannot be written, or a second complaint when Python ends."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "detsample", words[0], str(file), *words[1:]]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"detsample {words[0]}: error: standard output: No space left on device\n"
 
 
 def test_progress_waits_and_then_counts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +424,7 @@ def test_selftest_starts_over_where_triton_is_loaded(run: Run, monkeypatch: pyte
     assert started == [(["-m", "detsample.cli", "selftest", "--device", "interpreter", "--rows", "3"], "1")]
 
 
-@pytest.mark.slow
+@pytest.mark.full("the whole self-test in the interpreter")
 def test_selftest_runs_the_kernels() -> None:
     """Defect caught: the kernels disagree with the reference in the interpreter, or cannot run in it."""
     pytest.importorskip("triton")
@@ -413,6 +445,7 @@ engine.run = broken
 """
 
 
+@pytest.mark.full("one wrong bit in more outputs", every=6)
 @pytest.mark.parametrize("field", ["token_ids", "num_kept", "status", "logprobs", "log_z", "mask"])
 def test_selftest_notices_one_wrong_bit(field: str) -> None:
     """Defect caught: an output of the kernels is not compared, or the exit status ignores a mismatch."""

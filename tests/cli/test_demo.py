@@ -58,6 +58,7 @@ def test_demo_fits_a_terminal(run: Run) -> None:
     assert all(line.isprintable() for line in lines)
 
 
+@pytest.mark.full("more wrong digests", every=4)
 @pytest.mark.parametrize("section", sections())
 def test_wrong_golden_digest_fails(run: Run, stored: Path, section: str) -> None:
     """Defect caught: the digest of a section or of the logits is not compared, or not in the exit status."""
@@ -95,6 +96,7 @@ def test_golden_file_missing_or_of_another_contract(run: Run, stored: Path) -> N
     assert "missing" in err
 
 
+@pytest.mark.full("one changed bit in more outputs", every=5)
 @pytest.mark.parametrize("field", ["token_ids", "num_kept", "logprobs", "log_z", "mask"])
 def test_one_changed_bit_fails(run: Run, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
     """Defect caught: an output that is not part of the digest."""

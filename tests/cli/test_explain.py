@@ -93,6 +93,20 @@ def test_failures_are_one_line(run: Run, tmp_path: Path) -> None:
         assert (status, out, error.count("\n")) == (2, "", 1), (words, error)
 
 
+def test_an_invalid_row_has_its_number(run: Run, tmp_path: Path) -> None:
+    """Catches "row 0" said of another row of the file."""
+    np.save(tmp_path / "x.npy", F32([[1, 0], [np.nan, 0]]))
+    error = run("explain", tmp_path / "x.npy", "--row", 1)[2]
+    assert error == "detsample explain: error: x.npy, row 1: a logit is NaN\n"
+
+
+def test_it_explains_what_sample_draws(run: Run, tmp_path: Path) -> None:
+    """Catches a seed of a row that `explain` and `sample` derive each in its own way."""
+    np.save(tmp_path / "x.npy", np.zeros((4, 1000), F32))
+    drawn = run("sample", tmp_path / "x.npy", "--seed", 5, "--rows", "3:4")[1].splitlines()[1].split()[1]
+    assert f"drawn: token {drawn}," in run("explain", tmp_path / "x.npy", "--seed", 5, "--row", 3)[1]
+
+
 def test_the_picture(run: Run, tmp_path: Path) -> None:
     """Catches a picture that cannot be drawn: with cuts, ties, a greedy row, a row of one token, signs of dollars."""
     pytest.importorskip("matplotlib")

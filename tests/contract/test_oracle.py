@@ -18,6 +18,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from levels import amount
 
 try:
     from detsample import reference
@@ -162,7 +163,7 @@ def batches(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 @given(batches(), st.sampled_from(ORDERS))
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=amount(400, 60), deadline=None, derandomize=True)
 def test_reference_equals_oracle_on_searched_rows(batch: tuple[np.ndarray, dict[str, np.ndarray]], order: str) -> None:
     """A departure of the reference from the text on rows that no case kind makes."""
     assert_agrees(*batch, order)

@@ -39,7 +39,7 @@ def test_weights_of_a_binade(exponent: int) -> None:
     check_weights(floats_of_bits(start - 1, start + (1 << 23) + 1))
 
 
-@pytest.mark.slow
+@pytest.mark.full("every fp32 number there is")
 def test_weights_of_every_float() -> None:
     """Catches weights that ascend or stray for any fp32 a that has a weight, subnormal ones included."""
     last = 2**40

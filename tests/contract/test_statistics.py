@@ -17,6 +17,7 @@ import mpmath
 import numpy as np
 import oracle
 import pytest
+from levels import amount
 
 try:
     from detsample import reference
@@ -29,7 +30,7 @@ philox = import_module(f"{reference.__name__}.philox")
 ALPHA = 4e-10
 SIGMAS = 6.3  # a normal variable exceeds it, either way, with probability below ALPHA
 ONE = np.uint64(1)
-M = 1 << 20
+M = amount(1 << 20, 1 << 17)
 
 
 def chi_square_p(observed: np.ndarray, expected: np.ndarray) -> float:
@@ -101,7 +102,7 @@ def test_frequencies(filters: str, how: str) -> None:
     assert_frequencies(how, M, **FILTERS[filters])
 
 
-@pytest.mark.slow
+@pytest.mark.full("millions of draws")
 @pytest.mark.parametrize("how", ["seeds", "positions"])
 def test_frequencies_over_four_million_draws(how: str) -> None:
     """An error of 0.5 % in a token's probability, too small for a million draws to show."""
@@ -165,7 +166,7 @@ def test_leading_zeros_are_as_frequent_as_they_should_be() -> None:
     for values in (words, ~words, words << np.uint64(32), ~words << np.uint64(32)):
         for zeros in range(1, 20):
             count = int((values < ONE << np.uint64(64 - zeros)).sum())
-            if zeros <= 14:
+            if len(words) >= 1000 << zeros:
                 assert_binomial(count, len(words), 2.0**-zeros)
             else:
                 assert poisson_p(count, len(words) * 2.0**-zeros) > ALPHA
@@ -180,7 +181,7 @@ def _possible_winners(seed: int, positions: np.ndarray, limit: int) -> np.ndarra
     return positions[np.minimum(np.minimum(words[1], words[2]), words[3]) < np.uint64(limit)]
 
 
-@pytest.mark.slow
+@pytest.mark.full("2^27 draws")
 @pytest.mark.parametrize("p", [1e-6])
 def test_tail_by_whole_draws(p: float) -> None:
     """The conditional tests call the noise; this one counts `sample`'s tokens over 2^27 draws.

@@ -16,6 +16,7 @@ import pytest
 from command import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from levels import amount
 
 import detsample
 from detsample import golden
@@ -76,7 +77,7 @@ def test_a_file_gives_every_bit_back(tmp_path: Path) -> None:
         assert set(kinds(report)) == {golden.Kind.SAME}, report.text()
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(deadline=None, derandomize=True, max_examples=amount(300, 60))
 @given(st.integers(0, 2**32 - 1))
 def test_shortest_decimals_read_back(pattern: int) -> None:
     """Catches a decimal that rounds to another fp32 number by way of a double."""
@@ -506,6 +507,19 @@ def test_record_check_and_diff(run: Run, tmp_path: Path) -> None:
     assert "row 3, position 4: sampler changed: token was" in text
 
 
+def test_record_overwrites_only_by_force(run: Run, tmp_path: Path) -> None:
+    """Catches a golden file that a slip of the hand replaces with what it was to be checked against."""
+    np.save(tmp_path / "x.npy", small(2))
+    argv = ("golden", "record", tmp_path / "x.npy", "--out", tmp_path / "g.json")
+    assert run(*argv)[0] == 0
+    before = (tmp_path / "g.json").read_bytes()
+    status, _, error = run(*argv, "--seed", 9)
+    assert (status, (tmp_path / "g.json").read_bytes()) == (2, before)
+    assert error.endswith("g.json is there already: --force writes it anew\n")
+    assert run(*argv, "--seed", 9, "--force")[0] == 0
+    assert (tmp_path / "g.json").read_bytes() != before
+
+
 def test_commands_fail_in_one_line(run: Run, tmp_path: Path) -> None:
     """Catches a traceback, or an exit status that a script takes for a verdict."""
     np.save(tmp_path / "x.npy", small(2))
@@ -529,7 +543,8 @@ def test_odd_golden_files_are_no_verdict(run: Run, tmp_path: Path) -> None:
     """Catches a traceback, whose exit status 1 says that the logits changed; a seed of 64 bits is no error."""
     np.save(tmp_path / "x.npy", small(3))
     file = tmp_path / "g.json"
-    run("golden", "record", tmp_path / "x.npy", "--out", file, "--seed", 2**64 - 1, "--keep-logits")
+    words = ("--out", file, "--seed", 2**64 - 1, "--shared-noise", "--keep-logits")
+    run("golden", "record", tmp_path / "x.npy", *words)
     whole = json.loads(file.read_text())
     assert whole["parameters"]["topp_seed"] == -1
 
@@ -731,7 +746,7 @@ X = np.random.default_rng(0).standard_normal((6, 50), dtype=np.float32)
 
 def test_text(golden_tokens):
     x = X[:{rows}] + np.float32({drift}) * np.arange(6, dtype=np.float32)[:{rows}, None] * X[::-1][:{rows}]
-    golden.check(x, 4, position=np.arange({rows}), sequence=True, keep_logits=True)
+    golden_tokens.check(x, 4, position=np.arange({rows}), sequence=True, keep_logits=True)
 """
 
 

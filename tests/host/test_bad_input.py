@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_path import assert_same, only_rows
+from levels import amount
 
 import detsample
 from detsample import reference
@@ -291,7 +292,16 @@ def assert_refused_or_served(call: Callable[..., Any], arguments: dict[str, Any]
     assert name in message, f"{name}={arguments[name]!r}"
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+JUNKED = settings(
+    max_examples=amount(400, 60),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+
+
+@settings(JUNKED, max_examples=amount(1500, 200))
 @given(st.sampled_from(ARGUMENTS), JUNK)
 def test_junk_for_any_argument_of_sample(name: str, junk: Any) -> None:
     """Catches whatever else goes wrong: another exception, a message about some inner function, a crash."""
@@ -300,7 +310,7 @@ def test_junk_for_any_argument_of_sample(name: str, junk: Any) -> None:
         assert_refused_or_served(detsample.mask, {"logits": LOGITS} | {name: junk}, name)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@JUNKED
 @given(st.sampled_from(["topp_seed", "position", "token_ids"]), JUNK)
 def test_junk_for_gumbel_noise(name: str, junk: Any) -> None:
     """Catches the same in `gumbel_noise`."""
@@ -308,14 +318,14 @@ def test_junk_for_gumbel_noise(name: str, junk: Any) -> None:
     assert_refused_or_served(detsample.gumbel_noise, arguments | {name: junk}, name)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@JUNKED
 @given(st.sampled_from(["topp_seed", "i"]), JUNK)
 def test_junk_for_fold_in(name: str, junk: Any) -> None:
     """Catches the same in `fold_in`."""
     assert_refused_or_served(detsample.fold_in, {"topp_seed": 1, "i": 2} | {name: junk}, name)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@JUNKED
 @given(st.sampled_from(ARGUMENTS), JUNK)
 def test_the_reference_refuses_no_less(name: str, junk: Any) -> None:
     """Catches a reference that serves what the public call refuses as bad values, or fails in another way."""

@@ -299,20 +299,7 @@ def test_paddle_for_the_cpu_has_no_gpu() -> None:
         paddle_tensors.empty((2,), "int32", ("gpu", 0))
 
 
-INTERPRETED = """
-from detsample import frameworks
-
-
-def check(x, y):
-    framework = frameworks.of(x)
-    out = framework.empty((37,), framework.dtype_name(x), ("cpu", 0))
-    with framework.launching(framework.device(x)):
-        add[(3,)](framework.buffer(x), framework.buffer(y), framework.buffer(out), 1, 37, BLOCK=16)
-    assert (framework.fetch(out) == framework.as_array(x) + framework.as_array(y)).all()
-
-
-x, y = np.arange(37) * 2**40, np.arange(37)
-"""
+INTERPRETED = "from interpreted_add import *\n"
 ALONE = {
     "numpy": "check(x, y)",
     "torch": "import torch; check(torch.tensor(x), torch.tensor(y))",
@@ -523,8 +510,7 @@ def test_working_memory_lives_as_long_as_it_may_be_used(
     """
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
     from detsample.frameworks import numpy_arrays
-    from detsample.sampler import on_gpu as engine
-    from detsample.sampler import sample as sampling
+    from detsample.sampler import run
 
     if kernel_path.GPU:
         pytest.skip("arrays are for the interpreter")
@@ -537,8 +523,7 @@ def test_working_memory_lives_as_long_as_it_may_be_used(
         return made[-1]
 
     monkeypatch.setattr(numpy_arrays, "frees_behind_stream", lambda device: frees)
-    monkeypatch.setattr(numpy_arrays, "on_gpu", lambda x: True)
-    monkeypatch.setattr(sampling, "_sampler", lambda logits: engine)
+    monkeypatch.setattr(run, "_module", lambda package, kind: importlib.import_module(f"{package}.on_gpu"))
     monkeypatch.setattr(numpy_arrays, "empty", noted)
     held = reachable(CALLS[name]())
     lost = [array for array in made if id(array) not in held]

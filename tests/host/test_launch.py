@@ -20,75 +20,7 @@ import detsample
 pytest.importorskip("triton", reason="Triton is not installed: there is nothing to launch")
 pytestmark = pytest.mark.triton_contract
 
-START = """
-import fake_framework as fake
-from fake_framework import COMPILED, FRAMEWORK, HERE, Driver, Tensor
-import itertools, random, threading
-from triton.runtime import driver
-import triton
-import detsample
-from detsample.launching import launch
-from detsample.kernels import scan as scan_module
-
-VECTORS = {
-    "topp_seed": ("int64", "int32"), "position": ("int64", "int32"), "top_k": ("int64", "int32"),
-    "temperature": ("float32", "float64", "bfloat16"), "top_p": ("float32", "float16"), "min_p": ("float32", "float64"),
-}
-SCALARS = {"topp_seed": -5, "position": 2**40, "top_k": 2**40, "temperature": 0.5, "top_p": 0.25, "min_p": 0.125}
-
-
-def case(number):
-    '''Keyword arguments of `sample` on GPU 0 or 1: types, strides, alignments, shapes and results at random.'''
-    rng = random.Random(number)
-    rows, vocab, index = rng.choice([1, 2, 7]), rng.choice([1, 17, 160, 151936]), rng.randrange(2)
-    row_stride = rng.choice([vocab, -(-vocab // 16) * 16, 2**31 - 1, 2**31, 2**33])
-    dtype, offset = rng.choice([("float32", 4), ("bfloat16", 2), ("float16", 2)])
-    address = 2**45 + rng.choice([0, 0, offset])
-    given = {"logits": Tensor(address, (rows, vocab), (row_stride, 1), dtype, index)}
-    for place, (name, types) in enumerate(VECTORS.items()):
-        if rng.random() < 0.5:
-            given[name] = SCALARS[name]
-        else:
-            at = 2**44 + 4096 * place + rng.choice([0, 0, 8])
-            given[name] = Tensor(at, (rows,), (rng.choice([1, 3, 2**32]),), rng.choice(types), index)
-    given["return_logprobs"], given["return_log_z"] = rng.random() < 0.5, rng.random() < 0.5
-    given["return_mask"] = rng.choice([None, "bool", "bits", "csr"])
-    return given
-
-
-def launches(given):
-    '''What a call launches, its memory at the same addresses each time.'''
-    HERE.address = 1 << 40
-    HERE.launched = []
-    detsample.sample(**given)
-    return HERE.launched
-
-
-def ordinarily(given):
-    alone, launch._launches_alone = launch._launches_alone, lambda: False
-    try:
-        return launches(given)
-    finally:
-        launch._launches_alone = alone
-
-
-class Counting:
-    '''Counts the launches that Triton prepares.'''
-
-    def __init__(self):
-        self.count, self.before = 0, launch.ordinary
-
-    def __enter__(self):
-        def counted(*arguments, **options):
-            self.count += 1
-            return self.before(*arguments, **options)
-
-        launch.ordinary = counted
-        return self
-
-    def __exit__(self, *_):
-        launch.ordinary = self.before
-"""
+START = "from fake_launches import *\n"
 
 
 def check(tmp_path: Path, body: str) -> None:
@@ -382,7 +314,7 @@ def entries() -> set[str]:
     import compiled
     import compiled_speculative
 
-    return {name.split("/")[0].split(".")[1] for name in (*compiled.KERNELS, *compiled_speculative.KERNELS)}
+    return {compiled.place(name)[1] for name in (*compiled.KERNELS, *compiled_speculative.KERNELS)}
 
 
 def launched(tree: ast.Module) -> list[tuple[str, ast.Call]]:
@@ -461,13 +393,13 @@ def test_a_launch_that_may_fuse_is_told(text: str) -> None:
 
 def test_every_kernel_can_be_kept() -> None:
     """Catches an integer that a kernel specialises on: each value would be prepared by Triton, or compiled."""
-    from compiled import KERNELS
+    from compiled import KERNELS, place
 
     from detsample.kernels.rows import PARAMETER_NAMES
 
     for name, (signature, _) in KERNELS.items():
-        module, function = name.split("/")[0].split(".")
-        tree = ast.parse((ROOT / "detsample" / "kernels" / f"{module}.py").read_text(encoding="utf-8"))
+        module, function = place(name)
+        tree = ast.parse((ROOT / "detsample" / "kernels" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
         node = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
         integers = [item.split(":")[0] for item in signature.format(dtype="fp32").split() if item.endswith(":i32")]
         constants = [a.arg for a in node.args.args if a.annotation]

@@ -15,6 +15,7 @@ from cases import rng_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_path import GPU, only_rows
+from levels import amount
 
 import detsample
 from detsample import reference
@@ -120,6 +121,7 @@ def assert_sound(
 # ---- soundness
 
 
+@pytest.mark.full("more kinds of rows", every=5)
 @pytest.mark.parametrize("kind", cases.CASES)
 def test_no_motion_within_the_margin_changes_the_token(kind: str) -> None:
     """Catches a margin that is too large: a rival overlooked, a boundary that moves further than thought, rounding
@@ -157,7 +159,7 @@ VALUES = st.one_of(
 )
 PARAMETERS = searched.parameters(st.floats(2**-10, 100, width=32), most_k=20)
 SEARCH = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=amount(60, 15), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 
 
@@ -197,6 +199,7 @@ def rounding(x: np.ndarray, t: np.float32, token: int, rival: int, temperature: 
     return F32(2.0**-21 * float(below) + 2.0**-29 * float(temperature) + 3 * float(np.spacing(np.abs(x[finite]).max())))
 
 
+@pytest.mark.full("more kinds of rows", every=5)
 @pytest.mark.parametrize("kind", cases.CASES)
 def test_just_beyond_the_margin_the_token_changes(kind: str) -> None:
     """Catches a margin that is smaller than it need be, wherever top-p has no part in it: order, k and min-p are exact
@@ -348,6 +351,7 @@ def compare(x: np.ndarray, params: dict[str, Any], **keywords: Any) -> None:
     assert np.array_equal(bits(found), bits(expected)), (found, expected, params)
 
 
+@pytest.mark.full("more kinds of rows in the interpreter", every=5)
 @pytest.mark.parametrize("kind", cases.CASES)
 def test_the_kernel_gives_the_bits_of_the_reference(kind: str) -> None:
     """Catches any difference in order, ties, corners, sums, doubt or the search, on rows of every kind."""

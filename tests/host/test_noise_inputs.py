@@ -12,6 +12,7 @@ import pytest
 
 import detsample
 from detsample import reference
+from detsample.noise.streams import read_noise
 
 HERE = ["cpu", "kernels"]
 INT64 = np.iinfo(np.int64)
@@ -211,7 +212,7 @@ def test_a_grid_that_cuda_can_launch(
     if columns >= 1 << 31:  # twenty gigabytes: only the grid
         seen.append(streams.grid(rows, columns))
     else:
-        streams.gumbel_noise(detsample.frameworks.of(ids), seeds, 0, ids)
+        streams.gumbel_noise(read_noise(detsample.frameworks.of(ids), seeds, 0, ids))
     x, *rest = seen[0]
     assert x == rows
     assert all(1 <= axis <= 65_535 for axis in rest)

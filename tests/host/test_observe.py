@@ -13,6 +13,7 @@ from cases import rng_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_path import GPU, bits
+from levels import amount
 from same_bits import assert_same_bits
 
 from detsample import reference, rollout
@@ -24,14 +25,14 @@ FIELDS = ("logprobs", "raw_logprobs", "rank", "entropy", "top_token_ids", "top_l
 def by_kernels(logits: np.ndarray, token_ids: np.ndarray, kept: np.ndarray, temperature: Any, top_n: int) -> Any:
     """`reference.observe` by the kernels, on a GPU or in the interpreter."""
     from detsample import frameworks
-    from detsample.rollout import on_gpu as on_device
+    from detsample.rollout import on_gpu
     from detsample.sampler.parameters import read_logits, read_parameters
 
     kernel_path.prepare_interpreter()
     tensor = kernel_path.on_device(logits)
     read = read_logits(tensor, frameworks.of(tensor))
     heat = read_parameters(read, 0, 0, kernel_path.on_device(temperature), 0, 1.0, 0.0).temperature
-    out = on_device.run(read, kernel_path.on_device(token_ids), kernel_path.on_device(kept), heat, top_n)
+    out = on_gpu.observe(read, kernel_path.on_device(token_ids), kernel_path.on_device(kept), heat, top_n)
     return rollout.Observation(*(kernel_path.to_array(getattr(out, name)) for name in FIELDS))
 
 
@@ -49,6 +50,7 @@ def drawn(logits: np.ndarray, params: dict[str, Any]) -> Any:
 # ---- the kernels equal the reference
 
 
+@pytest.mark.full("more kinds of rows in the interpreter", every=5)
 @pytest.mark.parametrize("kind", cases.CASES)
 def test_kernels_observe_draws_of_every_kind(kind: str) -> None:
     """Catches any difference in weights, gaps, ranks, ties, entropy or first tokens, on rows made for each, and an
@@ -116,7 +118,7 @@ VALUES = st.one_of(st.floats(width=32), st.integers(-3, 3).map(float), st.sample
 
 
 @settings(
-    max_examples=300 if GPU else 20, deadline=None, derandomize=True, database=None,
+    max_examples=300 if GPU else amount(20, 6), deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(

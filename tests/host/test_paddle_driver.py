@@ -344,79 +344,7 @@ def test_a_refusal_of_cuda_is_an_error(cuda: FakeCuda) -> None:
     assert cuda.stack == []
 
 
-WHOLE = """
-import threading
-from types import ModuleType, SimpleNamespace
-
-paddle = sys.modules["paddle"] = ModuleType("paddle")
-streams = threading.local()
-paddle.device = SimpleNamespace(cuda=SimpleNamespace(
-    current_stream=lambda index: SimpleNamespace(cuda_stream=getattr(streams, "now", 1000) + index),
-    get_device_capability=lambda index: (9, 0),
-))
-
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
-from detsample.frameworks import paddle_driver
-
-
-class Utils:
-    loaded = []
-
-    def get_device_properties(self, device):
-        return {"max_shared_mem": 227 * 1024}
-
-    def load_binary(self, name, kernel, shared, device):
-        Utils.loaded.append((name, device))
-        handles = (1, 2000 + device, 0, 0)
-        return handles if triton.__version__.startswith("3.3") else (*handles, 1024)
-
-    def unload_module(self, module):
-        pass
-
-
-class Launcher:
-    calls = []
-
-    def __init__(self, source, metadata):
-        pass
-
-    def __call__(self, x, y, z, stream, function, *args):
-        Launcher.calls.append((stream, function))
-
-
-class Guard:
-    def __init__(self, index):
-        pass
-
-    def __enter__(self):
-        pass
-
-    def __exit__(self, *_):
-        pass
-
-
-class Torchs:
-    utils = Utils()
-    launcher_cls = Launcher
-
-    def get_current_device(self):
-        return 0
-
-    def get_current_stream(self, device):
-        return 7000 + device
-
-    def get_current_target(self):
-        return GPUTarget("cuda", 90, 32)
-
-
-paddle_driver.CudaUtils, paddle_driver.CudaLauncher, paddle_driver.Current = Utils, Launcher, Guard
-x, out = Buffer(1024, "float32", None), Buffer(4096, "bool", None)
-
-
-def launch():
-    return is_zero[(1,)](x, out, 37, BLOCK=16)
-"""
+WHOLE = "from fake_paddle_driver import *\n"
 
 
 def test_launches_go_to_the_stream_of_the_framework_that_owns_the_tensors(tmp_path: Path) -> None:
@@ -480,34 +408,7 @@ assert not wrong, wrong[:5]
 # From here on with a GPU. Paddle 2.6.2 has no kernels for Hopper and says so by wrong numbers, so inputs are
 # made by paddle.to_tensor from arrays, outputs by the adapter, and only Triton computes.
 
-REAL = """
-import paddle
-from detsample import frameworks
-from detsample.frameworks import paddle_tensors
-from triton.runtime import driver
-
-GPU = ("gpu", 0)
-
-
-@triton.jit
-def accumulate(x, out, n, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(out + i, tl.load(out + i, mask=i < n) + tl.load(x + i, mask=i < n), mask=i < n)
-
-
-def paddled(array):
-    return paddle.to_tensor(array, place=paddle.CUDAPlace(0))
-
-
-def added(x, y):
-    framework = frameworks.of(x)
-    n = framework.shape(y)[0]
-    out = framework.empty((n,), framework.dtype_name(y), framework.device(y))
-    step = framework.strides(x)[0]
-    with framework.launching(framework.device(x)):
-        add[(-(-n // 16),)](*map(framework.buffer, (x, y, out)), step, n, BLOCK=16)
-    return out
-"""
+REAL = "from real_paddle import *\n"
 
 
 @pytest.fixture
@@ -675,23 +576,7 @@ assert (paddle_tensors.fetch(out) == 7 * np.arange(37)).all()
     run(tmp_path, KERNELS + REAL + body, interpret=False, block=("torch",))
 
 
-CONTEXT = """
-import ctypes
-
-cuda = ctypes.CDLL("libcuda.so.1")
-
-
-def current():
-    context = ctypes.c_void_p()
-    assert cuda.cuCtxGetCurrent(ctypes.byref(context)) == 0
-    return context.value
-
-
-def device():
-    index = ctypes.c_int()
-    assert cuda.cuCtxGetDevice(ctypes.byref(index)) == 0
-    return index.value
-"""
+CONTEXT = "from cuda_context_now import *\n"
 
 
 @pytest.mark.gpu

@@ -13,24 +13,7 @@ from own_process import run
 pytest.importorskip("triton", reason="Triton is not installed: there is nothing to compile")
 pytestmark = pytest.mark.triton_contract
 
-START = """
-import sys
-import threading
-from fake_framework import FRAMEWORK, HERE, Tensor
-import numpy as np
-import detsample
-from detsample import frameworks
-from detsample.sampler import warmup as warming
-frameworks.named = lambda name: FRAMEWORK
-
-
-def calls(masks, types):
-    return list(warming._calls(FRAMEWORK, ("gpu", 0), ["float32"], masks, types))
-
-
-def names(jobs):
-    return sorted(job["name"] for job in jobs)
-"""
+START = "from fake_warmup import *\n"
 
 
 def check(tmp_path: Path, body: str) -> None:

@@ -357,7 +357,7 @@ def ended(tokens: list[int], end: int) -> list[int]:
     return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
-@pytest.mark.slow
+@pytest.mark.full("generates with a real model")
 def test_real_model_alone_and_in_a_padded_batch_of_8(
     smollm2: tuple[Any, Any], record_property: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -392,7 +392,7 @@ def test_real_model_alone_and_in_a_padded_batch_of_8(
             print(f"\n  {name}: {equal[name]} of 8 generations equal; the logits part at (prompt: token) {places}")
 
 
-@pytest.mark.slow
+@pytest.mark.full("generates with a real model")
 def test_real_model_generates_what_the_golden_file_has(smollm2: tuple[Any, Any]) -> None:
     """Defect caught: other tokens than version 1 of the contract gives for the same logits."""
     tokenizer, model = smollm2

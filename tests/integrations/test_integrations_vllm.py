@@ -208,7 +208,7 @@ def engine(model: Path) -> Any:
     return vllm_engine.start(model)
 
 
-@pytest.mark.slow
+@pytest.mark.full("generates with a real model")
 def test_engine_loads_the_plug_in(engine: Any) -> None:
     """Defect caught: an engine that runs without us, and passes what follows by luck."""
     from vllm.v1.sample.sampler import Sampler
@@ -218,7 +218,7 @@ def test_engine_loads_the_plug_in(engine: Any) -> None:
     assert hasattr(Sampler.sample, "_detsample_original")
 
 
-@pytest.mark.slow
+@pytest.mark.full("generates with a real model")
 def test_engine_requests_do_not_notice_their_neighbours(engine: Any) -> None:
     """Defect caught: a token that depends on who joins, leaves or filters beside it; see the long trial, too."""
     asked = vllm_engine.requests(int(os.environ.get("DETSAMPLE_VLLM_REQUESTS", "40")), 2)
@@ -237,7 +237,7 @@ def test_engine_requests_do_not_notice_their_neighbours(engine: Any) -> None:
     assert vllm_engine.compare(few, alone, crowd)["tokens_that_differ_all_the_same"] == []
 
 
-@pytest.mark.slow
+@pytest.mark.full("generates with a real model")
 def test_engine_logprobs_are_vllms_own(engine: Any) -> None:
     """Defect caught: a page that says something else about them: raw ones are the model's, at temperature 1."""
     served = vllm_engine.Served()
@@ -248,7 +248,7 @@ def test_engine_logprobs_are_vllms_own(engine: Any) -> None:
     assert all(-50 < step[token].logprob < 0 for step, token in zip(out.logprobs, out.token_ids, strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.full("generates with a real model")
 def test_engine_requests_do_not_notice_being_preempted(model: Path) -> None:
     """Defect caught: a position that starts again, or a seed that has moved on, where a request is computed anew."""
     # In a process of its own: an engine with so little memory, beside the other one.

@@ -7,46 +7,16 @@ GPU; tests/support/hazards.py then looks for accesses to the same memory without
 from __future__ import annotations
 
 import functools
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import compiled
 import pytest
+from compiling import Request, results
 from hazards import Access, Hazards, Kernel
-from paths import SUPPORT
 
 pytest.importorskip("triton", reason="Triton is not installed: nothing can be compiled")
-pytestmark = [pytest.mark.triton_contract, pytest.mark.xdist_group("barriers")]
+pytestmark = [pytest.mark.triton_contract, pytest.mark.xdist_group("sm_90")]
 NAMES = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry", "wide.wide")
-
-COMPILE = """
-import json
-import sys
-
-sys.path.insert(0, sys.argv[1])
-import compiled
-from triton.backends import backends
-
-
-class Far(Exception):
-    pass
-
-
-def enough(self, source, *_):
-    raise Far(str(source))
-
-
-backends["nvidia"].compiler.make_llir = enough
-for name in json.loads(sys.argv[2]):
-    try:
-        compiled.compiled(name, 90)
-    except Far as found:
-        print(json.dumps([name, str(found)]))
-"""
 
 SAME = {"list_token": "group_key"}
 """In calls without a mask the list lies where the groups' maxima are."""
@@ -77,12 +47,7 @@ HARMLESS = {
 @functools.cache
 def kernels() -> dict[str, Kernel]:
     """The kernels that serve a call."""
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, "-c", COMPILE, str(SUPPORT), json.dumps(NAMES)]
-    done = subprocess.run(command, env=environment, cwd=SUPPORT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    texts = dict(json.loads(line) for line in done.stdout.splitlines())
-    assert set(texts) == set(NAMES), "Triton compiled on, or something else"
+    texts = {name: result["ttgir"] for name, result in results([Request(name, 90) for name in NAMES]).items()}
     return {name: Kernel(text, arguments(name)) for name, text in texts.items()}
 
 
@@ -100,12 +65,6 @@ def hazards(name: str, without: object = None) -> Hazards:
 def described(first: Access, second: Access) -> tuple[str, str, str]:
     """A hazard as `HARMLESS` has it."""
     return first.argument, first.functions[0], second.functions[0]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tested was compiled now, from these sources."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", NAMES)

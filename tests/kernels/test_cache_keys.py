@@ -9,65 +9,19 @@ import sys
 from typing import Any
 
 import pytest
-from paths import SUPPORT
+from paths import ROOT, SUPPORT
 
 pytest.importorskip("triton", reason="Triton is not installed: nothing is compiled")
 pytestmark = pytest.mark.triton_contract
 
-KEYS = """
-import importlib
-import json
-import random
-import sys
 
-sys.path.insert(0, sys.argv[1])
-from compiled import KERNELS
-from detsample.launching.cache_keys import settle
-
-names = sorted(KERNELS)
-random.Random(sys.argv[2]).shuffle(names)
-found = {}
-for name in names:
-    module, function = name.split("/")[0].split(".")
-    kernel = getattr(importlib.import_module(f"detsample.kernels.{module}"), function)
-    settle(kernel)
-    values = {}
-    for (constant, _), (value, _) in kernel.used_global_vals.items():
-        values.setdefault(constant, set()).add(str(value))
-    found[name] = [kernel.cache_key, sorted(constant for constant, seen in values.items() if len(seen) > 1)]
-print(json.dumps(found))
-"""
-
-ORDER = """
-import triton.runtime.jit as jit
-
-from detsample.kernels.scan import scan
-from detsample.launching import cache_keys
-
-hashed, key = [], jit.JITFunction.cache_key
-
-
-def noted(function):
-    if function.hash is None:
-        hashed.append(function)
-    return key.fget(function)
-
-
-jit.JITFunction.cache_key = property(noted)
-cache_keys.settle(scan)
-assert scan in hashed and len(hashed) > 10, hashed
-for place, function in enumerate(hashed):
-    called = [function.fn.__globals__.get(name) for name in function.fn.__code__.co_names]
-    for other in called:
-        if isinstance(other, jit.JITFunction) and function.fn.__module__.startswith("detsample"):
-            assert hashed.index(other) < place, (function, other)
-"""
 
 
 def run(program: str, *arguments: str) -> str:
-    """What a process prints in which kernels are not Python."""
+    """What a program of tests/support prints, in a process in which kernels are not Python."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, "-c", program, *arguments]
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, str(SUPPORT / program), *arguments]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     return process.stdout
@@ -75,7 +29,7 @@ def run(program: str, *arguments: str) -> str:
 
 def keys(order: str) -> dict[str, Any]:
     """By kernel its key, and the names that stand for several constants, in a process that hashes in some order."""
-    return dict(json.loads(run(KEYS, str(SUPPORT), order)))
+    return dict(json.loads(run("cache_keys.py", order)))
 
 
 def test_keys_do_not_depend_on_what_was_compiled_before() -> None:
@@ -94,4 +48,4 @@ def test_no_two_constants_of_a_kernel_share_a_name() -> None:
 
 def test_what_a_kernel_calls_is_hashed_before_it() -> None:
     """Catches the same with a Triton whose keys do not show it."""
-    run(ORDER)
+    run("hashing_order.py")

@@ -335,7 +335,7 @@ def rows_of(framework: Any, out: Any, first: int, last: int) -> SimpleNamespace:
     return SimpleNamespace(**{name: framework.fetch(getattr(out, name)[first:last]) for name in OUTPUTS})
 
 
-@pytest.mark.slow
+@pytest.mark.full("takes gigabytes of the GPU's memory")
 @pytest.mark.parametrize("kind", ["bool", "bits"])
 def test_more_than_two_to_the_31_elements(kind: str) -> None:
     """Catches 32-bit offsets: rows at both ends, and where element 2^31 lies, equal the reference's."""

@@ -17,7 +17,7 @@ import pytest
 from gpu_report import LARGE, LAYOUTS, LEAST, MASKS, MIDDLE, Batch, Job, compare, jobs, kinds, make_batch
 
 
-@pytest.mark.slow
+@pytest.mark.full("a report of hundreds of rows in the interpreter")
 def test_the_report_of_the_interpreter(tmp_path: Path) -> None:
     """Catches a report that ends in an error, or finds a difference where there is none, before a GPU is at hand."""
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")

@@ -46,6 +46,7 @@ def compare_interleaved(logits: np.ndarray, params: dict[str, Any], seed: int, p
     kernel_path.assert_same(found, reference.sample(logits, **params, **wanted), (seed, params))
 
 
+@pytest.mark.full("more shapes and filters with programs that take turns", every=9)
 @pytest.mark.parametrize("filters", FILTERS)
 @pytest.mark.parametrize("shape", ROWS)
 def test_programs_of_a_row_come_in_any_order(shape: str, filters: str) -> None:
@@ -57,6 +58,7 @@ def test_programs_of_a_row_come_in_any_order(shape: str, filters: str) -> None:
         compare_interleaved(logits, {"topp_seed": np.arange(3), **FILTERS[filters]}, patience + len(shape), patience)
 
 
+@pytest.mark.full("more kinds of rows with programs that take turns", every=4)
 @pytest.mark.parametrize("kind", sorted(cases.CASES)[1::4])
 def test_rows_of_a_batch_come_in_any_order(kind: str) -> None:
     """Catches memory of one row that another row's program sets, clears or counts in."""

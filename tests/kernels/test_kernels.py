@@ -18,6 +18,7 @@ from cases import rng_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_path import GPU, assert_same, left_to_wide
+from levels import amount
 
 from detsample import reference
 
@@ -39,6 +40,7 @@ def compare(logits: np.ndarray, params: dict[str, Any], kind: str | None = "bool
 # ---- all kinds of rows, all kinds of parameters
 
 
+@pytest.mark.full("more kinds of rows in the interpreter", every=4)
 @pytest.mark.parametrize("kind", cases.CASES)
 def test_every_case_kind(kind: str) -> None:
     """Catches any difference in order, ties, validity, weights, filters, noise, draw or logarithms, on rows
@@ -156,6 +158,7 @@ WAYS: dict[str, tuple[np.ndarray, dict[str, Any], bool]] = {
 }
 
 
+@pytest.mark.full("more ways through the kernels in the interpreter", every=4)
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_through_the_kernels(way: str) -> None:
     """Catches a wrong boundary, sum or draw in one of the paths, and a row that takes another path than it is
@@ -178,6 +181,7 @@ def misleading(V: int, value: float) -> np.ndarray:
     return row
 
 
+@pytest.mark.full("more guesses that miss", every=7)
 @pytest.mark.parametrize("value", [-np.inf, -30.0, -1.0, 2.0, 8.0, 40.0])
 @pytest.mark.parametrize("params", [{"top_p": 0.95}, {"top_p": 0.5, "min_p": 0.01}, {"top_k": 1500, "top_p": 0.9}])
 def test_guesses_that_miss(value: float, params: dict[str, Any]) -> None:
@@ -185,6 +189,7 @@ def test_guesses_that_miss(value: float, params: dict[str, Any]) -> None:
     compare(misleading(3000, value), {"topp_seed": 3, "position": 5, **params})
 
 
+@pytest.mark.full("fifteen rows of 5,000 tokens in the interpreter")
 def test_every_attempt_at_a_boundary_is_reached() -> None:
     """Catches tests that no longer reach the retries."""
     if GPU:
@@ -210,6 +215,7 @@ SHAPES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 }
 
 
+@pytest.mark.full("rows of 9,000 tokens in the interpreter", every=8)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_boundaries_are_found_without_a_search(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches aim so bad that one program has to search the row: right, but 20 times as slow."""
@@ -242,6 +248,7 @@ def test_ways_mixed_in_one_batch() -> None:
     compare(logits, params, "csr")
 
 
+@pytest.mark.full("more values at which bounds tie", every=4)
 @pytest.mark.parametrize("value", [1e7, -1e7, 1e9, 3e38])
 def test_a_draw_that_bounds_cannot_settle(value: float) -> None:
     """Catches a draw that trusts fp32 bounds where they tie: equal large logits, so that only the exact noise tells.
@@ -267,6 +274,7 @@ def test_a_draw_among_several_groups() -> None:
         compare(logits, {"topp_seed": np.arange(len(logits)), "temperature": 0.5}, None)
 
 
+@pytest.mark.full("a whole vocabulary in the interpreter")
 def test_real_logits() -> None:
     """Catches what only a whole vocabulary shows: many segments and parts, and real logits' own distribution."""
     data = pytest.importorskip("detsample.data").load_real_logits()
@@ -349,6 +357,7 @@ def forms(values: np.ndarray) -> list[Any]:
     return [*numbers, values, values[:, None], spread[:, 1], spread[:, 1:2], values[::-1]]
 
 
+@pytest.mark.full("more parameters in every form", every=5)
 @pytest.mark.parametrize(
     ("name", "value", "dtype"),
     [
@@ -407,7 +416,7 @@ PARAMETERS = searched.parameters(st.floats(0, width=32, allow_infinity=False), m
 
 
 @settings(
-    max_examples=400 if GPU else 30,
+    max_examples=400 if GPU else amount(30, 8),
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

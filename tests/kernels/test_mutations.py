@@ -11,11 +11,11 @@ from pathlib import Path
 
 import mutations
 import pytest
+from levels import first_of_each
 from mutations import FOUND, MUTATIONS, Mutation
 from paths import ROOT
 
 pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
-pytestmark = pytest.mark.slow
 
 
 def copy_package(folder: Path) -> Path:
@@ -34,6 +34,7 @@ def run_probes(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.full("all probes on the kernels as they are")
 def test_the_kernels_as_they_are_pass_every_probe(tmp_path: Path) -> None:
     """Catches probes that fail for a reason of their own, which would make every mutation look noticed."""
     copy_package(tmp_path)
@@ -41,7 +42,11 @@ def test_the_kernels_as_they_are_pass_every_probe(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize(
+    "mutation",
+    first_of_each(MUTATIONS, lambda m: m.file, "another mutation of the same file"),
+    ids=lambda mutation: mutation.name,
+)
 def test_a_mutation_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
     """Catches rows too tame to show this breakage, and a comparison that does not look."""
     file = copy_package(tmp_path) / mutation.file

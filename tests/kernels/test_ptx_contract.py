@@ -1,88 +1,52 @@
 """What the compiler makes of the kernels, for GPUs that need not be there: section 1 of docs/spec.md in PTX and
 machine code.
 
-Kernels compile in processes of their own, without TRITON_INTERPRET, one for each architecture;
-tests/support/compiled.py does it.
+Each kernel is compiled once for each architecture, in a process of its own (tests/support/compiling.py).
 """
 
 from __future__ import annotations
 
-import functools
-import json
-import os
 import re
-import subprocess
-import sys
 from typing import Any
 
 import cases
 import kernel_path
 import numpy as np
 import pytest
-from compiled import GUESSING, ROUGH, TARGETS, code_lines, offences
+from compiled import GUESSING, KERNELS, ROUGH, TARGETS, code_lines, offences
+from compiling import Request, results
 from kernel_path import assert_same
-from paths import SUPPORT
 
 from detsample import reference
 
 pytest.importorskip("triton", reason="Triton is not installed: nothing can be compiled")
 pytestmark = pytest.mark.triton_contract
 
-COMPILE = """
-import json
-import sys
 
-sys.path.insert(0, sys.argv[1])
-import compiled
-
-kernels, capability, dtype, fusion, sass, aligned = json.loads(sys.argv[2])
-for name in kernels or compiled.KERNELS:
-    kernel = compiled.compiled(name, capability, dtype, fusion, aligned)
-    ptx = kernel.asm["ptx"]
-    code = compiled.machine_code(kernel.asm["cubin"]) if sass else None
-    print(json.dumps([name, {"ptx": ptx, "opcodes": sorted(compiled.instructions(ptx)), "sass": code}]))
-"""
-
-
-@functools.cache
 def compile_all(
     capability: int,
-    kernels: tuple[str, ...] = (),
+    kernels: tuple[str, ...] = tuple(KERNELS),
     dtype: str = "fp32",
     fusion: bool = False,
-    sass: bool = False,
     aligned: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """For each kernel (all of them by default) its PTX, opcodes and, where wanted and possible, machine code."""
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    arguments = json.dumps([kernels, capability, dtype, fusion, sass, aligned])
-    command = [sys.executable, "-c", COMPILE, str(SUPPORT), arguments]
-    done = subprocess.run(command, env=environment, cwd=SUPPORT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A cache of this session's own: what is tested was compiled now, by this Triton, from these sources."""
-    before = os.environ.get("TRITON_CACHE_DIR")
-    os.environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton_cache"))
-    yield
-    if before is None:
-        del os.environ["TRITON_CACHE_DIR"]
-    else:
-        os.environ["TRITON_CACHE_DIR"] = before
+    """For each kernel (all of them by default) its PTX, opcodes and, for one architecture, machine code."""
+    return results([Request(name, capability, dtype, fusion, aligned) for name in kernels])
 
 
 def on_targets(capabilities: tuple[int, ...]) -> list[Any]:
-    """One parameter for each architecture, which one process tests."""
-    return [pytest.param(c, marks=pytest.mark.xdist_group(f"sm_{c}"), id=f"sm_{c}") for c in capabilities]
+    """One parameter for each architecture, which one process tests: no kernel is compiled twice."""
+    other = [pytest.mark.full("PTX of another architecture")]
+    return [
+        pytest.param(c, marks=[pytest.mark.xdist_group(f"sm_{c}"), *(other if c != 90 else [])], id=f"sm_{c}")
+        for c in capabilities
+    ]
 
 
 @pytest.mark.parametrize("capability", on_targets(TARGETS))
 def test_ptx_has_only_exactly_rounded_operations(capability: int) -> None:
     """Catches a launch, a Triton or a kernel that fuses, approximates, flushes subnormals or calls a math library."""
-    kernels = compile_all(capability, sass=capability == 90)
+    kernels = compile_all(capability)
     found = {name: offences(kernel["ptx"], name) for name, kernel in kernels.items()}
     assert found, "nothing was compiled"
     assert {name: lines[:5] for name, lines in found.items() if lines} == {}
@@ -97,7 +61,7 @@ def test_overlapping_kernels_wait_before_they_touch_memory(capability: int) -> N
         pytest.skip("this Triton cannot wait inside a kernel: launches never overlap")
     names = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry", "wide.wide")
     touches = re.compile(r"(LDG|STG|ATOMG?|RED|ACQBULK)\b")
-    for name, kernel in compile_all(capability, names, sass=True).items():
+    for name, kernel in compile_all(capability, names).items():
         lines = code_lines(kernel["ptx"])
         waits = next(at for at, text in enumerate(lines) if "griddepcontrol.wait" in text)
         first = next(at for at, text in enumerate(lines) if re.search(r"\b(ld|st|atom|red)\.global", text))
@@ -116,7 +80,7 @@ def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
     )
     found = {
         f"{name}: {opcode}"
-        for name, kernel in compile_all(capability, sass=True).items()
+        for name, kernel in compile_all(capability).items()
         for opcode in kernel["opcodes"]
         if re.search(r"\.f(16|32|64)\b", opcode) and not known.fullmatch(opcode)
         if not (name in GUESSING and ROUGH.fullmatch(opcode))
@@ -155,7 +119,7 @@ def test_with_fusion_the_compiler_does_fuse(capability: int) -> None:
     """Catches a check that would also pass with fusion on: then `fma` appears wherever weights or bounds are
     computed.
     """
-    for name, kernel in compile_all(capability, ("scan.scan", "mass.mass"), fusion=True, sass=True).items():
+    for name, kernel in compile_all(capability, ("scan.scan", "mass.mass"), fusion=True).items():
         assert any("fma.rn.f32" in line for line in offences(kernel["ptx"])), name
         if kernel["sass"] is not None:
             assert len(fused(kernel["sass"])) >= 4, name
@@ -214,7 +178,7 @@ def allowed_helpers(ptx: str) -> str:
 @pytest.mark.parametrize("capability", on_targets((90,)))
 def test_machine_code_fuses_and_approximates_nothing(capability: int) -> None:
     """Catches ptxas fusing what PTX kept apart, flushing subnormals, or using the special-function unit."""
-    for name, kernel in compile_all(capability, sass=True).items():
+    for name, kernel in compile_all(capability).items():
         code = kernel["sass"]
         if code is None:
             pytest.skip("this Triton came without cuobjdump")

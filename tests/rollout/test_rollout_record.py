@@ -339,6 +339,7 @@ def test_damage_is_told_of_with_the_file(tmp_path: Path, damage: str) -> None:
         list(rollout.read(tmp_path))
 
 
+@pytest.mark.full("every bit of a file is flipped in turn")
 def test_every_flipped_bit_of_the_data_is_noticed(tmp_path: Path) -> None:
     """Catches pages and a footer without checksums: a bit flipped in the footer was an error that did not name the
     file, or was read without a word as fewer rows. A bit in every byte, and every bit at the end of the footer, where

@@ -13,6 +13,7 @@ import speculative_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_path import GPU, bits
+from levels import amount
 from speculative_cases import agreeing_drafts, chain_case, tree_case
 from speculative_path import assert_same
 
@@ -47,7 +48,7 @@ def test_status_bits_are_those_of_the_reference() -> None:
     }
 
 
-@settings(max_examples=400 if GPU else 30, deadline=None, derandomize=True)
+@settings(max_examples=400 if GPU else amount(30, 6), deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_chains_equal_the_reference(seed: int) -> None:
     """Catches any bit in which the kernels' tokens, counts, log probabilities or status differ from the contract's."""
@@ -55,7 +56,7 @@ def test_chains_equal_the_reference(seed: int) -> None:
     assert_same(speculative_path.verify(*arguments, **how), reference.verify(*arguments, **how), seed)
 
 
-@settings(max_examples=400 if GPU else 15, deadline=None, derandomize=True)
+@settings(max_examples=400 if GPU else amount(15, 4), deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_rejection_equals_the_reference(seed: int) -> None:
     """Catches a coin, a product, a logarithm or a residual that differs in a bit."""
@@ -63,7 +64,7 @@ def test_rejection_equals_the_reference(seed: int) -> None:
     assert_same(speculative_path.verify(*arguments, **how), reference.verify(*arguments, **how), seed)
 
 
-@settings(max_examples=400 if GPU else 40, deadline=None, derandomize=True)
+@settings(max_examples=400 if GPU else amount(40, 8), deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_trees_equal_the_reference(seed: int) -> None:
     """Catches any bit of a tree's output that differs, in trees of any shape and in what is no tree."""
@@ -76,10 +77,12 @@ def test_all_kernels_together_equal_the_reference() -> None:
     rng = np.random.default_rng(5)
     logits, drafts = rng.standard_normal((2, 2, 5)).astype(np.float32), rng.integers(0, 5, (2, 1))
     how = {"position": np.arange(2), "top_p": np.float32([0.9, 1]), "top_k": 4}
-    found = speculative_path.verify(logits, drafts, 1, 9, **how, by=kernel_path.sample)
+    with speculative_path.drawn_by_kernels():
+        found = speculative_path.verify(logits, drafts, 1, 9, **how)
     assert_same(found, reference.verify(logits, drafts, 1, 9, **how))
     how |= {"method": "rejection", "draft_probs": rng.random((2, 1, 5), np.float32)}
-    found = speculative_path.verify(logits, drafts, 1, 9, **how, by=kernel_path.mask)
+    with speculative_path.drawn_by_kernels():
+        found = speculative_path.verify(logits, drafts, 1, 9, **how)
     assert_same(found, reference.verify(logits, drafts, 1, 9, **how))
 
 

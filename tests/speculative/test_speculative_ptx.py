@@ -4,49 +4,27 @@ compile at all, which the interpreter does not tell. test_ptx_contract.py asks t
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 from compiled import TARGETS, offences
 from compiled_speculative import KERNELS
-from paths import SUPPORT
+from compiling import Request, results
+from levels import only
 
 pytest.importorskip("triton", reason="Triton is not installed: nothing can be compiled")
 pytestmark = pytest.mark.triton_contract
 
-COMPILE = """
-import json
-import sys
-
-sys.path.insert(0, sys.argv[1])
-import compiled_speculative as here
-
-for name in here.KERNELS:
-    print(json.dumps([name, here.ptx(name, *json.loads(sys.argv[2]))]))
-"""
-
 
 def compile_all(capability: int, dtype: str = "fp32", fusion: bool = False) -> dict[str, str]:
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, "-c", COMPILE, str(SUPPORT), json.dumps([capability, dtype, fusion])]
-    done = subprocess.run(command, env=environment, cwd=SUPPORT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    """The PTX of each kernel."""
+    found = results([Request(name, capability, dtype, fusion) for name in KERNELS])
+    return {name: result["ptx"] for name, result in found.items()}
 
 
-@pytest.fixture(autouse=True)
-def _fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What is tested was compiled now, from these sources."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-
-
-@pytest.mark.parametrize("capability", TARGETS, ids=lambda capability: f"sm_{capability}")
+@pytest.mark.parametrize(
+    "capability", only(lambda c: c == 90, TARGETS, "PTX of another architecture"), ids=lambda c: f"sm_{c}"
+)
 def test_ptx_has_only_exactly_rounded_operations(capability: int) -> None:
     """Catches a kernel that does not compile for an architecture, fuses, approximates or flushes subnormals."""
     found = compile_all(capability)

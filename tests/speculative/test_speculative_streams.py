@@ -170,7 +170,7 @@ LONG = pytest.mark.skipif("DETSAMPLE_LONG" not in os.environ, reason="takes minu
 
 
 @pytest.mark.parametrize("drafter", DRAFTERS)
-@pytest.mark.parametrize("path", ["reference", "kernels", pytest.param("long", marks=[pytest.mark.slow, LONG])])
+@pytest.mark.parametrize("path", ["reference", "kernels", pytest.param("long", marks=LONG)])
 def test_speculative_streams_are_the_plain_ones(path: str, drafter: str) -> None:
     """Catches any draft, length, layout, neighbour or interruption that changes a token or a log probability: over
     100,000 tokens for all drafters together, for each of them where DETSAMPLE_LONG is set, and by compiled kernels.

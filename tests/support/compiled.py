@@ -1,6 +1,5 @@
 """Compiles the kernels for GPUs that need not be there: what the emitted code contains is part of the contract."""
 
-import functools
 import importlib
 import re
 import subprocess
@@ -87,7 +86,12 @@ KERNELS = {
 }
 
 
-@functools.cache
+def place(kernel: str) -> tuple[str, str]:
+    """A kernel's module, below `detsample.kernels`, and its name there; what follows a slash is a variant of it."""
+    module, _, name = kernel.partition("/")[0].rpartition(".")
+    return module, name
+
+
 def compiled(
     kernel: str,
     capability: int,
@@ -102,7 +106,7 @@ def compiled(
 
     from detsample.kernels import overlap
 
-    module, name = kernel.split("/")[0].split(".")
+    module, name = place(kernel)
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
     text, warps = KERNELS[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split())

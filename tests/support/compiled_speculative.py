@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
+
+from compiled import place
 
 REQUEST = (
     "rows:i32 width:i32 extra:i32 given:i32 counts:*i64 count_stride:i32 count_scalar:i32 row_offsets:*i64 "
@@ -59,13 +62,13 @@ KERNELS = {
 }
 
 
-def ptx(kernel: str, capability: int, dtype: str, fusion: bool) -> str:
-    """The PTX of one kernel for one architecture."""
+def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = False, aligned: bool = True) -> Any:
+    """The compiled kernel for one architecture; of `aligned` these kernels know nothing."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    module, name = kernel.split(".")
+    module, name = place(kernel)
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
     text, constexprs = KERNELS[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split()) | dict.fromkeys(
@@ -74,4 +77,4 @@ def ptx(kernel: str, capability: int, dtype: str, fusion: bool) -> str:
     assert list(signature) == function.arg_names, kernel
     source = ASTSource(function, signature, dict(constexprs))
     options = {"num_warps": 8 if name.startswith(("measure", "residual")) else 4, "enable_fp_fusion": fusion}
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"]
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)

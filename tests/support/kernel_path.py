@@ -177,9 +177,10 @@ def _run(logits: np.ndarray, parameters: tuple[Any, ...], wanted: tuple[Any, ...
     framework = frameworks.of(tensor, "logits")
     read = read_logits(tensor, framework)
     given = read_parameters(read, *map(on_device, parameters))
-    out = engine.run(read, given, Wanted(*wanted), tuning)
+    prepared = engine.prepare(read, given, Wanted(*wanted), tuning or engine.tuning_for(read.rows))
+    out = engine.launch(prepared, prepared.values[0])
     if check:
-        raise_for_status(framework, out.status)
+        raise_for_status(out.status)
     return to_array(out)
 
 
@@ -195,12 +196,12 @@ def margin(
     filter_order: str = "top_k_first",
     tuning: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """`reference.margin(...).margin` by the kernel; `tuning` is (span, bits) of `margins.on_device`.
+    """`reference.margin(...).margin` by the kernel; `tuning` is (span, bits) of `inspect.on_gpu.launch`.
 
     In the interpreter the tokens come from the reference, and fewer and larger steps save its time.
     """
     from detsample import frameworks, reference
-    from detsample.inspect import margin as margins
+    from detsample.inspect import on_gpu
     from detsample.sampler.parameters import read_logits, read_parameters
 
     prepare_interpreter()
@@ -212,32 +213,32 @@ def margin(
     drawn = (sample if GPU else reference.sample)(logits, topp_seed, **dict(zip(names, filters, strict=True)))
     if tuning is None:
         span = 1 << max(4, min(10, (logits.shape[1] - 1).bit_length()))
-        tuning = (margins.SPAN, margins.BITS) if GPU else (span, 8)
-    found = margins.on_device(read, given, on_device(drawn.token_ids), on_device(drawn.status), *tuning)
+        tuning = (on_gpu.SPAN, on_gpu.BITS) if GPU else (span, 8)
+    found = on_gpu.launch(read, given, on_device(drawn.token_ids), on_device(drawn.status), *tuning)
     return to_array(found)
 
 
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: np.ndarray) -> np.ndarray:
     """`reference.gumbel_noise` by the kernels; `token_ids` is an array."""
     from detsample import frameworks
-    from detsample.noise import on_gpu as streams
+    from detsample.noise import on_gpu, streams
 
     prepare_interpreter()
     tokens = on_device(token_ids)
-    noise = streams.gumbel_noise(frameworks.of(tokens), on_device(topp_seed), on_device(position), tokens)
-    return to_array(noise)
+    asked = streams.read_noise(frameworks.of(tokens), on_device(topp_seed), on_device(position), tokens)
+    return to_array(on_gpu.gumbel_noise(asked))
 
 
 def fold_in(topp_seed: Any, i: Any) -> np.ndarray:
     """`reference.fold_in` by the kernels; at least one of the two is an array."""
     from detsample import frameworks
-    from detsample.noise import on_gpu as streams
+    from detsample.noise import on_gpu, streams
 
     prepare_interpreter()
     given = [on_device(topp_seed), on_device(i)]
     tensor = given[0] if isinstance(topp_seed, np.ndarray) else given[1]
     framework = frameworks.of(tensor)
-    return to_array(streams.fold_in(framework, framework.device(tensor), *given))
+    return to_array(on_gpu.fold_in(streams.read_seeds(framework, framework.device(tensor), *given)))
 
 
 # ---- comparing outputs

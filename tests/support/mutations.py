@@ -121,7 +121,7 @@ MUTATIONS = (
         "launches",
     ),
     Mutation(
-        "fusion is on for margins", "inspect/margin.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
+        "fusion is on for margins", "inspect/on_gpu.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
     ),
     Mutation(
         "fusion is on for noise", "noise/on_gpu.py", "enable_fp_fusion=False", "enable_fp_fusion=True", "launches"
@@ -301,7 +301,7 @@ def built_on_the_sampler() -> None:
 
     from detsample import frameworks
     from detsample.integrations import probability
-    from detsample.rollout import on_gpu as on_device
+    from detsample.rollout import on_gpu
     from detsample.sampler import parameters
 
     rows = np.zeros((1, 40), F32)
@@ -309,7 +309,7 @@ def built_on_the_sampler() -> None:
     kernel_path.margin(rows, 1)
     of = parameters.read_logits(rows, numpy)
     heat = parameters.read_parameters(of, 0, 0, 1.0, 0, 1.0, 0.0).temperature
-    on_device.run(of, np.array([3]), np.full((1, 2), -1, np.int32), heat, 2)
+    on_gpu.observe(of, np.array([3]), np.full((1, 2), -1, np.int32), heat, 2)
     probability.on_device(numpy, rows + F32(0.5))
     tree, drafts = np.zeros((1, 2, 40), F32), np.array([[3]])
     speculative_path.verify(tree, drafts, 1, 5, position=0)
