@@ -91,6 +91,7 @@ from detsample.kernels.weight import gap, weight
 CHOICES = tl.constexpr(256)  # keys tried at a time
 BISECTIONS = tl.constexpr(10)
 MOST_SELECTED = tl.constexpr(192)  # groups worth gathering, of those that reach top-k's threshold,
+HEAVIEST = tl.constexpr(1 << 61)  # no row weighs more
 MOST_REACHING = tl.constexpr(64)  # and of those that reach what min-p keeps, which may be all
 GATHER = tl.constexpr(4096)  # tokens gathered at a time,
 GATHERED = tl.constexpr(128)  # so many of one group
@@ -207,7 +208,7 @@ def list_candidates(
 ):  # fmt: skip
     """(threshold, candidates): lists the tokens that reach a threshold, as many as CAPACITY; a larger number says that
     they were more, or too many groups to look at. They hold the first `top_k`; without it, the first tokens that
-    weigh roughly `wanted` (relative to the very first, infinite where top-p is off), but none below the key `lowest`.
+    weigh roughly `wanted` (see `shared_weight`), but none below the key `lowest`.
 
     The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are: all of
     these are read before.
@@ -217,8 +218,9 @@ def list_candidates(
     by_maxima = (top_k > 0) | (wanted < float("inf"))
     if by_maxima:
         weights = rough_weight(value_of(group_keys), value_of(top_key), rate)
-        worth = tl.where(top_k > 0, 1.0, weights)
-        goal = tl.where(top_k > 0, top_k.to(tl.float32), wanted)
+        counted = (top_k > 0) | (wanted < 0.0)
+        worth = tl.where(counted, 1.0, weights)
+        goal = tl.where(counted, tl.where(top_k > 0, top_k.to(tl.float32), -wanted), wanted)
         threshold = tl.maximum(threshold_key(group_keys, worth, goal, top_key), lowest)
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
     selected = tl.sum(reaches.to(tl.int32), axis=0)
@@ -238,27 +240,31 @@ def list_candidates(
 
 @triton.jit
 def draw_listed(
-    records, row, filled, mode, by_share, lightest, heaviest, complete, top_k, top_p, min_weight, scale, largest, seed,
-    position, scratch_code,
+    records, row, filled, mode, by_share, lightest, heaviest, lighter, complete, top_k, top_p, min_weight, scale,
+    largest, seed, position, scratch_code,
 ):  # fmt: skip
     """(settled, token, count, weight) of the kept set, as far as it is among the listed candidates; notes its boundary.
 
-    Top-p takes its share of what top-k or min-p leaves of the candidates or, where `by_share`, of a weight that lies
-    between two numbers: if these make a difference, nothing is settled. It neither is if the candidates, which are
-    the first tokens, weigh too little, unless no others can be kept (`complete`).
+    Top-p takes its share of what top-k or min-p leaves of the candidates or, where `by_share`, of the weight of all
+    tokens. That lies between two numbers, `lightest` and `heaviest`, and exceeds the candidates' own by at most
+    `lighter`. If what remains unknown makes a difference, nothing is settled. It neither is if the candidates, which
+    are the first tokens, weigh too little, unless no others can be kept (`complete`).
     """
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)
     rank, before = ranks(scratch_code, filled, code, scale, largest)
     survives = (tl.arange(0, CAPACITY) < filled) & ((rank < top_k) | (top_k == 0))
     heavy = own >= min_weight
-    whole = tl.sum(tl.where(survives & (heavy | ((mode & MIN_P_FIRST) == 0)), own, 0), axis=0)
-    least = top_p_target(top_p, tl.where(by_share, lightest, whole))
-    most = top_p_target(top_p, tl.where(by_share, heaviest, whole))
-    keep = survives & heavy & (before < least)
+    shared = tl.where(by_share, tl.arange(0, CAPACITY) < filled, survives & (heavy | ((mode & MIN_P_FIRST) == 0)))
+    whole = tl.sum(tl.where(shared, own, 0), axis=0)
+    target = top_p_target(top_p, tl.where(by_share, tl.maximum(whole, lightest), whole))
+    keep = survives & heavy & (before < target)
     count = tl.sum(keep.to(tl.int32), axis=0)
-    alike = tl.sum((survives & heavy & (before < most)).to(tl.int32), axis=0) == count
-    settled = alike & (complete | (tl.sum(tl.where(survives, own, 0), axis=0) >= most))
+    settled = count >= 0  # true
+    if by_share:
+        most = top_p_target(top_p, tl.minimum(whole + lighter, heaviest))
+        doubtful = survives & heavy & (before >= target) & (before < most)
+        settled = (tl.sum(doubtful.to(tl.int32), axis=0) == 0) & (complete | (whole >= most))
     winner = tl.full([], -1, tl.int32)
     if settled:
         last_key, last_token = last_kept(keep, rank, code, count)
@@ -269,19 +275,21 @@ def draw_listed(
 
 @triton.jit
 def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, weighed, top_p):
-    """(lightest, heaviest, whether they mean something, wanted): between what the weight of all tokens lies, and the
-    share of it that top-p keeps, a little more to be sure, relative to the weight of the largest logit `top`; that is
-    infinite where nothing was `weighed`.
+    """(lightest, heaviest, wanted): between what the weight of all tokens lies, and the share of it that top-p keeps, a
+    little more to be sure, relative to the weight of the largest logit `top`. Where nothing was `weighed` that is
+    infinite; where the weight is not known, it is minus the number of groups to look at instead.
     """
-    lightest, heaviest = tl.full([], 1, tl.int64), tl.full([], 1, tl.int64)
-    usable = weighed
+    lightest, heaviest = tl.full([], 1, tl.int64), tl.full([], HEAVIEST, tl.int64)
     wanted = tl.full([], float("inf"), tl.float32)
     if weighed:
         reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
         whole = pick(sum_rungs(part_rungs, row, parts, 1, MOST_SEGMENTS), PIVOTS - 1)
-        lightest, heaviest, usable = total_between(whole, reference, top, rate, chain)
-        wanted = (heaviest.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 0.0) * 1.0001
-    return lightest, heaviest, usable, wanted
+        light, heavy, usable = total_between(whole, reference, top, rate, chain)
+        lightest = tl.where(usable, light, lightest)
+        heaviest = tl.where(usable, heavy, heaviest)
+        share = (heavy.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 0.0) * 1.0001
+        wanted = tl.where(usable, share, -MOST_REACHING)
+    return lightest, heaviest, wanted
 
 
 @triton.jit
@@ -356,20 +364,20 @@ def narrow(
             lowest = lowest_key_of(scale, largest, top_key, min_weight)
         weighed = is_weighed(mode, top_k, top_p) & (min_p_first == 0)
         rate = rate_of(scale, is_weighed(mode, top_k, top_p))
-        lightest, heaviest, usable, wanted = shared_weight(
+        lightest, heaviest, wanted = shared_weight(
             row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, weighed, top_p
         )
-        by_share = weighed & usable
-        if few | by_gap | by_share | (by_min_p & ((top_p >= 1.0) | min_p_first)):
+        if few | by_gap | weighed | (by_min_p & ((top_p >= 1.0) | min_p_first)):
             threshold, filled = list_candidates(
                 row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key, top_k,
                 wanted, rate, lowest, sums, row, scratch_code + row * CAPACITY,
             )  # fmt: skip
-            if (filled <= CAPACITY) & ((weighed == 0) | usable):
-                complete = (by_share == 0) | few | (by_min_p & (threshold == lowest))
+            if filled <= CAPACITY:
+                complete = few | (by_min_p & (threshold == lowest))
+                lighter = count * weight_of_key(threshold, scale, largest)  # what is not listed is below the threshold
                 is_drawn, token, kept, weight_kept = draw_listed(
-                    records, row, filled, mode, by_share, lightest, heaviest, complete, top_k, top_p, min_weight,
-                    scale, largest, seed, position, scratch_code + row * CAPACITY,
+                    records, row, filled, mode, weighed, lightest, heaviest, lighter, complete, top_k, top_p,
+                    min_weight, scale, largest, seed, position, scratch_code + row * CAPACITY,
                 )  # fmt: skip
                 winner = tl.where(is_drawn, token, winner)
                 count = tl.where(is_drawn & (by_gap == 0), kept, count)

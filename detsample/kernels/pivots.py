@@ -17,8 +17,7 @@ RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the ref
 # that a part keeps (what reaches each pivot, then all)
 
 FLAT = tl.constexpr(8.0)  # so many tokens of a sample weigh what all of it does: it may tell where the boundary is
-HIGHEST = tl.constexpr(30.0)  # by so many doublings may the largest weight exceed the reference's in a sum of use
-ROUGH = tl.constexpr(1.52587890625e-05)  # 2^-16: the error of a sum but for what its length adds
+HIGHEST = tl.constexpr(59.0)  # by so many doublings may the largest weight exceed the reference's in a sum of use
 
 LOG2E = tl.constexpr(1.4426950408889634)
 FLT_MAX = tl.constexpr(3.4028234663852886e38)
@@ -141,18 +140,18 @@ def total_between(whole, reference, top, rate, chain):
     the rough one, `whole`, of weights relative to the logit `reference`; `top` is the row's largest logit. Each lane of
     `scan` has added up `chain` quads.
 
-    Relative errors, with u = 2^-24. A weight is exp2 of y = fl(fl(x - reference) * rate), and y is at most 30 above 0.
-    Its two roundings change a weight by at most 2 * 30 u ln 2 = 42 u, where y is so far below 0 that it is more, the
-    weight is nothing; the same for `top`, by which the sum is divided. The rounding of the rate and of log2(e) stretch
-    all gaps alike, by 2 u: a sum changes by that of its mean gap, which is at most ln(2^21): 30 u. The hardware's exp2
-    is within 8 u, twice. Adding positive numbers costs u an addition: `chain` and two in a lane, less than 40 from
-    lanes to parts to the row. The exact weights are of gaps with two roundings, 30 u again by the mean gap, are within
-    4 u, and within half a unit or, where they vanish, one unit of 2^-40 a token: 2^21 tokens have 32 u. In all less
-    than (242 + chain) u, of which 2^-16 is 256 u.
+    Relative errors, with u = 2^-24. A weight is exp2 of y = fl(fl(x - reference) * rate), and y is at most h, that of
+    `top`. Its two roundings change a weight by at most 2 |y| u ln 2 < 1.4 |y| u; where y is below -h and below -30, the
+    weight is nothing beside that of the reference. The same for `top`, by which the sum is divided. The roundings of
+    the rate and of log2(e) stretch all gaps alike, by 2 u: a sum changes by that of its mean gap, which is at most
+    ln(2^21): 30 u. The hardware's exp2 is within 8 u, twice. Adding positive numbers costs u an addition: `chain` and
+    two in a lane, less than 40 from lanes to parts to the row. The exact weights are of gaps with two roundings, 30 u
+    again by the mean gap, are within 4 u, and within half a unit or, where they vanish, one unit of 2^-40 a token: 2^21
+    tokens have 32 u. In all less than (154 + chain + 2.8 max(h, 30)) u.
     """
     above = (top - reference) * rate
     total = whole.to(tl.float64) * 1099511627776.0 / tl.exp2(tl.minimum(above, HIGHEST)).to(tl.float64)
-    error = total * (ROUGH + (chain + 2).to(tl.float64) * 5.9604644775390625e-08)
+    error = total * (160.0 + chain + 2.8 * tl.maximum(above, 30.0)).to(tl.float64) * 5.9604644775390625e-08
     lowest = tl.maximum((total - error).to(tl.int64), 1)
     return lowest, (total + error).to(tl.int64) + 1, (above <= HIGHEST) & (rate < FLT_MAX) & (whole > 0.0)
 
