@@ -1,4 +1,4 @@
-"""Kernel 3, any number of programs: exact sums over rows, which need their largest logit first, hence a second look.
+"""Kernel 3, at least as many programs as rows: exact sums over rows, which need their largest logit first, hence a second look.
 
 The rows to look at stand in a list, and their tiles are shared out among all programs: the time is proportional to
 their number, and next to none where there are none. Launched once for the rows that `narrow` lists, and again for those
@@ -204,22 +204,21 @@ def mass(
     wait_for_earlier(OVERLAP)
     tiles = (vocab + TILE - 1) // TILE
     listed = tl.load(missed + attempt)
-    # Each row gets as many programs as there are for one, so that all are done in one go.
-    each = tl.cdiv(tiles, tl.maximum(tl.num_programs(0) // tl.maximum(listed, 1), 1))
+    # Each listed row gets as many programs as there are for one, and each program one share of a row.
+    each = tl.cdiv(tiles, tl.num_programs(0) // tl.maximum(listed, 1))
     tasks = tl.cdiv(tiles, each)
-    stretches_of_task = tl.cdiv(stretches, tasks)
-    todo = listed * tasks.to(tl.int64)
-    for task in range(tl.program_id(0).to(tl.int64), todo, tl.num_programs(0)):
-        place = listed - 1 - (task // tasks).to(tl.int32)
-        number = (task % tasks).to(tl.int32)
+    place = listed - 1 - tl.program_id(0) // tasks
+    if place >= 0:
         row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
+        task = tl.program_id(0) % tasks
         mode = read_field(records, row, MODE)
         row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
         scale, _top_p = read_floats(records, row)
         largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
-        first_stretch = number * stretches_of_task
-        first_tile = number * each
+        first_tile = task * each
         last_tile = tl.minimum(first_tile + each, tiles)
+        stretches_of_task = tl.cdiv(stretches, tasks)
+        first_stretch = task * stretches_of_task
         if (attempt == 0) & (first_stretch < stretches):
             look_at_stretches(
                 row_logits, vocab, first_stretch, tl.minimum(first_stretch + stretches_of_task, stretches), quads,

@@ -267,7 +267,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), order, rows, 0]
     # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.
     needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
-    retry_programs = RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
+    retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
     return Prepared(logits, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits)
 
