@@ -204,31 +204,32 @@ def mass(
     wait_for_earlier(OVERLAP)
     tiles = (vocab + TILE - 1) // TILE
     listed = tl.load(missed + attempt)
-    # Each listed row gets as many programs as there are for one, and each program one share of a row.
-    each = tl.cdiv(tiles, tl.num_programs(0) // tl.maximum(listed, 1))
-    tasks = tl.cdiv(tiles, each)
-    place = listed - 1 - tl.program_id(0) // tasks
-    if place >= 0:
-        row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
-        task = tl.program_id(0) % tasks
-        mode = read_field(records, row, MODE)
-        row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
-        scale, _top_p = read_floats(records, row)
-        largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
-        first_tile = task * each
-        last_tile = tl.minimum(first_tile + each, tiles)
-        stretches_of_task = tl.cdiv(stretches, tasks)
-        first_stretch = task * stretches_of_task
-        if (attempt == 0) & (first_stretch < stretches):
-            look_at_stretches(
-                row_logits, vocab, first_stretch, tl.minimum(first_stretch + stretches_of_task, stretches), quads,
-                stretch_tiles, records, sums, row, mode, scale, largest,
-                group_bound + row * stretches * groups_of_segment(quads),
-            )  # fmt: skip
-        if (mode & IN_DOUBT) != 0:
-            measure(
-                row_logits, vocab, first_tile, last_tile, tasks, records, sums, missed, row_pivots,
-                list_token + row * pitch, row, rows, attempt,
-            )  # fmt: skip
-        elif (mode & NEEDS_TOTAL) != 0:
-            add_to_sum(sums, row, TOTAL, sum_all(row_logits, first_tile, last_tile, vocab, scale, largest))
+    if listed > 0:
+        # Each listed row gets as many programs as there are for one, and each program one share of a row.
+        each = tl.cdiv(tiles, tl.num_programs(0) // listed)
+        tasks = tl.cdiv(tiles, each)
+        place = listed - 1 - tl.program_id(0) // tasks
+        if place >= 0:
+            row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
+            task = tl.program_id(0) % tasks
+            mode = read_field(records, row, MODE)
+            row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+            scale, _top_p = read_floats(records, row)
+            largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
+            first_tile = task * each
+            last_tile = tl.minimum(first_tile + each, tiles)
+            stretches_of_task = tl.cdiv(stretches, tasks)
+            first_stretch = task * stretches_of_task
+            if (attempt == 0) & (first_stretch < stretches):
+                look_at_stretches(
+                    row_logits, vocab, first_stretch, tl.minimum(first_stretch + stretches_of_task, stretches), quads,
+                    stretch_tiles, records, sums, row, mode, scale, largest,
+                    group_bound + row * stretches * groups_of_segment(quads),
+                )  # fmt: skip
+            if (mode & IN_DOUBT) != 0:
+                measure(
+                    row_logits, vocab, first_tile, last_tile, tasks, records, sums, missed, row_pivots,
+                    list_token + row * pitch, row, rows, attempt,
+                )  # fmt: skip
+            elif (mode & NEEDS_TOTAL) != 0:
+                add_to_sum(sums, row, TOTAL, sum_all(row_logits, first_tile, last_tile, vocab, scale, largest))

@@ -92,6 +92,7 @@ CHOICES = tl.constexpr(256)  # keys tried at a time
 BISECTIONS = tl.constexpr(10)
 MOST_SELECTED = tl.constexpr(192)  # groups worth gathering, of those that reach top-k's threshold,
 HEAVIEST = tl.constexpr(1 << 61)  # no row weighs more
+ONE_WEIGHT = tl.constexpr(524288.0)  # 2^19: what the largest logit weighs where weights of groups are added
 MOST_REACHING = tl.constexpr(64)  # and of those that reach what min-p keeps, which may be all
 GATHER = tl.constexpr(4096)  # tokens gathered at a time,
 GATHERED = tl.constexpr(128)  # so many of one group
@@ -130,12 +131,12 @@ def threshold_key(group_keys, worth, wanted, top_key):
     where all are worth less.
     """
     present = group_keys > MINUS_INF_KEY
-    worth = tl.where(present, worth, 0.0)
+    worth = tl.where(present, worth, 0)
     low = value_of(tl.min(tl.where(present, group_keys, top_key), axis=0))
     high = value_of(top_key)
     for _ in range(BISECTIONS):
         middle = low * 0.5 + high * 0.5
-        reached = tl.sum(tl.where(group_keys >= key_of(middle), worth, 0.0), axis=0) >= wanted
+        reached = tl.sum(tl.where(group_keys >= key_of(middle), worth, 0), axis=0) >= wanted
         low = tl.where(reached, middle, low)
         high = tl.where(reached, high, middle)
     return tl.where(tl.sum(worth, axis=0) >= wanted, key_of(low), LOWEST_KEY)
@@ -217,10 +218,12 @@ def list_candidates(
     threshold = lowest
     by_maxima = (top_k > 0) | (wanted < float("inf"))
     if by_maxima:
-        weights = rough_weight(value_of(group_keys), value_of(top_key), rate)
         counted = (top_k > 0) | (wanted < 0.0)
-        worth = tl.where(counted, 1.0, weights)
-        goal = tl.where(counted, tl.where(top_k > 0, top_k.to(tl.float32), -wanted), wanted)
+        weights = rough_weight(value_of(group_keys), value_of(top_key), rate) * ONE_WEIGHT
+        # In int32: a GPU adds it up across lanes faster than fp32.
+        worth = tl.where(counted, 1, weights.to(tl.int32))
+        share = tl.minimum(tl.abs(wanted), MOST_GROUPS) * tl.where(counted, 1.0, ONE_WEIGHT)
+        goal = tl.where(top_k > 0, top_k.to(tl.int32), share.to(tl.int32) + 1)
         threshold = tl.maximum(threshold_key(group_keys, worth, goal, top_key), lowest)
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
     selected = tl.sum(reaches.to(tl.int32), axis=0)

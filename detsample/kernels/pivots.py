@@ -16,7 +16,7 @@ BISECTIONS = tl.constexpr(10)
 RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `aim`), and
 # that a part keeps (what reaches each pivot, then all)
 
-FLAT = tl.constexpr(8.0)  # so many tokens of a sample weigh what all of it does: it may tell where the boundary is
+FLAT = tl.constexpr(3.0)  # so many tokens of a sample weigh what all of it does: it may tell where the boundary is
 HIGHEST = tl.constexpr(59.0)  # by so many doublings may the largest weight exceed the reference's in a sum of use
 
 LOG2E = tl.constexpr(1.4426950408889634)
