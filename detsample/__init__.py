@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from detsample.sampler.warmup import warmup
 
 __version__ = "0.1.0"
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 # Imported when first asked for: a plugin of pytest, or a program that only asks for the version, waits for none of them.
 __getattr__, __dir__ = attributes(

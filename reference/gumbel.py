@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .chunks import by_pieces, pieces
+from .float_mode import unaffected
 from .logarithm import horner, logq, split
 from .parameters import MAX_VOCAB, as_integers, as_seeds
 from .philox import Words, philox4x32
@@ -110,6 +111,7 @@ def _gumbel(s: np.ndarray) -> np.ndarray:
     return g
 
 
+@unaffected
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     """The noise that a draw adds to the tokens' ``z``: exactly ``G(s) * 2^-32`` (section 7).
 

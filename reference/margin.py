@@ -14,6 +14,7 @@ import numpy as np
 
 from .filters import min_p_weight, top_p_mass
 from .fixed_point import fixed_point
+from .float_mode import unaffected
 from .gumbel import gumbel, uniform_rows
 from .order import as_x, order_keys
 from .parameters import Parameters, check_logits, parameters
@@ -83,6 +84,7 @@ class Motion:
         if self.k > 1:
             self.noise = gumbel(uniform_rows(p.topp_seed, p.position, x.size)[0, self.ids])
 
+    @unaffected
     def margin(self) -> np.float32:
         """The largest motion known to be harmless: its bits are tried from the highest to the lowest."""
         bits = 0

@@ -13,6 +13,7 @@ import numpy as np
 
 from .chunks import row_blocks
 from .fixed_point import fixed_point, from_units
+from .float_mode import unaffected
 from .logarithm import ln_mass
 from .logprob import logprob
 from .mask import as_octets, set_of_octets
@@ -48,6 +49,7 @@ class Observation:
     """float32 [B, n]: their ``raw_logprobs``; -inf behind the last."""
 
 
+@unaffected
 def observe(
     logits: np.ndarray, token_ids: Any, kept: np.ndarray, *, temperature: Any = 1.0, top_n: int = 0
 ) -> Observation:

@@ -102,6 +102,7 @@ def check_logits(logits: Any) -> tuple[int, int]:
     """
     if not isinstance(logits, np.ndarray):
         raise TypeError(f"logits: expected a NumPy array, got {type(logits).__name__}")
+    _refuse_masked("logits", logits)
     if not (_is_bfloat16(logits.dtype) or (logits.dtype.kind == "f" and logits.dtype.itemsize in (2, 4))):
         raise TypeError(f"logits: expected float32, float16 or bfloat16, got {logits.dtype}")
     if logits.ndim != 2:
@@ -143,6 +144,7 @@ def as_seeds(name: str, value: Any) -> np.ndarray:
 
 def _integer_array(name: str, value: Any, types: tuple[str, ...]) -> np.ndarray:
     if isinstance(value, np.ndarray):
+        _refuse_masked(name, value)
         if value.dtype.name not in types:
             raise TypeError(f"{name}: expected {' or '.join(types)}, got {value.dtype}")
         return value
@@ -155,6 +157,7 @@ def _integer_array(name: str, value: Any, types: tuple[str, ...]) -> np.ndarray:
 
 def _as_floats(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray):
+        _refuse_masked(name, value)
         if value.dtype.name not in _REALS:
             raise TypeError(f"{name}: expected {' or '.join(_REALS)}, got {value.dtype}")
         return to_fp32(value)
@@ -163,6 +166,12 @@ def _as_floats(name: str, value: Any) -> np.ndarray:
     if isinstance(value, numbers.Rational):
         return _rounded(Fraction(value.numerator, value.denominator))
     return to_fp32(np.asarray(value))  # of the type that it has: one rounding
+
+
+def _refuse_masked(name: str, value: Any) -> None:
+    """A masked array's numbers without its mask are not what its owner means: masked tokens would be drawn."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a plain NumPy array, got a masked one: fill it first, logits with -inf")
 
 
 def _rounded(value: Fraction) -> np.ndarray:

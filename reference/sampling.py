@@ -9,6 +9,7 @@ import numpy as np
 
 from .chunks import row_blocks
 from .draw import draw
+from .float_mode import unaffected
 from .kept import GREEDY, Kept, kept_set, ways
 from .logprob import log_z, logprob
 from .mask import Mask, MaskBuilder
@@ -47,6 +48,7 @@ class MaskOutput:
     log_z: np.ndarray | None
 
 
+@unaffected
 def sample(
     logits: np.ndarray,
     topp_seed: Any,
@@ -121,6 +123,7 @@ def sample(
     return SampleOutput(r.token_ids, r.num_kept, r.status, r.logprobs, r.log_z, masks.result())
 
 
+@unaffected
 def mask(
     logits: np.ndarray,
     *,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .float_mode import unaffected
 from .parameters import as_integers
 from .sampling import sample
 from .speculative_rejection import draft_rows, reject
@@ -54,6 +55,7 @@ class TreeOutput:
     """float32 [B, N]: of the tokens; NaN where there is none."""
 
 
+@unaffected
 def verify(
     target_logits: np.ndarray,
     draft_tokens: np.ndarray,
@@ -143,6 +145,7 @@ def verify(
     return out
 
 
+@unaffected
 def verify_tree(
     target_logits: np.ndarray,
     draft_tokens: np.ndarray,

@@ -11,7 +11,7 @@ import numpy as np
 from detsample import golden
 from detsample.cli import gpu
 from detsample.cli.failure import Failure
-from detsample.cli.sample import add_input, add_request, decoded, read_logits, seeds_of_rows, selected
+from detsample.cli.sample import add_input, add_request, check_position, decoded, read_logits, seeds_of_rows, selected
 from detsample.golden.fingerprint import canonical
 
 STATUSES = (
@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     differ.add_argument("today", type=Path, metavar="NEW", help="another")
     for action in (check, differ):
         action.add_argument("--strict", action="store_true", help="logits that differ are a failure in themselves")
-        action.add_argument("--shown", type=int, default=8, metavar="N", help="rows of each kind (default: 8)")
+        action.add_argument("--shown", type=rows_shown, default=8, metavar="N", help="rows of each kind (default: 8)")
     return parser
 
 
@@ -51,7 +51,7 @@ def _add_record(actions: Any) -> None:
     parser.add_argument("--force", action="store_true", help="write GOLDEN even where it is there already")
     add_request(parser)
     parser.add_argument("--sequence", action="store_true", help="the rows are the steps of one text")
-    kept = "also keep the logits, beside GOLDEN: chat.logits.npz for chat.json"
+    kept = "also keep the logits, beside GOLDEN: named by chat.json: chat.<digest>.logits.npz"
     parser.add_argument("--keep-logits", action="store_true", help=kept)
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="where to draw")
 
@@ -79,6 +79,7 @@ def _record(options: argparse.Namespace) -> int:
     if options.out.exists() and not options.force:
         raise Failure(f"{options.out} is there already: --force writes it anew")
     host, logits, rows, count = _logits(options)
+    check_position(options, count)
     tensor = gpu.require().tensor if options.device == "gpu" else np.asarray
     made = golden.record(
         logits,
@@ -94,6 +95,13 @@ def _record(options: argparse.Namespace) -> int:
     invalid = sum(row.status != 0 for row in made.rows)
     print(f"{options.out}: {len(made.rows)} rows" + (f", {invalid} of them invalid" if invalid else ""))
     return 0
+
+
+def rows_shown(text: str) -> int:
+    """A number of rows."""
+    if int(text) < 0:
+        raise ValueError(text)
+    return int(text)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -115,8 +115,7 @@ def sampled(
     """Sample a block of rows at a time."""
     on_gpu = options.device == "gpu"
     tensor: Callable[[np.ndarray], Any] = gpu.require().tensor if on_gpu else np.ascontiguousarray
-    if not 0 <= options.position <= (1 << 63) - 1 - (stop if options.consecutive else 0):
-        raise Failure(f"--position must be between 0 and 2^63 - 1 in every row, got {options.position}")
+    check_position(options, stop)
     step = max(1, BLOCK // max(logits.shape[1], 1))
     progress = Progress("rows", stop - start)
     for first in range(start, stop, step):
@@ -239,6 +238,12 @@ def row_range(text: str) -> tuple[int, int | None]:
         return int(start or 0), int(stop) if stop else None
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected A:B, A: or :B, got {text!r}") from None
+
+
+def check_position(options: argparse.Namespace, stop: int) -> None:
+    """Raise Failure unless every row before `stop` has a position that there is."""
+    if not 0 <= options.position <= (1 << 63) - 1 - (stop if options.consecutive else 0):
+        raise Failure(f"--position must be between 0 and 2^63 - 1 in every row, got {options.position}")
 
 
 def integer(text: str) -> int:

@@ -112,7 +112,8 @@ _MODULES = {
     "paddle": "detsample.frameworks.paddle_tensors",
 }
 
-# Which framework a class belongs to depends on nothing but the class.
+# Which framework a class belongs to depends on nothing but the class. Only the frameworks' own classes are here: those
+# live as long as the process, while a caller's may be many, and would never be freed.
 _BY_CLASS: dict[type, Framework] = {}
 
 
@@ -146,19 +147,18 @@ def of(tensor: object, name: str = "tensor") -> Framework:
     TypeError
         If it is none of these.
     """
-    framework = _BY_CLASS.get(type(tensor))
-    if framework is None:
-        framework = _BY_CLASS[type(tensor)] = _find(tensor, name)
-    return framework
+    return _BY_CLASS.get(type(tensor)) or _find(tensor, name)
 
 
 def _find(tensor: object, name: str) -> Framework:
-    """Import the adapter for a class not seen before, by its bases, for a subclass may be from anywhere."""
+    """Import the adapter for a class that is not known, by its bases, for a subclass may be from anywhere."""
     for base in type(tensor).__mro__:
         module = _MODULES.get(base.__module__.partition(".")[0])
         if module is not None:
             framework = cast(Framework, import_module(module))
             if framework.is_tensor(tensor):
+                if base is type(tensor):
+                    _BY_CLASS[base] = framework
                 return framework
     kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
     raise TypeError(f"{name} must be a Paddle tensor, a torch tensor or a NumPy array, got {kind}")

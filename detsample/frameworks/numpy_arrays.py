@@ -14,8 +14,8 @@ name = "numpy"
 
 
 def is_tensor(x: object) -> bool:
-    """Whether ``x`` is an array; NumPy's scalars are not, having no memory to share."""
-    return isinstance(x, np.ndarray)
+    """Whether ``x`` is an array. NumPy's scalars have no memory, masked arrays mean other numbers than theirs."""
+    return isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray)
 
 
 def shape(x: np.ndarray) -> tuple[int, ...]:

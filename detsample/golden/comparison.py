@@ -10,6 +10,8 @@ from enum import Enum
 import numpy as np
 
 from detsample.golden.record import REQUEST, Golden, Row, request, shortest
+from detsample.reference.float_mode import usual_mode
+from detsample.sampler.parameters import as_integer
 from detsample.sampler.status import describe
 
 
@@ -123,8 +125,14 @@ class Report:
         Parameters
         ----------
         shown : int
-            At most so many rows of each kind.
+            At most so many rows of each kind, from 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no such integer.
         """
+        shown = as_integer("shown", shown, 0, (1 << 63) - 1)
         counts = Counter(finding.kind for finding in self.findings)
         summary = ", ".join(f"{counts[kind]} {kind.value}" for kind in Kind if counts[kind])
         lines = [f"{len(self.findings)} rows: {summary or 'none'}"]
@@ -149,6 +157,7 @@ class Report:
         return "\n".join(lines)
 
 
+@usual_mode
 def diff(
     recorded: Golden,
     today: Golden,
@@ -171,11 +180,10 @@ def diff(
     --------
     >>> from detsample.golden import record
     >>> x = np.random.default_rng(0).standard_normal((2, 50), dtype=np.float32)
-    >>> print(diff(record(x, 7), record(x, 8)).text())
-    2 rows: 2 request changed
-    2 tokens differ, the first in row 0 (position 0): request changed
-    row 0, position 0: request changed: topp_seed was 7, is 8
-    row 1, position 0: request changed: topp_seed was 7, is 8
+    >>> print(diff(record(x, np.array([7, 8])), record(x, np.array([7, 9]))).text())
+    2 rows: 1 same, 1 request changed
+    1 tokens differ, the first in row 1 (position 0): request changed
+    row 1, position 0: request changed: topp_seed was 8, is 9
     """
     findings: list[Finding] = []
     texts_part = False
@@ -186,7 +194,8 @@ def diff(
         if old is not None and new is not None:
             before = None if recorded_logits is None or recorded.vocab != today.vocab else recorded_logits[index]
             drift, exact = _drift(old, new, before, None if today_logits is None else today_logits[index])
-            finding = _judge(index, old, new, drift, exact, texts_part and recorded.sequence)
+            orders = recorded.filter_order, today.filter_order
+            finding = _judge(index, old, new, orders, drift, exact, texts_part and recorded.sequence)
             texts_part = texts_part or old.token_id != new.token_id
         findings.append(finding)
     return Report(tuple(findings), tuple(_notes(recorded, today)))
@@ -207,10 +216,13 @@ def _missing(index: int, old: Row | None, new: Row | None, follows: bool) -> Fin
     return Finding(index, Kind.FOLLOWS if follows else Kind.REQUEST, old, new, math.nan, False, (what,))
 
 
-def _judge(index: int, old: Row, new: Row, drift: float, exact: bool, follows: bool) -> Finding:
+def _judge(
+    index: int, old: Row, new: Row, orders: tuple[str, str], drift: float, exact: bool, follows: bool
+) -> Finding:
     same_logits = old.fingerprint == new.fingerprint
     results = _differences(old, new)
     changed = [f"{name} was {_shown(a)}, is {_shown(b)}" for name, a, b in _requests(old, new)]
+    changed += [f"filter_order was {orders[0]}, is {orders[1]}"] * (orders[0] != orders[1])
     token = f"token was {old.token_id}, is {new.token_id}" if old.token_id != new.token_id else ""
     moved = _drift_text(drift, exact, old.margin)
     if changed:

@@ -1,4 +1,9 @@
-"""The golden file: JSON that a person can read and that gives every bit back."""
+"""The golden file: JSON that a person can read and that gives every bit back.
+
+It is sealed: a digest of its content stands in it, so that a bit that flipped is found. It is one of the numbers and
+words, not of blanks and line ends, which an editor or a version control may change. Against malice it is no help: who
+changes a file can seal it anew.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,22 @@ import json
 import math
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-FORMAT = "detsample golden 1"
+from detsample.files import open_regular, whole
+from detsample.reference.float_mode import usual_mode
+from detsample.sampler.parameters import FILTER_ORDERS, LARGEST_VOCABULARY
+
+FORMAT = "detsample golden 2"
+LARGEST_FILE = 1 << 30
 REQUEST = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
 """What a row is drawn with, besides its logits."""
 _FLOATS = ("temperature", "top_p", "min_p", "logprob", "margin")
@@ -79,6 +92,8 @@ class Golden:
         Number of columns of the logits.
     dtype : str
         Element type of the logits.
+    filter_order : str
+        The draw's, as of `detsample.sample`.
     sequence : bool
         Whether the rows are the steps of one text, so that a token decides what the logits behind it are of.
     rows : tuple of Row
@@ -91,6 +106,7 @@ class Golden:
     contract_version: int
     vocab: int
     dtype: str
+    filter_order: str
     sequence: bool
     rows: tuple[Row, ...]
     recorded_with: Mapping[str, str]
@@ -110,6 +126,7 @@ def shortest(value: float) -> float:
     return short if np.float32(short) == single else float(single)
 
 
+@usual_mode
 def save(golden: Golden, file: str | os.PathLike[str], logits: np.ndarray | None = None) -> None:
     """Write a golden file, one row a line.
 
@@ -119,7 +136,9 @@ def save(golden: Golden, file: str | os.PathLike[str], logits: np.ndarray | None
     file : path
         Written under another name first: a reader never finds half a file.
     logits : [B, V] float32, optional
-        Kept beside it as ``<stem>.logits.npz``, so that a later drift is known exactly.
+        Kept beside it as ``<stem>.<digest>.logits.npz``, so that a later drift is known exactly. Those that the file
+        had before are removed when the new file is in its place: whatever comes in between, the file is whole and
+        finds the logits that it names.
 
     Raises
     ------
@@ -132,53 +151,62 @@ def save(golden: Golden, file: str | os.PathLike[str], logits: np.ndarray | None
     >>> from detsample.golden import record
     >>> folder = Path(tempfile.mkdtemp())
     >>> rows = np.zeros((2, 50), np.float32)
-    >>> save(record(rows, 7), folder / "chat.json", rows)
-    >>> sorted(path.name for path in folder.iterdir())
-    ['chat.json', 'chat.logits.npz']
+    >>> save(record(rows, np.array([7, 8])), folder / "chat.json", rows)
+    >>> [path.name for path in sorted(folder.iterdir())]
+    ['chat.55f15aaa79cf7b1a.logits.npz', 'chat.json']
     """
     path = Path(file)
+    before = _named_logits(path)
     if logits is not None:
-        golden = replace(golden, logits_file=f"{path.stem}.logits.npz")
-        with _whole(path.with_name(str(golden.logits_file))) as part, part.open("wb") as stream:
-            np.savez_compressed(stream, logits=logits)
-    with _whole(path) as part:
-        part.write_text(dumps(golden), encoding="utf-8")
+        digest = sha256("".join(row.fingerprint for row in golden.rows).encode()).hexdigest()[:16]
+        golden = replace(golden, logits_file=f"{path.stem}.{digest}.logits.npz")
+        with whole(path.with_name(str(golden.logits_file))) as stream:
+            np.savez_compressed(stream, logits=np.ascontiguousarray(logits, "<f4"))
+    with whole(path) as stream:
+        stream.write(dumps(golden).encode())
+    if before not in (None, golden.logits_file):
+        with suppress(OSError):
+            path.with_name(str(before)).unlink()
 
 
-class _whole:
-    """A file that appears under its name when it is complete, and not at all if it never is."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._part = path, path.with_name(f"{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Path:
-        return self._part
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._part.replace(self._path)
-        else:
-            self._part.unlink(missing_ok=True)
+def _named_logits(path: Path) -> str | None:
+    """The logits that a golden file names, if they are its own."""
+    try:
+        name = json.loads(_text(path))["logits_file"]
+    except (GoldenError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    if not isinstance(name, str) or not re.fullmatch(re.escape(path.stem) + r"\.[0-9a-f]{16}\.logits\.npz", name):
+        return None
+    return name
 
 
 def dumps(golden: Golden) -> str:
     """The text of a golden file."""
     rows = [_row_object(row) for row in golden.rows]
     common = {name: rows[0][name] for name in REQUEST if rows and all(row[name] == rows[0][name] for row in rows)}
-    head = {
+    lines = [{k: v for k, v in row.items() if k not in common} for row in rows]
+    content = sealed({
         "format": FORMAT,
+        "seal": "",
         "contract_version": golden.contract_version,
         "recorded_with": dict(golden.recorded_with),
         "vocabulary": golden.vocab,
         "dtype": golden.dtype,
+        "filter_order": golden.filter_order,
         "sequence": golden.sequence,
         "logits_file": golden.logits_file,
         "parameters": common,
-    }
-    text = json.dumps(head, indent=1, ensure_ascii=False)
-    lines = [json.dumps({k: v for k, v in row.items() if k not in common}, ensure_ascii=False) for row in rows]
-    body = ",\n  ".join(lines)
+        "rows": lines,
+    })  # fmt: skip
+    text = json.dumps({k: v for k, v in content.items() if k != "rows"}, indent=1, ensure_ascii=False)
+    body = ",\n  ".join(json.dumps(line, ensure_ascii=False) for line in lines)
     return text.removesuffix("\n}") + ',\n "rows": [\n  ' + body + "\n ]\n}\n"
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a golden file with the seal that belongs to it."""
+    rest = {name: value for name, value in content.items() if name != "seal"}
+    return content | {"seal": sha256(json.dumps(rest).encode()).hexdigest()}
 
 
 def _row_object(row: Row) -> dict[str, Any]:
@@ -195,6 +223,7 @@ def _number(value: float) -> float | str | None:
     return short if math.isfinite(short) else None if math.isnan(short) else str(short)
 
 
+@usual_mode
 def load(file: str | os.PathLike[str]) -> Golden:
     """Read a golden file.
 
@@ -219,46 +248,72 @@ def load(file: str | os.PathLike[str]) -> Golden:
     >>> import tempfile
     >>> from detsample.golden import record
     >>> file = Path(tempfile.mkdtemp(), "chat.json")
-    >>> golden = record(np.zeros((2, 50), np.float32), 7)
+    >>> golden = record(np.zeros((2, 50), np.float32), np.array([7, 8]))
     >>> save(golden, file)
     >>> load(file) == golden
     True
     """
     path = Path(file)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GoldenError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        return loads(text)
+        return loads(_text(path))
     except GoldenError as error:
         raise GoldenError(f"{path}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST_FILE:
+                raise GoldenError(f"a golden file has at most {LARGEST_FILE} bytes, got {size}")
+            return file.read(size).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GoldenError(str(getattr(error, "strerror", None) or error)) from error
+
+
+FIRST_CONTRACT = (
+    "it was written under contract 1, and the same seeds and logits give other tokens under contract 2: record it anew"
+)
 
 
 def loads(text: str) -> Golden:
     """The golden file with this text."""
     try:
-        whole = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise GoldenError(f"not JSON ({error})") from error
-    if not isinstance(whole, dict) or "format" not in whole:
-        raise GoldenError("not a golden file: it does not say its format")
-    if whole["format"] != FORMAT:
-        raise GoldenError(f"format must be {FORMAT!r}, got {whole['format']!r}")
-    try:
-        common = _object("parameters", whole["parameters"])
-        lines = _of_type("rows", whole["rows"], list, "a list")
-        return Golden(
-            contract_version=_integer("contract_version", whole["contract_version"], *_LARGE),
-            vocab=_integer("vocabulary", whole["vocabulary"], 1, _LARGE[1]),
-            dtype=_of_type("dtype", whole["dtype"], str, "a string"),
-            sequence=_of_type("sequence", whole["sequence"], bool, "true or false"),
-            rows=tuple(_row(index, common | _object(f"row {index}", row)) for index, row in enumerate(lines)),
-            recorded_with=_object("recorded_with", whole["recorded_with"]),
-            logits_file=_of_type("logits_file", whole["logits_file"], (str, type(None)), "a string or null"),
-        )
+        content = json.loads(text)
+        if not isinstance(content, dict) or "format" not in content:
+            raise GoldenError("not a golden file: it does not say its format")
+        if content["format"] == "detsample golden 1" or content.get("contract_version") == 1:
+            raise GoldenError(FIRST_CONTRACT)
+        if content["format"] != FORMAT:
+            raise GoldenError(f"format must be {FORMAT!r}, got {content['format']!r:.80}")
+        if content.get("seal") != sealed(content)["seal"]:
+            raise GoldenError("damaged, or changed by hand: the seal is that of other content; record it anew")
+        return _golden(content)
+    except GoldenError:
+        raise
     except KeyError as error:
         raise GoldenError(f"{error} is missing") from error
+    except (ValueError, RecursionError) as error:
+        raise GoldenError(f"not JSON ({error})") from error
+
+
+def _golden(content: dict[str, Any]) -> Golden:
+    vocab = _integer("vocabulary", content["vocabulary"], 1, LARGEST_VOCABULARY)
+    common = _object("parameters", content["parameters"])
+    lines = _of_type("rows", content["rows"], list, "a list")
+    order = _of_type("filter_order", content["filter_order"], str, "a string")
+    if order not in FILTER_ORDERS:
+        raise GoldenError(f"filter_order must be one of {', '.join(FILTER_ORDERS)}, got {order!r:.80}")
+    return Golden(
+        contract_version=_integer("contract_version", content["contract_version"], 2, _LARGE[1]),
+        vocab=vocab,
+        dtype=_of_type("dtype", content["dtype"], str, "a string"),
+        filter_order=order,
+        sequence=_of_type("sequence", content["sequence"], bool, "true or false"),
+        rows=tuple(_row(index, vocab, common | _object(f"row {index}", row)) for index, row in enumerate(lines)),
+        recorded_with=_object("recorded_with", content["recorded_with"]),
+        logits_file=_of_type("logits_file", content["logits_file"], (str, type(None)), "a string or null"),
+    )
 
 
 def _of_type(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> Any:
@@ -272,7 +327,7 @@ def _object(name: str, value: Any) -> dict[str, Any]:
     return found
 
 
-def _row(index: int, made: dict[str, Any]) -> Row:
+def _row(index: int, vocab: int, made: dict[str, Any]) -> Row:
     try:
         values: dict[str, Any] = {name: _float(name, made[name]) for name in _FLOATS}
         for name, (least, most) in _INTEGERS.items():
@@ -282,7 +337,7 @@ def _row(index: int, made: dict[str, Any]) -> Row:
         values["fingerprint"] = str(made["fingerprint"])
         if not re.fullmatch("[0-9a-f]{32}", values["fingerprint"]):
             raise GoldenError(f"fingerprint must be 32 hexadecimal digits, got {values['fingerprint']!r}")
-        values["largest"] = tuple(_logit(*pair) for pair in _object("largest", made["largest"]).items())
+        values["largest"] = tuple(_logit(vocab, *pair) for pair in _object("largest", made["largest"]).items())
         return Row(**values)
     except KeyError as error:
         raise GoldenError(f"row {index}: {error} is missing") from error
@@ -308,13 +363,14 @@ def _float(name: str, value: Any) -> float:
     return float(np.float32(float(value)))
 
 
-def _logit(token: str, logit: Any) -> tuple[int, float]:
+def _logit(vocab: int, token: str, logit: Any) -> tuple[int, float]:
     """A token of `Row.largest` and its logit."""
-    if not re.fullmatch("[0-9]{1,18}", token):
-        raise GoldenError(f"largest must have token ids for keys, got {token!r}")
+    if not re.fullmatch("[0-9]{1,9}", token) or int(token) >= vocab:
+        raise GoldenError(f"largest must have token ids below {vocab} for keys, got {token!r:.80}")
     return int(token), _float("largest", logit)
 
 
+@usual_mode
 def load_logits(file: str | os.PathLike[str], golden: Golden) -> np.ndarray | None:
     """The logits that were kept beside a golden file.
 
@@ -340,7 +396,7 @@ def load_logits(file: str | os.PathLike[str], golden: Golden) -> np.ndarray | No
     >>> import tempfile
     >>> from detsample.golden import record
     >>> file, rows = Path(tempfile.mkdtemp(), "chat.json"), np.ones((2, 50), np.float32)
-    >>> save(record(rows, 7), file, rows)
+    >>> save(record(rows, np.array([7, 8])), file, rows)
     >>> np.array_equal(load_logits(file, load(file)), rows)
     True
     """
@@ -355,15 +411,29 @@ def load_logits(file: str | os.PathLike[str], golden: Golden) -> np.ndarray | No
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            logits = np.asarray(kept["logits"])
+        logits = _read_logits(path, (len(golden.rows), golden.vocab))
+    except MemoryError:
+        raise
     except Exception as error:  # NumPy, zipfile and zlib each have errors of their own for a broken file
         raise GoldenError(f"{path}: not the logits of a golden file ({error})") from error
-    if logits.shape != (len(golden.rows), golden.vocab) or logits.dtype != np.float32:
-        raise GoldenError(f"{path}: expected float32 [{len(golden.rows)}, {golden.vocab}], got {logits.dtype}")
     if fingerprints(logits) != [row.fingerprint for row in golden.rows]:
         raise GoldenError(f"{path}: these are not the logits that were recorded")
     return logits
+
+
+def _read_logits(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """The array of an npz. No more is unpacked than `shape` takes: a small file may hold any number of zeros."""
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive, archive.open("logits.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        found, by_columns, dtype = read(member)
+        if found != shape or dtype != np.dtype("<f4") or by_columns:
+            raise GoldenError(f"expected float32 {list(shape)} row by row, got {dtype} {list(found)}")
+        size = 4 * shape[0] * shape[1]
+        content = member.read(size + 1)
+    if len(content) != size:
+        raise GoldenError(f"expected {size} bytes of logits, got {'more' if len(content) > size else 'fewer'}")
+    return np.frombuffer(content, "<f4").reshape(shape).astype(np.float32)
 
 
 def request(rows: Sequence[Row]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from detsample import frameworks
 from detsample.golden.comparison import Finding, Kind, Report, diff, unequal_results
 from detsample.golden.fingerprint import canonical, fingerprints
 from detsample.golden.record import REQUEST, Golden, GoldenError, Row, request
+from detsample.reference.float_mode import usual_mode
 from detsample.rollout import operations
+from detsample.rollout.record import column
 
 LARGEST = 16
 """How many of the first tokens a row of a record shows."""
@@ -23,6 +26,7 @@ Sampler = Callable[..., Any]
 """Something with the signature of `detsample.sample`."""
 
 
+@usual_mode
 def record(
     logits: Any,
     topp_seed: Any,
@@ -32,6 +36,8 @@ def record(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
+    filter_order: str = "top_k_first",
+    shared_noise: bool = False,
     sequence: bool = False,
     sampler: Sampler | None = None,
 ) -> Golden:
@@ -41,13 +47,13 @@ def record(
     ----------
     logits : [B, V] fp32, bf16 or fp16
         A Paddle tensor, a torch tensor or a NumPy array; on a GPU the kernels draw.
-    topp_seed, position, temperature, top_k, top_p, min_p
+    topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise
         As for `detsample.sample`.
     sequence : bool
         Whether the rows are the steps of one text.
     sampler : callable, optional
         What draws, in place of `detsample.sample`, whose signature it has: the sampler under test. It is given the
-        logits and each parameter as an array or tensor [B].
+        logits and the parameters as they are given here, but for `shared_noise`.
 
     Returns
     -------
@@ -70,10 +76,11 @@ def record(
     host = framework.fetch(logits)
     given = (topp_seed, position, temperature, top_k, top_p, min_p)
     # As they were given: `margin` refuses what `sample` does, whatever another sampler makes of it.
-    filters = dict(zip(REQUEST[1:], given[1:], strict=True))
-    margins = detsample.margin(logits, topp_seed, **filters)
-    drawn = (sampler or detsample.sample)(logits, topp_seed, **filters)
-    parameters = {name: _vector(framework, name, x, len(host)) for name, x in zip(REQUEST, given, strict=True)}
+    filters = {**dict(zip(REQUEST[1:], given[1:], strict=True)), "filter_order": filter_order}
+    margins = detsample.margin(logits, topp_seed, **filters, shared_noise=shared_noise)
+    draw = sampler or partial(detsample.sample, shared_noise=True)  # `margin` has checked it
+    drawn = draw(logits, topp_seed, **filters)
+    parameters = {name: column(name, x, len(host)) for name, x in zip(REQUEST, given, strict=True)}
     found = {
         "token_id": _host(drawn.token_ids),
         "num_kept": _host(drawn.num_kept),
@@ -93,9 +100,10 @@ def record(
     )
     where = "GPU" if framework.on_gpu(logits) else "CPU"
     made_with = {"detsample": detsample.__version__, "tensors": f"{framework.name}, {where}"}
-    return Golden(detsample.CONTRACT_VERSION, host.shape[1], dtype, sequence, rows, made_with)
+    return Golden(detsample.CONTRACT_VERSION, host.shape[1], dtype, filter_order, sequence, rows, made_with)
 
 
+@usual_mode
 def check(
     golden: Golden,
     logits: Any,
@@ -130,20 +138,23 @@ def check(
     Examples
     --------
     >>> rows = np.random.default_rng(0).standard_normal((2, 50), dtype=np.float32)
-    >>> golden = record(rows, 7, top_k=5)
-    >>> check(golden, rows).exit_status, check(golden, rows, topp_seed=8).exit_status
+    >>> golden = record(rows, np.array([7, 8]), top_k=5)
+    >>> check(golden, rows).exit_status, check(golden, rows, topp_seed=9).exit_status
     (0, 4)
     """
     framework = frameworks.of(logits, "logits")
     expected, got = (len(golden.rows), golden.vocab), framework.shape(logits)
     if got != expected:
         raise GoldenError(f"logits must have shape {list(expected)}, as recorded, got {list(got)}")
-    unknown = set(changed) - set(REQUEST)
+    known = (*REQUEST, "filter_order")
+    unknown = set(changed) - set(known)
     if unknown:
-        raise TypeError(f"{min(unknown)} is no parameter of a request, which has {', '.join(REQUEST)}")
+        raise TypeError(f"{min(unknown)} is no parameter of a request, which has {', '.join(known)}")
     ops = operations.of(framework.name)
-    recorded = {name: ops.placed(x, logits) for name, x in request(golden.rows).items()}
-    today = record(logits, **recorded | changed, sequence=golden.sequence, sampler=sampler)
+    recorded: dict[str, Any] = {name: ops.placed(x, logits) for name, x in request(golden.rows).items()}
+    asked = {**recorded, "filter_order": golden.filter_order, **changed}
+    # The requests are those of the record, whatever noise they share.
+    today = record(logits, **asked, shared_noise=True, sequence=golden.sequence, sampler=sampler)
     x = canonical(framework.fetch(logits))
     return against_reference(diff(golden, today, kept_logits, x), today, x)
 
@@ -158,14 +169,15 @@ def against_reference(report: Report, today: Golden, x: np.ndarray) -> Report:
     doubtful = [finding for finding in report.of(*kinds) if finding.today is not None]
     if not doubtful:
         return report
-    right = _of_reference([today.rows[finding.row] for finding in doubtful], x[[finding.row for finding in doubtful]])
+    chosen = [finding.row for finding in doubtful]
+    right = _of_reference([today.rows[row] for row in chosen], x[chosen], today.filter_order)
     judged = {finding.row: _judged(finding, row) for finding, row in zip(doubtful, right, strict=True)}
     return replace(report, findings=tuple(judged.get(finding.row, finding) for finding in report.findings))
 
 
-def _of_reference(rows: list[Row], x: np.ndarray) -> list[Row]:
+def _of_reference(rows: list[Row], x: np.ndarray, filter_order: str) -> list[Row]:
     """The same rows with what the reference makes of their logits."""
-    drawn = reference.sample(x, **request(rows))
+    drawn = reference.sample(x, **request(rows), filter_order=filter_order)
     assert drawn.logprobs is not None
     columns = (drawn.token_ids, drawn.num_kept, drawn.status, drawn.logprobs)
     found = zip(*(column.tolist() for column in columns), strict=True)
@@ -190,19 +202,6 @@ def _judged(finding: Finding, right: Row) -> Finding:
         details = (*finding.details, "the reference draws the same from today's logits")
         return replace(finding, kind=Kind.EXPLAINED, details=details)
     return finding
-
-
-def _vector(framework: Any, name: str, value: Any, rows: int) -> np.ndarray:
-    """A parameter as a vector on the host, in the type in which it is recorded."""
-    array = framework.fetch(value) if framework.is_tensor(value) else np.asarray(value)
-    if name == "topp_seed":
-        array = array.astype(np.uint64).view(np.int64)
-    elif name in ("position", "top_k"):
-        array = array.astype(np.int64)
-    else:
-        with np.errstate(over="ignore", under="ignore"):
-            array = array.astype(np.float32)
-    return np.broadcast_to(array.reshape(-1), (rows,))
 
 
 def _host(tensor: Any) -> np.ndarray:

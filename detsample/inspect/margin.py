@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import Wanted
 from detsample.sampler.parameters import read_draw, read_flag
 from detsample.sampler.run import run, serving
@@ -32,6 +33,7 @@ class MarginOutput:
     _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 
+@usual_mode
 def margin(
     logits: Any,
     topp_seed: Any,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,7 @@ class GoldenTest:
         No two tests have one name: of ``test_it.py::TestGroup::test_k[a/b]`` it is
         ``test_it.TestGroup.test_k[a%2Fb].json``, with ``-name`` before ``.json`` where there is one.
         """
-        return self._stem.with_name(f"{self._stem.name}{'' if name is None else '-' + _escaped(name)}.json")
+        return self._stem.with_name(f"{self._stem.name}{'' if name is None else '-' + _short(_escaped(name), 80)}.json")
 
     def check(
         self,
@@ -208,7 +209,15 @@ def _stem(item: pytest.Item) -> Path:
     place, bracket, parameters = item.nodeid.partition("::")[2].partition("[")
     names = [module.replace("%", "%25").replace(".", "%2E"), *(_escaped(name, r"[^\w]") for name in place.split("::"))]
     end = f"[{_escaped(parameters.removesuffix(']'))}]" if bracket else ""
-    return path.parent / "golden" / (".".join(names) + end)
+    return path.parent / "golden" / _short(".".join(names) + end, 140)
+
+
+def _short(name: str, most: int) -> str:
+    """A name of at most so many bytes, its end then a digest of all of it: a file's name may have 255."""
+    whole = name.encode()
+    if len(whole) <= most:
+        return name
+    return f"{whole[: most - 17].decode(errors='ignore')}~{sha256(whole).hexdigest()[:16]}"
 
 
 def _escaped(text: str, others: str = r"[^\w .,=+@-]") -> str:

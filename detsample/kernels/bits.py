@@ -6,6 +6,6 @@ import triton.language as tl
 
 @triton.jit
 def kept_tokens(row_mask, token, inside):
-    """Whether tokens are in a row's set, of those that are `inside` the row; false of the others."""
+    """Whether each token is in a row's kept set; false for tokens that are not `inside` the row."""
     word = tl.load(row_mask + (token >> 5), mask=inside, other=0)
     return ((word >> (token & 31).to(tl.int32)) & 1) != 0

@@ -33,10 +33,10 @@ HOPELESS = tl.constexpr(50.0)  # no token with a larger gap can win
 def gumbel_bound(high):
     """An fp32 number that no noise with this high word exceeds by more than 2^-15.
 
-    -ln(-ln(1-u)) <= -ln u, and log2(1 + f) >= f on [0, 1], so the bits of the fp32 `high`, read as an integer,
-    are a lower bound of its logarithm (Mitchell's logarithm). u may be as small as 2^-65 when `high` is 0,
-    which is 2^-33 in units of the high word. The bound is at most 0.06 above -ln u. No hardware function: the
-    interpreter and every GPU filter alike.
+    Two inequalities give it: -ln(-ln(1-u)) <= -ln u, and log2(1 + f) >= f on [0, 1]. By the second, the bits of the
+    fp32 number `high`, read as an integer, are a lower bound of its logarithm (Mitchell's logarithm). Where `high` is
+    0, u may be as small as 2^-65, which is 2^-33 in units of the high word. The bound is at most 0.06 above -ln u. It
+    uses no hardware function, so the interpreter and every GPU look at the same tokens.
     """
     value = tl.maximum(high.to(tl.float32), 1.1641532182693481e-10)
     return value.to(tl.int32, bitcast=True).to(tl.float32) * -LN2_TIMES_2_POW_MINUS_23 + LN2_TIMES_159
@@ -44,13 +44,17 @@ def gumbel_bound(high):
 
 @triton.jit
 def score_bound(x, anchor, scale, high):
-    """A bound of the scores of tokens with these high words, measured from the anchor; -inf for logits of -inf."""
+    """Numbers that the scores of tokens with these high words do not exceed, measured from `anchor`; -inf for logits of
+    -inf.
+    """
     return (x - anchor) * scale + gumbel_bound(high)
 
 
 @triton.jit
 def tile_bound(x0, x1, x2, x3, start, anchor, scale, seed, position):
-    """[LANES]: a bound of the scores of each quad's tokens, measured from the anchor."""
+    """For each lane of a tile, [LANES], a number that the scores of its four tokens do not exceed, measured from
+    `anchor`.
+    """
     quads = ((start >> 2) + tl.arange(0, LANES)).to(tl.uint32)
     w0, w1, w2, w3 = philox(seed, quads, position, TOKEN_HIGH)
     b0 = score_bound(x0, anchor, scale, w0)
@@ -62,6 +66,7 @@ def tile_bound(x0, x1, x2, x3, start, anchor, scale, seed, position):
 
 @triton.jit
 def may_beat(bound, score, shift):
-    """Whether a group with this bound could hold a score of at least `score`, for any score of a kept token."""
+    """Whether a group with this bound could hold a score of at least `score`, which must be the score of a kept token.
+    """
     margin = 0.000244140625 + tl.abs(shift) * 9.5367431640625e-07
     return (bound > float("-inf")) & (bound - shift + margin >= from_units(score))

@@ -1,4 +1,5 @@
-"""ceil(fraction * integer), exactly, for an fp32 fraction below 1: the targets of min-p and top-p (spec section 6)."""
+"""ceil(fraction * integer), exactly, for an fp32 fraction below 1: the thresholds of min-p and top-p (spec section 6).
+"""
 
 import triton
 import triton.language as tl
@@ -8,9 +9,10 @@ EVERYTHING = tl.constexpr(1 << 62)  # a target that no sum of weights or count r
 
 @triton.jit
 def ceil_product(fraction, whole):
-    """ceil(fraction * whole), int64; 0 < fraction < 1 in fp32, 0 <= whole <= 2^61 in int64.
+    """ceil(fraction * whole) as int64, for an fp32 fraction with 0 < fraction < 1 and an int64 with 0 <= whole <= 2^61.
 
-    fraction is M / 2^s with M below 2^24: the product of up to 85 bits is held as `upper` * 2^32 + `lower`.
+    The fraction is M / 2^s with an integer M below 2^24. The product M * whole has up to 85 bits and is held as `upper`
+    * 2^32 + `lower`.
     """
     bits = fraction.to(tl.int32, bitcast=True).to(tl.int64)
     exponent = bits >> 23
@@ -29,7 +31,9 @@ def ceil_product(fraction, whole):
 
 @triton.jit
 def top_p_target(top_p, total):
-    """The weight that a prefix must reach: 1 where only the first token is wanted, beyond reach where top-p is off."""
+    """The weight that the kept prefix must reach, given the weight `total` of which top-p takes its share: 1 where only
+    the first token is wanted, and out of reach where top-p is off (spec section 6).
+    """
     inside = (top_p > 0.0) & (top_p < 1.0)
     product = ceil_product(tl.where(inside, top_p, 0.5), total)
     return tl.where(inside, product, tl.where(top_p >= 1.0, tl.full([], EVERYTHING, tl.int64), 1))

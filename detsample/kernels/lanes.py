@@ -17,20 +17,20 @@ MOST_DRAWS = tl.constexpr(16)  # groups evaluated one by one before the kept set
 
 @triton.jit
 def exact_score(a, seed, token, position):
-    """The int64 score of tokens with these gaps, in units of 2^-32."""
+    """The scores of tokens with the gaps `a`, as int64 in units of 2^-32: noise minus gap (spec section 8)."""
     return token_gumbel(seed, token, position) - fixed_point(a)
 
 
 @triton.jit
 def best_of(score, token):
-    """The largest score and, among equals, the lowest id."""
+    """The largest score, and the lowest token id among those that have it."""
     top = tl.max(score, axis=0)
     return top, tl.min(tl.where(score == top, token, LAST_TOKEN), axis=0)
 
 
 @triton.jit
 def better_of(score, token, other_score, other_token):
-    """The better of two (score, token)."""
+    """The better of two pairs (score, token): the larger score, or the lower id if the scores are equal."""
     other = (other_score > score) | ((other_score == score) & (other_token < token))
     return tl.where(other, other_score, score), tl.where(other, other_token, token)
 
@@ -39,7 +39,7 @@ def better_of(score, token, other_score, other_token):
 def score_group(
     row_logits, vocab, quads, stretch_tiles, group, scale, largest, seed, position, boundary_key, boundary_token
 ):  # fmt: skip
-    """(score, token) of the best kept token of one group, evaluated exactly."""
+    """(score, token) of the best kept token of one group, from exact scores."""
     best = tl.full([], NO_SCORE, tl.int64)
     winner = tl.full([], LAST_TOKEN, tl.int32)
     size = 4 * quads * stretch_tiles
@@ -60,11 +60,13 @@ def draw_from_groups(
     row_logits, vocab, quads, stretch_tiles, groups, group_bound, shift, scale, largest, seed, position,
     boundary_key, boundary_token, most_groups,
 ):  # fmt: skip
-    """(token, decided): groups are evaluated in falling order of their bounds until none left may hold the winner.
+    """Draws from the kept set through the bounds of groups, and returns (token, decided).
 
-    `group_bound` points at the row's bounds, which may be of more tokens than the kept set; `shift` says from where
-    they are measured, see `bounds`. Where `most_groups`
-    evaluations did not decide it, `decided` is false and the token means nothing.
+    Groups are evaluated exactly, in falling order of their bounds, until no group is left that may hold the winner. If
+    `most_groups` evaluations are not enough, `decided` is false and the token means nothing.
+
+    `group_bound` points at the row's bounds, which may be of more tokens than the kept set. `shift` says from where
+    they are measured: see `bounds`.
     """
     index = tl.arange(0, MOST_GROUPS)
     bounds = tl.load(group_bound + index, mask=index < groups, other=float("-inf"))

@@ -22,7 +22,7 @@ Q11 = tl.constexpr(-125534836)
 
 @triton.jit
 def drop_bits(rest, exponent, WIDTH: tl.constexpr):
-    """One step of a binary search for the leading bit."""
+    """One step of the binary search for the leading bit."""
     large = (rest >> WIDTH) != 0
     return tl.where(large, rest >> WIDTH, rest), exponent + tl.where(large, WIDTH, 0)
 

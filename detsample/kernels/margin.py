@@ -1,8 +1,10 @@
-"""How far a row's logits may move before its token could change (docs/margin.md): one program a row.
+"""How far a row's logits may move before its token could change (docs/margin.md). The grid has one program for each
+row.
 
-A motion is judged by two looks at the row: the first finds who could outscore the winner, the second whether the
-filters could drop the winner or let that rival in. Each look judges as many motions as the next few bits of the margin
-have values: with four bits, eight pairs of looks give all of them. Nothing is written but the margin.
+A motion means that no logit moves by more than t. It is judged by two looks at the row. The first look finds the tokens
+that could outscore the winner. The second asks whether the filters could drop the winner, or keep such a rival. Each
+look judges as many motions at once as the next few bits of the margin have values: with four bits, eight pairs of looks
+give all 32 bits. The only result is the margin.
 """
 
 import triton
@@ -31,17 +33,21 @@ DOUBT = tl.constexpr(17)  # weights measured from two maxima agree to 2^-17 of e
 
 @triton.jit
 def lowest(x, t):
+    """The smallest fp32 number to which `x` may fall when no logit moves by more than `t`; never below -FLT_MAX."""
     return tl.maximum(x - t, -FLT_MAX)
 
 
 @triton.jit
 def highest(x, t):
+    """The largest fp32 number to which `x` may rise when no logit moves by more than `t`; never above FLT_MAX."""
     return tl.minimum(x + t, FLT_MAX)
 
 
 @triton.jit
 def census(row_logits, vocab, winner, SPAN: tl.constexpr):
-    """(number of finite tokens, the largest key, the largest key but the winner's, the smallest finite key)."""
+    """What the search needs to know of the row: the number of its finite tokens, the largest key, the largest key of
+    any token but the winner, and the smallest finite key.
+    """
     count = tl.zeros([SPAN], tl.int32)
     smallest = tl.full([SPAN], INF_KEY, tl.int32)
     largest = tl.full([SPAN], MINUS_INF_KEY, tl.int32)
@@ -58,7 +64,7 @@ def census(row_logits, vocab, winner, SPAN: tl.constexpr):
 
 @triton.jit
 def kth_token(row_logits, vocab, k, SPAN: tl.constexpr, DIGITS: tl.constexpr):
-    """(key, token) of the k-th token in order, which is known to exist."""
+    """The key and the id of the k-th token in order. The caller knows that the row has k tokens."""
     base = tl.full([], -2147483648, tl.int64)
     digit = tl.arange(0, DIGITS).to(tl.int64)
     unit = tl.full([], 4294967296, tl.int64) // DIGITS
@@ -89,11 +95,14 @@ def outscorers(
     row_logits, vocab, t, scale, seed, position, winner, winner_noise, winner_low, winner_most,
     SPAN: tl.constexpr, DIGITS: tl.constexpr,
 ):  # fmt: skip
-    """The first look. For each motion: the first in order of those that could outscore the winner, as (key, token),
-    (MINUS_INF_KEY, LAST_TOKEN) if there are none; and how many tokens could come before the winner.
+    """The first look at the row: who could outscore the winner if every logit moved by at most `t`?
 
-    Gaps are measured from `winner_most` and rounded, those of the moved row from another logit: they differ by at most
-    2^-21 of each and a few units.
+    For each of the DIGITS motions in `t` this returns the key and the id of the rival, which is the first token in
+    order among those that could outscore the winner, or (MINUS_INF_KEY, LAST_TOKEN) if no token could; and the number
+    of tokens that could come before the winner in order.
+
+    Gaps are measured from `winner_most` and rounded. In the moved row they are measured from another logit. The two
+    differ by at most 2^-21 of each and a few units of 2^-32, which the comparison allows for.
     """
     winner_key = key_of(winner_low)
     winner_gap = fixed_point(gap(winner_low, winner_most, scale))
@@ -122,7 +131,7 @@ def outscorers(
 
 @triton.jit
 def counted_weight(x, largest, scale, least):
-    """The weight of logits where top-p counts it: 0 for one below `least`."""
+    """The weights of the logits `x` as top-p counts them: a weight below `least` counts as 0."""
     w = weight(gap(x, largest, scale))
     return tl.where(w >= least, w, 0)
 
@@ -132,9 +141,13 @@ def surroundings(
     row_logits, vocab, t, scale, winner, winner_low, winner_most, rival, rival_high, rival_most,
     boundary_key, boundary_token, by_mass, least, SPAN: tl.constexpr, DIGITS: tl.constexpr,
 ):  # fmt: skip
-    """The second look. For each motion: how many tokens come before the rival at its highest, all others being at
-    their lowest; and the weights, before and from the token on, of the tokens of which top-p takes its share, where
-    they are not below `least`: of the winner where top-p is hardest on it, of the rival where top-p is kindest to it.
+    """The second look at the row: could the filters drop the winner, or keep the rival?
+
+    For each of the DIGITS motions in `t` this returns the number of tokens that come before the rival when it is at its
+    highest and all others are at their lowest, and four sums of weights. The sums are over the tokens of which top-p
+    takes its share, as `counted_weight` counts them. Two are those before the winner and those from it on, moved so
+    that top-p is as hard on the winner as it can be; the other two are the same for the rival, moved so that top-p is
+    as kind to it as it can be.
     """
     ahead = tl.zeros([DIGITS], tl.int32)
     winner_heads = tl.zeros([DIGITS], tl.int64)
@@ -171,12 +184,16 @@ def surroundings(
 
 @triton.jit
 def doubt(part, whole, tokens):
-    """By how much a sum of weights may differ if the weights are measured from another maximum."""
+    """By how much the sum `part` of weights, out of `whole`, may change when weights are measured from another maximum.
+    `tokens` is the number of finite tokens of the row.
+    """
     return (part >> DOUBT) + 1 + tokens * ((whole >> 40) + 1)
 
 
 @triton.jit
 def surely_kept(heads, rest, top_p, tokens):
+    """Whether top-p keeps a token however the sums err: `heads` is the weight before it, `rest` the weight from it on.
+    """
     more = heads + doubt(heads, heads + rest, tokens)
     less = rest - doubt(rest, heads + rest, tokens)
     return (less >= 0) & (more < ceil_product(top_p, more + tl.maximum(less, 0)))
@@ -184,6 +201,8 @@ def surely_kept(heads, rest, top_p, tokens):
 
 @triton.jit
 def surely_cut(heads, rest, top_p, tokens):
+    """Whether top-p cuts a token however the sums err: `heads` is the weight before it, `rest` the weight from it on.
+    """
     less = heads - doubt(heads, heads + rest, tokens)
     more = rest + doubt(rest, heads + rest, tokens)
     return less >= ceil_product(top_p, tl.maximum(less, 0) + more)
@@ -194,7 +213,9 @@ def harmless(
     row_logits, vocab, t, scale, k, top_p, by_mass, min_weight, least, seed, position, winner, winner_noise,
     tokens, top_key, other_key, low_key, boundary_key, boundary_token, SPAN: tl.constexpr, DIGITS: tl.constexpr,
 ):  # fmt: skip
-    """[DIGITS]: whether motions by at most `t` cannot change the token."""
+    """For each of the DIGITS motions in `t`: whether the token must stay the same when no logit moves by more than
+    that.
+    """
     winner_low = lowest(tl.load(row_logits + winner).to(tl.float32) + 0.0, t)
     winner_most = tl.maximum(winner_low, highest(value_of(other_key), t))
     rival_key, rival, ahead = outscorers(
@@ -224,6 +245,11 @@ def margin(
     token_ids, status, result,
     SPAN: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
+    """Finds the margin of each row's token: the largest t for which `harmless` holds (docs/margin.md).
+
+    Grid (rows). The bits of t are searched from the highest down, BITS of them in each round. An invalid row has the
+    margin NaN; a row with one finite token has the margin +inf, since that token cannot lose.
+    """
     DIGITS: tl.constexpr = 1 << BITS
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride

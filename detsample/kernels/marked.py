@@ -1,7 +1,8 @@
-"""A few tokens of many, marked by bits: what is worked out for them alone should cost nothing for the others.
+"""A few tokens among many, marked by one bit each, so that what is computed for them alone costs the others next to
+nothing.
 
-A lane of a program holds four neighbouring tokens of every tile. Eight tiles make 32 marks a lane, one word; then every
-lane goes through its own marks, as many rounds as the lane with the most has.
+A lane of a program holds four neighbouring tokens of every tile, so eight tiles make 32 marks a lane, which is one
+word. Afterwards every lane goes through its own marks, in as many rounds as the lane with the most marks needs.
 """
 
 import triton
@@ -15,12 +16,15 @@ TILES_MARKED = tl.constexpr(8)
 
 @triton.jit
 def no_marks():
+    """The marks of a program that has marked no token yet, as uint32 [LANES]."""
     return tl.zeros([LANES], tl.uint32)
 
 
 @triton.jit
 def mark_tile(marks, which):
-    """The marks with those of one more tile behind them; `which` is a [LANES, 4] condition."""
+    """Adds one tile to the marks and returns them; `which` is a [LANES, 4] condition that says which of its tokens to
+    mark.
+    """
     bits = which.to(tl.uint32) << tl.arange(0, 4).to(tl.uint32)[None, :]
     return (marks << 4) | tl.sum(bits, axis=1).to(tl.uint32)
 

@@ -1,6 +1,6 @@
-"""Kernel 6, on request: the kept set as bools, as bits or as CSR, made from each row's boundary (spec section 10).
+"""Kernel 6, on request: the kept sets as bools, as bits or as CSR, made from each row's boundary (spec section 10).
 
-Of the logits only those are read whose group, by the maximum that `scan` left, reaches the boundary.
+Logits are read only where they may be kept: where the maximum of their group, which `scan` left, reaches the boundary.
 """
 
 import triton
@@ -16,7 +16,9 @@ QUADS_MASKED = tl.constexpr(1024)
 
 @triton.jit
 def span_of_program(vocab, segment_tiles):
-    """(first token, end, number) of what a program of a grid (rows, spans of a segment, segments) takes."""
+    """The tokens that this program takes, in a grid (rows, spans of a segment, segments): the first token, the end, and
+    the number of the span within the row.
+    """
     segment = tl.program_id(2)
     start = segment * segment_tiles * TILE + tl.program_id(1) * MASKED
     end = tl.minimum(tl.minimum(start + MASKED, (segment + 1) * segment_tiles * TILE), vocab)
@@ -25,16 +27,16 @@ def span_of_program(vocab, segment_tiles):
 
 @triton.jit
 def first_key_from(boundary_key, boundary_token, start):
-    """The smallest key that a row keeps from `start` on, its boundary token apart; NaN's, which nothing reaches, where
-    a row keeps nothing.
+    """The smallest key that a row keeps from the token `start` on, not counting the boundary token itself. For a row
+    that keeps nothing it is the key of NaN, which no logit reaches.
     """
     return tl.where(boundary_token < start, tl.minimum(boundary_key, NAN_KEY - 1) + 1, boundary_key)
 
 
 @triton.jit
 def load_reaching(row_logits, maxima, start, end, first_key, quads):
-    """The logits of a span as fp32 [QUADS_MASKED, 4]; -inf, unread, where a group's maximum is below `first_key` and
-    from `end` on.
+    """The logits of a span as fp32 [QUADS_MASKED, 4]. Logits are not read, and are -inf here, where the maximum of
+    their group is below `first_key`; they are -inf from the token `end` on, too.
     """
     quad = tl.arange(0, QUADS_MASKED)
     group = tl.program_id(2) * groups_of_segment(quads) + ((quad % LANES) >> tl.where(quads == 1, 0, QUADS_BITS))
@@ -49,7 +51,7 @@ def load_reaching(row_logits, maxima, start, end, first_key, quads):
 
 @triton.jit
 def kept_of_span(row_logits, records, row, group_key, pitch, quads, start, end):
-    """Which tokens of a span the row keeps, [QUADS_MASKED, 4]."""
+    """Whether the row keeps each token of a span, as bools of shape [QUADS_MASKED, 4]."""
     boundary_key, boundary_token = read_boundary(records, row)
     first_key = first_key_from(boundary_key, boundary_token, start)
     x = load_reaching(row_logits, group_key + row * pitch, start, end, first_key, quads)
@@ -65,12 +67,14 @@ NOT_SPECIALIZED = ["row_stride", "vocab", "pitch", "quads", "segment_tiles"]
 
 @triton.jit
 def store_bools(row_mask, start, end, keep):
+    """Stores which tokens of a span are kept, as one bool for each token."""
     token = start + tl.arange(0, MASKED)
     tl.store(row_mask + token, tl.reshape(keep, [MASKED]), mask=token < end)
 
 
 @triton.jit
 def store_bits(row_mask, start, end, keep):
+    """Stores which tokens of a span are kept, as 32-bit words with the lowest token in the lowest bit."""
     four = tl.sum(tl.where(keep, 1 << tl.arange(0, 4)[None, :], 0), axis=1)
     words = tl.sum(tl.reshape(four, [MASKED // 32, 8]) << (4 * tl.arange(0, 8)[None, :]), axis=1)
     word = start // 32 + tl.arange(0, MASKED // 32)
@@ -82,7 +86,10 @@ def dense_mask(
     logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, mask, mask_stride,
     AS_BITS: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    """Rows of bools, or of words with 32 bits each."""
+    """Writes the kept sets as bools, or as 32-bit words if AS_BITS (spec section 10).
+
+    Grid (rows, spans of a segment, segments).
+    """
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
     row_mask = mask + row * mask_stride
@@ -96,7 +103,7 @@ def dense_mask(
 
 @triton.jit(do_not_specialize=["rows"])
 def csr_offsets(rows, num_kept, row_offsets):
-    """One program: the running sums of num_kept, one more than there are rows."""
+    """Writes the row offsets of a CSR mask: the running sums of `num_kept`, starting at 0. Grid (1)."""
     before = tl.full([], 0, tl.int64)
     tl.store(row_offsets, before)
     for start in range(0, rows, TILE):
@@ -111,7 +118,9 @@ def csr_counts(
     logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, span_counts,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    """How many each program of `csr_tokens` will write."""
+    """Counts how many tokens each program of `csr_tokens` will write, so that every program can know where its own
+    begin. The grid is that of `csr_tokens`.
+    """
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
     start, end, span = span_of_program(vocab, segment_tiles)
@@ -122,7 +131,7 @@ def csr_counts(
 
 @triton.jit
 def number_before(counts, end):
-    """The sum of the first `end` counts."""
+    """The sum of the first `end` counts of a row."""
     before = tl.zeros([LANES], tl.int32)
     for start in range(0, end, LANES):
         place = start + tl.arange(0, LANES)
@@ -135,6 +144,10 @@ def csr_tokens(
     logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, span_counts, row_offsets, kept,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
+    """Writes the ids of the kept tokens, ascending within each row (spec section 10).
+
+    Grid (rows, spans of a segment, segments).
+    """
     row = tl.program_id(0).to(tl.int64)
     start, end, span = span_of_program(vocab, segment_tiles)
     counts = span_counts + row * (tl.num_programs(1) * tl.num_programs(2))
@@ -148,7 +161,7 @@ def csr_tokens(
 
 @triton.jit(do_not_specialize=["rows", "capacity"])
 def csr_tail(rows, capacity, row_offsets, kept):
-    """-1 behind the last kept token."""
+    """Writes -1 behind the last kept token, up to the capacity of the list. Grid (tiles of the list)."""
     place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     behind = (place >= tl.load(row_offsets + rows)) & (place < capacity)
     tl.store(kept + place, tl.full([TILE], -1, tl.int32), mask=behind)

@@ -1,4 +1,6 @@
-"""fp32 as int32 keys that sort alike (spec section 4): comparisons, equality and bisection on integers."""
+"""fp32 numbers as int32 keys that sort in the same order (spec section 4), so that comparisons and bisections are of
+integers.
+"""
 
 import triton
 import triton.language as tl
@@ -12,7 +14,9 @@ LAST_TOKEN = tl.constexpr(0x7FFFFFFF)  # a token id behind every token
 
 @triton.jit
 def key_of(x):
-    """The int32 key of fp32 values. -0 and +0 have one key; a NaN, whatever its sign and payload, has the largest."""
+    """The int32 keys of fp32 values. -0 and +0 have the same key. A NaN has the largest key, whatever its sign and
+    payload.
+    """
     bits = (x + 0.0).to(tl.int32, bitcast=True)
     key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return tl.where(x != x, NAN_KEY, key)
@@ -26,5 +30,5 @@ def value_of(key):
 
 @triton.jit
 def within(key, token, boundary_key, boundary_token):
-    """Whether tokens belong to the prefix of the order that ends at the boundary token, itself included."""
+    """Whether tokens belong to the prefix of the order that ends with the boundary token, which is included."""
     return (key > boundary_key) | ((key == boundary_key) & (token <= boundary_token))

@@ -1,4 +1,4 @@
-"""What a row ends with: its outputs, its status and, for masks, its boundary (spec sections 3, 6 and 9)."""
+"""What a row ends with: its results, its status and, for masks, its boundary (spec sections 3, 6 and 9)."""
 
 import triton
 import triton.language as tl
@@ -11,24 +11,25 @@ from detsample.kernels.weight import gap
 
 @triton.jit
 def quiet_nan():
+    """The fp32 NaN whose bits are 0x7fc00000, which the contract names for results that do not exist."""
     return fp32_from_bits(tl.full([], QUIET_NAN, tl.int32))
 
 
 @triton.jit
 def log_probability(a, kept_weight):
-    """The token's log probability in the kept set, from its gap and the set's weight."""
+    """The token's log probability in the kept set: -(a + ln(kept weight / 2^40)), in natural units (spec section 9)."""
     return from_units(-(fixed_point(a) + ln_of_weight(kept_weight)))
 
 
 @triton.jit
 def log_kept_mass(kept_weight, total_weight):
-    """log_z: the log of the kept mass of the full softmax."""
+    """log_z: ln(kept weight / weight of all tokens), at most 0 (spec section 9)."""
     return from_units(tl.minimum(ln_of_weight(kept_weight) - ln_of_weight(total_weight), 0))
 
 
 @triton.jit
 def write_outcome(records, token_ids, num_kept, status, logprobs, log_z, row, reason, token, count, logprob, mass):
-    """The row is finished: no later kernel touches it."""
+    """Writes the results of a row and marks it as finished, so that later kernels leave it alone."""
     tl.store(token_ids + row, token.to(tl.int64))
     tl.store(num_kept + row, count.to(tl.int32))
     tl.store(status + row, reason.to(tl.int32))
@@ -39,7 +40,7 @@ def write_outcome(records, token_ids, num_kept, status, logprobs, log_z, row, re
 
 @triton.jit
 def write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason):
-    """An invalid row: no token, nothing kept, and the reason."""
+    """Writes the results of an invalid row: token -1, nothing kept, NaN, and the status that says why."""
     nan = quiet_nan()
     none = tl.full([], -1, tl.int32)
     count = tl.full([], 0, tl.int32)
@@ -52,7 +53,7 @@ def write_drawn(
     row_logits, records, token_ids, num_kept, status, logprobs, log_z,
     row, token, count, scale, largest, kept_weight, total_weight,
 ):  # fmt: skip
-    """A valid row, given its token and the weights of the kept set and of all tokens."""
+    """Writes the results of a valid row, from its token and the weights of the kept set and of all tokens."""
     x = tl.load(row_logits + tl.maximum(token, 0)).to(tl.float32)
     logprob = log_probability(gap(x, largest, scale), kept_weight)
     mass = log_kept_mass(kept_weight, total_weight)

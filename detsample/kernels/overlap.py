@@ -1,8 +1,9 @@
-"""Launches that overlap: the programs of a kernel start while those of the one before end, and wait for its results.
+"""Launches that overlap: the programs of a kernel start while those of the kernel before are ending, and wait for its
+results.
 
-This is CUDA's programmatic dependent launch (PTX ISA, `griddepcontrol`; compute capability 9.0 and later; Triton from
-3.5 on). A kernel reads and writes memory only behind `wait_for_earlier`, which returns when all of the kernel before is
-done and its stores are to be seen: what is saved is the time in which programs are started and their code is fetched.
+This is CUDA's programmatic dependent launch (`griddepcontrol` in the PTX ISA; compute capability 9.0 and later; Triton
+from 3.5 on). A kernel reads and writes memory only behind `wait_for_earlier`, which returns when the kernel before has
+ended and its stores can be seen. What this saves is the time in which programs are started and their code is fetched.
 """
 
 import triton
@@ -19,7 +20,9 @@ LEAST_CAPABILITY = 90
 
 @triton.jit
 def wait_for_earlier(OVERLAP: tl.constexpr):
-    """Before the first access to memory: lets the next kernel's programs start, and waits for the kernel before."""
+    """Must come before a kernel's first access to memory. It lets the programs of the next kernel start, and waits
+    until the kernel before has ended.
+    """
     if OVERLAP:
         gdc_launch_dependents()
         gdc_wait()

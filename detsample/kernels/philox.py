@@ -27,10 +27,10 @@ def high_word(value):
 
 @triton.jit
 def philox(seed, c0, position, DOMAIN: tl.constexpr):
-    """Four uint32 words for the counter (c0, position low, position high, domain) under the key `seed`.
+    """Four uint32 words: Philox4x32-10 of the counter (c0, position low, position high, DOMAIN) under the key `seed`.
 
-    `c0` may be a block while seed and position are scalars: the first two rounds then cost half, since what depends on
-    scalars alone stays scalar.
+    `c0` may be a block while seed and position are scalars. The first two rounds then cost half, because what depends
+    on scalars alone stays scalar.
     """
     k0 = low_word(seed)
     k1 = high_word(seed)
@@ -52,7 +52,7 @@ def philox(seed, c0, position, DOMAIN: tl.constexpr):
 
 @triton.jit
 def token_word(seed, token, position, DOMAIN: tl.constexpr):
-    """The one word of `philox` that belongs to each token id."""
+    """For each token, the word that belongs to it: word `token & 3` of the counter with c0 = `token >> 2`."""
     w0, w1, w2, w3 = philox(seed, (token >> 2).to(tl.uint32), position, DOMAIN)
     which = token & 3
     return tl.where(which < 2, tl.where(which == 0, w0, w1), tl.where(which == 2, w2, w3))

@@ -1,4 +1,6 @@
-"""Logits of probabilities, elementwise: ``L(p)`` of docs/fastdeploy.md, by the logarithm of spec section 7."""
+"""Turns probabilities into logits, element by element: ``L(p)`` of docs/fastdeploy.md, by the logarithm of spec section
+7.
+"""
 
 import triton
 import triton.language as tl
@@ -11,7 +13,7 @@ BLOCK = tl.constexpr(1024)
 
 @triton.jit
 def log_probability_of(p):
-    """L(p) of an fp32."""
+    """L(p) of fp32 probabilities: ln p by the contract's integer logarithm, rounded to fp32 once."""
     bits = p.to(tl.int32, bitcast=True)
     exponent = ((bits >> 23) & 0xFF).to(tl.int64)
     significand = ((bits & 0x7FFFFF) | tl.where(exponent > 0, 0x800000, 0)).to(tl.int64)
@@ -25,6 +27,7 @@ def log_probability_of(p):
 
 @triton.jit(do_not_specialize=["vocab", "row_stride"])
 def log_probabilities(vocab, probabilities, row_stride, result):
+    """Writes `L(p)` of every probability. Grid (rows, blocks of BLOCK tokens)."""
     row = tl.program_id(0).to(tl.int64)
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = token < vocab

@@ -1,4 +1,4 @@
-"""Products of 64-bit integers as two words, and their logarithm (docs/speculative.md, S4)."""
+"""Products of 64-bit integers as two words, and the logarithm of such a product (docs/speculative.md, S4)."""
 
 import triton
 import triton.language as tl
@@ -23,19 +23,21 @@ def product(a, b):
 
 @triton.jit
 def below(a_high, a_low, b_high, b_low):
-    """Whether a < b, of numbers in two words."""
+    """Whether a < b, for numbers given as two uint64 words."""
     return (a_high < b_high) | ((a_high == b_high) & (a_low < b_low))
 
 
 @triton.jit
 def difference(a_high, a_low, b_high, b_low):
-    """(high, low) of a - b, modulo 2^128."""
+    """(high, low) of a - b modulo 2^128, for numbers given as two uint64 words."""
     return a_high - b_high - (a_low < b_low).to(tl.uint64), a_low - b_low
 
 
 @triton.jit
 def ln_of_wide(high, low):
-    """LNW: the logarithm of positive numbers below 2^127 in units of 2^-32, int64, of their leading 64 bits."""
+    """LNW: the logarithm, int64 in units of 2^-32, of positive numbers below 2^127. It depends on their leading 64 bits
+    only.
+    """
     large = high != 0
     dropped = tl.where(large, floor_log2(tl.where(large, high, 1)) + 1, 0)
     up = tl.where(large, 64 - dropped, 0).to(tl.uint64)

@@ -1,8 +1,11 @@
-"""A row's parameters, and its record: what later kernels need of them, in fifteen int64 (spec sections 2 and 3).
+"""A row's parameters, its record and its sums (spec sections 2 and 3).
 
-Parameters come as a scalar or as a vector, and one compiled kernel serves both: `given` has a bit for each that
-is a vector, the scalar's bits are passed beside the pointer, and the masked load takes the one or the other.
-Vectors may be strided ([B, 1] views).
+A parameter is a scalar or a vector, and one compiled kernel serves both. `given` has one bit for each parameter, which
+is set if it is a vector. The scalar's bits are passed beside the vector's pointer, and a masked load takes the one or
+the other. Vectors may be strided, as [B, 1] views are.
+
+The record holds what later kernels need to know of a row, in fifteen int64 words. The sums are what the programs of a
+row add up together.
 """
 
 import triton
@@ -90,18 +93,22 @@ QUIET_NAN = tl.constexpr(0x7FC00000)
 
 @triton.jit
 def scalar_or_vector(pointer, stride, row, scalar, given):
-    """One parameter of one row. `scalar` has the type that the vector's elements are brought to."""
+    """One parameter of one row: the element of the vector if it is `given`, else the scalar. `scalar` has the type that
+    the vector's elements are converted to.
+    """
     loaded = tl.load(pointer + row * stride, mask=given != 0, other=0)
     return tl.where(given != 0, loaded.to(scalar.dtype), scalar)
 
 
 @triton.jit
 def fp32_from_bits(bits):
+    """The fp32 number that has these 32 bits."""
     return bits.to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def join_words(low, high):
+    """The int64 whose low and high halves are these 32-bit words."""
     return (high.to(tl.int64) << 32) | (low.to(tl.int64) & 0xFFFFFFFF)
 
 
@@ -112,7 +119,7 @@ def row_parameters(
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
 ):  # fmt: skip
-    """(temperature, top_k, top_p, min_p, seed, position) of one row, as they were given."""
+    """The parameters of one row as the caller gave them: (temperature, top_k, top_p, min_p, seed, position)."""
     temperature = scalar_or_vector(
         temperature_ptr, temperature_stride, row, fp32_from_bits(temperature_bits), given & TEMPERATURE_GIVEN
     )
@@ -128,11 +135,12 @@ def row_parameters(
 
 @triton.jit
 def inverse_temperature(temperature):
-    """min(1 / temperature, FLT_MAX), correctly rounded; 1 for greedy rows, which have no use for it.
+    """min(1 / temperature, FLT_MAX), correctly rounded to fp32 (spec section 4); 1 for greedy rows, which do not use
+    it.
 
-    By way of fp64: Triton 3.3 compiles `div_rn` of fp32 to an instruction that flushes subnormals. Rounding
-    twice gives the same fp32, for a quotient of two 24-bit numbers is never within 2^-50 of where fp32 rounding
-    turns without being there.
+    The division is made in fp64, because Triton 3.3 compiles `div_rn` of fp32 to an instruction that flushes subnormal
+    numbers. Rounding twice gives the same fp32: a quotient of two 24-bit numbers that is not exactly halfway between
+    two fp32 numbers is never within 2^-50 of such a point.
     """
     safe = tl.where(temperature > 0.0, temperature, 1.0).to(tl.float64)
     return tl.minimum((1.0 / safe).to(tl.float32), 3.4028234663852886e38)
@@ -140,7 +148,7 @@ def inverse_temperature(temperature):
 
 @triton.jit
 def minimum_weight(min_p):
-    """Min-p as a threshold on weights, capped at the largest weight; 0 where it is off."""
+    """min_p as a threshold on weights, at most the largest weight; 0 where min-p is off (spec section 6)."""
     inside = (min_p > 0.0) & (min_p < 1.0)
     product = ceil_product(tl.where(inside, min_p, 0.5), tl.full([], 1 << 40, tl.int64))
     return tl.where(inside, product, tl.where(min_p >= 1.0, WEIGHT_ONE, 0))
@@ -148,7 +156,7 @@ def minimum_weight(min_p):
 
 @triton.jit
 def order_mode(filter_order, top_k, top_p, min_weight):
-    """The bits of MODE that say of what top-p takes its share, where that is not simply what top-k keeps."""
+    """The bits of MODE that say of whose weight top-p takes its share, where that is not simply what top-k keeps."""
     min_p_first = (filter_order == ORDER_MIN_P_FIRST) & (min_weight > 0) & (top_p < 1.0)
     joint = (filter_order == ORDER_JOINT) & (top_k > 0) & (top_p > 0.0) & (top_p < 1.0)
     return tl.where(min_p_first, MIN_P_FIRST, 0) | tl.where(joint, JOINT, 0)
@@ -156,13 +164,14 @@ def order_mode(filter_order, top_k, top_p, min_weight):
 
 @triton.jit
 def parameter_status(temperature, top_p, min_p, position):
-    """STATUS_PARAMETER where a parameter is not valid, else 0."""
+    """STATUS_PARAMETER if a parameter of the row is not valid, else 0 (spec section 3)."""
     valid = (temperature >= 0.0) & (temperature < float("inf")) & (top_p == top_p) & (min_p == min_p) & (position >= 0)
     return tl.where(valid, 0, STATUS_PARAMETER)
 
 
 @triton.jit
 def read_field(records, row, FIELD: tl.constexpr):
+    """One int64 word of a row's record."""
     return tl.load(records + row * RECORD + FIELD)
 
 
@@ -175,26 +184,29 @@ def read_floats(records, row):
 
 @triton.jit
 def write_boundary(records, row, key, token):
+    """Writes a row's boundary, the key and the id of its last kept token, into its record."""
     tl.store(records + row * RECORD + BOUNDARY, join_words(token, key))
 
 
 @triton.jit
 def read_boundary(records, row):
-    """(key, token id) of the last kept token."""
+    """(key, token id) of a row's last kept token, from its record."""
     both = tl.load(records + row * RECORD + BOUNDARY)
     return (both >> 32).to(tl.int32), both.to(tl.int32)
 
 
 @triton.jit
 def read_interval(records, row, attempt):
-    """(first key, end) of an interval."""
+    """(first key, end) of the interval of one attempt, from the row's record; the end itself does not belong to it."""
     both = tl.load(records + row * RECORD + INTERVAL + attempt)
     return both.to(tl.int32), (both >> 32).to(tl.int32)
 
 
 @triton.jit
 def end_of(high_key, top_key):
-    """Where an interval's keys end that occur in the row, int64: behind the largest, where it is not limited."""
+    """The end of an interval of keys, as int64. It is at most one more than the row's largest key, since no larger key
+    occurs.
+    """
     return tl.minimum(high_key.to(tl.int64), top_key.to(tl.int64) + 1)
 
 
@@ -214,11 +226,11 @@ def list_row(missed, row, rows, attempt):
 
 @triton.jit
 def read_sum(sums, row, which):
-    """One of a row's sums, past the L1 cache: other multiprocessors have added to it."""
+    """One of a row's sums. It is read from L2, because programs on other multiprocessors have added to it."""
     return tl.load(sums + row * SUMS + which, cache_modifier=".cg")
 
 
 @triton.jit
 def add_to_sum(sums, row, which, value):
-    """Adds to one of a row's sums, which other programs add to at the same time."""
+    """Adds to one of a row's sums. Other programs may add to it at the same time."""
     tl.atomic_add(sums + row * SUMS + which, value.to(tl.int64), sem="relaxed")

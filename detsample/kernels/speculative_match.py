@@ -1,4 +1,4 @@
-"""Drafted chains that are accepted while they are what was drawn (docs/speculative.md, S2): one program a request."""
+"""Accepts the tokens of drafted chains while they are what was drawn (docs/speculative.md, S2)."""
 
 import triton
 import triton.language as tl
@@ -19,6 +19,12 @@ def match(
     token_ids, num_accepted, status, logprobs,
     WIDTH: tl.constexpr, FLAT: tl.constexpr, LOGPROBS: tl.constexpr,
 ):  # fmt: skip
+    """Accepts the drafted tokens of each request while they equal the tokens that were drawn, and writes these
+    (docs/speculative.md, S2).
+
+    Grid (requests). A request's status is that of the row that was reached, joined with what is wrong with the request
+    itself.
+    """
     request = tl.program_id(0).to(tl.int64)
     slot = tl.arange(0, WIDTH)
     first, count, reason = rows_of_request(

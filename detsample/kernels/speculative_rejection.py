@@ -1,11 +1,11 @@
-"""Drafted tokens accepted with probability p/q, and the draw from the residual (docs/speculative.md, S4).
+"""Drafted tokens that are accepted with probability p/q, and the draw from the residual (docs/speculative.md, S4).
 
-    measure  (rows)              the largest logit and the sum of weights of the target's and the draft's rows
-    accept   (requests)          each drafted token against its coin: the accepted prefix and the row behind it
+    measure  (rows)              the largest logit and the sum of weights, of the rows of target and draft
+    accept   (requests)          each drafted token against its coin: the accepted prefix, and the row behind it
     residual (requests x parts)  the best score in a part of that row
     finish   (requests)          the best of the parts, written behind the accepted tokens
 
-A weight is an integer, so masses are exact; p/q is compared as a product of integers and never divided.
+Weights are integers, so sums of them are exact. p/q is never divided: two products of integers are compared.
 """
 
 import triton
@@ -54,13 +54,13 @@ FROM_TARGET = tl.constexpr(2)
 
 @triton.jit
 def load_row(row_values, token, vocab, other):
-    """Values of one row as fp32; `other` behind the end. -0 is +0."""
+    """Values of one row as fp32, with -0 made +0; `other` behind the end of the row."""
     return tl.load(row_values + token, mask=token < vocab, other=other).to(tl.float32) + 0.0
 
 
 @triton.jit
 def row_scale(temperature, stride, bits, row, given):
-    """1 / temperature of rows; 1 in greedy ones, which keep one token."""
+    """One over the temperature, for each of `row`; 1 for greedy rows, which keep one token."""
     given = (given & TEMPERATURE_GIVEN) + (row & 0).to(tl.int32)  # a block if `row` is one, as masks must be
     return inverse_temperature(scalar_or_vector(temperature, stride, row, fp32_from_bits(bits), given))
 
@@ -74,13 +74,13 @@ def row_seed(seeds, stride, low, high, row, given):
 
 @triton.jit
 def target_weight(x, scale, largest, kept):
-    """Weights of kept tokens, 0 of others; int64."""
+    """The weights of kept tokens as int64, and 0 for all others."""
     return tl.where(kept, weight(gap(x, largest, scale)), 0)
 
 
 @triton.jit
 def draft_weight(x, largest, LOGITS: tl.constexpr):
-    """Weights of tokens in a row that is a distribution, from logits or probabilities; int64."""
+    """The draft's weights of tokens as int64, from logits or from probabilities, in a row that is a distribution."""
     if LOGITS:
         result = tl.where(x == float("-inf"), 0, weight(largest - tl.where(x == float("-inf"), largest, x)))
     else:
@@ -95,7 +95,11 @@ def measure_target(
     logits, row_stride, vocab, mask, words, row_status, row_given, temperature, temperature_stride, temperature_bits,
     peak, mass,
 ):  # fmt: skip
-    """The largest logit and the sum of weights of the kept tokens of each row."""
+    """Finds, for each row of the target, its largest logit and the sum of the weights of its kept tokens
+    (docs/speculative.md, S4).
+
+    Grid (rows).
+    """
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
     row_mask = mask + row * words
@@ -118,7 +122,11 @@ def measure_target(
 
 @triton.jit(do_not_specialize=["row_stride", "vocab"])
 def measure_draft(rows, row_stride, vocab, peak, mass, LOGITS: tl.constexpr):
-    """The largest logit (unless these are probabilities) and the sum of weights; -1 where they are no distribution."""
+    """Finds, for each row of the draft, its largest logit (not for probabilities) and the sum of its weights, which is
+    -1 if the row is no distribution (docs/speculative.md, S4).
+
+    Grid (rows of the draft).
+    """
     row = tl.program_id(0).to(tl.int64)
     values = rows + row * row_stride
     top = tl.full([STRETCH], float("-inf"), tl.float32)
@@ -175,7 +183,12 @@ def accept(
     token_ids, num_accepted, status, logprobs, decisions,
     WIDTH: tl.constexpr, FLAT: tl.constexpr, LOGITS: tl.constexpr, LOGPROBS: tl.constexpr,
 ):  # fmt: skip
-    """Accepts drafted tokens and writes them; `decisions` has what to draw from, the row and the draft's row."""
+    """Tests each drafted token against its coin, and writes the accepted tokens of each request (docs/speculative.md,
+    S4).
+
+    Grid (requests). `decisions` gets, for each request, what to draw from behind the accepted tokens, the row, and the
+    draft's row.
+    """
     request = tl.program_id(0).to(tl.int64)
     slot = tl.arange(0, WIDTH)
     first, count, reason = rows_of_request(
@@ -236,7 +249,7 @@ def accept(
 
 @triton.jit
 def residual_gumbel(seed, token, position):
-    """The exact noise of tokens in the draw behind the accepted ones, int64 in units of 2^-32."""
+    """The exact noise of tokens in the draw behind the accepted ones, as int64 in units of 2^-32."""
     high = token_word(seed, token, position, RESIDUAL_HIGH)
     low = token_word(seed, token, position, RESIDUAL_LOW)
     return gumbel(high, low)
@@ -244,7 +257,8 @@ def residual_gumbel(seed, token, position):
 
 @triton.jit
 def residual_level(w, mass, v, draft_mass):
-    """(logarithm in units of 2^-32, whether above 0) of w * draft_mass - v * mass."""
+    """For each token, the logarithm of w * draft_mass - v * mass in units of 2^-32, and whether that number is above 0.
+    """
     target_high, target_low = product(w.to(tl.uint64), draft_mass.to(tl.uint64))
     draft_high, draft_low = product(v.to(tl.uint64), mass.to(tl.uint64))
     some = below(draft_high, draft_low, target_high, target_low)
@@ -264,7 +278,11 @@ def residual(
     draft_values, draft_values_stride, draft_peak, draft_mass, decisions,
     parts, spans, part_score, part_token, LOGITS: tl.constexpr,
 ):  # fmt: skip
-    """The best score among `spans` spans of the row behind the accepted tokens, and its token."""
+    """Finds the best score, and its token, in one part of the row behind a request's accepted tokens
+    (docs/speculative.md, S4).
+
+    Grid (requests, parts). A part is `spans` spans of SPAN tokens.
+    """
     request = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     kind = tl.load(decisions + request * 3)
@@ -308,7 +326,7 @@ def finish(
     parts, part_score, part_token, width, token_ids, num_accepted, logprobs,
     PARTS: tl.constexpr, LOGPROBS: tl.constexpr,
 ):  # fmt: skip
-    """Writes the token behind the accepted ones."""
+    """Writes the token behind the accepted ones, which has the best score of all parts. Grid (requests)."""
     request = tl.program_id(0).to(tl.int64)
     draws = tl.load(decisions + request * 3) != NO_DRAW  # then there are rows to read, and there is a winner
     part = tl.arange(0, PARTS)

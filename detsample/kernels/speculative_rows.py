@@ -1,8 +1,9 @@
-"""Which rows belong to which request, and the parameters of requests brought to their rows (docs/speculative.md, S1).
+"""Which rows belong to which request, and the parameters of requests copied to their rows (docs/speculative.md, S1).
 
-A request has its parameters once and several rows of logits: one for each drafted token and one behind them. `expand`
-writes the parameters of every row, so that rows can be sampled as any others are. Ragged offsets are read on the
-device only; a request whose offsets do not fit gets no row, and rows of nobody are greedy, which is cheapest.
+A request has one set of parameters and several rows of logits: one for each drafted token, and one behind them.
+`expand` writes the parameters of every row, so that these rows can be sampled like any others. Ragged offsets are read
+on the device only. A request whose offsets do not fit gets no row, and a row that belongs to no request is made greedy,
+which is cheapest.
 """
 
 import triton
@@ -32,7 +33,7 @@ STATUS_DRAFT_WEIGHTS = tl.constexpr(256)
 
 @triton.jit
 def rows_said(counts, count_stride, count_scalar, given, extra, request, inside):
-    """How many rows requests say that they have, int64: what the caller gave, and `extra`."""
+    """How many rows each request says that it has, as int64: the caller's number plus `extra`."""
     vector = ((given + (request & 0).to(tl.int32)) & COUNT_GIVEN) != 0  # a block if `request` is one, as masks must be
     loaded = tl.load(counts + request * count_stride, mask=inside & vector, other=0).to(tl.int64)
     return tl.where(vector, loaded, count_scalar.to(tl.int64)) + extra
@@ -40,7 +41,7 @@ def rows_said(counts, count_stride, count_scalar, given, extra, request, inside)
 
 @triton.jit
 def rows_claimed(row_offsets, offset_stride, request, inside, count, width, rows):
-    """(first row, whether the offsets give `count` rows) of requests."""
+    """For each request, its first row and whether its offsets give it exactly `count` rows."""
     first = tl.load(row_offsets + request * offset_stride, mask=inside, other=0).to(tl.int64)
     end = tl.load(row_offsets + (request + 1) * offset_stride, mask=inside, other=0).to(tl.int64)
     inside = inside & (count >= 1) & (count <= width) & (first >= 0) & (first < end) & (end <= rows)
@@ -49,7 +50,7 @@ def rows_claimed(row_offsets, offset_stride, request, inside, count, width, rows
 
 @triton.jit
 def owners_of(row, row_offsets, offset_stride, counts, count_stride, count_scalar, given, extra, requests, width, rows):
-    """The first request that claims each of ROWS rows; NOBODY where there is none."""
+    """For each of ROWS rows, the first request that claims it; NOBODY where no request does."""
     owner = (row * 0).to(tl.int32) + NOBODY
     for start in range(0, requests, REQUESTS):
         request = start + tl.arange(0, REQUESTS).to(tl.int64)
@@ -64,7 +65,9 @@ def owners_of(row, row_offsets, offset_stride, counts, count_stride, count_scala
 
 @triton.jit
 def depth_of(parents, parent_row_stride, parent_stride, request, node, count, width):
-    """How many steps nodes are below node 0, if their tree is one; at most `width` in any case."""
+    """How many steps each node is below node 0, if the request's nodes are a tree. Otherwise it is some number of at
+    most `width`.
+    """
     depth = node * 0
     steps = 0
     while (tl.max(node, axis=0) > 0) & (steps < width):
@@ -80,7 +83,9 @@ def depth_of(parents, parent_row_stride, parent_stride, request, node, count, wi
 
 @triton.jit
 def copy_of(result, vector, stride, request, owned, row, rows, given):
-    """One parameter of rows from that of their requests; 0 in rows of nobody. Nothing if it is not `given`."""
+    """Copies one parameter from requests to their rows, and 0 to rows that belong to no request. It does nothing if the
+    parameter is not `given` as a vector.
+    """
     last = tl.where(given != 0, rows, 0)
     value = tl.load(vector + request * stride, mask=owned & (row < last), other=0)
     tl.store(result + row, value.to(result.dtype.element_ty), mask=row < last)
@@ -101,6 +106,12 @@ def expand(
     row_owner, row_temperature, row_top_k, row_top_p, row_min_p, row_seed, row_position,
     FLAT: tl.constexpr, TREE: tl.constexpr,
 ):  # fmt: skip
+    """Writes the parameters, and the position, of every row from those of its request (docs/speculative.md, S1).
+
+    Grid (ceil(rows / ROWS)). With FLAT, row offsets say which rows a request has, and the owner of each row is written
+    to `row_owner`; otherwise request b has the rows from b * width on. With TREE, the position of a row is that of the
+    request plus the depth of its node.
+    """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     if FLAT:
         owner = owners_of(
@@ -135,7 +146,9 @@ def rows_of_request(
     request, width, rows, extra, given, counts, count_stride, count_scalar, row_offsets, offset_stride, row_owner,
     slot, FLAT: tl.constexpr,
 ):  # fmt: skip
-    """(first row, number of rows, status) of one request; `slot` is at least as long as its rows."""
+    """The first row of a request, the number of its rows, and its status as far as rows decide it. `slot` must be at
+    least as long as the request has rows.
+    """
     whole = request >= 0  # always
     count = rows_said(counts, count_stride, count_scalar, given, extra, request, whole)
     good = (count >= 1) & (count <= width)
@@ -152,13 +165,14 @@ def rows_of_request(
 
 @triton.jit
 def drafted_length(token, used, slot):
-    """How many of a chain's drafted tokens count: those before the first that is -1, nothing drafted."""
+    """How many of a chain's drafted tokens count: those before the first -1, which says that nothing was drafted there.
+    """
     counted = tl.sum(used.to(tl.int32), axis=0)
     return tl.minimum(counted, tl.min(tl.where(used & (token == -1), slot, 0x7FFFFFFF), axis=0))
 
 
 @triton.jit
 def foreign_tokens(token, used, vocab):
-    """STATUS_DRAFT_TOKEN where a used token is outside the vocabulary, else 0."""
+    """STATUS_DRAFT_TOKEN if a used token is outside the vocabulary, else 0."""
     foreign = used & ((token < 0) | (token >= vocab))
     return tl.where(tl.sum(foreign.to(tl.int32), axis=0) > 0, STATUS_DRAFT_TOKEN, 0)

@@ -1,4 +1,6 @@
-"""The longest accepted path of a drafted tree (docs/speculative.md, S3): one program a request, a lane a node."""
+"""The longest accepted path of a drafted tree (docs/speculative.md, S3): one program for each request, one lane for
+each node.
+"""
 
 import triton
 import triton.language as tl
@@ -9,10 +11,12 @@ from detsample.kernels.speculative_rows import STATUS_LENGTH, STATUS_TREE, forei
 
 @triton.jit
 def climb(parents, parent_stride, drafts, draft_stride, drawn, drawn_status, readable, slot, count, width):
-    """(depth, accepted, hangs) of nodes: every lane climbs from its node to the root.
+    """Climbs from every node to the root, one lane for each node, and returns (depth, accepted, hangs).
 
-    `hangs` is false where the way leads to no root. Pointers are those of the request, of whose `count` nodes the first
-    `readable` have rows that may be read: all or none. A lane without a node stays where it is.
+    `depth` is the number of steps to the root; `accepted` says whether every node on the way is the token drawn at its
+    parent; `hangs` is false where the way does not lead to node 0. The pointers are those of the request. Either all of
+    its `count` nodes have rows that may be read, and `readable` is `count`, or none has, and `readable` is 0. A lane
+    without a node stays where it is.
     """
     node = tl.where(slot < count, slot, 0).to(tl.int64)
     depth = slot * 0
@@ -47,6 +51,10 @@ def longest_path(
     token_ids, num_accepted, nodes, status, logprobs,
     WIDTH: tl.constexpr, FLAT: tl.constexpr, LOGPROBS: tl.constexpr,
 ):  # fmt: skip
+    """Finds the longest accepted path of each request's tree and writes its tokens and nodes (docs/speculative.md, S3).
+
+    Grid (requests). Of several deepest nodes the one with the lowest number counts.
+    """
     request = tl.program_id(0).to(tl.int64)
     slot = tl.arange(0, WIDTH)
     first, count, reason = rows_of_request(

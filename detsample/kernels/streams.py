@@ -1,4 +1,4 @@
-"""The noise and the seeds on their own: `gumbel_noise` and `fold_in` (spec section 7)."""
+"""The noise and the derived seeds on their own: `gumbel_noise` and `fold_in` (spec section 7)."""
 
 import triton
 import triton.language as tl
@@ -20,6 +20,7 @@ def noise(
     columns, tokens, token_row_stride, token_stride, given, seed_ptr, seed_stride, seed_low, seed_high,
     position_ptr, position_stride, position_low, position_high, result,
 ):  # fmt: skip
+    """Writes the Gumbel noise of tokens as float64 (spec section 7). Grid (rows, blocks, blocks)."""
     row = tl.program_id(0).to(tl.int64)
     # A row's blocks are on two axes: one alone holds 65,535.
     block = tl.program_id(1).to(tl.int64) + tl.program_id(2).to(tl.int64) * tl.num_programs(1)
@@ -43,6 +44,7 @@ def noise(
 def folded_seeds(
     count, given, seed_ptr, seed_stride, seed_low, seed_high, index_ptr, index_stride, index_low, index_high, result
 ):  # fmt: skip
+    """Writes `fold_in(seed, index)` for each pair of a seed and an index (spec section 7). Grid (blocks)."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
     row = tl.where(inside, place, 0)

@@ -1,11 +1,16 @@
-"""How a row is cut: segments of tiles of quads, and the groups of tokens that one summary number stands for.
+"""How a row is cut: into segments of tiles of quads, and into groups of tokens that one summary number stands for.
 
-A tile is `TILE` tokens, loaded as `LANES` quads: four neighbours share one Philox counter. A segment is `segment_tiles`
-tiles. Within a segment, `quads` neighbouring quads of every tile form a group. The host chooses so that a row has at
-most 64 segments and `MOST_GROUPS` groups: long segments and one quad to a group where rows are many, since then no
-lane has to speak to another, and short segments with 8 where they are few. Groups of maxima are of segments; groups of
-score bounds are of stretches, where rows are many all segments of a part, since memory for more would exceed what is
-allowed. None of this can show in a result: groups only tell where to look.
+A tile is `TILE` neighbouring tokens, loaded as `LANES` quads. A quad is four neighbours, which share one Philox
+counter. A segment is `segment_tiles` tiles. Within a segment, the same `quads` neighbouring quads of every tile form a
+group.
+
+The host chooses the cut so that a row has at most 64 segments and `MOST_GROUPS` groups. Where rows are many, segments
+are long and a group has one quad of each tile, so that no lane has to speak to another. Where rows are few, segments
+are short and a group has 8 quads of each tile.
+
+The groups of maxima belong to segments. The groups of score bounds belong to stretches. A stretch is one segment where
+rows are few; where rows are many it is all segments of a part, because more bounds would take more memory than is
+allowed. None of this can show in a result, since groups only say where to look.
 """
 
 import triton
@@ -27,14 +32,15 @@ STAYING = tl.constexpr("")
 
 @triton.jit
 def groups_of_segment(quads):
+    """How many groups a segment has: one for each lane, or one for QUADS neighbouring lanes."""
     return tl.where(quads == 1, LANES, LANES // QUADS)
 
 
 @triton.jit
 def token_of_group(group, member, quads, segment_tiles):
-    """The token number `member` of groups; a group has `4 * quads * segment_tiles`.
+    """The token that is number `member` of a group, which has `4 * quads * segment_tiles` tokens.
 
-    In shifts: of quotients by one power of two or another the compiler makes a real division.
+    It is computed with shifts. The compiler makes a real division of a quotient by one power of two or another.
     """
     folded = tl.where(quads == 1, 0, QUADS_BITS)
     lanes = -folded + LANES_BITS  # bits of a group's number within its segment
@@ -48,10 +54,11 @@ def token_of_group(group, member, quads, segment_tiles):
 
 @triton.jit
 def logits_of_row(logits, row, row_stride, ALIGNED: tl.constexpr):
-    """Where a row's logits start: on 16 bytes if ALIGNED.
+    """A pointer to a row's logits, which is a multiple of 16 bytes if ALIGNED.
 
-    Only this tells the compiler so. Kernels have Triton ignore the alignment of `logits` itself, for which it would
-    compile each of them twice. The hint is about the sum, since one about an argument is dropped.
+    The compiler learns of the alignment here only. The kernels have Triton ignore the alignment of the argument
+    `logits`, because Triton would compile each of them twice for it. The hint is given for the sum, because a hint
+    about an argument is dropped.
     """
     row_logits = logits + row * row_stride
     if ALIGNED:
@@ -61,7 +68,7 @@ def logits_of_row(logits, row, row_stride, ALIGNED: tl.constexpr):
 
 @triton.jit
 def split_quads(block):
-    """[LANES, 4] to four [LANES]: no data moves, since a thread holds whole quads."""
+    """Splits [LANES, 4] into four [LANES]. No data moves, since a thread holds whole quads."""
     even, odd = tl.split(tl.reshape(block, [LANES, 2, 2]))
     first, third = tl.split(even)
     second, fourth = tl.split(odd)
@@ -70,11 +77,11 @@ def split_quads(block):
 
 @triton.jit
 def load_tile(row_logits, start, end, L2: tl.constexpr):
-    """The logits of one tile, [LANES, 4], as they are stored; -inf from the token `end` on. A whole tile is loaded
-    without a mask, hence in full width. `L2` is PASSING or STAYING.
+    """The logits of one tile, [LANES, 4], in the type in which they are stored; -inf from the token `end` on. A whole
+    tile is loaded without a mask, and so in full width. `L2` is PASSING or STAYING.
 
-    Loops load the tile after the one they work on, so that the work hides the time of the load: a conversion to fp32
-    would wait for it here.
+    Loops load the next tile before they work on the one they have, so that the work hides the time of the load. For the
+    same reason nothing is converted to fp32 here: the conversion would wait for the load.
     """
     tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
     if start + TILE <= end:
@@ -86,7 +93,7 @@ def load_tile(row_logits, start, end, L2: tl.constexpr):
 
 @triton.jit
 def load_span(row_logits, start, vocab, SIZE: tl.constexpr):
-    """The logits of SIZE neighbouring tokens as fp32; -inf behind the end."""
+    """The logits of SIZE neighbouring tokens as fp32; -inf behind the end of the row."""
     tokens = start + tl.arange(0, SIZE)
     if start + SIZE <= vocab:
         x = tl.load(row_logits + tokens).to(tl.float32)
@@ -97,7 +104,7 @@ def load_span(row_logits, start, vocab, SIZE: tl.constexpr):
 
 @triton.jit
 def store_groups(pointer, segment, per_lane, quads):
-    """Stores the largest value of each of a segment's groups, from one value a lane (no NaN)."""
+    """Stores the largest value of each group of a segment, given one value for each lane, none of them NaN."""
     if quads == 1:
         tl.store(pointer + segment * LANES + tl.arange(0, LANES), per_lane)
     else:

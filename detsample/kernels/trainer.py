@@ -1,10 +1,10 @@
-"""What a trainer asks of a draw besides the token (spec section 14), in three launches that come after it.
+"""What a trainer asks of a draw besides the token (spec section 14), in three launches that come after the draw:
 
-    survey (rows x parts)   the first tokens of each part in order, and the largest kept logit
-    weigh  (rows x parts)   sums of weights, of weighted gaps, and what comes before the row's token
-    tell   (rows)           these added up: log probabilities, rank, entropy, the first tokens of the row
+    survey (rows x parts)   the first tokens of each part in order, and its largest kept logit
+    weigh  (rows x parts)   sums of weights and of weighted gaps, and how many tokens come before the row's token
+    tell   (rows)           adds these up: log probabilities, rank, entropy, the first tokens of the row
 
-A part is `PART` tokens. Sums are of integers, so the parts can be added in any order.
+A part is `PART` tokens. The sums are of integers, so the parts can be added in any order.
 """
 
 import triton
@@ -38,7 +38,9 @@ def place_of(key, token):
 
 @triton.jit
 def load_part(row_logits, row_kept, part, vocab):
-    """(tokens, logits as fp32, which of them are kept) of one part of a row; -inf behind the end."""
+    """One part of a row: its token ids, its logits as fp32 with -inf behind the end of the row, and whether each token
+    is kept.
+    """
     token = part * PART + tl.arange(0, PART)
     inside = token < vocab
     x = tl.load(row_logits + token, mask=inside, other=float("-inf")).to(tl.float32)
@@ -47,6 +49,10 @@ def load_part(row_logits, row_kept, part, vocab):
 
 @triton.jit(do_not_specialize=["row_stride", "vocab", "words", "parts", "listed"])
 def survey(logits, row_stride, vocab, kept, words, parts, listed, part_places, part_kept_key):
+    """Finds, for each part of a row, its first `listed` tokens in order and the key of its largest kept logit.
+
+    Grid (rows, parts).
+    """
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     token, x, inside = load_part(logits + row * row_stride, kept + row * words, part, vocab)
@@ -62,6 +68,7 @@ def survey(logits, row_stride, vocab, kept, words, parts, listed, part_places, p
 
 @triton.jit
 def largest_kept(part_kept_key, row, parts):
+    """The key of a row's largest kept logit; MINUS_INF_KEY if the row keeps no token."""
     part = tl.arange(0, MOST_PARTS)
     keys = tl.load(part_kept_key + row * parts + part, mask=part < parts, other=MINUS_INF_KEY)
     return tl.max(keys, axis=0)
@@ -69,7 +76,7 @@ def largest_kept(part_kept_key, row, parts):
 
 @triton.jit
 def first_key(part_places, row, parts, listed):
-    """The key of the row's first token."""
+    """The key of the row's first token, which is its largest logit; MINUS_INF_KEY if every logit is -inf."""
     part = tl.arange(0, MOST_PARTS)
     places = tl.load(part_places + (row * parts + part) * listed, mask=part < parts, other=NO_CODE)
     top = tl.max(places, axis=0)
@@ -78,7 +85,7 @@ def first_key(part_places, row, parts, listed):
 
 @triton.jit
 def load_token(token_ids, row, row_logits, vocab):
-    """(token, whether it is one, its logit): -inf for what is none."""
+    """The row's token, whether it is an id of the vocabulary, and its logit, which is -inf if it is not."""
     token = tl.load(token_ids + row)
     inside = (token >= 0) & (token < vocab)
     token = tl.where(inside, token, 0).to(tl.int32)
@@ -87,6 +94,7 @@ def load_token(token_ids, row, row_logits, vocab):
 
 @triton.jit
 def load_temperature(pointer, stride, row, bits, given):
+    """The temperature of a row, from the scalar's bits or from the vector."""
     return scalar_or_vector(pointer, stride, row, fp32_from_bits(bits), given & TEMPERATURE_GIVEN)
 
 
@@ -100,6 +108,12 @@ def weigh(
     logits, row_stride, vocab, kept, words, parts, listed, given, temperature_ptr, temperature_stride, temperature_bits,
     token_ids, part_places, part_kept_key, part_sums,
 ):  # fmt: skip
+    """Sums, for each part of a row: the weights of all tokens at temperature 1, the weights of the kept tokens, these
+    weights times their gaps, and how many tokens come before the row's token.
+
+    Grid (rows, parts). Weights and gaps are those of sections 4 and 5 of the contract; the largest logits come from
+    `survey`.
+    """
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     row_logits = logits + row * row_stride
@@ -126,13 +140,14 @@ def weigh(
 
 @triton.jit
 def add_parts(part_sums, row, parts, SUM: tl.constexpr):
+    """One of the four sums of `weigh`, over all parts of a row."""
     part = tl.arange(0, MOST_PARTS)
     return tl.sum(tl.load(part_sums + (row * parts + part) * PART_SUMS + SUM, mask=part < parts, other=0), axis=0)
 
 
 @triton.jit
 def mean_gap(gaps, mass):
-    """floor(gaps * 2^30 / mass), by long division: the product has more than 64 bits."""
+    """floor(gaps * 2^30 / mass). It is computed by long division, because the product has more than 64 bits."""
     quotient = gaps // mass
     rest = gaps - quotient * mass
     for _ in range(30):
@@ -145,7 +160,9 @@ def mean_gap(gaps, mass):
 
 @triton.jit
 def write_first(part_places, candidates, row, top_n, top_key, total, good, top_token_ids, top_logprobs):
-    """The first `top_n` tokens of the row, out of the first ones of its parts."""
+    """Writes the first `top_n` tokens of a row, chosen from the first tokens of its parts, and their raw log
+    probabilities.
+    """
     no_logprob = tl.where(good, float("-inf"), quiet_nan())
     last = tl.full([], 0x7FFFFFFFFFFFFFFF, tl.int64)
     for n in range(top_n):
@@ -175,6 +192,11 @@ def tell(
     token_ids, part_places, part_kept_key, part_sums,
     logprobs, raw_logprobs, rank, entropy, top_token_ids, top_logprobs,
 ):  # fmt: skip
+    """Adds up the sums of a row's parts and writes its results: log probabilities, rank, entropy and first tokens
+    (docs/spec-rollouts.md).
+
+    Grid (rows). A row with NaN, +inf, no kept token or an invalid temperature gets NaN and -1.
+    """
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
     temperature = load_temperature(temperature_ptr, temperature_stride, row, temperature_bits, given)

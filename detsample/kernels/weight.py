@@ -18,15 +18,15 @@ C6 = tl.constexpr(0.000108511267171707)  # fp32 38e3908b
 
 @triton.jit
 def gap(x, largest, scale):
-    """a: how far logits are below the row's largest one, in temperatures; `scale` is one over the temperature. It is
-    never NaN, since neither `largest` is infinite nor `scale` 0, and infinite for a logit of -inf.
+    """a: how far the logits `x` are below `largest`, times `scale`, which is one over the temperature (spec section 4).
+    It is never NaN, because `largest` is not infinite and `scale` is not 0; it is infinite for a logit of -inf.
     """
     return (largest - x) * scale
 
 
 @triton.jit
 def weight(a):
-    """W(a), int64: 2^40 exp(-a) for a gap of at least 0, rounded as section 5 says."""
+    """W(a) as int64, for gaps a >= 0: close to 2^40 exp(-a), by the steps of spec section 5."""
     units = (tl.minimum(a, LARGEST_GAP) * GAP_UNITS).to(tl.uint32)
     y = ((units.to(tl.uint64) * LOG2E_Q31) >> 35).to(tl.int32)
     t = ((y & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True) - 1.5

@@ -8,8 +8,10 @@ import numpy as np
 
 import detsample.reference as reference
 from detsample import frameworks
+from detsample.frameworks.recording import recording
 from detsample.frameworks import Description, Device, Framework
 from detsample.frameworks.pointer import integer
+from detsample.reference.float_mode import usual_mode
 from detsample.sampler.parameters import (
     INTEGER_TYPES,
     LARGEST_VOCABULARY,
@@ -30,6 +32,7 @@ _POSITIONS = (0, (1 << 63) - 1)
 _TOKEN_IDS = (0, LARGEST_VOCABULARY - 1)
 
 
+@usual_mode
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     """The Gumbel noise that `sample` adds to the scores of these tokens, exactly.
 
@@ -61,13 +64,23 @@ def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     >>> gumbel_noise(7, 0, [0, 1])
     array([-1.1288763 , -0.32707352])
     """
+    if recording():
+        from detsample.integrations import torch_ops
+
+        return torch_ops.gumbel_noise(topp_seed, position, token_ids)
+    return gumbel_noise_now(topp_seed, position, token_ids)
+
+
+def gumbel_noise_now(topp_seed: Any, position: Any, token_ids: Any) -> Any:
+    """`gumbel_noise`, where nobody is recording it."""
     if not _is_tensor(token_ids):
-        return gumbel_noise(topp_seed, position, read_token_ids(token_ids))[()]
+        return gumbel_noise_now(topp_seed, position, read_token_ids(token_ids))[()]
     framework = frameworks.of(token_ids, "token_ids")
     asked = read_noise(framework, topp_seed, position, token_ids)
     return serving("detsample.noise", asked.device).gumbel_noise(asked)
 
 
+@usual_mode
 def fold_in(topp_seed: Any, i: Any) -> Any:
     """The seed of the i-th of several samples that share a seed; unrelated to it and to those of all other i.
 
@@ -94,6 +107,15 @@ def fold_in(topp_seed: Any, i: Any) -> Any:
     >>> fold_in(7, 0)
     -3942576820568715282
     """
+    if recording():
+        from detsample.integrations import torch_ops
+
+        return torch_ops.fold_in(topp_seed, i)
+    return fold_in_now(topp_seed, i)
+
+
+def fold_in_now(topp_seed: Any, i: Any) -> Any:
+    """`fold_in`, where nobody is recording it."""
     tensor = next((x for x in (topp_seed, i) if _is_tensor(x)), None)
     if tensor is None:
         return reference.fold_in(as_integer("topp_seed", topp_seed, *SEEDS), as_integer("i", i, *SEEDS))

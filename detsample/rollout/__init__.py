@@ -19,13 +19,14 @@ from detsample.rollout.replaying import Difference, Replay, replay
 
 if TYPE_CHECKING:
     from detsample.rollout.auditing import Audit, FileAudit, audit
+    from detsample.rollout.folder import files
     from detsample.rollout.parquet import RecordError
-    from detsample.rollout.reader import files, load, read
+    from detsample.rollout.reader import load, read
     from detsample.rollout.writer import Writer
 
 _NEED_PYARROW = {
     "Audit": "auditing", "FileAudit": "auditing", "audit": "auditing", "RecordError": "parquet", "Writer": "writer",
-    "files": "reader", "load": "reader", "read": "reader",
+    "files": "folder", "load": "reader", "read": "reader",
 }  # fmt: skip
 
 __all__ = [

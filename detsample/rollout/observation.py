@@ -6,6 +6,8 @@ from typing import Any
 
 from detsample import frameworks
 from detsample.frameworks import Framework
+from detsample.frameworks.pointer import integer
+from detsample.reference.float_mode import usual_mode
 from detsample.rollout import operations
 from detsample.rollout.output import Draw, Observation
 from detsample.sampler.output import Wanted
@@ -13,6 +15,7 @@ from detsample.sampler.parameters import (
     INTEGER_TYPES,
     Logits,
     Parameter,
+    Vector,
     as_integer,
     class_name,
     read_draw,
@@ -24,6 +27,7 @@ from detsample.sampler.run import run, serving
 MOST_TOP = 128
 
 
+@usual_mode
 def draw(
     logits: Any,
     topp_seed: Any,
@@ -69,14 +73,16 @@ def draw(
     (array([-0.3132617], dtype=float32), array([-0.44018972], dtype=float32), array([0.58220315], dtype=float32))
     """
     _check_top_n(top_n)
-    said = {
-        "topp_seed": topp_seed, "position": position,
-        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+    said: dict[str, Any] = {
+        "topp_seed": topp_seed, "position": position, "temperature": temperature,
+        "top_k": top_k, "top_p": top_p, "min_p": min_p, "filter_order": filter_order,
     }  # fmt: skip
-    said = {**{name: _own(value, logits) for name, value in said.items()}, "filter_order": filter_order}
     of, given = read_draw(logits, **said, shared_noise=shared_noise)
+    own: dict[str, Any] = {name: _own(of, x) for name, x in given._asdict().items() if isinstance(x, Vector)}
+    given = given._replace(**own)
     out = run(of, given, Wanted(True, True, True, "bits"))
     seen = _observe(of, out.token_ids, out.mask, given.temperature, top_n)
+    said |= {name: vector.tensor for name, vector in own.items()}
     return Draw(
         out.token_ids, out.num_kept, out.status, out.logprobs, out.log_z, out.mask,
         seen.raw_logprobs, seen.rank, seen.entropy, seen.top_token_ids, seen.top_logprobs,
@@ -84,12 +90,14 @@ def draw(
     )  # fmt: skip
 
 
-def _own(value: Any, logits: Any) -> Any:
-    """A parameter that the caller cannot change any more, as with ``position += 1`` for the next token."""
-    framework = frameworks.of(logits, "logits")
-    return operations.of(framework.name).copied(value) if framework.is_tensor(value) else value
+def _own(of: Logits, vector: Vector) -> Vector:
+    """A vector that the caller cannot change any more, as with ``position += 1`` for the next token."""
+    tensor = operations.of(of.framework.name).copied(vector.tensor)
+    strides = of.framework.strides(tensor)
+    return Vector(tensor, integer(strides[0]) if strides and of.rows > 1 else 0)
 
 
+@usual_mode
 def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, top_n: int = 0) -> Observation:
     """Weigh a token a row: over a given kept set, in the whole softmax, and by rank.
 

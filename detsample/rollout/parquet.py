@@ -22,13 +22,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import detsample
+from detsample.files import open_regular
+from detsample.rollout import validity
 from detsample.rollout.kept_sets import KeptSets
-from detsample.rollout.record import COLUMNS, Record
+from detsample.rollout.record import COLUMNS, Kind, Record
 
-FORMAT = "detsample rollout 1"
+FORMAT = "detsample rollout 2"
 KEY = b"detsample"
 _BLANK = "0" * 64
 _SEAL = re.compile(rb'"data_sha256": "([0-9a-f]{64})", "footer_sha256": "([0-9a-f]{64})"')
+_LARGEST_FOOTER, _SPARE = 1 << 20, 1 << 16
+MOST_TOKENS, MOST_IDS = 1 << 24, 1 << 27
+"""In one file, so that what a file says of itself bounds what reading it takes: 2 GB and 0.5 GB."""
+LARGEST_FILE = 1 << 32
 _TAIL = 8
 """Bytes behind the metadata of a footer: its length, and ``PAR1``."""
 
@@ -40,6 +46,9 @@ REPEATING = [
 DELTAS = ("position", "kept_token_ids.list.element", "dropped_token_ids.list.element")
 PLANES = ("logprobs", "log_z", "raw_logprobs", "entropy", "top_logprobs.list.element")
 
+MOST_OFFSET = (1 << 31) - 1
+"""Offsets of lists are int32."""
+_SETS = ("kept_token_ids", "dropped_token_ids")
 _LIST = pa.list_(pa.field("element", pa.int32(), nullable=False))
 _REALS = pa.list_(pa.field("element", pa.float32(), nullable=False))
 _SCHEMA = pa.schema(
@@ -58,13 +67,21 @@ class RecordError(ValueError):
 
 
 def write(file: Any, record: Record) -> None:
-    """Write a record to an open binary file."""
+    """Write a record to an open binary file.
+
+    Raises
+    ------
+    ValueError
+        If it has more tokens, or its kept sets more ids, than a file may have.
+    """
+    _check_size(record)
     about = {
         "format": FORMAT,
         "contract_version": record.contract_version,
         "vocab": record.vocab,
         "top_n": record.top_token_ids.shape[1],
         "keep_sets": record.kept is not None,
+        "filter_order": record.filter_order,
         "detsample": detsample.__version__,
         "data_sha256": _BLANK,
         "footer_sha256": _BLANK,
@@ -90,8 +107,8 @@ def about(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``format``, ``contract_version``, ``vocab``, ``top_n``, ``keep_sets``, ``detsample``, ``tokens``, and the seals
-        ``data_sha256`` and ``footer_sha256``.
+        ``format``, ``contract_version``, ``vocab``, ``top_n``, ``keep_sets``, ``filter_order``, ``detsample``,
+        ``tokens``, and the seals ``data_sha256`` and ``footer_sha256``.
 
     Raises
     ------
@@ -99,38 +116,51 @@ def about(path: Path) -> dict[str, Any]:
         If it cannot be read, is no record that this version reads, or its footer is damaged.
     """
     try:
-        with path.open("rb") as file:
-            return _said(path, _footer(file))
+        with open_regular(path) as file:
+            return _said(path, *_footer(path, file))
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
+def kind_of(said: dict[str, Any]) -> Kind:
+    """The kind of record that a file says it is."""
+    return Kind(*(said[name] for name in Kind._fields))
+
+
 def read(path: Path) -> Record:
-    """Read a file back.
+    """Read a file whole, and check every bit of it, and that its numbers are those of a record.
 
     Raises
     ------
     RecordError
-        If it cannot be read, is no record, or a bit of it is not as it was written.
+        If it cannot be read, is no record that this version reads, or is damaged; the message names the file.
+    MemoryError
+        If it does not fit into memory: that says nothing of the file.
     """
     try:
-        with path.open("rb") as file:
-            footer = _footer(file)
+        with open_regular(path) as file:
+            footer, size = _footer(path, file)
+            said = _said(path, footer, size)  # before anything is allocated for the data
             file.seek(0)
-            content = file.read()
+            content = file.read(size)
     except OSError as error:
         raise _unreadable(path, error) from error
-    said = _said(path, footer)
     if sha256(memoryview(content)[: len(content) - len(footer)]).hexdigest() != said["data_sha256"]:
         raise RecordError(f"{path}: damaged: the data is not as it was written")
     try:
         table = pq.ParquetFile(pa.BufferReader(content)).read()
-        return _record(table.combine_chunks(), said)
+        record = _record(table.combine_chunks(), said)
+        validity.check(record)
+    except MemoryError:
+        raise
     except _NO_RECORD as error:
-        raise RecordError(f"{path}: damaged: {error}") from error
+        raise RecordError(f"{path}: not a record: {error}") from error
+    return record
 
 
-_NO_RECORD = (pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError)
+_NO_RECORD = (
+    pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError,
+)  # fmt: skip
 """What pyarrow, json and NumPy raise over a file that is sealed and yet no record."""
 
 
@@ -141,16 +171,18 @@ def _unreadable(path: Path, error: OSError) -> RecordError:
 def _footer_size(tail: bytes, size: int) -> int:
     """How many bytes of a Parquet file are its footer, of its last eight; 0 if it is none."""
     footer = int.from_bytes(tail[:4], "little") + _TAIL
-    return footer if len(tail) == _TAIL and tail[4:] == b"PAR1" and footer <= size else 0
+    return footer if len(tail) == _TAIL and tail[4:] == b"PAR1" and footer <= min(size, _LARGEST_FOOTER) else 0
 
 
-def _footer(file: BinaryIO) -> bytes:
-    """The footer of an open file, with its length and ``PAR1``; nothing if there is none."""
+def _footer(path: Path, file: BinaryIO) -> tuple[bytes, int]:
+    """The footer of an open file, with its length and ``PAR1``, or nothing if there is none; and the file's size."""
     size = file.seek(0, os.SEEK_END)
+    if size > LARGEST_FILE:
+        raise RecordError(f"{path}: not a record: a record has at most {LARGEST_FILE} bytes, got {size}")
     file.seek(max(0, size - _TAIL))
-    footer = _footer_size(file.read(), size)
+    footer = _footer_size(file.read(_TAIL), size)
     file.seek(size - footer)
-    return file.read()
+    return file.read(footer), size
 
 
 def _sealed(footer: bytes, data: str) -> bytes:
@@ -160,7 +192,7 @@ def _sealed(footer: bytes, data: str) -> bytes:
     return filled[: blank.start(2)] + sha256(filled).hexdigest().encode() + filled[blank.end(2) :]
 
 
-def _said(path: Path, footer: bytes) -> dict[str, Any]:
+def _said(path: Path, footer: bytes, size: int) -> dict[str, Any]:
     """What a footer says of the file, once its seal is found whole: pyarrow is not given what is damaged."""
     seal = _SEAL.search(footer)
     if seal is None:
@@ -171,13 +203,50 @@ def _said(path: Path, footer: bytes) -> dict[str, Any]:
     try:
         metadata = pq.read_metadata(pa.BufferReader(footer))
         found = json.loads((metadata.metadata or {})[KEY])
-        told = found["format"]
-        known = {**found, "tokens": metadata.num_rows}
+        _check_format(found)
+        validity.check_kind(kind_of(found))
+        _check_totals(metadata, found["top_n"], size - len(footer))
+    except MemoryError:
+        raise
     except _NO_RECORD as error:
-        raise RecordError(f"{path}: not a record, or damaged: {error}") from error
-    if told != FORMAT:
-        raise RecordError(f"{path}: expected the format {FORMAT!r}, got {told!r}")
-    return known
+        raise RecordError(f"{path}: not a record that this version reads: {error}") from error
+    return {**found, "tokens": metadata.num_rows}
+
+
+def _check_format(found: Any) -> None:
+    if found["format"] == "detsample rollout 1" or found["contract_version"] == 1:
+        raise RecordError(f"it was written under contract 1, and {FIRST_CONTRACT}")
+    if found["format"] != FORMAT:
+        raise RecordError(f"expected the format {FORMAT!r}, got {found['format']!r:.80}")
+    if found["contract_version"] != detsample.CONTRACT_VERSION:
+        got = f"expected contract version {detsample.CONTRACT_VERSION}, got {found['contract_version']!r:.80}"
+        raise RecordError(f"{got}: other contracts draw other tokens from the same seeds and logits")
+
+
+FIRST_CONTRACT = "the same seeds and logits give other tokens under contract 2: it cannot be replayed, only drawn anew"
+
+
+def _check_totals(metadata: pq.FileMetaData, top_n: int, data: int) -> None:
+    """Whether columns are those of a record, lie one behind the other and fill the file, and hold what a record may:
+    nothing of the data has been read, and no memory asked for.
+    """
+    rows, groups = metadata.num_rows, metadata.num_row_groups
+    if not _SCHEMA.equals(metadata.schema.to_arrow_schema(), check_metadata=False):
+        raise RecordError("its columns are not those of a record")
+    if not (0 <= rows <= MOST_TOKENS and groups == 1 and metadata.row_group(0).num_rows == rows):
+        raise RecordError(f"expected one row group of at most {MOST_TOKENS} tokens, got {groups} and {rows} tokens")
+    at = len(b"PAR1")
+    for index, name in enumerate(_SCHEMA.names):
+        column = metadata.row_group(0).column(index)
+        start = column.data_page_offset if column.dictionary_page_offset is None else column.dictionary_page_offset
+        most = rows + MOST_IDS if name in _SETS else rows * max(1, top_n if name.startswith("top_") else 1)
+        if not (rows <= column.num_values <= most and 0 <= column.total_uncompressed_size <= _SPARE + 32 * most):
+            raise RecordError(f"{name} is to have {rows} to {most} values, got {column.num_values}")
+        if start != at or column.total_compressed_size < 0:
+            raise RecordError(f"{name} is to begin at byte {at}, got {start}")
+        at += column.total_compressed_size
+    if at != data:
+        raise RecordError(f"its columns are to fill {data} bytes, got {at}")
 
 
 def _arrays(record: Record) -> list[pa.Array]:
@@ -190,6 +259,13 @@ def _arrays(record: Record) -> list[pa.Array]:
         _lists(steps, record.top_token_ids.reshape(-1)),
         _lists(steps, record.top_logprobs.reshape(-1)),
     ]
+
+
+def _check_size(record: Record) -> None:
+    ids = 0 if record.kept is None else len(record.kept.token_ids)
+    if len(record) > MOST_TOKENS or ids > MOST_IDS:
+        most = f"{MOST_TOKENS} tokens and {MOST_IDS} ids of kept sets"
+        raise ValueError(f"record must have at most {most} for one file, got {len(record)} and {ids}")
 
 
 def _listed(record: Record, *, dropped: bool) -> pa.Array:
@@ -205,39 +281,45 @@ def _listed(record: Record, *, dropped: bool) -> pa.Array:
 
 
 def _lists(offsets: np.ndarray, values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
+    if offsets[-1] > MOST_OFFSET:
+        raise ValueError(f"a column of lists must have at most {MOST_OFFSET} values, got {offsets[-1]}")
     kind = _LIST if values.dtype == np.int32 else _REALS
     mask = None if missing is None else pa.array(missing)
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=kind, mask=mask)
 
 
 def _record(table: pa.Table, said: dict[str, Any]) -> Record:
-    columns: dict[str, Any] = {name: _numbers(table, name).astype(dtype, copy=False) for name, dtype in COLUMNS.items()}
-    n = said["top_n"]
+    columns: dict[str, Any] = {name: _column(table, name).to_numpy(zero_copy_only=False) for name in COLUMNS}
+    shape = table.num_rows, said["top_n"]
+    kept = _kept(table, said["vocab"])
+    if not said["keep_sets"] and kept.token_ids.size:
+        raise RecordError("keep_sets is false, and it has kept sets")
     return Record(
         said["contract_version"],
         said["vocab"],
+        said["filter_order"],
         **columns,
-        top_token_ids=_values(table, "top_token_ids").reshape(-1, n) if n else _none(table, np.int32),
-        top_logprobs=_values(table, "top_logprobs").reshape(-1, n) if n else _none(table, np.float32),
-        kept=_kept(table, said["vocab"]),
+        top_token_ids=_equal_lists(_column(table, "top_token_ids"), shape, np.int32),
+        top_logprobs=_equal_lists(_column(table, "top_logprobs"), shape, np.float32),
+        kept=kept if said["keep_sets"] else None,
     )
-
-
-def _none(table: pa.Table, dtype: type) -> np.ndarray:
-    return np.empty((table.num_rows, 0), dtype)
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
     chunks = table.column(name).chunks
-    return chunks[0] if chunks else pa.array([], table.schema.field(name).type)
+    array = chunks[0] if chunks else pa.array([], table.schema.field(name).type)
+    array.validate(full=True)
+    if array.null_count and name not in _SETS:
+        raise RecordError(f"{name} must have a value in each row, got {array.null_count} without")
+    return array
 
 
-def _numbers(table: pa.Table, name: str) -> np.ndarray:
-    return _column(table, name).to_numpy(zero_copy_only=False)
-
-
-def _values(table: pa.Table, name: str) -> np.ndarray:
-    return _column(table, name).flatten().to_numpy(zero_copy_only=False)
+def _equal_lists(array: pa.Array, shape: tuple[int, int], dtype: type) -> np.ndarray:
+    """A column of lists that are all of one length."""
+    if (np.asarray(array.value_lengths()) != shape[1]).any():
+        raise RecordError(f"lists of first tokens must have {shape[1]} values, as the file says, got others")
+    values: np.ndarray = array.flatten().to_numpy(zero_copy_only=False)
+    return values.astype(dtype, copy=False).reshape(shape)
 
 
 def _counts(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -246,12 +328,12 @@ def _counts(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(array.value_lengths().fill_null(0)).astype(np.int64), there
 
 
-def _kept(table: pa.Table, vocab: int) -> KeptSets | None:
+def _kept(table: pa.Table, vocab: int) -> KeptSets:
     kept, dropped = _column(table, "kept_token_ids"), _column(table, "dropped_token_ids")
     kept_counts, is_kept = _counts(kept)
     dropped_counts, is_dropped = _counts(dropped)
-    if len(kept) and not (is_kept | is_dropped).any():
-        return None
+    if (is_kept & is_dropped).any():
+        raise RecordError("a row must list what it keeps or what it drops, got one that lists both")
     offsets = np.append(0, np.cumsum(kept_counts + dropped_counts))
     ids = np.empty(offsets[-1], np.int32)
     of_dropped = np.repeat(is_dropped, kept_counts + dropped_counts)

@@ -4,48 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from detsample.rollout import parquet
+from detsample.rollout.folder import files
 from detsample.rollout.record import Record
-
-
-def files(path: str | os.PathLike[str]) -> list[Path]:
-    """The record's files in the order in which they were begun; the path itself if it is a file.
-
-    What is being written has another name until it is whole, and is not among them.
-
-    Parameters
-    ----------
-    path : path
-        A folder that a `Writer` filled, or one of its files.
-
-    Returns
-    -------
-    list of Path
-        None of them for a folder without records.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing at the path.
-
-    Examples
-    --------
-    >>> import numpy as np, tempfile
-    >>> from detsample import rollout
-    >>> folder = tempfile.mkdtemp()
-    >>> with rollout.Writer(folder) as writer:
-    ...     writer.append(rollout.draw(np.zeros((3, 10), np.float32), 7, position=np.arange(3)), sequence=0)
-    >>> [file.name[:9] for file in files(folder)]
-    ['00000000-']
-    """
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f"path must be a folder of records or one of its files, got {path}")
-    return sorted(path.glob("[0-9]*-*.parquet"))
 
 
 def read(
@@ -120,7 +82,7 @@ def load(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] |
     >>> folder, logits = tempfile.mkdtemp(), np.zeros((2, 10), np.float32)
     >>> with rollout.Writer(folder) as writer:
     ...     for position in (0, 1):
-    ...         writer.append(rollout.draw(logits, 7, position=position), sequence=np.array([4, 3]))
+    ...         writer.append(rollout.draw(logits, np.array([7, 8]), position=position), sequence=np.array([4, 3]))
     ...         writer.flush()
     >>> record = load(folder)
     >>> record.sequence.tolist(), record.position.tolist()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import detsample
 from detsample import frameworks
+from detsample.reference.float_mode import usual_mode
 from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.output import Draw
-from detsample.sampler.parameters import is_scalar
+from detsample.sampler.parameters import as_integer, is_scalar, to_fp32
 
 COLUMNS: dict[str, type] = {
     "sequence": np.int64,
@@ -37,6 +38,23 @@ PARAMETERS = ("topp_seed", "position", "temperature", "top_k", "top_p", "min_p")
 RESULTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "raw_logprobs", "rank", "entropy")
 
 
+class Kind(NamedTuple):
+    """What records must share to be one, and the files of a folder to be one folder's."""
+
+    contract_version: int
+    vocab: int
+    top_n: int
+    keep_sets: bool
+    filter_order: str
+
+    def __str__(self) -> str:
+        sets = "with" if self.keep_sets else "without"
+        return (
+            f"contract version {self.contract_version}, vocabulary {self.vocab}, {self.top_n} first tokens, "
+            f"filter order {self.filter_order}, {sets} kept sets"
+        )
+
+
 @dataclass(frozen=True)
 class Record:
     """N drawn tokens: what each was drawn with, and what came of it.
@@ -47,6 +65,8 @@ class Record:
         `detsample.CONTRACT_VERSION` of who drew.
     vocab : int
         V.
+    filter_order : str
+        The draw's, as of `detsample.sample`.
     sequence : [N] int64
         Which sequence the token is of: the caller's numbers.
     position, topp_seed, temperature, top_k, top_p, min_p : [N]
@@ -62,6 +82,7 @@ class Record:
 
     contract_version: int
     vocab: int
+    filter_order: str
     sequence: np.ndarray
     position: np.ndarray
     topp_seed: np.ndarray
@@ -82,6 +103,7 @@ class Record:
     kept: KeptSets | None
 
     @staticmethod
+    @usual_mode
     def of(draw: Draw, sequence: Any, *, keep_sets: bool = True) -> Record:
         """What a record keeps of a draw; waits for the device.
 
@@ -108,12 +130,13 @@ class Record:
             raise TypeError(f"draw must be a Draw, got {type(draw).__name__}")
         rows = frameworks.of(draw.token_ids).shape(draw.token_ids)[0]
         given = {"sequence": sequence, **{name: draw.parameters[name] for name in PARAMETERS}}
-        columns = {name: _column(name, value, rows) for name, value in given.items()}
+        columns = {name: column(name, value, rows) for name, value in given.items()}
         for name in RESULTS:
             columns[name] = _fetch(name, getattr(draw, name)).astype(COLUMNS[name], copy=False)
         return Record(
             contract_version=detsample.CONTRACT_VERSION,
             vocab=draw.vocab,
+            filter_order=draw.parameters["filter_order"],
             **columns,
             top_token_ids=_fetch("top_token_ids", draw.top_token_ids),
             top_logprobs=_fetch("top_logprobs", draw.top_logprobs),
@@ -127,24 +150,23 @@ class Record:
         Raises
         ------
         ValueError
-            If they differ in contract version, vocabulary, number of first tokens, or in having kept sets.
+            If they differ in contract version, vocabulary, number of first tokens, filter order or in having kept sets.
         """
-        if len({part.kind for part in parts}) != 1:
-            kinds = sorted({part.kind for part in parts})
-            raise ValueError(
-                f"parts must agree in (contract version, vocabulary, first tokens, with kept sets), got {kinds}"
-            )
+        kinds = sorted({part.kind for part in parts})
+        if len(kinds) != 1:
+            raise ValueError(f"parts must be of one kind, got {'; and '.join(map(str, kinds))}")
         joined: dict[str, Any] = {}
         for name in (*COLUMNS, "top_token_ids", "top_logprobs"):
             joined[name] = np.concatenate([getattr(part, name) for part in parts])
         sets = [part.kept for part in parts if part.kept is not None]
         kept = KeptSets.concatenate(sets) if sets else None
-        return Record(parts[0].contract_version, parts[0].vocab, **joined, kept=kept)
+        return replace(parts[0], **joined, kept=kept)
 
     @property
-    def kind(self) -> tuple[int, int, int, bool]:
-        """What records must share to be one: contract version, V, number of first tokens, whether sets are kept."""
-        return self.contract_version, self.vocab, self.top_token_ids.shape[1], self.kept is not None
+    def kind(self) -> Kind:
+        """What records must share to be one."""
+        first = self.top_token_ids.shape[1]
+        return Kind(self.contract_version, self.vocab, first, self.kept is not None, self.filter_order)
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -161,23 +183,35 @@ class Record:
         """The same tokens by sequence, and in each by position."""
         return self.rows(np.lexsort((self.position, self.sequence)))
 
-    def parameters(self) -> dict[str, np.ndarray]:
-        """The keyword arguments of `detsample.sample` that drew these tokens."""
-        return {name: getattr(self, name) for name in PARAMETERS}
+    def parameters(self) -> dict[str, Any]:
+        """The keyword arguments of `detsample.sample` that drew these tokens: vectors, and the filter order."""
+        return {**{name: getattr(self, name) for name in PARAMETERS}, "filter_order": self.filter_order}
 
 
 def _fetch(name: str, tensor: Any) -> np.ndarray:
     return frameworks.of(tensor, name).fetch(tensor)
 
 
-def _column(name: str, value: Any, rows: int) -> np.ndarray:
-    """A parameter as a column: seeds modulo 2^64, reals rounded to fp32, as the contract reads them."""
-    is_plain = is_scalar(value) or isinstance(value, (list, tuple))
-    array = np.asarray(value) if is_plain else _fetch(name, value)
+def column(name: str, value: Any, rows: int) -> np.ndarray:
+    """A parameter as a column: seeds modulo 2^64, reals rounded once to fp32, as the contract reads them."""
+    if is_scalar(value):
+        whole, most = COLUMNS[name] is np.int64, _BITS if name == "topp_seed" else _BITS >> 1
+        value = as_integer(name, value, -(1 << 63), most) if whole else to_fp32(value)
+    # An int beyond int64 would be a float, or an object, to NumPy.
+    array = np.array(value & _BITS, np.uint64) if isinstance(value, int) else _array(name, value)
     if COLUMNS[name] is np.int64 and array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if array.dtype == np.uint64 and name != "topp_seed" and (array > _BITS >> 1).any():
+        raise ValueError(f"{name} must be below 2^63, got {array.max()}")
     if array.shape not in ((), (rows,), (rows, 1)):
         raise ValueError(f"{name} must be a number or have shape [{rows}], got {list(array.shape)}")
     with np.errstate(over="ignore", under="ignore"):
         typed: np.ndarray = array.reshape(-1).astype(COLUMNS[name])
     return np.ascontiguousarray(np.broadcast_to(typed, (rows,)))
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    return np.asarray(value) if isinstance(value, (float, list, tuple)) else _fetch(name, value)
+
+
+_BITS = (1 << 64) - 1

@@ -10,6 +10,7 @@ import numpy as np
 
 import detsample
 from detsample import frameworks
+from detsample.reference.float_mode import usual_mode
 from detsample.rollout import operations
 from detsample.rollout.observation import draw
 from detsample.rollout.record import Record
@@ -103,6 +104,7 @@ class Replay:
         return f"{sum(self.kinds.values()):,} of {self.tokens:,} tokens differ ({counts}); first: {self.first}"
 
 
+@usual_mode
 def replay(record: Record, logits: Any) -> Replay:
     """Draw a record's tokens again and compare every bit that it holds.
 
@@ -169,9 +171,13 @@ def _check(record: Record, logits: Any) -> None:
 def _draw_again(record: Record, logits: Any) -> Record:
     ops = operations.of(frameworks.of(logits).name)
     # Copies: the columns of a file are read-only.
-    given = {name: ops.placed(value.copy(), logits) for name, value in record.parameters().items()}
+    given = {name: _placed(ops, value, logits) for name, value in record.parameters().items()}
     drawn = draw(logits, **given, top_n=record.top_token_ids.shape[1])
     return Record.of(drawn, record.sequence, keep_sets=record.kept is not None)
+
+
+def _placed(ops: Any, value: Any, logits: Any) -> Any:
+    return ops.placed(value.copy(), logits) if isinstance(value, np.ndarray) else value
 
 
 def _differences(record: Record, again: Record) -> dict[str, np.ndarray]:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from detsample.rollout import parquet
+from detsample.files import make_folder, whole
+from detsample.rollout import parquet, validity
+from detsample.rollout.folder import claim, files, number_of
 from detsample.rollout.output import Draw
-from detsample.rollout.parquet import RecordError
-from detsample.rollout.reader import files
-from detsample.rollout.record import Record
+from detsample.rollout.parquet import MOST_IDS, about, kind_of
+from detsample.rollout.record import Kind, Record
+from detsample.sampler.parameters import as_integer
 
 BATCH_TOKENS = 1 << 16
+BATCH_MOST = parquet.MOST_TOKENS
 BATCH_IDS = 1 << 25
 """Ids of kept sets in memory at which a batch is written, however few its tokens: 128 MiB."""
-
-
-Kind = tuple[int, int, int, bool]
-"""`Record.kind`: what the files of a folder share."""
 
 
 @dataclass
@@ -47,14 +46,38 @@ class _Batch:
         self.tokens += len(part)
         self.ids += 0 if part.kept is None else len(part.kept.token_ids)
 
+    def split(self) -> tuple[Record, _Batch]:
+        """The next file, by sequence and position, and the batch behind it, with what no one file may hold."""
+        whole = Record.concatenate(self.parts).in_order()
+        rows = min(len(whole), BATCH_MOST)
+        if whole.kept is not None:
+            rows = min(rows, max(1, int(np.searchsorted(whole.kept.row_offsets, MOST_IDS, "right")) - 1))
+        behind = _Batch(self.number + 1, self.durable + rows)
+        if rows < len(whole):
+            behind.add(whole.rows(slice(rows, None)))
+        return whole.rows(slice(rows)), behind
+
+
+class _Owned:
+    """What one process has of a writer: a name for its files that no other has, its batch, and who is at it."""
+
+    def __init__(self, number: int) -> None:
+        self.name = secrets.token_hex(8)
+        self.batch = _Batch(number, 0)
+        self.lock = threading.RLock()
+        self.flushing = False
+
 
 class Writer:
     """Appends draws to a folder, in batches of which each becomes a file.
 
     A batch is written under another name, flushed to the disk, and then renamed: at any moment each ``*.parquet``
     file of the folder is whole. A writer that is killed, or a machine that loses power, loses the batch in memory
-    and nothing else. Several writers, in one or in several processes, may append to one folder. One writer is not
-    for several threads at once.
+    and nothing else. Several writers, in one or in several processes, may append to one folder; all of one kind.
+
+    Threads may share a writer: one appends after the other. After a fork each process has its own: the child's begins
+    with nothing in memory and nothing on the disk, for what was appended before is the parent's, which writes it. A
+    writer cannot be pickled: make one where it is needed.
 
     Parameters
     ----------
@@ -70,14 +93,14 @@ class Writer:
     Attributes
     ----------
     durable : int
-        How many tokens this writer has on the disk.
+        How many tokens this writer has on the disk, of this process.
     pending : int
         How many are in memory.
 
     Raises
     ------
     TypeError, ValueError
-        If `batch_tokens` is no integer above 0.
+        If `batch_tokens` is no integer from 1 to 2^24.
     OSError
         If the folder cannot be made or read.
     RecordError
@@ -104,27 +127,39 @@ class Writer:
         keep_sets: bool = True,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, (int, np.integer)):
-            raise TypeError(f"batch_tokens must be an integer, got {batch_tokens!r}")
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        self._batch_tokens = as_integer("batch_tokens", batch_tokens, 1, BATCH_MOST)
+        self._keep_sets, self._progress = keep_sets, progress
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         there = files(self._folder)
-        self._kind = _kind(there[-1]) if there else None
-        self._batch = _Batch(_number(there[-1]) + 1 if there else 0, 0)
-        self._name = secrets.token_hex(4)  # no two writers ever choose one file name
-        self._batch_tokens, self._keep_sets, self._progress = batch_tokens, keep_sets, progress
+        self._kind = kind_of(about(there[-1])) if there else None
+        self._claimed = False
+        self._owned: dict[int, _Owned] = {}
+        self._first = number_of(there[-1]) + 1 if there else 0
+        self._own()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Writer cannot be pickled or copied: make one of the same folder where it is needed")
+
+    def _own(self) -> _Owned:
+        """What this process has of it. A child of a fork finds what its parent had, and is given its own."""
+        process = os.getpid()
+        if process not in self._owned:
+            behind = max([owned.batch.number for owned in self._owned.values()], default=self._first)
+            self._owned.setdefault(process, _Owned(behind))  # one of several threads is the first
+            for other in set(self._owned) - {process}:
+                self._owned.pop(other, None)
+        return self._owned[process]
 
     @property
     def pending(self) -> int:
         """How many tokens are in memory."""
-        return self._batch.tokens
+        return self._own().batch.tokens
 
     @property
     def durable(self) -> int:
         """How many tokens this writer has on the disk."""
-        return self._batch.durable
+        return self._own().batch.durable
 
     def append(self, draw: Draw | Record, *, sequence: Any = None) -> None:
         """Take a draw; waits for the device, and for the disk when a batch is full.
@@ -152,12 +187,21 @@ class Writer:
             raise TypeError(f"sequence must be given for a Draw, and only for one, got {sequence!r}")
         part = draw if isinstance(draw, Record) else Record.of(draw, sequence, keep_sets=self._keep_sets)
         part = part if self._keep_sets else replace(part, kept=None)
-        if self._kind not in (None, part.kind):
-            raise ValueError(f"draw must be of {_said(self._kind)} like the folder, got {_said(part.kind)}")
-        self._kind = part.kind
-        self._batch.add(part)
-        if self._batch.tokens >= self._batch_tokens or self._batch.ids >= BATCH_IDS:
+        validity.check(part)
+        own = self._own()
+        with own.lock:
+            self._agree(part.kind)
+            own.batch.add(part)
+            full = own.batch.tokens >= self._batch_tokens or own.batch.ids >= BATCH_IDS
+        if full:
             self.flush()
+
+    def _agree(self, kind: Kind) -> None:
+        """Raise unless the folder is of this kind; say so in the folder if nobody has."""
+        if self._kind in (None, kind) and not self._claimed:
+            self._kind, self._claimed = claim(self._folder, kind), True
+        if self._kind != kind:
+            raise ValueError(f"draw must be of {self._kind} like the folder, got {kind}")
 
     def flush(self) -> None:
         """Write the batch in memory, if there is one; when this returns it survives a loss of power.
@@ -167,12 +211,23 @@ class Writer:
         OSError
             If it could not be written, or the disk does not say that it was. It stays in memory, and the next call
             writes the same file again.
+        RuntimeError
+            From a signal handler that interrupts a flush of the same thread: nothing is lost, the flush itself fails
+            and may be repeated.
         """
-        batch = self._batch
-        tokens = sum(map(len, batch.parts))
-        if tokens:
-            self._write(batch.number, Record.concatenate(batch.parts).in_order())
-            self._batch = _Batch(batch.number + 1, batch.durable + tokens)
+        own = self._own()
+        with own.lock:
+            if own.flushing:
+                raise RuntimeError("this writer is being flushed by this very thread: a signal handler must not do it")
+            try:
+                own.flushing = True
+                while own.batch.tokens:
+                    record, behind = own.batch.split()
+                    with whole(self._folder / f"{own.batch.number:08d}-{own.name}.parquet") as file:
+                        parquet.write(file, record)
+                    own.batch = behind
+            finally:
+                own.flushing = False
         if self._progress is not None:
             self._progress(self.durable)
 
@@ -187,52 +242,3 @@ class Writer:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()  # after an error, too: what was appended was drawn
-
-    def _write(self, number: int, record: Record) -> None:
-        name = f"{number:08d}-{self._name}"
-        temporary, final = self._folder / f".{name}.tmp", self._folder / f"{name}.parquet"
-        try:
-            with temporary.open("wb") as file:  # what an earlier try could not remove is this writer's own
-                parquet.write(file, record)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, final)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(self._folder)
-
-
-def _kind(path: Path) -> Kind:
-    import detsample
-
-    said = parquet.about(path)
-    if said["contract_version"] != detsample.CONTRACT_VERSION:
-        raise RecordError(
-            f"{path}: expected contract version {detsample.CONTRACT_VERSION}, got {said['contract_version']}; "
-            "records of two versions do not go into one folder"
-        )
-    return said["contract_version"], said["vocab"], said["top_n"], said["keep_sets"]
-
-
-def _said(kind: Kind | None) -> str:
-    """A kind in words."""
-    assert kind is not None
-    sets = "with" if kind[3] else "without"
-    return f"contract version {kind[0]}, vocabulary {kind[1]}, {kind[2]} first tokens, {sets} kept sets"
-
-
-def _number(path: Path) -> int:
-    """The number that a file's name begins with."""
-    digits = re.match("[0-9]+", path.name)
-    assert digits is not None  # `files` sees to it
-    return int(digits[0])
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

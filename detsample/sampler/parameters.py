@@ -16,6 +16,7 @@ import numpy as np
 from detsample import frameworks
 from detsample.frameworks import Description, Device, Framework, UnusableTensor
 from detsample.frameworks.pointer import Pointer, integer
+from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import Wanted
 
 LARGEST_VOCABULARY = 1 << 21
@@ -281,16 +282,19 @@ def _real(name: str, value: Any, logits: Logits, expected: str, valid: Callable[
 
 
 def _real_number(name: str, value: Any, expected: str, valid: Callable[[float], bool]) -> float:
-    ordinary = type(value) in (float, int)
-    if not ordinary and (isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Real)):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    rounded = _to_fp32(value)
+    if type(value) not in (float, int):
+        if isinstance(value, np.generic) and value.dtype.name == "bfloat16":  # of ml_dtypes, to Python no number
+            value = float(value)
+        elif isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{name} must be a real number, got {value!r}")
+    rounded = to_fp32(value)
     if not valid(rounded):
         raise ValueError(f"{name} must be {expected}, got {value}")
     return rounded
 
 
-def _to_fp32(value: Any) -> float:
+@usual_mode
+def to_fp32(value: Any) -> float:
     """A real number rounded once to fp32, to nearest even; infinite where that is beyond it."""
     try:
         if type(value) is not float and not (type(value) is int and -_EXACT <= value <= _EXACT):

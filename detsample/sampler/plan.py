@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import SampleOutput
 from detsample.sampler.parameters import Logits, described, read_draw, read_flag, read_wanted
 from detsample.sampler.run import serving
@@ -20,6 +21,10 @@ class Plan:
         *self._layout, _pointer = described("logits", logits.tensor, logits.framework)
         self._draw = draw
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Plan cannot be pickled or copied: it reads its tensors where they are; call plan() there")
+
+    @usual_mode
     def __call__(self, logits: Any, *, check: bool = False) -> SampleOutput:
         """Draw one token a row.
 
@@ -53,6 +58,7 @@ class Plan:
         return out
 
 
+@usual_mode
 def plan(
     logits: Any,
     topp_seed: Any,

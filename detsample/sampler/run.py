@@ -34,4 +34,12 @@ def serving(package: str, device: Device) -> ModuleType:
 
 @cache
 def _module(package: str, kind: str) -> ModuleType:
-    return import_module(f"{package}.on_{kind}")
+    try:
+        return import_module(f"{package}.on_{kind}")
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] != "triton":
+            raise
+        raise ImportError(
+            "tensors on a GPU need Triton, which is not installed: pip install 'detsample[gpu]'; torch's builds for GPUs "
+            "bring it, Paddle's do not"
+        ) from error

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from detsample.frameworks.recording import recording
+from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import MaskOutput, SampleOutput, Wanted
 from detsample.sampler.parameters import read_draw, read_flag, read_mask_kind, read_wanted
 from detsample.sampler.run import run
 from detsample.sampler.status import raise_for_status
 
 
+@usual_mode
 def sample(
     logits: Any,
     topp_seed: Any,
@@ -87,6 +90,22 @@ def sample(
     >>> out.token_ids, out.num_kept
     (array([3]), array([2], dtype=int32))
     """
+    given = (
+        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, return_logprobs, return_log_z,
+        return_mask, shared_noise, check,
+    )  # fmt: skip
+    if recording():
+        from detsample.integrations import torch_ops
+
+        return torch_ops.sample(*given)
+    return sample_now(*given)
+
+
+def sample_now(
+    logits: Any, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str,
+    return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
+) -> SampleOutput:  # fmt: skip
+    """`sample`, where nobody is recording it."""
     wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
     of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
     out = run(of, given, wanted)
@@ -95,6 +114,7 @@ def sample(
     return out
 
 
+@usual_mode
 def mask(
     logits: Any,
     *,
@@ -132,6 +152,18 @@ def mask(
     >>> mask(np.array([[0.0, 3.0, 3.0, 3.0]], np.float32), top_k=2).mask
     array([[False,  True,  True, False]])
     """
+    if recording():
+        from detsample.integrations import torch_ops
+
+        return torch_ops.mask(logits, temperature, top_k, top_p, min_p, filter_order, kind, return_log_z, check)
+    return mask_now(logits, temperature, top_k, top_p, min_p, filter_order, kind, return_log_z, check)
+
+
+def mask_now(
+    logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, kind: str, return_log_z: bool,
+    check: bool,
+) -> MaskOutput:  # fmt: skip
+    """`mask`, where nobody is recording it."""
     if read_mask_kind("kind", kind) is None:
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
     wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)

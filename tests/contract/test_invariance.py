@@ -125,6 +125,7 @@ def test_not_of_earlier_calls(implementation: Implementation, alone: list[Any]) 
 # ---- how the row lies in memory
 
 
+@pytest.mark.full("more padding", every=5)
 @pytest.mark.parametrize("columns", [1, 3, 400])
 def test_not_of_padding_columns(implementation: Implementation, alone: list[Any], columns: int) -> None:
     """Catches noise, counts, a `top_k >= V` or a boundary that depends on the padded width."""
@@ -135,6 +136,7 @@ def test_not_of_padding_columns(implementation: Implementation, alone: list[Any]
         assert_same(row_of(out, row), alone[row], row)
 
 
+@pytest.mark.full("more strides", every=5)
 @pytest.mark.parametrize(("stride", "offset"), [(V + 1, 0), (V + 4, 4), (2 * V, 3)])
 def test_not_of_strides_and_storage_offset(
     implementation: Implementation, alone: list[Any], stride: int, offset: int
@@ -169,6 +171,7 @@ def cuts() -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.full("more ways to cut a row", every=3)
 @pytest.mark.parametrize("cut", cuts(), ids=str)
 def test_not_of_how_the_row_is_cut(cut: dict[str, Any]) -> None:
     """Catches sums, maxima or noise that depend on segments, groups or shares of the vocabulary."""

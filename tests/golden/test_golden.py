@@ -21,7 +21,7 @@ from levels import amount
 import detsample
 from detsample import golden
 from detsample.data import load_real_logits
-from detsample.golden.record import dumps, loads, shortest
+from detsample.golden.record import dumps, loads, sealed, shortest
 
 pytest_plugins = ["pytester"]
 
@@ -136,7 +136,7 @@ def test_a_broken_file_is_refused_by_name(message: str, recorded: golden.Golden,
     """
     whole = json.loads(dumps(recorded))
     BROKEN[message](whole)
-    (tmp_path / "g.json").write_text(json.dumps(whole))
+    (tmp_path / "g.json").write_text(json.dumps(sealed(whole)))
     with pytest.raises(golden.GoldenError, match=message) as raised:
         golden.load(tmp_path / "g.json")
     assert "g.json" in str(raised.value)
@@ -159,7 +159,7 @@ def test_a_seed_may_be_written_without_a_sign(recorded: golden.Golden, real: np.
     whole = json.loads(dumps(made))
     for row, seed in zip(whole["rows"], seeds.tolist(), strict=True):
         row["topp_seed"] = seed
-    read = loads(json.dumps(whole))
+    read = loads(json.dumps(sealed(whole)))
     assert read == made
     assert set(kinds(golden.check(read, real))) == {golden.Kind.SAME}
 
@@ -167,8 +167,9 @@ def test_a_seed_may_be_written_without_a_sign(recorded: golden.Golden, real: np.
 @pytest.mark.parametrize("spoil", ["empty", "cut", "bit", "text", "array", "folder", "nameless"])
 def test_spoilt_kept_logits_are_refused_by_name(spoil: str, tmp_path: Path) -> None:
     """Catches an error of zipfile, zlib or NumPy that passes for a bug of detsample."""
-    x, file, kept = small(), tmp_path / "g.json", tmp_path / "g.logits.npz"
-    golden.save(golden.record(x, 1), file, x)
+    x, file = small(), tmp_path / "g.json"
+    golden.save(golden.record(x, np.arange(1, 7)), file, x)
+    kept = tmp_path / str(golden.load(file).logits_file)
     content = bytearray(kept.read_bytes())
     if spoil == "folder":
         kept.unlink()
@@ -177,31 +178,32 @@ def test_spoilt_kept_logits_are_refused_by_name(spoil: str, tmp_path: Path) -> N
         with kept.open("wb") as stream:
             np.save(stream, x)
     elif spoil == "nameless":
-        file.write_text(file.read_text().replace('"g.logits.npz"', '"/"'))
+        file.write_text(json.dumps(sealed(json.loads(file.read_text()) | {"logits_file": "/"})))
     else:
         content[200] ^= 4
         kept.write_bytes({"empty": b"", "cut": content[:-30], "bit": content, "text": b"logits"}[spoil])
-    message = r"g\.json: logits_file must be" if spoil == "nameless" else r"g\.logits\.npz: not the logits"
-    with pytest.raises(golden.GoldenError, match=message):
+    spoilt = r"g\.json: logits_file must be" if spoil == "nameless" else r"\.logits\.npz: not the logits"
+    with pytest.raises(golden.GoldenError, match=spoilt):
         golden.load_logits(file, golden.load(file))
 
 
 def test_kept_logits_are_those_recorded(tmp_path: Path) -> None:
     """Catches logits of another record taken for this one's, and a missing file taken for an error."""
     x = small()
-    made = golden.record(x, 1)
+    made = golden.record(x, np.arange(1, 7))
     golden.save(made, tmp_path / "g.json", x)
     read = golden.load(tmp_path / "g.json")
+    file = tmp_path / str(read.logits_file)
     kept = golden.load_logits(tmp_path / "g.json", read)
     assert kept is not None
     assert kept.tobytes() == x.tobytes()
-    np.savez_compressed(tmp_path / "g.logits.npz", logits=x + F32(1))
+    np.savez_compressed(file, logits=x + F32(1))
     with pytest.raises(golden.GoldenError, match="not the logits that were recorded"):
         golden.load_logits(tmp_path / "g.json", read)
-    np.savez_compressed(tmp_path / "g.logits.npz", logits=x[:2])
+    np.savez_compressed(file, logits=x[:2])
     with pytest.raises(golden.GoldenError, match=r"expected float32 \[6, 40\]"):
         golden.load_logits(tmp_path / "g.json", read)
-    (tmp_path / "g.logits.npz").unlink()
+    file.unlink()
     assert golden.load_logits(tmp_path / "g.json", read) is None
 
 
@@ -362,7 +364,7 @@ def test_drift_does_not_hide_a_bug(bug: Callable[[Any], Any], said: str, sequenc
 def test_a_sampler_that_draws_no_token_of_the_vocabulary() -> None:
     """Catches an IndexError where a bug is to be told of."""
     x = small()
-    made = golden.record(x, 1)
+    made = golden.record(x, np.arange(1, 7))
 
     def beyond(logits: Any, topp_seed: Any, **parameters: Any) -> Any:
         out = detsample.sample(logits, topp_seed, **parameters)
@@ -400,7 +402,7 @@ def test_in_a_text_later_rows_follow() -> None:
 
 def test_contract_type_and_vocabulary_are_noted() -> None:
     """Catches another contract version that is not told of."""
-    made = golden.record(small(), 1)
+    made = golden.record(small(), np.arange(1, 7))
     other = replace(made, contract_version=2, dtype="bfloat16", vocab=41)
     text = golden.diff(made, other).text()
     for note in ("contract was 1, is 2", "type of the logits was float32, is bfloat16", "vocabulary was 40, is 41"):
@@ -411,7 +413,7 @@ def test_invalid_rows_are_recorded_as_such() -> None:
     """Catches NaN that is not equal to itself, or a status that may change unnoticed."""
     x = small(3)
     x[1, 0] = np.nan
-    made = golden.record(x, 1)
+    made = golden.record(x, np.arange(1, 7))
     assert set(kinds(golden.check(made, x))) == {golden.Kind.SAME}
     x[1, 0] = np.inf
     report = golden.check(made, x)
@@ -427,7 +429,7 @@ def test_invalid_rows_are_recorded_as_such() -> None:
 
 def test_logits_of_another_shape_are_refused() -> None:
     """Catches rows compared with others."""
-    made = golden.record(small(), 1)
+    made = golden.record(small(), np.arange(1, 7))
     with pytest.raises(golden.GoldenError, match=r"shape \[6, 40\], as recorded, got \[5, 40\]"):
         golden.check(made, small(5))
     with pytest.raises(TypeError, match="topk is no parameter"):
@@ -461,7 +463,8 @@ def test_a_record_of_numpy_holds_for_tensors_on_a_gpu(recorded: golden.Golden, r
     """Catches a path through a framework's tensors on which a bit is lost: margins and log probabilities included."""
     report = golden.check(recorded, kernel_path.on_device(real))
     assert set(kinds(report)) == {golden.Kind.SAME}, report.text()
-    assert golden.record(kernel_path.on_device(real), 3, top_p=0.9).rows == golden.record(real, 3, top_p=0.9).rows
+    drawn = golden.record(kernel_path.on_device(real), 3, top_p=0.9, shared_noise=True)
+    assert drawn.rows == golden.record(real, 3, top_p=0.9, shared_noise=True).rows
 
 
 @pytest.mark.parametrize("framework", ["torch", "paddle"])
@@ -471,7 +474,8 @@ def test_a_record_of_numpy_holds_for_tensors(framework: str, recorded: golden.Go
     x = tensors.from_numpy(real) if framework == "torch" else tensors.to_tensor(real, place=tensors.CPUPlace())
     report = golden.check(recorded, x)
     assert set(kinds(report)) == {golden.Kind.SAME}, report.text()
-    assert golden.record(x, 3, top_p=0.9).rows == golden.record(real, 3, top_p=0.9).rows
+    how: dict[str, Any] = {"top_p": 0.9, "shared_noise": True}
+    assert golden.record(x, 3, **how).rows == golden.record(real, 3, **how).rows
 
 
 # ---- the commands

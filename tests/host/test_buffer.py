@@ -11,12 +11,16 @@ from own_process import KERNELS, run
 
 from detsample.frameworks.buffer import Buffer, HostBuffer
 
+QUICK = ("torch", "paddle")
+"""Blocked from import: Triton would import torch, which takes seconds."""
+
 
 @pytest.fixture(autouse=True)
 def _triton() -> None:
     pytest.importorskip("triton", reason="Triton is not installed: nothing here can run")
 
 
+@pytest.mark.full("more element types", every=6)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int32", "int64", "uint8"])
 def test_the_interpreter_reads_and_writes_arrays_in_place(tmp_path: Path, dtype: str) -> None:
     """Catches a host buffer that hands the interpreter a copy, the wrong start or another element type, so that results
@@ -38,6 +42,7 @@ add[(3,)](HostBuffer(x), HostBuffer(y), HostBuffer(x), 1, 37, BLOCK=16)
 assert (x == out[11:48]).all()
 """,
         interpret=True,
+        block=QUICK,
     )
 
 
@@ -53,6 +58,7 @@ add[(2,)](HostBuffer(x), HostBuffer(y), HostBuffer(out), HostBuffer(x).stride()[
 assert (out == x + 1).all()
 """,
         interpret=True,
+        block=QUICK,
     )
 
 
@@ -68,6 +74,7 @@ widen[(3,)](HostBuffer(bits, "bfloat16"), HostBuffer(out), 37, BLOCK=16)
 assert (out.view(np.uint32) == bits.astype(np.uint32) << 16).all()
 """,
         interpret=True,
+        block=QUICK,
     )
 
 
@@ -86,6 +93,7 @@ widen[(1,)](HostBuffer(x), HostBuffer(out), 4, BLOCK=16)
 assert (out == x.astype(np.float32)).all()
 """,
         interpret=True,
+        block=QUICK,
     )
 
 
@@ -101,12 +109,14 @@ is_zero[(3,)](HostBuffer(x), HostBuffer(out), 37, BLOCK=16)
 assert (out == ~x).all()
 """,
         interpret=True,
+        block=QUICK,
     )
 
 
 LAUNCH = "from fake_launcher import *\n"
 
 
+@pytest.mark.full("more element types", every=8)
 @pytest.mark.parametrize(
     ("dtype", "ir"),
     [
@@ -140,6 +150,7 @@ empty, same = launched(Buffer(None, "{dtype}", None), out)
 assert same is kernel
 """,
         interpret=False,
+        block=QUICK,
     )
 
 

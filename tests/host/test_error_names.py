@@ -99,7 +99,7 @@ def test_the_drafters_numbers_are_named(name: str, dtype: str) -> None:
 
 
 def drawn() -> rollout.Draw:
-    return rollout.draw(np.zeros((3, 4), F32), 7)
+    return rollout.draw(np.zeros((3, 4), F32), np.arange(3))
 
 
 @pytest.mark.parametrize(("sequence", "kind"), [("x", "builtins.str"), (None, "builtins.NoneType")])

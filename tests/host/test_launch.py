@@ -171,6 +171,7 @@ assert prepared.count == count and len(COMPILED) > compiled
     check(tmp_path, body)
 
 
+@pytest.mark.full("more of what Triton may lack", every=2)
 @pytest.mark.parametrize("break_it", ["launch.VERSION = (3, 10)", "launch.CompiledKernel = type('Other', (), {})"])
 def test_an_unknown_triton_launches_as_it_does(tmp_path: Path, break_it: str) -> None:
     """Catches a newer Triton being started in the way of an older one."""
@@ -399,7 +400,8 @@ def test_every_kernel_can_be_kept() -> None:
 
     for name, (signature, _) in KERNELS.items():
         module, function = place(name)
-        tree = ast.parse((ROOT / "detsample" / "kernels" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        file = ROOT / "detsample" / "kernels" / f"{module.replace('.', '/')}.py"
+        tree = ast.parse(file.read_text(encoding="utf-8"))
         node = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
         integers = [item.split(":")[0] for item in signature.format(dtype="fp32").split() if item.endswith(":i32")]
         constants = [a.arg for a in node.args.args if a.annotation]
@@ -411,6 +413,7 @@ def test_every_kernel_can_be_kept() -> None:
         assert not missing, f"{name}: {missing}"
 
 
+@pytest.mark.full("launches of 300 calls after a warmup")
 def test_after_a_warmup_nothing_is_compiled(tmp_path: Path) -> None:
     """Catches a kernel, an alignment, a mask or a type that `warmup` leaves to the first request."""
     body = """
@@ -466,6 +469,7 @@ assert skipped < len(launches(case(8)))
     check(tmp_path, body)
 
 
+@pytest.mark.full("processes that compile")
 def test_workers_compile_what_this_process_then_finds(tmp_path: Path) -> None:
     """Catches a worker that compiles with other options, which would fill the cache in vain."""
     body = f"""

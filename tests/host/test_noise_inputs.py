@@ -175,7 +175,8 @@ def test_types_of_elements(path: Any, kind: Any) -> None:
         (lambda: path.fold_in(two, np.arange(2)), "topp_seed"),
         (lambda: path.fold_in(np.arange(2), two), "i"),
     ):
-        with pytest.raises(TypeError, match=f"{name} must be of type int64 or int32, got {np.dtype(kind).name}"):
+        types = "int64 or int32" if name in ("position", "token_ids") else "int64 or int32 or uint64 or uint32"
+        with pytest.raises(TypeError, match=f"{name} must be of type {types}, got {np.dtype(kind).name}"):
             call()
 
 

@@ -6,12 +6,13 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import kernel_path
 import numpy as np
 import pytest
 from detsample.reference.parameters import check_logits
 
 import detsample
-from detsample import frameworks, reference
+from detsample import frameworks, reference, rollout, speculative
 from detsample.sampler import parameters
 
 F32 = np.float32
@@ -32,9 +33,8 @@ def nearest(value: Any) -> float:
 
 
 def taken(value: Any) -> float:
-    """What `sample` makes of a number."""
-    of = parameters.read_logits(LOGITS, frameworks.of(LOGITS))
-    return float(parameters.read_parameters(of, 0, 0, 1.0, 0, value, 0.0).top_p.value)
+    """What `sample` makes of a number that may be as large as it likes."""
+    return parameters._real_number("top_p", value, "a number", lambda number: not math.isnan(number))
 
 
 def near_ties() -> list[Fraction]:
@@ -144,3 +144,69 @@ def test_logits_of_no_bytes() -> None:
     """Catches a ZeroDivisionError for an element type without bytes."""
     with pytest.raises(TypeError, match="logits must be"):
         detsample.sample(np.zeros((2, 3), "V0"), 1)
+
+
+@pytest.mark.parametrize("name", ["top_p", "min_p"])
+def test_shares_above_one(name: str) -> None:
+    """Catches a percentage that is taken, and silently is no filter at all; a vector's elements are as the contract."""
+    for share in (95, 1.5, math.inf, Fraction(4, 3)):
+        with pytest.raises(ValueError, match=rf"^{name} must be a share of 1, not .*got {share}"):
+            detsample.sample(LOGITS, 1, **{name: share})
+    for share in (1, 1.0 + 2.0**-40, -0.5, F32([1.5])):  # the second is 1 in fp32
+        assert detsample.sample(LOGITS, 1, **{name: share}).status.tolist() == [0]
+
+
+SHARED = {
+    "sample": lambda n, *seeds, **how: detsample.sample(np.zeros((n, 4), F32), *seeds, **how),
+    "plan": lambda n, *seeds, **how: detsample.plan(np.zeros((n, 4), F32), *seeds, **how),
+    "margin": lambda n, *seeds, **how: detsample.margin(np.zeros((n, 4), F32), *seeds, **how),
+    "draw": lambda n, *seeds, **how: rollout.draw(np.zeros((n, 4), F32), *seeds, **how),
+    "draft": lambda n, *seeds, **how: speculative.draft(np.zeros((n, 2, 4), F32), *seeds, **{"position": 0, **how}),
+    "verify": lambda n, *seeds, **how: speculative.verify(
+        np.zeros((n, 2, 4), F32), np.zeros((n, 1), np.int64), 1, *seeds, **{"position": 0, **how}
+    ),
+    "verify_tree": lambda n, *seeds, **how: speculative.verify_tree(
+        np.zeros((n, 2, 4), F32), np.zeros((n, 2), int), np.repeat([[-1, 0]], n, 0), *seeds, **{"position": 0, **how}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_noise_is_not_shared_unsaid(name: str) -> None:
+    """Catches a call that lets several rows, or requests, draw with one seed at one position without being told to."""
+    call = SHARED[name]
+    one = np.array(7)  # no number, but one for all rows
+    for seed, position in ((7, 5), (one, 5), (7, one), (np.broadcast_to(7, 2), 5)):
+        with pytest.raises(ValueError, match=r"^topp_seed and position must .*one of each.*fold_in\(topp_seed"):
+            call(2, seed, position=position)
+    call(2, 7, position=5, shared_noise=True)
+    call(2, 7, position=np.arange(2))
+    call(2, np.arange(2), position=5)
+    call(2, 7, position=5, temperature=0)
+    call(1, 7, position=5)
+    call(0, 7, position=5)
+    with pytest.raises(TypeError, match=r"^shared_noise must be True or False"):
+        call(1, 7, position=5, shared_noise="yes")
+
+
+@pytest.mark.parametrize("kind", [np.uint64, np.uint32])
+def test_unsigned_seeds(kind: Any) -> None:
+    """Catches an unsigned seed that is refused, or read as another number than its value's 64 bits."""
+    seeds = np.array([3, np.iinfo(kind).max], kind)
+    logits = np.random.default_rng(1).standard_normal((2, 300), dtype=F32)
+    found = detsample.sample(logits, seeds).token_ids
+    assert found.tolist() == [detsample.sample(logits[i : i + 1], int(seeds[i])).token_ids[0] for i in range(2)]
+    assert detsample.fold_in(seeds, 1).tolist() == [detsample.fold_in(int(seed), 1) for seed in seeds]
+    pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
+    assert kernel_path.sample(logits, seeds).token_ids.tolist() == found.tolist()
+    assert kernel_path.fold_in(seeds, 1).tolist() == detsample.fold_in(seeds, 1).tolist()
+
+
+def test_orders_of_filters() -> None:
+    """Catches a name that is misspelt and taken for the default, and an order that is lost on the way."""
+    logits = np.log(F32([[0.4, 0.3, 0.2, 0.1]]))
+    for call in (detsample.mask, lambda x, **how: detsample.sample(x, 1, **how)):
+        with pytest.raises(ValueError, match=r"^filter_order must be one of 'top_k_first', .*got 'top_p_first'"):
+            call(logits, filter_order="top_p_first")
+        kept = [call(logits, top_k=2, top_p=0.5, filter_order=order).num_kept[0] for order in parameters.FILTER_ORDERS]
+        assert kept == [1, 1, 2]

@@ -13,6 +13,7 @@ import detsample
 from detsample import frameworks
 
 F32 = np.float32
+SEEDS = np.arange(3)
 
 
 def tensors(framework: str) -> Any:
@@ -50,7 +51,7 @@ def test_plans_draw_what_sample_draws(framework: str) -> None:
 
 def test_results_not_asked_for() -> None:
     """Catches switches that are not passed on."""
-    out = detsample.plan(rows(1), 1, return_logprobs=False)(rows(1))
+    out = detsample.plan(rows(1), SEEDS, return_logprobs=False)(rows(1))
     assert (out.logprobs, out.log_z, out.mask) == (None, None, None)
 
 
@@ -66,7 +67,7 @@ def test_results_not_asked_for() -> None:
 def test_logits_of_another_layout(logits: Any, error: type[Exception], message: str) -> None:
     """Catches logits that are read as if they lay like those planned for."""
     with pytest.raises(error, match=message):
-        detsample.plan(rows(1), 1)(logits)
+        detsample.plan(rows(1), SEEDS)(logits)
 
 
 def test_what_sample_refuses() -> None:
@@ -74,8 +75,8 @@ def test_what_sample_refuses() -> None:
     wrong_shape = {"position": np.zeros(4, np.int64)}
     for bad in ({"top_p": np.nan}, {"temperature": -1.0}, {"return_mask": "dense"}, wrong_shape):
         with pytest.raises(ValueError, match=next(iter(bad))):
-            detsample.plan(rows(1), 1, **bad)
+            detsample.plan(rows(1), SEEDS, **bad)
     bad_row = rows(1)
     bad_row[1, 3] = np.nan
     with pytest.raises(ValueError, match="row 1"):
-        detsample.plan(rows(1), 1)(bad_row, check=True)
+        detsample.plan(rows(1), SEEDS)(bad_row, check=True)

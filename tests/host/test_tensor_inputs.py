@@ -95,7 +95,7 @@ def test_plain_tensors_are_taken(torch: Any) -> None:
     ones = torch.ones(2, 3)
     for logits in (ones[:0], ones.clone().requires_grad_(), ones.t().contiguous().t(), ones.expand(2, 3), ones[:, 1:],
                    torch._neg_view(ones).resolve_neg()):  # fmt: skip
-        out = detsample.sample(logits, 1, top_p=torch.ones(len(logits)))
+        out = detsample.sample(logits, torch.arange(len(logits)), top_p=torch.ones(len(logits)))
         assert out.status.tolist() == [0] * len(logits)
 
 

@@ -44,6 +44,7 @@ assert kernels.count("scan") == kernels.count("narrow"), kernels
     check(tmp_path, body)
 
 
+@pytest.mark.full("more stale values", every=3)
 @pytest.mark.parametrize("stale", [-7, 0, 2**31 - 1])
 def test_nothing_is_read_while_jobs_are_found(tmp_path: Path, stale: int) -> None:
     """Catches memory sized by counts that no kernel has written: an error, gigabytes, or kernels that are not found."""

@@ -21,13 +21,14 @@ pytest.importorskip(
 )
 
 from transformers import (  # noqa: E402
+    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     SynthIDTextWatermarkingConfig,
     WatermarkingConfig,
 )
 
-from detsample.integrations.transformers import DetsampleLogitsProcessor, sampling  # noqa: E402
+from detsample.integrations.transformers import DetsampleLogitsProcessor, custom_generate, sampling  # noqa: E402
 from detsample.integrations.transformers import processor as processor_module  # noqa: E402
 
 GOLDEN = DATA / "transformers_generation.json"
@@ -102,6 +103,103 @@ def test_tokens_are_those_of_their_logits(tiny: Any, how: dict[str, Any]) -> Non
     tokens, logits = generate(tiny, PROMPTS, SEEDS, **how)
     for row, (prompt, seed) in enumerate(zip(PROMPTS, SEEDS, strict=True)):
         assert tokens[row].tolist() == due(logits[row], prompt, seed, **how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.8, "min_p": 0.1, "temperature": 1.5}, {"repetition_penalty": 1.5}],
+    ids=["plain", "top_k", "top_p+min_p", "penalty"],
+)
+def test_custom_generate_is_the_same_with_the_parameters_of_generate(tiny: Any, how: dict[str, Any]) -> None:
+    """Defect caught: the mask, a parameter or a processor that `generate` was given is lost or applied twice."""
+    inputs = batch(PROMPTS)
+    length = {"max_new_tokens": 8, "num_return_sequences": 2}
+    found = tiny.generate(
+        **inputs, **({"top_k": 0} | how), **length, do_sample=True, custom_generate=custom_generate(SEEDS)
+    )
+    own = {name: how[name] for name in ("temperature", "top_k", "top_p", "min_p") if name in how}
+    arguments = sampling(SEEDS, attention_mask=inputs["attention_mask"], **own, num_return_sequences=2)
+    other = {name: value for name, value in how.items() if name not in own}
+    assert torch.equal(found, tiny.generate(**inputs, **arguments, **other, max_new_tokens=8))
+
+
+def test_parameters_come_from_the_generation_config_as_well(tiny: Any) -> None:
+    """Defect caught: only what is named in the call counts, and a model's own defaults are passed over."""
+    config = GenerationConfig(do_sample=True, temperature=0.6, top_k=7, top_p=0.9, max_new_tokens=6, pad_token_id=PAD)
+    inputs = batch(PROMPTS)
+    found = tiny.generate(**inputs, generation_config=config, custom_generate=custom_generate(SEEDS))
+    how = {"temperature": 0.6, "top_k": 7, "top_p": 0.9}
+    due = tiny.generate(**inputs, **sampling(SEEDS, attention_mask=inputs["attention_mask"], **how), max_new_tokens=6)
+    assert torch.equal(found, due)
+
+
+def test_transition_scores_are_log_probabilities(tiny: Any) -> None:
+    """Defect caught: scores of 0 for every token drawn, which is what is left behind a draw."""
+    inputs = batch(PROMPTS)
+    how = {"temperature": 0.8, "top_k": 20, "top_p": 0.9}
+    out = tiny.generate(
+        **inputs, **how, do_sample=True, custom_generate=custom_generate(SEEDS), max_new_tokens=5,
+        return_dict_in_generate=True, output_scores=True, output_logits=True,
+    )  # fmt: skip
+    for normalized in (False, True):
+        found = tiny.compute_transition_scores(out.sequences, out.scores, normalize_logits=normalized).numpy()
+        for row, (prompt, seed) in enumerate(zip(PROMPTS, SEEDS, strict=True)):
+            for step in range(5):
+                logits = out.logits[step][row : row + 1]
+                due = detsample.sample(logits, seed, position=len(prompt) + step, **how).logprobs.item()
+                assert found[row, step] == (pytest.approx(due, abs=2e-6) if normalized else due)
+
+
+def test_unknown_padding_is_refused(tiny: Any) -> None:
+    """Defect caught: positions that count padding, and so other tokens, without a word."""
+    inputs = batch(PROMPTS)
+    with pytest.raises(ValueError, match="attention_mask must be given for several prompts"):
+        sampling(SEEDS)
+    with pytest.raises(ValueError, match="'unpadded' or None, got 'none'"):
+        sampling(SEEDS, attention_mask="none")
+    how = {"do_sample": True, "max_new_tokens": 3, "eos_token_id": PAD}  # nobody can tell padding from an end
+    with pytest.raises(ValueError, match="attention_mask must be given to generate"):
+        tiny.generate(inputs["input_ids"], **how, custom_generate=custom_generate(SEEDS))
+    said = custom_generate(SEEDS, attention_mask="unpadded")
+    ids = inputs["input_ids"]
+    plain = tiny.generate(ids, **how, custom_generate=said)
+    assert torch.equal(
+        plain, tiny.generate(ids, **sampling(SEEDS, attention_mask="unpadded", top_k=50), eos_token_id=PAD, max_new_tokens=3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"do_sample": False}, "do_sample must be True"),
+        ({"num_beams": 2}, "num_beams must be 1"),
+        ({"typical_p": 0.5}, "typical_p must be 1.0"),
+        ({"prompt_lookup_num_tokens": 2}, "prompt_lookup_num_tokens must be None"),
+        ({"watermarking_config": WatermarkingConfig()}, "watermarking_config must be None"),
+    ],
+    ids=lambda x: "" if isinstance(x, str) else next(iter(x)),
+)
+def test_what_custom_generate_cannot_do_is_refused(tiny: Any, how: dict[str, Any], told: str) -> None:
+    """Defect caught: something asked of `generate` that changes the tokens behind detsample's back, or is passed over."""
+    with pytest.raises(ValueError, match=told):
+        tiny.generate(**batch(PROMPTS), max_new_tokens=3, custom_generate=custom_generate(SEEDS), **({"do_sample": True} | how))
+
+
+def test_a_streamer_hears_the_tokens(tiny: Any) -> None:
+    """Defect caught: transformers does not hand on the streamer, and nothing is streamed."""
+
+    class Heard:
+        tokens: list[int] = []
+
+        def put(self, value: Any) -> None:
+            self.tokens += value.reshape(-1).tolist()
+
+        def end(self) -> None: ...
+
+    out = tiny.generate(
+        torch.tensor([[5, 6]]), do_sample=True, max_new_tokens=4, custom_generate=custom_generate(3, streamer=Heard())
+    )
+    assert Heard.tokens == out[0, 2:].tolist()
 
 
 def test_parameters_of_a_row_each(tiny: Any) -> None:
@@ -207,7 +305,7 @@ def test_beam_search_is_refused(tiny: Any) -> None:
 def test_beam_search_is_refused_without_an_attention_mask(tiny: Any, do_sample: bool) -> None:
     """Defect caught: beams, or tokens of -1, from a processor that does not know where a generation begins."""
     inputs = {"input_ids": torch.tensor([[5, 6, 7], [8, 9, 10]]), "attention_mask": torch.ones(2, 3)}
-    processor = DetsampleLogitsProcessor([1, 2], num_return_sequences=3)
+    processor = DetsampleLogitsProcessor([1, 2], attention_mask="unpadded", num_return_sequences=3)
     plain = {"max_new_tokens": 4, "num_return_sequences": 3}
     for _ in range(2):  # also behind a generation that was let through
         with pytest.raises(ValueError, match="num_beams=1"):
@@ -218,7 +316,7 @@ def test_beam_search_is_refused_without_an_attention_mask(tiny: Any, do_sample: 
 
 def test_beams_as_many_as_seeds_are_refused(tiny: Any) -> None:
     """Defect caught: three beams of one prompt, taken for three prompts."""
-    for mask in (None, torch.ones(3, 3)):
+    for mask in ("unpadded", torch.ones(3, 3)):
         processor = DetsampleLogitsProcessor([1, 2, 3], attention_mask=mask)
         with pytest.raises(ValueError, match="num_beams=1"):
             tiny.generate(torch.tensor([[5, 6, 7]]), logits_processor=[processor], num_beams=3, max_new_tokens=4)
@@ -227,7 +325,7 @@ def test_beams_as_many_as_seeds_are_refused(tiny: Any) -> None:
 def test_beams_are_looked_for_where_a_generation_begins_only() -> None:
     """Defect caught: a GPU that is waited for at each token; scores that only look normalised later on."""
     normalised = torch.log_softmax(torch.zeros(2, 5), dim=1)
-    processor = DetsampleLogitsProcessor([1, 2])
+    processor = DetsampleLogitsProcessor([1, 2], attention_mask="unpadded")
     processor(torch.ones(2, 4, dtype=torch.int64), torch.zeros(2, 5))
     processor(torch.ones(2, 5, dtype=torch.int64), normalised)
     with pytest.raises(ValueError, match="num_beams=1"):
@@ -294,7 +392,7 @@ def test_bad_arguments_are_named() -> None:
         with pytest.raises(ValueError, match=f"{name} must be a number, not NaN"):
             sampling(1, **{name: float("nan")})
     with pytest.raises(ValueError, match="top_k must be a number or have 2 entries, got 3"):
-        sampling([1, 2], top_k=[1, 2, 3])
+        sampling([1, 2], attention_mask="unpadded", top_k=[1, 2, 3])
     with pytest.raises(ValueError, match="num_return_sequences"):
         sampling(1, num_return_sequences=0)
     with pytest.raises(TypeError, match="num_return_sequences"):

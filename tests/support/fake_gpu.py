@@ -50,6 +50,7 @@ PRETENDED = (
     ("torch.cuda.current_device()", "torch.get_num_threads() * 0"),
     ('torch.device("cuda", device[1])', 'torch.device("cpu")'),
     ("int(torch.cuda.get_device_properties(device[1]).multi_processor_count)", "132"),
+    ("torch.cuda.get_device_capability(device[1])", "(9, 0)"),
     ("torch.cuda.device_count()", "1"),
 )
 

@@ -65,6 +65,7 @@ def write(folder: str, first: int, pipe: Connection, stage: str | None = None) -
 
 def die_at(stage: str) -> None:
     """Arrange for this process to be killed at a stage of the next batch's way to the disk."""
+    from detsample import files
     from detsample.rollout import parquet, writer
 
     def die(*_: Any) -> Any:
@@ -86,9 +87,9 @@ def die_at(stage: str) -> None:
     elif stage == "written":
         os.fsync = die  # type: ignore[assignment]
     elif stage == "flushed":
-        os.rename = die  # type: ignore[assignment]
+        os.replace = die  # type: ignore[assignment]
     elif stage == "renamed":
-        writer._sync_folder = die  # type: ignore[assignment]
+        files.sync_folder = die  # type: ignore[assignment]
 
 
 class Folder:

@@ -105,33 +105,48 @@ def requests(count: int, seed: int) -> list[Asked]:
 @contextmanager
 def recording(served: Served) -> Iterator[None]:
     """Note every row that detsample is given, and the token that the row gives alone."""
-    from detsample.integrations.vllm.first_runner import FirstRunner
+    from detsample.integrations.vllm.drawing import ORDER, Drawer
 
-    apply = FirstRunner.apply
+    names = ("topp_seed", "top_k", "temperature", "top_p", "min_p")
+    originals = {name: getattr(Drawer, name) for name in ("load", "draw", "draw_and_keep", "verify")}
 
-    def noting(self: Any, logits: Any) -> Any:
+    def note(request: Any, x: Any, position: int) -> None:
+        if not request.drawn:
+            return
+        given = dict(zip(names, request.values, strict=True))
+        out = detsample.sample(x.numpy(), given.pop("topp_seed"), position=position, **given, **ORDER)
+        key = request.values[0], position
+        served.digests[key] = hashlib.blake2b(x.numpy().tobytes(), digest_size=16).digest()
+        served.due[key] = int(out.token_ids[0])
+
+    def load(self: Any, rows: Any) -> None:
+        self.noted = rows.requests
+        originals["load"](self, rows)
+
+    def draw(self: Any, logits: Any, position: Any) -> Any:
         served.largest_batch = max(served.largest_batch, logits.shape[0])
-        for row, request in self._requests.items():
-            p, x = request.params, logits[row : row + 1].numpy()
-            out = detsample.sample(
-                x,
-                p.seed,
-                position=request.position,
-                temperature=p.temperature,
-                top_k=p.top_k,
-                top_p=p.top_p,
-                min_p=p.min_p,
-            )
-            key = p.seed, request.position
-            served.digests[key] = hashlib.blake2b(x.tobytes(), digest_size=16).digest()
-            served.due[key] = int(out.token_ids[0])
-        return apply(self, logits)
+        for i, request in enumerate(self.noted):
+            note(request, logits[i : i + 1], int(position[i]))
+        return originals["draw"](self, logits, position)
 
-    FirstRunner.apply = noting  # type: ignore[method-assign]
+    def draw_and_keep(self: Any, logits: Any, position: Any, rows: Any = None) -> Any:
+        for i in range(len(logits)):
+            note(self.noted[i if rows is None else int(rows[i])], logits[i : i + 1], int(position[i]))
+        return originals["draw_and_keep"](self, logits, position, rows)
+
+    def verify(self: Any, logits: Any, drafts: Any, offsets: Any, position: Any, most: int, start: int = 0) -> Any:
+        for i, (first, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+            for row in range(first, end):
+                note(self.noted[start + i], logits[row : row + 1], int(position[first]) + 1 + row - first)
+        return originals["verify"](self, logits, drafts, offsets, position, most, start)
+
+    for replacement in (load, draw, draw_and_keep, verify):
+        setattr(Drawer, replacement.__name__, replacement)
     try:
         yield
     finally:
-        FirstRunner.apply = apply  # type: ignore[method-assign]
+        for name, original in originals.items():
+            setattr(Drawer, name, original)
 
 
 def serve(llm: Any, asked: Sequence[Asked], seed: int, *, at_once: int = AT_ONCE) -> Served:

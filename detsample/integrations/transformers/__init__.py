@@ -1,7 +1,8 @@
-"""transformers: `generate` draws with detsample, by way of a logits processor.
+"""transformers: `generate` draws with detsample.
 
-`sampling` makes the arguments that `generate` needs, `DetsampleLogitsProcessor` is the processor in them. See
-docs/transformers.md.
+`custom_generate` is what `generate` and pipelines take under that name, and reads everything but the seeds from them.
+`sampling` makes arguments for `generate` with parameters for each row, and where drafts are verified;
+`DetsampleLogitsProcessor` is the processor in them. See docs/transformers.md.
 """
 
 from detsample.integrations.missing import missing
@@ -15,6 +16,7 @@ try:
 except ImportError as error:
     raise missing("detsample.integrations.transformers", "transformers", "transformers") from error
 
+from detsample.integrations.transformers.loop import custom_generate
 from detsample.integrations.transformers.processor import DetsampleLogitsProcessor, sampling
 
-__all__ = ["DetsampleLogitsProcessor", "sampling"]
+__all__ = ["DetsampleLogitsProcessor", "custom_generate", "sampling"]

@@ -3,9 +3,8 @@
 `generate` calls processors behind penalties, biases and constraints and before its own temperature, top-k, top-p and
 min-p, so the scores are final and not yet scaled. With one finite score, whatever follows has no choice.
 
-A callable `custom_generate` would see the padding and the generation config by itself. But transformers (5.23,
-`_extract_generation_mode_kwargs`) hands such a callable neither the streamer nor the tokenizer that stop strings need,
-and a loop of our own would have to follow caches, compilation and speculative drafts. A processor keeps them all.
+A loop of our own would have to follow caches, compilation and speculative drafts; a processor keeps them all. What it
+cannot see, the padding and the generation config, `custom_generate` of the module `loop` reads for it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 import detsample
 from detsample.integrations.seeds import signed_seed
+from detsample.sampler.output import SampleOutput
 from detsample.sampler.parameters import as_integer
 
 MOST_SAMPLES = (1 << 31) - 1  # of the rows that a call may have
@@ -36,9 +36,10 @@ class DetsampleLogitsProcessor(LogitsProcessor):
     ----------
     topp_seed : int, or a sequence, an array or a tensor of B integers
         A seed for each prompt. One number is for one prompt.
-    attention_mask : [B, T], or None
-        Of the prompts, as `generate` gets it: where padding on the left ends, which positions do not count. None:
-        no padding, or an encoder-decoder model.
+    attention_mask : [B, T], "unpadded", or None
+        Of the prompts, as `generate` gets it: where padding on the left ends, which positions do not count.
+        ``"unpadded"``: no prompt is padded, or the model is an encoder-decoder. None is the same, for one prompt only:
+        of several nobody knows whether they are padded.
     temperature, top_p, min_p : float, or a sequence, an array or a tensor of B real numbers
         As for `detsample.sample`; of a prompt each.
     top_k : int, or a sequence, an array or a tensor of B integers
@@ -52,8 +53,8 @@ class DetsampleLogitsProcessor(LogitsProcessor):
         If a seed, a top-k or the number of samples is not an integer, or another parameter not a real number. A bool is
         neither.
     ValueError
-        If a parameter is out of range or has not one entry for each prompt, or padding is not on the left. When
-        called: if there are other rows than prompts times samples, or several rows that are all normalised log
+        If a parameter is out of range or has not one entry for each prompt, or it is not said whether several prompts
+        are padded, or padding is not on the left. When called: if there are other rows than prompts times samples, or several rows that are all normalised log
         probabilities where a generation begins, both of which are how beam search calls a processor; if there is no
         token yet, as where prompts are given as `inputs_embeds`; if a row's scores are invalid (see
         `detsample.Status`).
@@ -71,7 +72,7 @@ class DetsampleLogitsProcessor(LogitsProcessor):
         self,
         topp_seed: Any,
         *,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | Literal["unpadded"] | None = None,
         temperature: Any = 1.0,
         top_k: Any = 0,
         top_p: Any = 1.0,
@@ -117,11 +118,15 @@ class DetsampleLogitsProcessor(LogitsProcessor):
         ValueError
             See above.
         """
+        return alone(scores, self.draw(input_ids, scores).token_ids)
+
+    def draw(self, input_ids: torch.Tensor, scores: torch.Tensor, **wanted: Any) -> SampleOutput:
+        """The draw itself; `wanted` are the results asked for beside the tokens."""
         self._check(input_ids, scores)
         if self._columns["topp_seed"].device != scores.device:
             self._columns = {name: column.to(scores.device) for name, column in self._columns.items()}
         of = self._columns
-        out = detsample.sample(
+        return detsample.sample(
             scores.float(),
             of["topp_seed"],
             position=input_ids.shape[1] - of["padding"],
@@ -129,14 +134,9 @@ class DetsampleLogitsProcessor(LogitsProcessor):
             top_k=of["top_k"],
             top_p=of["top_p"],
             min_p=of["min_p"],
-            return_logprobs=False,
             check=scores.device.type == "cpu",
+            **({"return_logprobs": False} | wanted),
         )
-        # Behind an invalid row on a GPU, where nothing waits to find out, multinomial's own check speaks.
-        alone = torch.full_like(scores, -torch.inf)
-        zero = torch.zeros_like(out.token_ids, dtype=scores.dtype)
-        value = torch.where(out.token_ids >= 0, zero, torch.nan)
-        return alone.scatter_(1, out.token_ids.clamp(min=0)[:, None], value[:, None])
 
     def _check(self, input_ids: torch.Tensor, scores: torch.Tensor) -> None:
         rows = self._columns["topp_seed"].shape[0]
@@ -160,10 +160,18 @@ class DetsampleLogitsProcessor(LogitsProcessor):
             )
 
 
+def alone(scores: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    """Scores of the same shape of which only the drawn tokens' are finite."""
+    # Behind an invalid row on a GPU, where nothing waits to find out, multinomial's own check speaks.
+    alone = torch.full_like(scores, -torch.inf)
+    value = torch.where(token_ids >= 0, torch.zeros_like(token_ids, dtype=scores.dtype), torch.nan)
+    return alone.scatter_(1, token_ids.clamp(min=0)[:, None], value[:, None])
+
+
 def sampling(
     topp_seed: Any,
     *,
-    attention_mask: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | Literal["unpadded"] | None = None,
     temperature: Any = 1.0,
     top_k: Any = 0,
     top_p: Any = 1.0,
@@ -249,9 +257,16 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _padding(attention_mask: torch.Tensor | None, prompts: int) -> tuple[int, torch.Tensor]:
+def _padding(attention_mask: torch.Tensor | str | None, prompts: int) -> tuple[int, torch.Tensor]:
     """The width of the prompts, 0 if not known, and how many tokens of each are padding."""
-    if attention_mask is None:
+    if isinstance(attention_mask, str) and attention_mask != "unpadded":
+        raise ValueError(f"attention_mask must be a tensor, 'unpadded' or None, got {attention_mask!r}")
+    if attention_mask is None and prompts > 1:
+        raise ValueError(
+            "attention_mask must be given for several prompts, since padding does not count as positions: pass "
+            "inputs['attention_mask'], or 'unpadded' where no prompt is padded; got None"
+        )
+    if attention_mask is None or isinstance(attention_mask, str):
         return 0, torch.zeros(prompts, dtype=torch.int64)
     mask = attention_mask.cpu() != 0
     if mask.ndim != 2 or mask.shape[0] != prompts:

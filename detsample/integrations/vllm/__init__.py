@@ -1,7 +1,6 @@
-"""vLLM: a request's ``seed`` gives detsample's token, whatever else is in the batch.
+"""vLLM: detsample is the sampler of requests with a ``seed``, whatever else is in the batch.
 
-vLLM finds two entry points of this package: `Processor`, a logits processor for both of its model runners, and
-`register`, a general plug-in that has the processor draw before the temperature is applied. See docs/vllm.md.
+vLLM finds one entry point of this package, the general plug-in `register`. See docs/vllm.md.
 """
 
 from detsample.integrations.missing import missing
@@ -11,7 +10,6 @@ try:
 except ImportError as error:
     raise missing("detsample.integrations.vllm", "vllm", "vllm") from error
 
-from detsample.integrations.vllm.processor import Processor
 from detsample.integrations.vllm.routing import register, unregister
 
-__all__ = ["Processor", "register", "unregister"]
+__all__ = ["register", "unregister"]

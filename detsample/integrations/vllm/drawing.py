@@ -1,61 +1,319 @@
-"""What both model runners share: a request's parameters as detsample takes them, and a row with one token left."""
+"""What both model runners share: parameters in device memory that stays, and the calls that read them there."""
 
 from __future__ import annotations
 
-from typing import Any
+import secrets
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from vllm.logger import init_logger
 
 import detsample
+from detsample import rollout
+from detsample.sampler.status import describe
+
+logger = init_logger("vllm.detsample")
+
+# vLLM filters by min-p first, and takes top-p's share of what is left.
+ORDER: dict[str, Any] = {"filter_order": "min_p_first"}
+FIELDS: tuple[tuple[str, Any], ...] = (
+    ("topp_seed", np.int64), ("top_k", np.int64),
+    ("temperature", np.float32), ("top_p", np.float32), ("min_p", np.float32),
+)  # fmt: skip
+SIGHTINGS = 3  # of the same logits' address, before a graph is made for it
+MOST_GRAPHS = 64
+MOST_PLANS = 4096
+GRAPH_ROWS = 64  # with more, the device is slower than the host, which then gains nothing
+LOOK_EVERY = 64  # steps from one look at the rows' status to the next
 
 
-def draw(
-    logits: torch.Tensor,
-    topp_seed: torch.Tensor,
-    position: torch.Tensor,
-    temperature: torch.Tensor,
-    top_k: torch.Tensor,
-    top_p: torch.Tensor,
-    min_p: torch.Tensor,
-) -> torch.Tensor:
-    """Leave one token in each row, the drawn one: its logit becomes 0, all others ``-inf``.
+class Request(NamedTuple):
+    """What detsample reads of a request."""
 
-    vLLM's own temperature, min-p, top-k, top-p and draw then have no choice. Rows that detsample calls invalid keep
-    their logits.
+    drawn: bool
+    """Whether detsample draws it."""
+    plain: bool
+    """Whether its logits are final as they come: no penalty, bias, ban or forced token."""
+    told: bool
+    """Whether it asks for log probabilities."""
+    values: tuple[Any, ...]
+    """In the order of `FIELDS`."""
+
+
+NOBODY = Request(False, True, False, (0, 0, 1.0, 1.0, 0.0))
+"""Of a row that no request is in."""
+
+
+def read(params: Any, every: bool) -> Request:
+    """Read vLLM's SamplingParams; with `every`, a request without a seed gets one from the operating system."""
+    seed = params.seed
+    if seed is None and every:
+        seed = secrets.randbits(64) - (1 << 63)
+    plain = (
+        params.presence_penalty == 0.0 and params.frequency_penalty == 0.0 and params.repetition_penalty == 1.0
+        and not params.logit_bias and not params.allowed_token_ids and not params.min_tokens and not params.bad_words
+        and getattr(params, "thinking_token_budget", None) is None
+    )  # fmt: skip
+    told = params.logprobs is not None or bool(getattr(params, "logprob_token_ids", None))
+    return Request(
+        seed is not None, plain, told, (seed or 0, params.top_k, params.temperature, params.top_p, params.min_p)
+    )
+
+
+class Rows:
+    """A batch of requests, a row each, as long as it stays the same."""
+
+    def __init__(self, requests: Iterable[Request], device: Any) -> None:
+        self.requests = list(requests)
+        drawn = np.array([r.drawn for r in self.requests], bool)
+        self.count = len(drawn)
+        self.any_drawn, self.all_drawn = bool(drawn.any()), bool(drawn.all())
+        self.plain = all(r.plain for r in self.requests if r.drawn)
+        self.told = any(r.told for r in self.requests)
+        self.simple = self.all_drawn and self.plain and not self.told
+        self.others_np = np.flatnonzero(~drawn)
+        if self.any_drawn and not self.all_drawn:
+            self.drawn = to_device(drawn, device)
+            self.others = to_device(self.others_np, device)
+
+
+class Columns:
+    """The parameters of a batch's rows on the device, at addresses that never change."""
+
+    def __init__(self, device: Any, capacity: int) -> None:
+        self._bytes = np.dtype(np.int64).itemsize * capacity * 2 + np.dtype(np.float32).itemsize * capacity * 3
+        self._capacity, self._device = capacity, device
+        self._memory = torch.zeros(self._bytes, dtype=torch.uint8, device=device)
+        kinds = {np.int64: torch.int64, np.float32: torch.float32}
+        self._columns, start = {}, 0
+        for name, kind in FIELDS:
+            end = start + capacity * np.dtype(kind).itemsize
+            self._columns[name] = self._memory[start:end].view(kinds[kind])
+            start = end
+
+    def load(self, requests: list[Request]) -> None:
+        """Bring a batch's parameters up in one copy, behind whatever still reads the last batch's."""
+        host, start = np.zeros(self._bytes, np.uint8), 0
+        for index, (_, kind) in enumerate(FIELDS):
+            end = start + self._capacity * np.dtype(kind).itemsize
+            host[start:end].view(kind)[: len(requests)] = [r.values[index] for r in requests]
+            start = end
+        self._memory.copy_(to_host_memory(host, self._device), non_blocking=True)
+
+    def of(self, rows: int) -> dict[str, torch.Tensor]:
+        """The columns of the first rows."""
+        return {name: column[:rows] for name, column in self._columns.items()}
+
+
+class Drawer:
+    """Draws a batch's tokens.
 
     Parameters
     ----------
-    logits : [R, V] float32
-        Before temperature and filters; written to.
-    topp_seed, position, top_k : [R] int64
-    temperature, top_p, min_p : [R] float32
-
-    Returns
-    -------
-    [R, V] float32
-        `logits`.
+    device
+    capacity : int
+        The most rows.
+    dtype : torch.dtype
+        Of the tokens, as the runner has them.
     """
-    out = detsample.sample(
-        logits,
-        topp_seed,
-        position=position,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        return_logprobs=False,
-    )
-    drawn = (out.token_ids >= 0)[:, None]
-    token = out.token_ids.clamp(min=0)[:, None]
-    kept = torch.where(drawn, 0.0, logits.gather(1, token))
-    logits.masked_fill_(drawn, -torch.inf)
-    return logits.scatter_(1, token, kept)
+
+    def __init__(self, device: Any, capacity: int, dtype: torch.dtype) -> None:
+        self._dtype, self._device = dtype, torch.device(device)
+        self._columns = Columns(device, capacity)
+        self._plans: dict[tuple[Any, ...], detsample.Plan] = {}
+        self._graphs: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+        self._sightings: dict[tuple[Any, ...], int] = {}
+        self._invalid = torch.zeros(capacity, dtype=torch.int32, device=device)
+        self._zero = torch.zeros((), dtype=torch.int64, device=device)
+        self._calls, self._look = 0, None
+        self._pool = None
+
+    def load(self, rows: Rows) -> None:
+        """Take a new batch's parameters."""
+        self._columns.load(rows.requests)
+
+    def draw(self, logits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Draw a token a row.
+
+        Parameters
+        ----------
+        logits : [R, V]
+            Final but for temperature and filters; never written to.
+        position : [R] int32
+            Absolute index of the token being drawn. Its memory is read again for the next call's.
+
+        Returns
+        -------
+        [R] of the dtype of this drawer
+            New memory. An invalid row has token 0, and is told of in the log.
+        """
+        key = (logits.shape[0], logits.dtype, logits.stride(0), position.data_ptr())
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear(), self._graphs.clear(), self._sightings.clear()
+            plan = self._plans[key] = detsample.plan(
+                logits, position=position, return_logprobs=False, **ORDER, **self._columns.of(logits.shape[0])
+            )
+        captured = self._captured((*key, logits.data_ptr()), plan, logits) if self._graphable(logits) else None
+        if captured is None:
+            out = plan(logits)
+        else:
+            graph, out = captured
+            graph.replay()
+        return self._settled(out)
+
+    def draw_and_keep(self, logits: torch.Tensor, position: torch.Tensor, rows: Any = None) -> Kept:
+        """Draw with the kept sets, as log probabilities need them.
+
+        Parameters
+        ----------
+        logits, position
+            As for `draw`.
+        rows : [R] int64, optional
+            The row of the batch that each row of the logits is of, where they are not the same.
+        """
+        of = self._columns.of(logits.shape[0]) if rows is None else self._spread(rows)
+        out = detsample.sample(logits, position=position, return_mask="bits", **ORDER, **of)
+        return Kept(self._settled(out), out.mask, logits, of["temperature"])
+
+    def verify(
+        self, logits: torch.Tensor, drafts: torch.Tensor, offsets: torch.Tensor, position: torch.Tensor,
+        most: int, start: int = 0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Accept drafted tokens that would have been drawn, and draw the one behind them.
+
+        Parameters
+        ----------
+        logits : [R, V]
+        drafts : [R]
+            A row's input token: behind a request's first row, what was drafted. -1 where nothing was.
+        offsets : [B + 1]
+            Where each request's rows start.
+        position : [R]
+            Of the input tokens.
+        most : int
+            The most drafted tokens.
+        start : int
+            The row of the batch of the first request.
+
+        Returns
+        -------
+        tokens : [B, most + 1] int64
+            0 in place of an invalid row's token, and behind the last.
+        num_sampled : [B] int32
+        """
+        first = offsets[:-1].long()
+        behind = first[:, None] + torch.arange(1, most + 1, device=logits.device)
+        table = drafts[behind.clamp(max=logits.shape[0] - 1)].long()
+        requests = start + first.shape[0]
+        of = {name: column[start:] for name, column in self._columns.of(requests).items()}
+        out = detsample.speculative.verify(
+            logits, table, (offsets[1:] - offsets[:-1] - 1).int(), position=position[first].long() + 1,
+            row_offsets=offsets.contiguous(), return_logprobs=False, **ORDER, **of,
+        )  # fmt: skip
+        self._note(out.status, start)
+        return out.token_ids.clamp(min=0), out.num_accepted + 1
+
+    def _spread(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        every = self._columns.of(len(self._invalid))
+        return {name: column.index_select(0, rows.long()) for name, column in every.items()}
+
+    def _settled(self, out: Any) -> torch.Tensor:
+        self._note(out.status, 0)
+        tokens = torch.empty(out.token_ids.shape, dtype=self._dtype, device=out.token_ids.device)
+        return torch.maximum(out.token_ids, self._zero, out=tokens)  # `clamp` does not convert
+
+    def _graphable(self, logits: torch.Tensor) -> bool:
+        return logits.is_cuda and logits.shape[0] <= GRAPH_ROWS
+
+    def _captured(self, key: tuple[Any, ...], plan: detsample.Plan, logits: torch.Tensor) -> Any:
+        """The graph of a call with logits at this address: vLLM's are at one or two, step after step."""
+        if key in self._graphs:
+            return self._graphs[key]
+        seen = self._sightings[key] = self._sightings.get(key, 0) + 1
+        if seen < SIGHTINGS or len(self._graphs) >= MOST_GRAPHS:
+            return None
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        graph, here, aside = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            # Only this thread: others copy the last step's results meanwhile.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                out = plan(logits)
+            finally:
+                graph.capture_end()
+        here.wait_stream(aside)
+        self._graphs[key] = graph, out
+        return self._graphs[key]
+
+    def _note(self, status: torch.Tensor, start: int) -> None:
+        """Collect status bits on the device, and look at them now and then without waiting for it."""
+        self._invalid[start : start + len(status)].bitwise_or_(status)
+        self._calls += 1
+        if self._look is not None and (not status.is_cuda or self._look[1].query()):
+            bits = int(np.bitwise_or.reduce(self._look[0].numpy()))
+            self._look = None
+            if bits:
+                logger.error("detsample: rows could not be drawn and got token 0: %s", describe(bits))
+        if self._calls % LOOK_EVERY == 0 and self._look is None:
+            self._look = self._begin_look()
+
+    def _begin_look(self) -> tuple[torch.Tensor, Any]:
+        if not self._invalid.is_cuda:
+            seen, done = self._invalid.clone(), None
+        else:
+            seen = torch.empty(self._invalid.shape, dtype=torch.int32, pin_memory=True)
+            seen.copy_(self._invalid, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record()
+        self._invalid.zero_()
+        return seen, done
 
 
-def to_device(column: np.ndarray, device: Any) -> torch.Tensor:
-    """A column of parameters beside the logits, without waiting for the device."""
-    tensor = torch.from_numpy(column)
-    if torch.device(device).type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+class Kept(NamedTuple):
+    """A draw with its kept sets."""
+
+    tokens: torch.Tensor
+    bits: torch.Tensor
+    """[R, ceil(V / 32)] int32."""
+    logits: torch.Tensor
+    temperature: torch.Tensor
+
+    def processed(self) -> torch.Tensor:
+        """[R, V] float32: the logits at the rows' temperatures, -inf outside the kept sets."""
+        vocab = self.logits.shape[1]
+        shifts = torch.arange(32, dtype=torch.int32, device=self.bits.device)
+        kept = ((self.bits[:, :, None] >> shifts) & 1).bool().flatten(1)[:, :vocab]
+        heat = torch.where(self.temperature == 0, 1.0, self.temperature)[:, None]
+        return (self.logits.float() / heat).masked_fill(~kept, -torch.inf)
+
+    def logprobs(self, top: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of each row's token and the `top` most probable ones in the kept set: ids, log probabilities, and its rank.
+
+        Returns
+        -------
+        [R, 1 + top] int32, [R, 1 + top] float32, [R] int64
+            The rank counts from 1. ``-inf`` where the kept set is smaller.
+        """
+        heat = {"temperature": self.temperature}
+        own = rollout.observe(self.logits, self.tokens, self.bits, top_n=top, **heat)
+        ids = torch.cat((self.tokens[:, None].int(), own.top_token_ids), 1)
+        others = [
+            rollout.observe(self.logits, ids[:, i].contiguous(), self.bits, **heat).logprobs for i in range(1, 1 + top)
+        ]
+        return ids.clamp(min=0), torch.stack((own.logprobs, *others), 1), own.rank.long() + 1
+
+
+def to_host_memory(array: np.ndarray, device: Any) -> torch.Tensor:
+    """An array as a tensor that can be copied without waiting for the device."""
+    tensor = torch.from_numpy(array)
+    return tensor if torch.device(device).type == "cpu" else tensor.pin_memory()
+
+
+def to_device(array: np.ndarray, device: Any) -> torch.Tensor:
+    """An array beside the logits, without waiting for the device."""
+    return to_host_memory(array, device).to(device, non_blocking=True)

@@ -1,75 +1,205 @@
-"""The first model runner (``vllm/v1/worker/gpu_model_runner.py``, and the CPU's): one row a request, batch updates."""
+"""The first model runner (``vllm/v1/worker/gpu_model_runner.py``, and the CPU's): its samplers, drawing with detsample.
+
+`install` makes the runner's own sampler, and its rejection sampler, objects of a class derived from theirs. Which
+requests are in the batch says the runner, and its ``sampling_metadata`` is a new object whenever that changes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
+from vllm.v1.outputs import SamplerOutput
 
-from detsample.integrations.vllm.drawing import draw, to_device
+from detsample.integrations.vllm.drawing import Drawer, Kept, Rows, read
 
-
-@dataclass(frozen=True)
-class Request:
-    """A seeded request in the batch; `output` is vLLM's own list, which grows as tokens are drawn."""
-
-    params: Any
-    prompt_length: int
-    output: Sequence[int]
-
-    @property
-    def position(self) -> int:
-        """The absolute index of the token to be drawn."""
-        return self.prompt_length + len(self.output)
+Base: Any = object  # vLLM's class, once `install` has derived one from both
 
 
 class FirstRunner:
-    """The seeded requests of the batch, by row."""
+    """The batch of a runner, as detsample draws it."""
 
-    def __init__(self, device: Any) -> None:
-        self._device = device
-        self._requests: dict[int, Request] = {}
+    def __init__(self, runner: Any, every: bool) -> None:
+        self._runner, self._every = runner, every
+        self.processed_mode = runner.model_config.logprobs_mode in ("processed_logprobs", "processed_logits")
+        self.exact_mode = runner.model_config.logprobs_mode == "processed_logprobs"
+        self.drawer = Drawer(runner.device, runner.max_num_reqs, torch.int32)
+        self._metadata: Any = None
+        self._others_metadata: Any = None
+        self._rows: Rows | None = None
+        self.current: Rows | None = None
+        """Set while vLLM's `forward` is to ask for tokens."""
+        self.kept: Kept | None = None
 
-    def update(self, update: BatchUpdate | None) -> None:
-        """Follow requests that join, leave and move, in vLLM's order: removed, added, moved."""
-        if update is None:
-            return
-        requests = self._requests
-        for row in update.removed:
-            requests.pop(row, None)
-        for row, params, prompt, output in update.added:
-            requests.pop(row, None)
-            # Prompts given as embeddings have no length here: vLLM draws for them.
-            if params.seed is not None and prompt is not None:
-                requests[row] = Request(params, len(prompt), output)
-        for source, target, direction in update.moved:
-            moved, replaced = requests.pop(source, None), requests.pop(target, None)
-            if moved is not None:
-                requests[target] = moved
-            if replaced is not None and direction == MoveDirectionality.SWAP:
-                requests[source] = replaced
+    def rows(self, metadata: Any) -> Rows | None:
+        """The batch's rows, if detsample draws one of them; None for a batch that vLLM makes up to warm up."""
+        batch = self._runner.input_batch
+        if metadata is not batch.sampling_metadata:
+            return None
+        if metadata is not self._metadata:
+            requests = [self._request(self._runner.requests[name]) for name in batch.req_ids]
+            self._metadata, self._others_metadata = metadata, None
+            self._rows = Rows(requests, self._runner.device)
+            if self._rows.any_drawn:
+                self.drawer.load(self._rows)
+        rows = self._rows
+        return rows if rows is not None and rows.any_drawn else None
 
-    def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Leave one token in the rows of seeded requests; logits are float32, before temperature and filters."""
-        rows = sorted(self._requests)
-        if not rows:
-            return logits
-        requests = [self._requests[row] for row in rows]
-        params = [request.params for request in requests]
-        columns = (
-            np.array([p.seed for p in params], np.int64),
-            np.array([request.position for request in requests], np.int64),
-            np.array([p.temperature for p in params], np.float32),
-            np.array([p.top_k for p in params], np.int64),
-            np.array([p.top_p for p in params], np.float32),
-            np.array([p.min_p for p in params], np.float32),
-        )
-        tensors = [to_device(column, logits.device) for column in columns]
-        if len(rows) == logits.shape[0]:
-            return draw(logits, *tensors)
-        where = to_device(np.array(rows, np.int64), logits.device)
-        return logits.index_copy_(0, where, draw(logits.index_select(0, where), *tensors))
+    def _request(self, state: Any) -> Any:
+        """A request without a seed keeps the one that it got, wherever it moves."""
+        known = getattr(state, "_detsample", None)
+        if known is None:
+            known = state._detsample = read(state.sampling_params, self._every)
+        return known
+
+    def others_metadata(self, metadata: Any) -> Any:
+        """What vLLM draws the other rows with: no seeds, so that it takes the way that it takes without any."""
+        if self._others_metadata is None:
+            self._others_metadata = replace(metadata, generators={})
+        return self._others_metadata
+
+    @property
+    def position(self) -> torch.Tensor:
+        """[B] int32, of the token behind each row's last input token, in the runner's own memory."""
+        lengths = self._runner.seq_lens
+        return getattr(lengths, "gpu", lengths)
+
+
+class FirstSampler(Base):
+    """vLLM's sampler, with detsample's tokens for the rows that it draws."""
+
+    detsample: FirstRunner
+
+    def forward(self, logits: torch.Tensor, sampling_metadata: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Called in each step without drafts."""
+        ours = self.detsample
+        rows = ours.rows(sampling_metadata)
+        if rows is None:
+            return super().forward(logits, sampling_metadata, *arguments, **keywords)
+        if rows.simple:
+            tokens = ours.drawer.draw(logits, ours.position[: rows.count])
+            return SamplerOutput(sampled_token_ids=tokens.unsqueeze(-1), logprobs_tensors=None)
+        ours.current, ours.kept = rows, None
+        try:
+            metadata = ours.others_metadata(sampling_metadata)
+            out = super().forward(logits, metadata, *arguments, **keywords)
+        finally:
+            ours.current = None
+        if ours.kept is not None and ours.exact_mode and out.logprobs_tensors is not None:
+            out.logprobs_tensors = exact(out.logprobs_tensors, ours.kept, rows)
+        return out
+
+    def sample(self, logits: torch.Tensor, sampling_metadata: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Called by vLLM's `forward` with final logits: before temperature and filters."""
+        ours, rows = self.detsample, self.detsample.current
+        if rows is None:
+            return super().sample(logits, sampling_metadata, *arguments, **keywords)
+        position = ours.position[: rows.count]
+        processed = None
+        if rows.told and ours.processed_mode:
+            # vLLM scales the logits in place for the other rows.
+            own = logits if rows.all_drawn else logits.clone()
+            ours.kept = ours.drawer.draw_and_keep(own, position)
+            tokens, processed = ours.kept.tokens, ours.kept.processed()
+            if self.logprobs_mode == "processed_logprobs":
+                processed = processed.log_softmax(-1)
+        else:
+            tokens = ours.drawer.draw(logits, position)
+        if rows.all_drawn:
+            return tokens, processed
+        theirs, their_processed = super().sample(logits, sampling_metadata, *arguments, **keywords)
+        if processed is not None:
+            processed = torch.where(rows.drawn[:, None], processed, their_processed)
+        return torch.where(rows.drawn, tokens.to(theirs.dtype), theirs), processed
+
+
+class FirstRejection(Base):
+    """vLLM's rejection sampler, with detsample's verdict for the requests that it draws."""
+
+    detsample: FirstRunner
+
+    def forward(self, metadata: Any, draft_probs: Any, logits: torch.Tensor, sampling_metadata: Any) -> Any:
+        """Called in each step with drafts."""
+        ours = self.detsample
+        rows = ours.rows(sampling_metadata)
+        if rows is None:
+            return super().forward(metadata, draft_probs, logits, sampling_metadata)
+        final = logits if rows.plain else self._final(metadata, logits, sampling_metadata)
+        offsets = torch.nn.functional.pad(metadata.cu_num_sampled_tokens, (1, 0))
+        sampled = self._verified(metadata, final, offsets)
+        if not rows.all_drawn:
+            # The rejection sampler writes to its logits where they are fp32 already.
+            bare = replace(sampling_metadata, generators={}, max_num_logprobs=None)
+            theirs = super().forward(metadata, draft_probs, logits.clone(), bare).sampled_token_ids
+            sampled = torch.where(rows.drawn[:, None], sampled, theirs)
+        told = None
+        if sampling_metadata.max_num_logprobs is not None:
+            told = self._told(metadata, logits, final, offsets, sampled, sampling_metadata.max_num_logprobs)
+        return SamplerOutput(sampled_token_ids=sampled, logprobs_tensors=told)
+
+    def _verified(self, metadata: Any, final: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        """[B, K + 1] int32, -1 behind the last token."""
+        ours, count = self.detsample, len(metadata.num_draft_tokens)
+        drafts = torch.full((final.shape[0],), -1, dtype=torch.int64, device=final.device)
+        drafts[metadata.target_logits_indices.long() + 1] = metadata.draft_token_ids.long()
+        # Of a request's first row; `verify` asks for no other.
+        first = ours.position[:count] - (offsets[1:] - offsets[:-1])
+        position = torch.zeros(final.shape[0], dtype=first.dtype, device=final.device)
+        position[offsets[:-1].long()] = first
+        tokens, drawn = ours.drawer.verify(final, drafts, offsets, position, metadata.max_spec_len)
+        behind = torch.arange(tokens.shape[1], device=tokens.device) >= drawn[:, None]
+        return tokens.masked_fill(behind, -1).int()
+
+    def _final(self, metadata: Any, logits: torch.Tensor, sampling_metadata: Any) -> torch.Tensor:
+        """All rows' logits, as final as vLLM makes them for its own verification."""
+        targets, bonus = metadata.target_logits_indices.long(), metadata.bonus_logits_indices.long()
+        final = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+        final[targets] = self.apply_logits_processors(logits[targets].float(), sampling_metadata, metadata)
+        final[bonus] = self.sampler.apply_logits_processors(logits[bonus].float(), sampling_metadata, True)
+        return final
+
+    def _told(
+        self, metadata: Any, logits: torch.Tensor, final: torch.Tensor, offsets: torch.Tensor, sampled: torch.Tensor,
+        most: int,
+    ) -> Any:  # fmt: skip
+        ours = self.detsample
+        told = logits.float()
+        if ours.processed_mode:
+            count = torch.arange(len(metadata.num_draft_tokens), device=logits.device)
+            rows = count.repeat_interleave(offsets[1:] - offsets[:-1], output_size=logits.shape[0])
+            slot = torch.arange(logits.shape[0], device=logits.device) - offsets[rows]
+            length = (offsets[1:] - offsets[:-1])[rows]
+            position = ours.position[rows] - length + 1 + slot
+            told = ours.drawer.draw_and_keep(final, position.int(), rows).processed()
+        targets, bonus = metadata.target_logits_indices.long(), metadata.bonus_logits_indices.long()
+        return self._get_logprobs_tensors(most, metadata, logits, told[targets], told[bonus], sampled)
+
+
+def exact(tensors: Any, kept: Kept, rows: Rows) -> Any:
+    """vLLM's table of log probabilities with detsample's bits for the rows that it drew."""
+    ids, values, rank = kept.logprobs(tensors.logprobs.shape[1] - 1)
+    if not rows.all_drawn:
+        drawn = rows.drawn[:, None]
+        ids = torch.where(drawn, ids, tensors.logprob_token_ids.int())
+        values = torch.where(drawn, values, tensors.logprobs)
+        rank = torch.where(rows.drawn, rank, tensors.selected_token_ranks.long())
+    ids = ids.to(tensors.logprob_token_ids.dtype)
+    rank = rank.to(tensors.selected_token_ranks.dtype)
+    return tensors._replace(logprob_token_ids=ids, logprobs=values, selected_token_ranks=rank)
+
+
+def install(runner: Any, every: bool) -> FirstRunner:
+    """Have the runner's samplers ask detsample."""
+    ours = FirstRunner(runner, every)
+    derive(runner.sampler, FirstSampler, ours)
+    if getattr(runner, "rejection_sampler", None) is not None:
+        derive(runner.rejection_sampler, FirstRejection, ours)
+    return ours
+
+
+def derive(sampler: Any, mixin: type, ours: Any) -> None:
+    """Make an object one of a class derived from its own."""
+    kind = type(sampler)
+    sampler.detsample = ours
+    sampler.__class__ = type(f"{mixin.__name__}Of{kind.__name__}", (mixin, kind), {})

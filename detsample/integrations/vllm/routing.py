@@ -1,68 +1,167 @@
-"""The general plug-in: the first runner's sampler asks the processor before it applies the temperature.
+"""The general plug-in: where vLLM makes its samplers, admits requests and numbers a request's samples.
 
-vLLM calls custom logits processors either before the penalties or behind the temperature. A draw belongs between the
-two, where the logits are final and not yet scaled, so `Sampler.sample` is entered by way of the processor. Nothing
-else of vLLM is touched, and without this plug-in (``VLLM_PLUGINS`` can exclude it) the processor does nothing.
+Samplers are made when a worker has loaded its model, so `register` has each worker call `install` then; nothing else in
+the running engine is replaced. There is no entry point in vLLM's group for logits processors: its mere presence would
+have vLLM 0.26 take the first model runner.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 from vllm.logger import init_logger
-from vllm.v1.sample.sampler import Sampler
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine.parallel_sampling import ParentRequest
+from vllm.v1.worker.worker_base import WorkerWrapperBase
 
-from detsample.integrations.vllm.processor import Processor
+import detsample
+from detsample.integrations.vllm import admission
+from detsample.integrations.vllm.settings import DRAWN, Settings, read
 
 logger = init_logger("vllm.detsample")
 
-UNSERVED = (
-    "detsample draws no token here: vLLM loads no logits processors with speculative decoding on this model runner. "
-    "Requests with a seed get vLLM's own tokens."
-)
+ORIGINAL = "_detsample_original"
 
 
 def register() -> None:
-    """Route `Sampler.sample` by way of `Processor`; vLLM calls this in each of its processes.
+    """Have vLLM's workers draw with detsample; vLLM calls this in each of its processes.
 
-    Calling it again changes nothing.
+    Calling it again changes nothing, and neither does calling it where ``DETSAMPLE_VLLM=off``.
+
+    Raises
+    ------
+    ValueError
+        If a setting in the environment is none of those known.
 
     Examples
     --------
-    >>> before = Sampler.sample
+    >>> before = SamplingParams.verify
     >>> register()
-    >>> Sampler.sample is before
+    >>> SamplingParams.verify is before
     False
     >>> unregister()
-    >>> Sampler.sample is before
+    >>> SamplingParams.verify is before
     True
     """
-    original = Sampler.sample
-    if hasattr(original, "_detsample_original"):
+    settings = read()
+    if settings.drawn == "off" or hasattr(SamplingParams.verify, ORIGINAL):
         return
-
-    @wraps(original)
-    def sample(self: Any, logits: Any, sampling_metadata: Any, *arguments: Any, **keywords: Any) -> Any:
-        ours = [p for p in sampling_metadata.logitsprocs.all if isinstance(p, Processor)]
-        for processor in ours:
-            logits = processor.draw(logits)
-        if not ours and sampling_metadata.generators:
-            logger.warning_once(UNSERVED)
-        return original(self, logits, sampling_metadata, *arguments, **keywords)
-
-    sample._detsample_original = original  # type: ignore[attr-defined]
-    Sampler.sample = sample
+    for owner, name, around in (
+        (WorkerWrapperBase, "init_device", _installing),
+        (SamplingParams, "verify", _checking),
+        (ParentRequest, "_get_child_sampling_params", _numbering),
+    ):
+        setattr(owner, name, _replaced(getattr(owner, name), around, settings))
 
 
 def unregister() -> None:
-    """Undo `register` in this process; without a `register` before, nothing changes.
+    """Undo `register` in this process, for engines made from now on; without a `register` before, nothing changes.
 
     Examples
     --------
     >>> register()
     >>> unregister()
-    >>> hasattr(Sampler.sample, "_detsample_original")
+    >>> hasattr(SamplingParams.verify, "_detsample_original")
     False
     """
-    Sampler.sample = getattr(Sampler.sample, "_detsample_original", Sampler.sample)
+    for owner, name in (
+        (WorkerWrapperBase, "init_device"), (SamplingParams, "verify"), (ParentRequest, "_get_child_sampling_params"),
+    ):  # fmt: skip
+        setattr(owner, name, getattr(getattr(owner, name), ORIGINAL, getattr(owner, name)))
+
+
+def _replaced(original: Any, around: Callable[..., Any], settings: Settings) -> Any:
+    @wraps(original)
+    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        return around(settings, original, self, *arguments, **keywords)
+
+    setattr(call, ORIGINAL, original)
+    return call
+
+
+def _checking(settings: Settings, original: Any, params: Any, model_config: Any, *arguments: Any, **more: Any) -> None:
+    original(params, model_config, *arguments, **more)
+    admission.check(params, model_config.logprobs_mode, settings.drawn == "all")
+
+
+def _numbering(settings: Settings, original: Any, parent: Any, index: int) -> Any:
+    child = original(parent, index)
+    seed = parent.sampling_params.seed
+    if settings.samples == "fold_in" and seed is not None:
+        child.seed = detsample.fold_in(seed, index)
+    return child
+
+
+def _installing(settings: Settings, original: Any, wrapper: Any) -> None:
+    """A worker that has a device has a model runner, whose samplers are all there once its model is loaded."""
+    original(wrapper)
+    runner = wrapper.worker.model_runner
+    load = runner.load_model
+
+    @wraps(load)
+    def load_model(*arguments: Any, **keywords: Any) -> Any:
+        result = load(*arguments, **keywords)
+        install(runner, settings)
+        return result
+
+    runner.load_model = load_model
+
+
+def install(runner: Any, settings: Settings) -> None:
+    """Have a model runner's samplers draw with detsample, if they are vLLM's own; the log says which of the two.
+
+    Parameters
+    ----------
+    runner : GPUModelRunner
+        Of either kind, with its model loaded.
+    settings : Settings
+    """
+    sampler = getattr(runner, "sampler", None)
+    if sampler is None or hasattr(sampler, "detsample"):
+        return
+    reason = _not_ours(runner)
+    if reason is not None:
+        logger.warning("detsample draws no token here: %s. vLLM draws requests with a seed itself.", reason)
+        return
+    second = hasattr(runner, "req_states")
+    if second:
+        from detsample.integrations.vllm.second_runner import install as make
+    else:
+        from detsample.integrations.vllm.first_runner import install as make  # type: ignore[assignment]
+    ours = make(runner, settings.drawn == "all")
+    dummy = runner._dummy_sampler_run
+
+    @wraps(dummy)
+    def dummy_sampler_run(*arguments: Any, **keywords: Any) -> Any:
+        result = dummy(*arguments, **keywords)
+        _warm(runner, ours)
+        return result
+
+    runner._dummy_sampler_run = dummy_sampler_run
+    logger.info(
+        "detsample %s (contract %d) draws %s on the %s model runner, filters in vLLM's order: min-p, top-k, top-p. "
+        "%s=off leaves them to vLLM.",
+        detsample.__version__, detsample.CONTRACT_VERSION,
+        "all requests" if settings.drawn == "all" else "requests with a seed", "second" if second else "first", DRAWN,
+    )  # fmt: skip
+
+
+def _not_ours(runner: Any) -> str | None:
+    """Why detsample must not draw on this runner; None if it may."""
+    sampler = runner.sampler
+    if type(sampler).__module__ not in ("vllm.v1.sample.sampler", "vllm.v1.worker.gpu.sample.sampler"):
+        return f"the engine draws with {type(sampler).__module__}.{type(sampler).__qualname__}"
+    batch = getattr(runner, "input_batch", None)
+    later = [type(p).__qualname__ for p in getattr(getattr(batch, "logitsprocs", None), "argmax_invariant", ())]
+    if any(name != "MinPLogitsProcessor" for name in later):
+        return f"the logits processors {', '.join(later)} work behind the temperature"
+    return None
+
+
+def _warm(runner: Any, ours: Any) -> None:
+    """Compile and load all that steps will launch, in vLLM's own warm-up, which measures memory meanwhile."""
+    from detsample.integrations.vllm.warming import warm
+
+    warm(runner, ours)

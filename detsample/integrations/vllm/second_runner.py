@@ -1,62 +1,256 @@
-"""The second model runner (``vllm/v1/worker/gpu``): parameters by slot, several rows a request, positions given."""
+"""The second model runner (``vllm/v1/worker/gpu``, with Triton): its samplers, drawing with detsample.
+
+`install` makes the runner's own sampler, and its rejection sampler, objects of a class derived from theirs. A request
+sits in a slot; a batch names slots, in any order, and tells each row's length.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from vllm.v1.worker.gpu.input_batch import get_num_sampled_and_rejected
+from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
-from detsample.integrations.vllm.drawing import draw, to_device
+from detsample.integrations.vllm.drawing import NOBODY, Drawer, Kept, Rows, read
+from detsample.integrations.vllm.first_runner import derive, exact
 
-COLUMNS: dict[str, Any] = {
-    "topp_seed": np.int64,
-    "temperature": np.float32,
-    "top_k": np.int64,
-    "top_p": np.float32,
-    "min_p": np.float32,
-    "seeded": np.bool_,
-}
+Base: Any = object  # vLLM's class, once `install` has derived one from both
+STEPS = 10  # where `rejection_sample` has the number of speculative steps
 
 
 class SecondRunner:
-    """The parameters of all slots, on the host and as of the last step on the device."""
+    """The requests of a runner's slots, and the batch as detsample draws it."""
 
-    def __init__(self, slots: int, device: Any) -> None:
-        self._device = device
-        self._host = {name: np.zeros(slots, dtype) for name, dtype in COLUMNS.items()}
-        self._slots: dict[str, torch.Tensor] = {}
-        self.apply_staged_writes()
+    def __init__(self, runner: Any, every: bool) -> None:
+        self._device, self._every = runner.device, every
+        self.processed_mode = runner.model_config.logprobs_mode in ("processed_logprobs", "processed_logits")
+        self.exact_mode = runner.model_config.logprobs_mode == "processed_logprobs"
+        self.drawer = Drawer(runner.device, runner.max_num_reqs, torch.int64)
+        self._slots = [NOBODY] * runner.max_num_reqs
+        self._version = 0
+        self._key: Any = None
+        self._rows: Rows | None = None
+        self.current: Rows | None = None
+        """Set while vLLM's `__call__` is to ask for tokens."""
+        self.position: Any = None
+        self.kept: Kept | None = None
+        self.verifying: Rows | None = None
+        """Set while vLLM's rejection sampler is to ask for its verdict."""
+        self.final: Any = None
+        self._batch: Any = None
+        self._asked = self._judged = 0
 
-    def add_request(self, slot: int, params: Any) -> bool:
-        """Take a request's parameters into its slot, whoever had it before."""
-        seeded = params.seed is not None
-        values = {
-            "topp_seed": params.seed if seeded else 0,
-            "temperature": params.temperature,
-            "top_k": params.top_k,
-            "top_p": params.top_p,
-            "min_p": params.min_p,
-            "seeded": seeded,
-        }
-        for name, value in values.items():
-            self._host[name][slot] = value
-        return seeded
+    def add(self, slot: int, params: Any) -> None:
+        """Take a request into its slot, whoever had it before."""
+        self._slots[slot] = read(params, self._every)
+        self._version += 1
 
-    def apply_staged_writes(self) -> None:
-        """Bring the parameters to the device, in new memory: the last step may still be reading the old."""
-        self._slots = {name: to_device(column.copy(), self._device) for name, column in self._host.items()}
+    def rows(self, slots: np.ndarray) -> Rows | None:
+        """The batch's rows, if detsample draws one of them."""
+        key = self._version, slots.tobytes()
+        if key != self._key:
+            self._key, self._rows = key, Rows([self._slots[slot] for slot in slots], self._device)
+            if self._rows.any_drawn:
+                self.drawer.load(self._rows)
+        rows = self._rows
+        return rows if rows is not None and rows.any_drawn else None
 
-    def apply(self, logits: torch.Tensor, context: Any) -> torch.Tensor:
-        """Leave one token in the rows of seeded requests; logits are float32, before temperature and filters."""
-        if not self._host["seeded"][context.idx_mapping_np].any():
-            return logits
-        slots = context.expanded_idx_mapping.long()
-        of = {name: column[slots] for name, column in self._slots.items()}
-        # A row's position is that of its input token; the next one is drawn. Speculative rows have their own.
-        position = context.pos.long() + 1
-        parameters = (of["topp_seed"], position, of["temperature"], of["top_k"], of["top_p"], of["min_p"])
-        if self._host["seeded"][context.idx_mapping_np].all():
-            return draw(logits, *parameters)
-        drawn = draw(logits.clone(), *parameters)
-        return logits.copy_(torch.where(of["seeded"][:, None], drawn, logits))
+    @contextmanager
+    def asked(self, rows: Rows, position: torch.Tensor) -> Iterator[None]:
+        """Inside, vLLM's `__call__` gets its tokens here."""
+        self.current, self.position, self.kept = rows, position, None
+        try:
+            yield
+        finally:
+            self.current = None
+
+    @contextmanager
+    def judging(self, rows: Rows, batch: Any) -> Iterator[None]:
+        """Inside, vLLM's rejection sampler gets its verdict here."""
+        self.verifying, self._batch, self._asked, self._judged = rows, batch, 0, 0
+        try:
+            yield
+        finally:
+            self.verifying = self._batch = self.final = None
+
+    def whose(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the next rows of logits that vLLM asks about: the row of the batch, and the position to be drawn.
+
+        vLLM asks about a part of the batch after the other, where all of it would take too much memory.
+        """
+        start, self._asked = self._asked, self._asked + rows
+        batch, here = self._batch, torch.arange(start, start + rows, device=self._device)
+        owner = torch.searchsorted(batch.cu_num_logits, here.to(batch.cu_num_logits.dtype), right=True) - 1
+        return owner, (batch.positions[batch.logits_indices[start : start + rows]] + 1).int()
+
+    def verdict(
+        self, original: Callable[..., Any], processed: torch.Tensor, *arguments: Any, **keywords: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stand in for vLLM's `rejection_sample`, for the requests of one call of it."""
+        rows = self.verifying
+        if rows is None:
+            return original(processed, *arguments, **keywords)
+        _, drafts, offsets, pos, *_ = arguments
+        start, self._judged = self._judged, self._judged + offsets.shape[0] - 1
+        ours = self.drawer.verify(self.final, drafts, offsets, pos, arguments[STEPS - 1], start)
+        if rows.all_drawn:
+            return ours
+        theirs = original(processed, *arguments, **keywords)
+        drawn = rows.drawn[start : self._judged]
+        return torch.where(drawn[:, None], ours[0], theirs[0]), torch.where(drawn, ours[1], theirs[1])
+
+
+class SecondSampler(Base):
+    """vLLM's sampler, with detsample's tokens for the rows that it draws."""
+
+    detsample: SecondRunner
+
+    def add_request(self, req_idx: int, *arguments: Any) -> None:
+        """Called when a request enters a slot; its parameters come last, whatever stands between."""
+        super().add_request(req_idx, *arguments)
+        self.detsample.add(req_idx, arguments[-1])
+
+    def __call__(self, logits: torch.Tensor, input_batch: Any) -> Any:
+        """Called in each step without drafts."""
+        ours = self.detsample
+        rows = ours.rows(input_batch.idx_mapping_np)
+        if rows is None or rows.count != logits.shape[0]:
+            return super().__call__(logits, input_batch)
+        position = input_batch.seq_lens[: rows.count]
+        if rows.simple and self._nothing_else():
+            return self._all_drawn(ours.drawer.draw(logits, position), input_batch)
+        with ours.asked(rows, position):
+            out = super().__call__(logits, input_batch)
+        if ours.kept is not None and ours.exact_mode and out.logprobs_tensors is not None:
+            out.logprobs_tensors = exact(out.logprobs_tensors, ours.kept, rows)
+        return out
+
+    def _nothing_else(self) -> bool:
+        """Whether a step is nothing but tokens, as far as the engine's own options go."""
+        replayed, masked = getattr(self, "trace_replay_state", None), getattr(self, "return_sampling_mask", False)
+        return not self.compute_nans and replayed is None and not masked and len(self._processors()) == 0
+
+    def _processors(self) -> list[Any]:
+        """The custom logits processors: those behind vLLM's own three."""
+        return getattr(self, "logits_processors", [])[3:]
+
+    def _all_drawn(self, tokens: torch.Tensor, batch: Any) -> Any:
+        counts = get_num_sampled_and_rejected(
+            batch.seq_lens.new_ones(batch.num_reqs), batch.seq_lens, batch.cu_num_logits, batch.idx_mapping,
+            self.req_states.prefill_len.gpu,
+        )  # fmt: skip
+        return SamplerOutput(tokens.view(-1, 1), None, None, *counts)
+
+    def sample(self, logits: torch.Tensor, *arguments: Any, **keywords: Any) -> Any:
+        """Called by vLLM's `__call__`, for tokens and the logits that log probabilities are made of."""
+        ours, rows = self.detsample, self.detsample.current
+        if rows is None:
+            return super().sample(logits, *arguments, **keywords)
+        theirs = None
+        if not rows.all_drawn:
+            ours.current = None
+            theirs = super().sample(*(_others(x, rows) for x in (logits, *arguments)), **keywords)
+        final = self._final(logits, *arguments) if self._changes(rows) else logits
+        processed = final
+        if self._keeps(rows):
+            ours.kept = ours.drawer.draw_and_keep(final, ours.position)
+            tokens, processed = ours.kept.tokens, ours.kept.processed()
+        else:
+            tokens = ours.drawer.draw(final, ours.position)
+        if theirs is not None:
+            tokens.index_copy_(0, rows.others, theirs[0])
+            if ours.kept is not None:
+                processed.index_copy_(0, rows.others, theirs[1].float())
+        return tokens, processed
+
+    def apply_sampling_params(self, logits: torch.Tensor, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        """Called by vLLM's rejection sampler, for the logits that it verifies with."""
+        ours, rows = self.detsample, self.detsample.verifying
+        if rows is None:
+            return super().apply_sampling_params(logits, *arguments, **keywords)
+        own = logits if rows.all_drawn else logits.clone()  # vLLM scales them in place for the other requests
+        ours.final = self._final(own, *arguments) if self._changes(rows) else own
+        owner, position = ours.whose(logits.shape[0])
+        processed = ours.final
+        if self._keeps(rows):
+            processed = ours.drawer.draw_and_keep(ours.final, position, owner).processed()
+        if rows.all_drawn:
+            return processed
+        theirs = super().apply_sampling_params(logits, *arguments, **keywords)
+        if not self._keeps(rows):
+            return theirs
+        return torch.where(rows.drawn[owner][:, None], processed, theirs.float())
+
+    def _keeps(self, rows: Rows) -> bool:
+        """Whether kept sets are asked for."""
+        return getattr(self, "return_sampling_mask", False) or (rows.told and self.detsample.processed_mode)
+
+    def _changes(self, rows: Rows) -> bool:
+        """Whether vLLM changes the logits of a row that is drawn here, other than by temperature and filters."""
+        return not rows.plain or len(self._processors()) > 0
+
+    def _final(self, logits: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        """The logits with everything that vLLM does to them but temperature and filters."""
+        states, self.sampling_states = self.sampling_states, Unscaled(self.sampling_states)
+        try:
+            return super().apply_sampling_params(logits, *arguments, skip_top_k_top_p=True)
+        finally:
+            self.sampling_states = states
+
+
+class SecondRejection(Base):
+    """vLLM's rejection sampler, with detsample's verdict for the requests that it draws."""
+
+    detsample: SecondRunner
+
+    def __call__(self, logits: torch.Tensor, input_batch: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Called in each step with drafts."""
+        ours = self.detsample
+        rows = ours.rows(input_batch.idx_mapping_np)
+        if rows is None:
+            return super().__call__(logits, input_batch, *arguments, **keywords)
+        with ours.judging(rows, input_batch):
+            return super().__call__(logits, input_batch, *arguments, **keywords)
+
+
+class Unscaled:
+    """vLLM's sampling states, without effect on logits."""
+
+    def __init__(self, states: Any) -> None:
+        self._states = states
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._states, name)
+
+    def apply_temperature(self, *arguments: Any) -> None:
+        """Change nothing."""
+
+    def apply_min_p(self, *arguments: Any) -> None:
+        """Change nothing."""
+
+
+def _others(value: Any, rows: Rows) -> Any:
+    """The part of an argument, a row each, that belongs to rows which vLLM draws."""
+    return value[rows.others_np] if isinstance(value, np.ndarray) else value.index_select(0, rows.others)
+
+
+def install(runner: Any, every: bool) -> SecondRunner:
+    """Have the runner's samplers ask detsample."""
+    ours = SecondRunner(runner, every)
+    derive(runner.sampler, SecondSampler, ours)
+    if runner.rejection_sampler is not None:
+        from vllm.v1.worker.gpu.spec_decode import rejection_sampler as module
+
+        derive(runner.rejection_sampler, SecondRejection, ours)
+        original = getattr(module.rejection_sample, "_detsample_original", module.rejection_sample)
+
+        def rejection_sample(*arguments: Any, **keywords: Any) -> Any:
+            return ours.verdict(original, *arguments, **keywords)
+
+        rejection_sample._detsample_original = original  # type: ignore[attr-defined]
+        module.rejection_sample = rejection_sample
+    return ours

@@ -1,0 +1,59 @@
+"""What is refused where a request is admitted: what detsample cannot draw, or not tell the truth about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detsample.rollout.observation import MOST_TOP
+
+LARGEST_SEED = (1 << 63) - 1
+
+
+def check(params: Any, logprobs_mode: str, every: bool) -> None:
+    """Refuse a request that detsample would have to draw and cannot serve exactly.
+
+    Parameters
+    ----------
+    params : SamplingParams
+    logprobs_mode : str
+        The engine's.
+    every : bool
+        Whether detsample draws requests without a seed as well.
+
+    Raises
+    ------
+    ValueError
+        vLLM turns it into the request's error.
+    """
+    if params.seed is not None:
+        check_seed(params.seed, params.n)
+    if params.seed is None and not every:
+        return
+    if logprobs_mode != "processed_logprobs":
+        return
+    if params.logprobs is not None and not 0 <= params.logprobs <= MOST_TOP:
+        raise ValueError(
+            f"logprobs must be between 0 and {MOST_TOP} for a request that detsample draws, because the engine returns "
+            f"processed log probabilities; got {params.logprobs}"
+        )
+    if params.logprob_token_ids:
+        raise ValueError(
+            "logprob_token_ids cannot be had for a request that detsample draws while the engine returns processed log "
+            "probabilities: send it without a seed, or start the engine with raw ones"
+        )
+
+
+def check_seed(seed: int, samples: int) -> None:
+    """Refuse a seed, or that of one of the samples, that vLLM cannot hold: its second runner has int64.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not -(1 << 63) <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed must be between -2^63 and 2^63 - 1, got {seed}")
+    if seed + samples - 1 > LARGEST_SEED:
+        raise ValueError(
+            "seed + n - 1 must be at most 2^63 - 1, because vLLM gives sample i the seed seed + i; got seed "
+            f"{seed} and n {samples}"
+        )

@@ -1,0 +1,52 @@
+"""Everything that steps will launch, compiled, loaded and once used while vLLM warms up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import detsample
+from detsample.integrations.vllm.drawing import NOBODY, Drawer, Rows
+
+
+def warm(runner: Any, ours: Any) -> None:
+    """Draw, and verify if the engine drafts, as many rows as a batch can have.
+
+    vLLM takes what memory this needs off that of the cache, and complains about whatever is compiled later.
+
+    Parameters
+    ----------
+    runner : GPUModelRunner
+    ours : FirstRunner or SecondRunner
+    """
+    config, drawer = runner.model_config, ours.drawer
+    device, vocab = torch.device(runner.device), config.get_vocab_size()
+    if device.type != "cuda":
+        return
+    keeps = ours.processed_mode or getattr(config, "return_sampling_mask", False)
+    dtypes = {str(runner.dtype).removeprefix("torch."), "float32"}  # fp32: behind penalties and biases
+    for position in ("int32", "int64"):
+        detsample.warmup(
+            "torch", device.index or 0, dtypes=sorted(dtypes), masks=["bits"] if keeps else [],
+            parameters={"position": position},
+        )  # fmt: skip
+    drafts = getattr(runner.speculative_config, "num_speculative_tokens", 0) if runner.speculative_config else 0
+    rows = runner.max_num_reqs
+    drawer.load(Rows([NOBODY] * rows, device))
+    position = torch.zeros(rows, dtype=torch.int32, device=device)
+    for dtype in {runner.dtype, torch.float32}:
+        logits = torch.zeros((rows, vocab), dtype=dtype, device=device)
+        drawer.draw(logits, position)
+        if keeps:
+            drawer.draw_and_keep(logits[:1], position[:1]).logprobs(1)
+        if drafts:
+            _verify(drawer, logits[: drafts + 1], drafts)
+    torch.cuda.synchronize(device)
+
+
+def _verify(drawer: Drawer, logits: torch.Tensor, drafts: int) -> None:
+    rows = logits.shape[0]
+    offsets = torch.tensor([0, rows], dtype=torch.int32, device=logits.device)
+    inputs = torch.zeros(rows, dtype=torch.int64, device=logits.device)
+    drawer.verify(logits, inputs, offsets, inputs, drafts)

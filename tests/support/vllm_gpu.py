@@ -1,0 +1,597 @@
+"""The real vLLM engine on a GPU, with detsample installed and as if it were not: speed, and who notices whom.
+
+    python tests/support/vllm_gpu.py --out DIR [--deadline SECONDS] [--engines first,second,...]
+
+vLLM and detsample are installed, detsample with its entry point. The model is a Llama with dummy weights (hidden 1024,
+8 layers, vocabulary 151,936, bf16). Each engine is a process of its own; they start together and measure one after the
+other. Each line of DIR/<engine>.jsonl is one measurement, so that what was measured before an accident stays.
+
+    first, second                       the two model runners: speed, requests alone, together and among strangers
+    first-preempting, second-preempting with memory for a part of the requests
+    first-drafting                      with the n-gram drafter
+
+"not installed" is the same engine with its sampler given back the class that vLLM made it of, so that the two can
+alternate, request by request. `--report FILE` makes one file of all lines, with tables' numbers in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+VOCAB, PROMPT, TOKENS, T = 151936, 16, 64, 0.8
+BATCHES = (1, 8, 64, 256)
+CASES: dict[str, dict[str, Any]] = {
+    "no filter": {},
+    "k=50 p=.95": {"top_k": 50, "top_p": 0.95},
+    "p=.95": {"top_p": 0.95},
+    "min_p=.1": {"min_p": 0.1},
+}
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 1024, "intermediate_size": 2816,
+    "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 64,
+    "vocab_size": VOCAB, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+    "hidden_act": "silu", "tie_word_embeddings": False, "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": 2,
+    "attention_bias": False, "mlp_bias": False, "initializer_range": 0.02, "use_cache": True,
+}  # fmt: skip
+SMALL = {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "vocab_size": 3000}  # fmt: skip
+SIGMA = 3.6  # standard deviation of the logits, which dummy weights would leave at 0.02
+DRAFTS = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
+GRAPHS = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": [1, 8, 64, 256]}
+ENGINES: dict[str, dict[str, Any]] = {
+    "first": {},
+    "second": {},
+    "first-preempting": {"num_gpu_blocks_override": 160},
+    "second-preempting": {"num_gpu_blocks_override": 160},
+    "first-drafting": {"speculative_config": DRAFTS},
+}
+WEIGHTS = {"first": 8.0, "second": 8.0}  # of the time; the others have 1
+
+
+class Probe:
+    """Mixed into vLLM's worker (worker_extension_cls): its methods are called with collective_rpc."""
+
+    model_runner: Any
+    device: Any
+
+    def probe_install(self, small: bool) -> dict[str, Any]:
+        runner = self.model_runner
+        self.second = hasattr(runner, "req_states")
+        self.mode, self.calls, self.rows, self.saved = "off", [], [], None
+        model = runner.get_model()
+        head = next(p for n, p in model.named_parameters() if "lm_head" in n)
+        head.data.mul_(SIGMA / (1e-3 / 3**0.5 * head.shape[1] ** 0.5))
+        self.kinds = {}
+        samplers = {"sampler": runner.sampler, "rejection": getattr(runner, "rejection_sampler", None)}
+        for name, sampler in samplers.items():
+            if sampler is None:
+                continue
+            ours = type(sampler)
+            assert hasattr(sampler, "detsample"), f"detsample is not installed: {ours}"
+            plain = ours.__mro__[2]
+            for state, kind in (("installed", ours), ("not installed", plain)):
+                self.kinds[name, state] = self._probed(kind)
+        self.samplers = samplers
+        self.probe_state("installed")
+        return {"runner": type(runner).__module__, "device": str(runner.device), "small": small,
+                "async": getattr(runner, "use_async_scheduling", None)}  # fmt: skip
+
+    def _probed(self, kind: type) -> type:
+        probe, name = self, "__call__" if self.second else "forward"
+        inner = getattr(kind, name)
+
+        def call(sampler: Any, *arguments: Any, **keywords: Any) -> Any:
+            return probe.around(lambda: inner(sampler, *arguments, **keywords), arguments, keywords)
+
+        return type(kind.__name__, (kind,), {name: call})
+
+    def probe_state(self, state: str) -> None:
+        for name, sampler in self.samplers.items():
+            if sampler is not None:
+                sampler.__class__ = self.kinds[name, state]
+
+    def around(self, call: Any, arguments: Any, keywords: Any) -> Any:
+        import torch
+
+        logits = keywords.get("logits")
+        if logits is None:  # the rejection sampler of the first runner has it third
+            logits = next(a for a in arguments if isinstance(a, torch.Tensor) and a.dim() == 2)
+        if self.mode == "off" or getattr(self, "inside", False):
+            return call()
+        self.inside = True
+        try:
+            if self.mode == "hash":
+                self._hash(logits, arguments)
+                return call()
+            return self._time(call, logits)
+        finally:
+            self.inside = False
+
+    def _time(self, call: Any, logits: Any) -> Any:
+        import torch
+
+        cuda = logits.is_cuda
+        before, after = (torch.cuda.Event(enable_timing=True) if cuda else None for _ in range(2))
+        if cuda and self.mode == "device":
+            torch.cuda._sleep(4_000_000)  # some 2 ms, in which the host is ahead: what follows has no gaps
+            self.saved = logits
+        if cuda:
+            before.record()
+        start = time.perf_counter_ns()
+        out = call()
+        end = time.perf_counter_ns()
+        if cuda:
+            after.record()
+        self.calls.append((logits.shape[0], start, end, before, after))
+        return out
+
+    def _hash(self, logits: Any, arguments: Any) -> None:
+        """Of each row: whose it is, how long its sequence is up to its input token, and 64 bits of its logits."""
+        import torch
+
+        bits = logits.float().contiguous().view(torch.int32).to(torch.int64)
+        if not hasattr(self, "odd"):
+            generator = torch.Generator().manual_seed(5)
+            odd = torch.randint(-(1 << 62), 1 << 62, (bits.shape[1],), generator=generator, dtype=torch.int64) * 2 + 1
+            self.odd = odd.to(logits.device)
+        owners, lengths = self._owners(arguments, logits.shape[0])
+        self.rows.append((owners, lengths.clone(), (bits * self.odd).sum(1)))
+
+    def _owners(self, arguments: Any, rows: int) -> tuple[list[Any], Any]:
+        runner = self.model_runner
+        if self.second:
+            batch = next(a for a in arguments if hasattr(a, "idx_mapping_np"))
+            states = runner.sampler.sampling_states
+            named = zip(states.seeds.np[batch.idx_mapping_np], states.seeds_set[batch.idx_mapping_np], strict=True)
+            return [int(s) if known else None for s, known in named], batch.seq_lens[: batch.num_reqs]
+        batch = runner.input_batch
+        owners = [runner.requests[name].sampling_params.seed for name in batch.req_ids]
+        lengths = runner.seq_lens[: len(owners)]
+        if rows == len(owners):
+            return owners, lengths
+        import torch
+
+        drafted = next(a for a in arguments if hasattr(a, "num_draft_tokens")).num_draft_tokens
+        back = [n - i for n in drafted for i in range(n + 1)]
+        whose = [i for i, n in enumerate(drafted) for _ in range(n + 1)]
+        index = torch.tensor(whose, device=lengths.device)
+        return [owners[i] for i in whose], lengths[index] - torch.tensor(back, device=lengths.device)
+
+    def probe_start(self, mode: str) -> None:
+        self.mode, self.calls, self.rows = mode, [], []
+
+    def probe_stop(self, batch: int | None = None) -> dict[str, Any]:
+        import torch
+
+        mode, self.mode = self.mode, "off"
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if mode == "hash":
+            seen = {}
+            for owners, lengths, digests in self.rows:
+                for seed, length, digest in zip(owners, lengths.tolist(), digests.tolist(), strict=True):
+                    if seed is not None:
+                        seen[f"{seed} {length}"] = digest
+            self.rows = []
+            return seen
+        calls, self.calls = self.calls, []
+        steady = [i for i, c in enumerate(calls) if c[0] == batch and i and calls[i - 1][0] == batch][6:]
+        if len(steady) < 6:
+            return {"steady": len(steady)}
+        steps = [(calls[i][1] - calls[i - 1][1]) / 1e6 for i in steady]
+        out = {"steady": len(steady), "step_ms": statistics.median(steps), "step_mean_ms": statistics.fmean(steps),
+               "host_us": statistics.median((calls[i][2] - calls[i][1]) / 1e3 for i in steady)}  # fmt: skip
+        if calls[0][3] is not None:
+            out["gpu_us"] = statistics.median(calls[i][3].elapsed_time(calls[i][4]) * 1e3 for i in steady)
+        return out
+
+    def probe_bare(self, more: dict[str, Any], batch: int) -> float | None:
+        """Microseconds of a planned call alone, on the last step's logits, replayed over copies of them."""
+        import torch
+
+        import detsample
+        from detsample.integrations.vllm.drawing import ORDER
+
+        logits, self.saved = self.saved, None
+        if logits is None or logits.shape[0] != batch:
+            return None
+        seeds = torch.arange(batch, device=logits.device)
+        full = {"temperature": torch.full((batch,), T, device=logits.device)}
+        for name, value in more.items():
+            kind = torch.int64 if name == "top_k" else torch.float32
+            full[name] = torch.full((batch,), value, dtype=kind, device=logits.device)
+        copies = [logits.clone() for _ in range(max(2, (160 << 20) // (logits.numel() * logits.element_size())))]
+        plan = detsample.plan(logits, seeds, position=seeds.int(), return_logprobs=False, **ORDER, **full)
+        plan(copies[0])
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            kept = [plan(c) for c in copies]
+        times = []
+        for _ in range(5):
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before.record()
+            graph.replay()
+            after.record()
+            torch.cuda.synchronize()
+            times.append(before.elapsed_time(after) * 1e3 / len(kept))
+        return statistics.median(times)
+
+
+class Engine:
+    """One engine, and what is measured with it."""
+
+    def __init__(self, name: str, given: argparse.Namespace) -> None:
+        self.name, self.small, self.out, self.repetitions = name, given.small, given.out, given.repetitions
+        self.file = (self.out / f"{name}.jsonl").open("a")
+        self.deadline = self.began = time.time()
+
+    def say(self, **line: Any) -> None:
+        self.file.write(json.dumps({"engine": self.name, "at": round(time.time() - self.began, 1), **line}) + "\n")
+        self.file.flush()
+
+    def left(self) -> float:
+        return self.deadline - time.time()
+
+    def rpc(self, method: str, *arguments: Any) -> Any:
+        return self.llm.collective_rpc(method, args=arguments)[0]
+
+    def start(self) -> None:
+        import vllm
+        from vllm import LLM
+
+        more: dict[str, Any] = dict(
+            model=str(self.out / "model"), load_format="dummy", skip_tokenizer_init=True, max_num_seqs=256,
+            enable_prefix_caching=False, seed=0, worker_extension_cls="vllm_gpu.Probe", disable_log_stats=False,
+            dtype="bfloat16", max_model_len=256, max_num_batched_tokens=8192, **ENGINES[self.name],
+        )  # fmt: skip
+        if self.small:
+            more |= {"enforce_eager": True, "dtype": "float32", "max_model_len": 128, "max_num_seqs": 16}
+            more.pop("num_gpu_blocks_override", None)
+        else:
+            more |= {"kv_cache_memory_bytes": 4 << 30, "gpu_memory_utilization": 0.08, "compilation_config": GRAPHS,
+                     "kernel_config": {"enable_flashinfer_autotune": False},
+                     "jit_monitor_verbose": True}  # fmt: skip
+        began = time.time()
+        self.llm = LLM(**more)
+        self.vocab = SMALL["vocab_size"] if self.small else VOCAB
+        config = self.llm.llm_engine.vllm_config
+        self.say(kind="start", vllm=vllm.__version__, seconds=round(time.time() - began, 1),
+                 second_runner=bool(getattr(config, "use_v2_model_runner", False)),
+                 async_scheduling=config.scheduler_config.async_scheduling, **self.rpc("probe_install", self.small),
+                 **versions())  # fmt: skip
+
+    def generate(self, prompts: list[list[int]], params: list[Any]) -> list[list[int]]:
+        outs = self.llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
+        return [list(o.outputs[0].token_ids) for o in outs]
+
+    def params(self, seed: int | None, count: int, more: dict[str, Any]) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(temperature=T, seed=seed, max_tokens=count, ignore_eos=True, detokenize=False, **more)
+
+    def speed(self, state: str, case: str, batch: int, seeded: bool, repetition: int, mode: str = "wall") -> None:
+        choose = random.Random(batch)
+        prompts = [[choose.randrange(3, self.vocab) for _ in range(PROMPT)] for _ in range(batch)]
+        self.rpc("probe_state", state)
+        count = TOKENS if mode == "wall" else 20
+
+        def params(n: int) -> list[Any]:
+            return [self.params(100 + i if seeded else None, n, CASES[case]) for i in range(batch)]
+
+        if repetition == 0 and mode == "wall":
+            self.generate(prompts, params(6))
+        self.rpc("probe_start", mode)
+        began = time.perf_counter()
+        got = sum(map(len, self.generate(prompts, params(count))))
+        wall = time.perf_counter() - began
+        line = {"kind": "speed" if mode == "wall" else "device", "state": state, "case": case, "batch": batch,
+                "seeded": seeded, "repetition": repetition, "wall_tok_s": got / wall, **self.rpc("probe_stop", batch)}
+        if "step_mean_ms" in line:
+            line["tok_s"] = batch * 1e3 / line["step_mean_ms"]
+        if mode == "device" and state == "installed":
+            line["bare_us"] = self.rpc("probe_bare", CASES[case], batch)
+        self.say(**line)
+
+    def serve(self, requests: list[Any], at_once: bool, tokens: int) -> tuple[dict[int, list[int]], dict[str, int]]:
+        self.rpc("probe_start", "hash")
+        served = {}
+        for part in [requests] if at_once else [[r] for r in requests]:
+            tokens_of = self.generate([p for p, _, _ in part], [self.params(s, tokens, m) for _, s, m in part])
+            served |= {s: t for (_, s, _), t in zip(part, tokens_of, strict=True) if s is not None}
+        return served, self.rpc("probe_stop")
+
+    def neighbours(self, state: str, plan: tuple[str, ...], tokens: int, count: int, others: int) -> None:
+        """The same requests, served in several ways; each way's tokens and digests go to a file of their own."""
+        choose = random.Random(11)
+        kinds = list(CASES.values())
+
+        def prompt() -> list[int]:
+            pattern = [choose.randrange(3, self.vocab) for _ in range(choose.randint(3, 6))]
+            return (pattern * 6)[: choose.randint(10, 24)]  # repeated: something to look up for the drafter
+
+        asked = [(prompt(), 5000 + i, kinds[i % 4]) for i in range(count)]
+        crowd = asked + [(prompt(), None, kinds[i % 4]) for i in range(others)]
+        choose.shuffle(crowd)
+        self.rpc("probe_state", state)
+        ways = {"alone": (asked, False), "in 64": (asked, True), "among 192": (crowd, True)}
+        for way in plan:
+            began, before = time.time(), self.counters()
+            served, digests = self.serve(*ways[way], tokens)
+            kept = {"tokens": served, "digests": digests, "prompt": {s: len(p) for p, s, _ in asked},
+                    "case": {s: list(CASES)[i % 4] for i, (_, s, _) in enumerate(asked)}}  # fmt: skip
+            name = f"served-{self.name}-{state}-{way}.json".replace(" ", "-")
+            (self.out / name).write_text(json.dumps(kept))
+            now = self.counters()
+            self.say(kind="served", state=state, way=way, requests=count, tokens=tokens,
+                     seconds=round(time.time() - began, 1), **{k: now[k] - before.get(k, 0) for k in now})  # fmt: skip
+
+    def counters(self) -> dict[str, float]:
+        names = {"vllm:num_preemptions": "preemptions", "vllm:spec_decode_num_accepted_tokens": "accepted_drafts"}
+        return {names[m.name]: m.value for m in self.llm.get_metrics() if m.name in names}
+
+    def run(self) -> None:
+        few = (16, 6, 10) if self.small else (32, 64, 192)
+        batches, repetitions = ((1, 4), 1) if self.small else (BATCHES, self.repetitions)
+        if self.name.endswith(("preempting", "drafting")):
+            for state in ("installed", "not installed"):
+                self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ("in 64",), *few))  # noqa: B023
+            return
+        for state in ("installed", "not installed"):
+            ways = ("alone", "in 64", "among 192")
+            self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
+        for repetition in range(repetitions):
+            for case in CASES:
+                for batch in batches:
+                    for state in ("installed", "not installed"):
+                        self.attempt("speed", lambda: self.speed(state, case, batch, True, repetition))  # noqa: B023
+            if repetition == 0:
+                for case in CASES:
+                    for batch in batches:
+                        for state in ("installed", "not installed"):
+                            self.attempt("device", lambda: self.speed(state, case, batch, True, 0, "device"))  # noqa: B023
+        for case in CASES:
+            self.attempt("no seeds", lambda: self.speed("not installed", case, batches[-1], False, 0))  # noqa: B023
+
+    def attempt(self, what: str, call: Any) -> None:
+        if self.left() < 4:
+            self.say(kind="skipped", what=what)
+            return
+        try:
+            call()
+        except Exception as error:
+            self.say(kind="failed", what=what, error=f"{type(error).__name__}: {str(error)[:600]}")
+            if self.left() > 0 and "EngineDead" in type(error).__name__:
+                self.deadline = 0
+
+
+def versions() -> dict[str, Any]:
+    import torch
+    import triton
+
+    import detsample
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    software = {"torch": torch.__version__, "triton": triton.__version__, "contract": detsample.CONTRACT_VERSION}
+    return {"gpu": gpu, **software}
+
+
+def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two ways of serving the same requests, each request as far as its first token that differs."""
+    found = {"requests": len(one["tokens"]), "equal": 0, "differ with equal logits": 0, "differ with other logits": 0}
+    cases: dict[str, int] = {}
+    for seed, tokens in one["tokens"].items():
+        theirs = other["tokens"][seed]
+        first = next((i for i, (a, b) in enumerate(zip(tokens, theirs, strict=True)) if a != b), None)
+        if first is None:
+            found["equal"] += 1
+            continue
+        key = f"{seed} {one['prompt'][seed] + first}"
+        if one["digests"].get(key) == other["digests"].get(key):
+            found["differ with equal logits"] += 1
+            cases[one["case"][seed]] = cases.get(one["case"][seed], 0) + 1
+        else:
+            found["differ with other logits"] += 1
+    return found | ({"by case": cases} if cases else {})
+
+
+def tables(out: Path) -> dict[str, Any]:
+    """One report of all lines: medians and spreads of step times, and the ways of serving compared with "alone"."""
+    files = [out / f"{name}.jsonl" for name in ENGINES]
+    lines = [json.loads(x) for file in files if file.exists() for x in file.read_text().splitlines()]
+    speed: list[dict[str, Any]] = []
+    keys = ("engine", "case", "batch", "state", "seeded")
+    for engine in ("first", "second"):
+        for case in CASES:
+            for batch in BATCHES:
+                entry: dict[str, Any] = {"engine": engine, "case": case, "batch": batch}
+                for state in ("installed", "not installed"):
+                    wanted = [engine, case, batch, state, True]
+                    mine = [x for x in lines if [x.get(k) for k in keys] == wanted and "step_mean_ms" in x]
+                    steps = sorted(x["step_ms"] for x in mine if x["kind"] == "speed")
+                    rates = sorted(x["tok_s"] for x in mine if x["kind"] == "speed")
+                    if steps:
+                        entry[state] = {"step_ms": statistics.median(steps), "step_ms_range": [steps[0], steps[-1]],
+                                        "tok_s": statistics.median(rates), "tok_s_range": [rates[0], rates[-1]],
+                                        "repetitions": len(steps)}  # fmt: skip
+                        host = [x["host_us"] for x in mine if x["kind"] == "speed"]
+                        entry[state]["host_us"] = statistics.median(host)
+                        for x in mine:
+                            if x["kind"] == "device":
+                                entry[state] |= {"gpu_us": x.get("gpu_us")}
+                                if x.get("bare_us"):
+                                    entry[state] |= {"bare_us": x["bare_us"]}
+                if "installed" in entry and "not installed" in entry:
+                    entry["times tok/s"] = entry["installed"]["tok_s"] / entry["not installed"]["tok_s"]
+                    entry["times step"] = entry["not installed"]["step_ms"] / entry["installed"]["step_ms"]
+                if len(entry) > 3:
+                    speed.append(entry)
+    served: dict[str, Any] = {}
+    for state in ("installed", "not-installed"):
+        for runner in ("first", "second"):
+            base = out / f"served-{runner}-{state}-alone.json"
+            for file in sorted(out.glob(f"served-{runner}*-{state}-*.json")):
+                if file == base or not base.exists() or f"-{state}-" not in file.name:
+                    continue
+                if file.name.split(f"-{state}-")[0].removeprefix("served-").split("-")[0] != runner:
+                    continue
+                name = file.stem.removeprefix("served-")
+                served[name] = compare(json.loads(base.read_text()), json.loads(file.read_text()))
+    return {"speed": speed, "alone against": served, "starts": [x for x in lines if x["kind"] == "start"],
+            "served": [x for x in lines if x["kind"] == "served"],
+            "no seeds": [x for x in lines if x["kind"] == "speed" and not x["seeded"]],
+            "failed": [x for x in lines if x["kind"] in ("failed", "skipped")],
+            "log": {name: told(out / f"{name}.log") for name in ENGINES}}  # fmt: skip
+
+
+def told(log: Path) -> list[str]:
+    """What detsample said at start, and what vLLM's monitor said of compilations while serving."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [x[-300:] for x in lines if "detsample" in x.lower() or "JIT compilation" in x][:40]
+
+
+def show(report: dict[str, Any]) -> None:
+    def told_of(x: dict[str, Any]) -> str:
+        low, high = x.get("tok_s_range", [0, 0])
+        times = f"{x.get('step_ms', 0):6.3f} ms, host {x.get('host_us', 0):5.0f}, gpu {x.get('gpu_us') or 0:6.0f}"
+        return f"{x.get('tok_s', 0):8.0f} [{low:.0f}-{high:.0f}] {times}, bare {x.get('bare_us') or 0:5.0f}"
+
+    for x in report["speed"]:
+        both = " | ".join(told_of(x.get(state, {})) for state in ("installed", "not installed"))
+        print(f"{x['engine']:6} {x['case']:11} {x['batch']:4} | {both} | x{x.get('times tok/s', 0):.2f}")
+    for name, found in report["alone against"].items():
+        print(name, found)
+    for name, said in report["log"].items():
+        print(name, *said, sep="\n  ")
+    for key in ("starts", "served", "failed"):
+        for x in report[key]:
+            print(json.dumps(x)[:400])
+
+
+def engine_main(given: argparse.Namespace) -> None:
+    engine = Engine(given.engine, given)
+    try:
+        engine.start()
+    except BaseException as error:
+        engine.say(kind="failed", what="start", error=f"{type(error).__name__}: {str(error)[:600]}")
+        raise
+    print("READY", flush=True)
+    engine.deadline = float(sys.stdin.readline() or 0)
+    engine.began = time.time()
+    engine.run()
+    os._exit(0)
+
+
+def know_model(cache: Path) -> None:
+    """Tell vLLM what it would find out about the model's class in a process of its own, in 20 seconds."""
+    import hashlib
+    import importlib.util
+
+    spec = importlib.util.find_spec("vllm")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    source = Path(spec.submodule_search_locations[0]) / "model_executor/models/llama.py"
+    no = ["is_pooling_model", "supports_multimodal", "supports_multimodal_raw_input_only", "requires_raw_input_tokens",
+          "supports_multimodal_encoder_tp_data", "has_inner_state", "is_attention_free", "is_hybrid", "has_noops",
+          "supports_mamba_prefix_caching", "supports_transcription", "supports_transcription_only"]  # fmt: skip
+    info = {"architecture": "LlamaForCausalLM", "is_text_generation_model": True, "attn_type": "decoder",
+            "default_seq_pooling_type": "LAST", "default_tok_pooling_type": "ALL", "score_type": "bi-encoder",
+            "supports_pp": True, **dict.fromkeys(no, False)}  # fmt: skip
+    folder = cache / "modelinfos"
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.md5(b"llama.py\0" + source.read_bytes() + b"\0").hexdigest()
+    name = "vllm-model_executor-models-llama-LlamaForCausalLM.json"
+    (folder / name).write_text(json.dumps({"hash": digest, "modelinfo": info}))
+
+
+def launch(name: str, given: argparse.Namespace) -> subprocess.Popen[str]:
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        "VLLM_USE_V2_MODEL_RUNNER": "1" if name.startswith("second") else "0", "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo",
+        "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "4",
+        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
+        "VLLM_CACHE_ROOT": str(given.out / "cache"),
+    }  # fmt: skip
+    command = [sys.executable, __file__, "--engine", name, "--out", str(given.out)] + ["--small"] * given.small
+    command += ["--repetitions", str(given.repetitions)]
+    return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=(given.out / f"{name}.log").open("w"),
+                            stderr=subprocess.STDOUT, text=True, start_new_session=True)  # fmt: skip
+
+
+def conduct(given: argparse.Namespace) -> None:
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "model").mkdir(exist_ok=True)
+    (given.out / "model" / "config.json").write_text(json.dumps(CONFIG | (SMALL if given.small else {})))
+    know_model(given.out / "cache")
+    names, end = given.engines.split(","), time.time() + given.deadline
+    running = {name: launch(name, given) for name in names}
+
+    def ready(name: str) -> bool:
+        return running[name].poll() is not None or "READY" in (given.out / f"{name}.log").read_text()
+
+    try:
+        limit = time.time() + given.deadline * 0.45
+        while time.time() < limit and not all(map(ready, names)):
+            time.sleep(0.3)
+        print("started:", [n for n in names if ready(n) and running[n].poll() is None], flush=True)
+        for i, name in enumerate(names):
+            process, weights = running[name], [WEIGHTS.get(n, 1.0) for n in names[i:]]
+            left = end - time.time()
+            if process.poll() is not None or not ready(name):
+                print(name, "did not start:", *(given.out / f"{name}.log").read_text().splitlines()[-30:], sep="\n  ")
+                continue
+            turn = time.time() + left * weights[0] / sum(weights)
+            assert process.stdin is not None
+            process.stdin.write(f"{turn}\n")
+            process.stdin.flush()
+            try:
+                process.wait(max(1, turn + 10 - time.time()))
+            except subprocess.TimeoutExpired:
+                print(name, "ended by force", flush=True)
+            end_of(process)
+    finally:
+        for process in running.values():
+            end_of(process)
+
+
+def end_of(process: subprocess.Popen[str]) -> None:
+    """Each engine leads a session of its own, so it goes with all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--deadline", type=float, default=480)
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--repetitions", type=int, default=4)
+    parser.add_argument("--engine")
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--small", action="store_true", help="a tiny model and few requests: a check on a CPU")
+    given = parser.parse_args()
+    given.out = given.out.resolve()
+    if given.engine:
+        engine_main(given)
+        return
+    conduct(given)
+    report = tables(given.out)
+    show(report)
+    if given.report:
+        given.report.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
