@@ -1,4 +1,4 @@
-"""Kernel 3, at least as many programs as rows: exact sums over rows, which need their largest logit first, hence a second look.
+"""Kernel 3, at least as many programs as rows: exact sums, which need a row's largest logit first, hence a second look.
 
 The rows to look at stand in a list, and their tiles are shared out among all programs: the time is proportional to
 their number, and next to none where there are none. Launched once for the rows that `narrow` lists, and again for those

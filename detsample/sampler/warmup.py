@@ -220,7 +220,7 @@ def compile_jobs(jobs: list[dict[str, Any]], workers: int) -> None:
         list(pool.map(work, range(workers)))
 
 
-LONG = ("narrow", "wide", "mass", "retry", "scan")
+LONG = ("narrow", "wide", "mass", "scan")
 """Kernels, by how long they take to compile."""
 
 
