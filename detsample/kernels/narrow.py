@@ -316,8 +316,8 @@ def note(records, row, FIELD: tl.constexpr, value):
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts", "stretches", "stretch_tiles",
-    "want", "pitch",
+    "row_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts", "stretches",
+    "stretch_tiles", "want", "pitch",
 ]  # fmt: skip
 
 
