@@ -90,9 +90,10 @@ from detsample.kernels.weight import gap, weight
 
 CHOICES = tl.constexpr(256)  # keys tried at a time
 BISECTIONS = tl.constexpr(10)
-MOST_SELECTED = tl.constexpr(192)  # groups worth gathering, of those that reach top-k's threshold,
 HEAVIEST = tl.constexpr(1 << 61)  # no row weighs more
 ONE_WEIGHT = tl.constexpr(524288.0)  # 2^19: what the largest logit weighs where weights of groups are added
+MOST_SELECTED = tl.constexpr(192)  # groups worth gathering, of those that reach top-k's threshold,
+MOST_SHARING = tl.constexpr(96)  # of those that hold the share of top-p,
 MOST_REACHING = tl.constexpr(64)  # and of those that reach what min-p keeps, which may be all
 GATHER = tl.constexpr(4096)  # tokens gathered at a time,
 GATHERED = tl.constexpr(128)  # so many of one group
@@ -228,7 +229,7 @@ def list_candidates(
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
     selected = tl.sum(reaches.to(tl.int32), axis=0)
     filled = tl.full([], CAPACITY + 1, tl.int32)
-    if selected <= tl.where(by_maxima, MOST_SELECTED, MOST_REACHING):
+    if selected <= tl.where(top_k > 0, MOST_SELECTED, tl.where(by_maxima, MOST_SHARING, MOST_REACHING)):
         tl.debug_barrier()  # everybody has read the maxima
         select_groups(reaches, sums + row * SUMS + SELECTED, list_token)
         tl.debug_barrier()
@@ -243,15 +244,16 @@ def list_candidates(
 
 @triton.jit
 def draw_listed(
-    records, row, filled, mode, by_share, lightest, heaviest, lighter, complete, top_k, top_p, min_weight, scale,
-    largest, seed, position, scratch_code,
+    records, row, filled, mode, by_share, lightest, heaviest, others, threshold, complete, top_k, top_p, min_weight,
+    scale, largest, seed, position, scratch_code,
 ):  # fmt: skip
     """(settled, token, count, weight) of the kept set, as far as it is among the listed candidates; notes its boundary.
 
     Top-p takes its share of what top-k or min-p leaves of the candidates or, where `by_share`, of the weight of all
-    tokens. That lies between two numbers, `lightest` and `heaviest`, and exceeds the candidates' own by at most
-    `lighter`. If what remains unknown makes a difference, nothing is settled. It neither is if the candidates, which
-    are the first tokens, weigh too little, unless no others can be kept (`complete`).
+    tokens. That lies between two numbers, `lightest` and `heaviest`, and exceeds the candidates' own by at most that
+    of `others` tokens at the threshold, which nothing reaches that is not listed. If what remains unknown makes a
+    difference, nothing is settled. It neither is if the candidates, which are the first tokens, weigh too little,
+    unless no others can be kept (`complete`).
     """
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)
@@ -265,7 +267,7 @@ def draw_listed(
     count = tl.sum(keep.to(tl.int32), axis=0)
     settled = count >= 0  # true
     if by_share:
-        most = top_p_target(top_p, tl.minimum(whole + lighter, heaviest))
+        most = top_p_target(top_p, tl.minimum(whole + others * weight_of_key(threshold, scale, largest), heaviest))
         doubtful = survives & heavy & (before >= target) & (before < most)
         settled = (tl.sum(doubtful.to(tl.int32), axis=0) == 0) & (complete | (whole >= most))
     winner = tl.full([], -1, tl.int32)
@@ -370,16 +372,16 @@ def narrow(
         lightest, heaviest, wanted = shared_weight(
             row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, weighed, top_p
         )
-        if few | by_gap | weighed | (by_min_p & ((top_p >= 1.0) | min_p_first)):
+        few_share = weighed & (wanted <= MOST_SHARING)  # no group's maximum weighs more than 1
+        if few | by_gap | few_share | by_min_p:
             threshold, filled = list_candidates(
                 row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key, top_k,
                 wanted, rate, lowest, sums, row, scratch_code + row * CAPACITY,
             )  # fmt: skip
             if filled <= CAPACITY:
                 complete = few | (by_min_p & (threshold == lowest))
-                lighter = count * weight_of_key(threshold, scale, largest)  # what is not listed is below the threshold
                 is_drawn, token, kept, weight_kept = draw_listed(
-                    records, row, filled, mode, weighed, lightest, heaviest, lighter, complete, top_k, top_p,
+                    records, row, filled, mode, weighed, lightest, heaviest, count, threshold, complete, top_k, top_p,
                     min_weight, scale, largest, seed, position, scratch_code + row * CAPACITY,
                 )  # fmt: skip
                 winner = tl.where(is_drawn, token, winner)
