@@ -5,10 +5,10 @@ The kernels of a call, in the order in which they are launched (see `detsample.s
 ============= =======================================================================================
 `scan`        kernel 1: reads every logit once; largest logits, bounds of scores, rough sums
 `narrow`      kernel 2: all that is left, for rows with few candidates or a known kept set
-`mass`        kernel 3: exact sums, and the tokens around a boundary, for rows that need them
-`retry`       kernel 4: the same around another guess, where the first was wrong
-`wide`        kernel 5: all that is left, for the other rows
-`masks`       kernel 6: the kept set written out, on request
+`mass`        kernel 3: exact sums, and the tokens around a boundary, for rows that need them; then twice
+              more around another guess, for those where the one before was wrong
+`wide`        kernel 4: all that is left, for the other rows
+`masks`       kernel 5: the kept set written out, on request
 ============= =======================================================================================
 
 What they are made of:
@@ -26,7 +26,7 @@ What they are made of:
 `bounds`      what no score exceeds
 `lanes`       the draw: which token of the kept set has the largest score           (spec section 8)
 `candidates`  all-pairs ranks of a few tokens, and the cut through them             (spec section 6)
-`pivots`      values around which a boundary may lie, from a sample
+`pivots`      rough sums of weights and their error, and values around which a boundary may lie
 `aim`         the interval where a boundary probably lies, from rough sums or from what was listed
 `marked`      a few tokens among many, as bits, and the lists made of them
 `measure`     what an interval holds, exactly, and whether that settles the boundary
