@@ -740,7 +740,7 @@ def test_a_second_check_of_one_name_is_of_the_first(pytester: pytest.Pytester) -
     """Catches an update in which the second of two checks overwrites what the first has written, unseen."""
     source = "import numpy as np\nX = np.zeros((2, 9), np.float32)\n\n\ndef test_it(golden_tokens):\n"
     for seed, failed in ((7, 0), (8, 1)):
-        checks = f"    golden_tokens.check(X, 7, shared_noise=True)\n    golden_tokens.check(X, {seed}, shared_noise=True)\n"
+        checks = "".join(f"    golden_tokens.check(X, {one}, shared_noise=True)\n" for one in (7, seed))
         pytester.makepyfile(test_it=source + checks)
         done = pytest_run(pytester, "--golden-update")
         done.assert_outcomes(passed=1 - failed, failed=failed)

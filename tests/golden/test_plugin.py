@@ -55,7 +55,8 @@ def test_files_of_no_test_are_told(pytester: pytest.Pytester) -> None:
     (pytester.path / "golden" / "test_it.test_theirs.json").write_text("[1]")
     assert "golden files of no test" not in pytester.runpytest("-p", PLUGIN).stdout.str()
 
-    changed = ORPHANS.replace('    golden_tokens.check(X, 7, shared_noise=True, name="more")\n', "").replace("test_b", "test_c")
+    more = '    golden_tokens.check(X, 7, shared_noise=True, name="more")\n'
+    changed = ORPHANS.replace(more, "").replace("test_b", "test_c")
     pytester.makepyfile(test_it=HEAD + changed, test_other=HEAD + "def test_a(golden_tokens): pass")
     run = pytester.runpytest("-p", PLUGIN)
     run.assert_outcomes(passed=2, failed=1)
