@@ -70,8 +70,8 @@ test-oldest: $(OLDEST)/.installed
 
 # A minute of it, in one process.
 test-oldest-share: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest --quiet $(OF_NUMPY) tests/kernels/test_cache_keys.py tests/kernels/test_ptx_contract.py \
-		-k "not ptx_contract or a_few_rows or aligned_rows"
+	$(OLDEST)/bin/python -m pytest --quiet $(wildcard tests/contract/test_reference_*.py) tests/kernels/test_cache_keys.py \
+		tests/kernels/test_ptx_contract.py -k "not ptx_contract or a_few_rows or aligned_rows"
 
 # The interpreter and the compiler of each Triton that is supported; what the kernels assume of it, and the selftest.
 test-tritons:

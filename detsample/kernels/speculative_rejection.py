@@ -183,8 +183,8 @@ def accept(
     token_ids, num_accepted, status, logprobs, decisions,
     WIDTH: tl.constexpr, FLAT: tl.constexpr, LOGITS: tl.constexpr, LOGPROBS: tl.constexpr,
 ):  # fmt: skip
-    """Tests each drafted token against its coin, and writes the accepted tokens of each request (docs/speculative.md,
-    S4).
+    """Tests each drafted token against its coin, and writes the accepted tokens of each request (contract, section
+    17).
 
     Grid (requests). `decisions` gets, for each request, what to draw from behind the accepted tokens, the row, and the
     draft's row.

@@ -52,7 +52,7 @@ def test_a_refused_request_may_have_two_reasons() -> None:
 
 
 def test_minus_one_ends_a_chain() -> None:
-    """Catches a -1 of asynchronous scheduling taken for a token outside the vocabulary, or what is behind it looked at."""
+    """Catches a -1 of asynchronous scheduling taken for a token outside the vocabulary, or what is behind it read."""
     rng = np.random.default_rng(2)
     logits = rng.standard_normal((1, 4, 9), dtype=np.float32)
     how = {"position": 3, "top_p": 0.9}
