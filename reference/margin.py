@@ -31,7 +31,7 @@ _DOUBT = 17
 (docs/contract/notes.md, C).
 """
 _ROUNDING = 21
-"""Gaps that are measured from two different maxima differ by a constant, up to 2^-21 of each (docs/contract/notes.md, C)."""
+"""Gaps that are measured from two different maxima differ by a constant, up to 2^-21 of each (contract, notes, C)."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ The kernels of a call, in the order in which they are launched (see `detsample.s
 ============= =======================================================================================
 `scan`        kernel 1: reads every logit once; largest logits, bounds of scores, rough sums
 `narrow`      kernel 2: all that is left, for rows with few candidates or a known kept set
-`mass`        kernel 3: exact sums, and the tokens around a boundary, for rows that need them
-`retry`       kernel 4: the same around another guess, where the first was wrong
-`wide`        kernel 5: all that is left, for the other rows
-`masks`       kernel 6: the kept set written out, on request
+`mass`        kernel 3: exact sums, and the tokens around a boundary, for rows that need them; then twice
+              more around another guess, for those where the one before was wrong
+`wide`        kernel 4: all that is left, for the other rows
+`masks`       kernel 5: the kept set written out, on request
 ============= =======================================================================================
 
 What they are made of:
@@ -26,7 +26,7 @@ What they are made of:
 `bounds`      what no score exceeds
 `lanes`       the draw: which token of the kept set has the largest score           (spec section 8)
 `candidates`  all-pairs ranks of a few tokens, and the cut through them             (spec section 6)
-`pivots`      values around which a boundary may lie, from a sample
+`pivots`      rough sums of weights and their error, and values around which a boundary may lie
 `aim`         the interval where a boundary probably lies, from rough sums or from what was listed
 `marked`      a few tokens among many, as bits, and the lists made of them
 `measure`     what an interval holds, exactly, and whether that settles the boundary
@@ -38,13 +38,13 @@ For other calls:
 
 ============= =======================================================================================
 `streams`     `gumbel_noise` and `fold_in` on their own                             (spec section 7)
-`margin`      how far logits may move before a token could change                   (docs/margin.md)
-`trainer`     what a trainer asks of a draw                                 (docs/contract/observations.md)
+`margin`      how far logits may move before a token could change                   (spec section 13)
+`trainer`     what a trainer asks of a draw                                         (spec section 12)
 `bits`        kept sets as bits                                                    (spec section 10)
 `probability` logits of probabilities                                            (docs/fastdeploy.md)
 `speculative_rows`, `speculative_match`, `speculative_tree`, `speculative_rejection`
-              drafted tokens, verified                                          (docs/speculative.md)
-`products`    products of 64-bit integers                                       (docs/speculative.md)
+              drafted tokens, verified                                       (spec sections 14 to 17)
+`products`    products of 64-bit integers                                           (spec section 17)
 ============= =======================================================================================
 
 Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`.
@@ -101,7 +101,7 @@ Masks:
     row_offsets: int64 [B + 1]. Where the tokens of each row begin; of requests [Q + 1], where their rows begin.
     kept: int32. In a mask, the ids of all rows one after the other; of a trainer, the kept sets as bits [B, words].
     capacity: int. The length of the list of ids.
-Drafted tokens (S1 to S4 of the contract):
+Drafted tokens (spec sections 14 to 17):
     requests, width: int. Q; the most rows of a request, K + 1 or N.
     extra: int. 1 if drafted tokens are counted, 0 if nodes are.
     counts, count_stride, count_scalar: int64 or int32 [Q]. How many drafted tokens or nodes each request has; or one

@@ -1,11 +1,15 @@
-"""Kernel 3, grid (rows, parts): exact sums over the row, which need its largest logit first, hence a second look.
+"""Kernel 3, at least as many programs as rows: exact sums, which need a row's largest logit first, hence a second look.
+
+The rows to look at stand in a list, and their tiles are shared out among all programs: the time is proportional to
+their number, and next to none where there are none. Launched once for the rows that `narrow` lists, and again for those
+where the interval missed the boundary or held too many tokens, which get another; what is missed then, `wide` searches.
 
 As far as `narrow` asks for them: the weight of all tokens; the weight and number of those that min-p keeps; where the
 boundary lies among thousands of tokens, what is above and in the interval where it seems to lie. Rows whose kept set
 may be too light to hold the best score get bounds of what they may keep, as `scan` leaves them for others. Sums are of
 integers, so programs can add to them in any order.
 
-Rows and parts are taken in the opposite order to `scan`: what it read last is still in the L2 cache.
+Rows are taken in the opposite order to `narrow`: what `scan` read last is still in the L2 cache.
 """
 
 import triton
@@ -19,16 +23,15 @@ from detsample.kernels.overlap import wait_for_earlier
 from detsample.kernels.philox import TOKEN_HIGH, token_word
 from detsample.kernels.rows import (
     BOUNDED_FROM,
+    COUNTERS,
     IN_DOUBT,
     MINIMUM,
     MINIMUM_COUNT,
     MODE,
     NEEDS_MINIMUM,
     NEEDS_TOTAL,
-    PENDING,
     POSITION,
     SEED,
-    STATUS,
     TOP_KEY,
     TOTAL,
     add_to_sum,
@@ -164,51 +167,69 @@ def bound_reaching(
         store_groups(group_bound, stretch, bound, quads)
 
 
+@triton.jit
+def look_at_stretches(
+    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, records, sums, row, mode, scale, largest,
+    group_bound,
+):  # fmt: skip
+    """What is worked out by stretches: the sums of what min-p keeps, and bounds of the scores of what may be kept."""
+    seed, position = read_field(records, row, SEED), read_field(records, row, POSITION)
+    if (mode & NEEDS_MINIMUM) != 0:
+        low_key, _last = read_boundary(records, row)
+        kept, count = sum_min_p(
+            row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, value_of(low_key),
+            (mode & BOUNDED_FROM) != 0, seed, position, group_bound,
+        )  # fmt: skip
+        add_to_sum(sums, row, MINIMUM, kept)
+        add_to_sum(sums, row, MINIMUM_COUNT, count)
+    elif (mode & BOUNDED_FROM) != 0:
+        low_key, _end = read_interval(records, row, 0)
+        bound_reaching(
+            row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, value_of(low_key),
+            seed, position, group_bound,
+        )  # fmt: skip
+
+
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "stretch_tiles", "stretches", "stretches_of_part", "parts", "pitch",
+    "row_stride", "vocab", "quads", "stretch_tiles", "stretches", "rows", "attempt", "pitch",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def mass(
-    logits, row_stride, vocab, quads, stretch_tiles, stretches, stretches_of_part, parts,
+    logits, row_stride, vocab, quads, stretch_tiles, stretches, rows, attempt,
     records, sums, missed, list_token, pitch, group_bound, row_pivots,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     wait_for_earlier(OVERLAP)
-    rows = tl.num_programs(0)
-    row = (rows - 1 - tl.program_id(0)).to(tl.int64)
-    part = tl.num_programs(1) - 1 - tl.program_id(1)
-    mode = read_field(records, row, MODE)
-    todo = (mode & (NEEDS_TOTAL | NEEDS_MINIMUM | IN_DOUBT)) != 0
-    if todo & (read_field(records, row, STATUS) == PENDING):
-        row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
-        scale, _top_p = read_floats(records, row)
-        largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
-        group_bound += row * stretches * groups_of_segment(quads)
-        first_stretch = part * stretches_of_part
-        last_stretch = tl.minimum(first_stretch + stretches_of_part, stretches)
-        first_tile = first_stretch * stretch_tiles
-        last_tile = tl.minimum(last_stretch * stretch_tiles, (vocab + TILE - 1) // TILE)
-        if (mode & NEEDS_MINIMUM) != 0:
-            low_key, _last = read_boundary(records, row)
-            kept, count = sum_min_p(
-                row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest,
-                value_of(low_key), (mode & BOUNDED_FROM) != 0, read_field(records, row, SEED),
-                read_field(records, row, POSITION), group_bound,
-            )  # fmt: skip
-            add_to_sum(sums, row, MINIMUM, kept)
-            add_to_sum(sums, row, MINIMUM_COUNT, count)
-        if (mode & IN_DOUBT) != 0:
-            if (mode & (BOUNDED_FROM | NEEDS_MINIMUM)) == BOUNDED_FROM:
-                low_key, _end = read_interval(records, row, 0)
-                bound_reaching(
-                    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest,
-                    value_of(low_key), read_field(records, row, SEED), read_field(records, row, POSITION), group_bound,
+    tiles = (vocab + TILE - 1) // TILE
+    listed = tl.load(missed + attempt)
+    if listed > 0:
+        # Each listed row gets as many programs as there are for one, and each program one share of a row.
+        each = tl.cdiv(tiles, tl.num_programs(0) // listed)
+        tasks = tl.cdiv(tiles, each)
+        place = listed - 1 - tl.program_id(0) // tasks
+        if place >= 0:
+            row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
+            task = tl.program_id(0) % tasks
+            mode = read_field(records, row, MODE)
+            row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+            scale, _top_p = read_floats(records, row)
+            largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
+            first_tile = task * each
+            last_tile = tl.minimum(first_tile + each, tiles)
+            stretches_of_task = tl.cdiv(stretches, tasks)
+            first_stretch = task * stretches_of_task
+            if (attempt == 0) & (first_stretch < stretches):
+                look_at_stretches(
+                    row_logits, vocab, first_stretch, tl.minimum(first_stretch + stretches_of_task, stretches), quads,
+                    stretch_tiles, records, sums, row, mode, scale, largest,
+                    group_bound + row * stretches * groups_of_segment(quads),
                 )  # fmt: skip
-            measure(
-                row_logits, vocab, first_tile, last_tile, parts, records, sums, missed, row_pivots,
-                list_token + row * pitch, row, rows, 0,
-            )  # fmt: skip
-        elif (mode & NEEDS_TOTAL) != 0:
-            add_to_sum(sums, row, TOTAL, sum_all(row_logits, first_tile, last_tile, vocab, scale, largest))
+            if (mode & IN_DOUBT) != 0:
+                measure(
+                    row_logits, vocab, first_tile, last_tile, tasks, records, sums, missed, row_pivots,
+                    list_token + row * pitch, row, rows, attempt,
+                )  # fmt: skip
+            elif (mode & NEEDS_TOTAL) != 0:
+                add_to_sum(sums, row, TOTAL, sum_all(row_logits, first_tile, last_tile, vocab, scale, largest))

@@ -35,6 +35,7 @@ from detsample.kernels.rows import (
     TOTAL,
     add_to_sum,
     end_of,
+    list_row,
     read_field,
     read_floats,
     read_interval,
@@ -128,8 +129,7 @@ def judge(
             )  # fmt: skip
             interval = interval_keys(key_of(low), key_of(high), top_k)
         tl.store(records + row * RECORD + INTERVAL + attempt + 1, interval)
-        place = tl.atomic_add(missed + attempt, 1, sem="relaxed")
-        tl.store(missed + RETRIES + attempt * rows + place, row.to(tl.int32))
+        list_row(missed, row, rows, attempt + 1)
 
 
 @triton.jit

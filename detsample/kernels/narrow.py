@@ -11,7 +11,7 @@ too loose, from the few tokens that can win at all. Of other rows the boundary i
 import triton
 import triton.language as tl
 
-from detsample.kernels.aim import first_interval, interval_keys
+from detsample.kernels.aim import first_interval, interval_keys, sum_rungs
 from detsample.kernels.bounds import FARTHEST, HOPELESS
 from detsample.kernels.candidates import (
     CAPACITY,
@@ -30,7 +30,17 @@ from detsample.kernels.lanes import MOST_DRAWS, draw_from_groups
 from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.outcome import write_drawn, write_invalid
 from detsample.kernels.overlap import wait_for_earlier
-from detsample.kernels.pivots import is_in_doubt, rate_of, wanted_share
+from detsample.kernels.pivots import (
+    PIVOTS,
+    RUNGS,
+    is_in_doubt,
+    is_weighed,
+    pick,
+    rate_of,
+    rough_weight,
+    total_between,
+    wanted_share,
+)
 from detsample.kernels.rows import (
     BOUNDED,
     BOUNDED_FROM,
@@ -40,7 +50,6 @@ from detsample.kernels.rows import (
     GREEDY,
     IN_DOUBT,
     INTERVAL,
-    JOINT,
     KEPT,
     MIN_P_FIRST,
     MIN_WEIGHT,
@@ -63,6 +72,7 @@ from detsample.kernels.rows import (
     WANT_TOKEN,
     WINNER,
     join_words,
+    list_row,
     read_field,
     read_floats,
     read_sum,
@@ -80,7 +90,10 @@ from detsample.kernels.weight import gap, weight
 
 CHOICES = tl.constexpr(256)  # keys tried at a time
 BISECTIONS = tl.constexpr(10)
+HEAVIEST = tl.constexpr(1 << 61)  # no row weighs more
+ONE_WEIGHT = tl.constexpr(524288.0)  # 2^19: what the largest logit weighs where weights of groups are added
 MOST_SELECTED = tl.constexpr(192)  # groups worth gathering, of those that reach top-k's threshold,
+MOST_SHARING = tl.constexpr(96)  # of those that hold the share of top-p,
 MOST_REACHING = tl.constexpr(64)  # and of those that reach what min-p keeps, which may be all
 GATHER = tl.constexpr(4096)  # tokens gathered at a time,
 GATHERED = tl.constexpr(128)  # so many of one group
@@ -114,19 +127,20 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 
 
 @triton.jit
-def threshold_key(group_keys, wanted, top_key):
-    """A key that at least `wanted` of the groups' maxima reach, by bisection between values; the lowest one where there
-    are not so many.
+def threshold_key(group_keys, worth, wanted, top_key):
+    """A key such that the groups whose maxima reach it are worth `wanted`, by bisection between values; the lowest one
+    where all are worth less.
     """
     present = group_keys > MINUS_INF_KEY
+    worth = tl.where(present, worth, 0)
     low = value_of(tl.min(tl.where(present, group_keys, top_key), axis=0))
     high = value_of(top_key)
     for _ in range(BISECTIONS):
         middle = low * 0.5 + high * 0.5
-        reached = tl.sum((group_keys >= key_of(middle)).to(tl.int32), axis=0) >= wanted
+        reached = tl.sum(tl.where(group_keys >= key_of(middle), worth, 0), axis=0) >= wanted
         low = tl.where(reached, middle, low)
         high = tl.where(reached, high, middle)
-    return tl.where(tl.sum(present.to(tl.int32), axis=0) >= wanted, key_of(low), LOWEST_KEY)
+    return tl.where(tl.sum(worth, axis=0) >= wanted, key_of(low), LOWEST_KEY)
 
 
 @triton.jit
@@ -191,24 +205,31 @@ def load_maxima(group_key, groups):
 
 @triton.jit
 def list_candidates(
-    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, lowest, lists, sums, row,
-    scratch_code,
+    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, wanted, rate, lowest, sums,
+    row, scratch_code,
 ):  # fmt: skip
     """(threshold, candidates): lists the tokens that reach a threshold, as many as CAPACITY; a larger number says that
-    they were more, too many groups to look at, or not to be listed (`lists` is false). They hold the first `top_k`;
-    without it, they are those that reach the key `lowest`.
+    they were more, or too many groups to look at. They hold the first `top_k`; without it, the first tokens that
+    weigh roughly `wanted` (see `shared_weight`), but none below the key `lowest`.
 
     The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are: all of
     these are read before.
     """
     group_keys = load_maxima(group_key, groups)
     threshold = lowest
-    if top_k > 0:
-        threshold = threshold_key(group_keys, top_k, top_key)
+    by_maxima = (top_k > 0) | (wanted < float("inf"))
+    if by_maxima:
+        counted = (top_k > 0) | (wanted < 0.0)
+        weights = rough_weight(value_of(group_keys), value_of(top_key), rate) * ONE_WEIGHT
+        # In int32: a GPU adds it up across lanes faster than fp32.
+        worth = tl.where(counted, 1, weights.to(tl.int32))
+        share = tl.minimum(tl.abs(wanted), MOST_GROUPS) * tl.where(counted, 1.0, ONE_WEIGHT)
+        goal = tl.where(top_k > 0, top_k.to(tl.int32), share.to(tl.int32) + 1)
+        threshold = tl.maximum(threshold_key(group_keys, worth, goal, top_key), lowest)
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
     selected = tl.sum(reaches.to(tl.int32), axis=0)
     filled = tl.full([], CAPACITY + 1, tl.int32)
-    if lists & (selected <= tl.where(top_k > 0, MOST_SELECTED, MOST_REACHING)):
+    if selected <= tl.where(top_k > 0, MOST_SELECTED, tl.where(by_maxima, MOST_SHARING, MOST_REACHING)):
         tl.debug_barrier()  # everybody has read the maxima
         select_groups(reaches, sums + row * SUMS + SELECTED, list_token)
         tl.debug_barrier()
@@ -222,22 +243,58 @@ def list_candidates(
 
 
 @triton.jit
-def draw_listed(records, row, filled, mode, top_k, top_p, min_weight, scale, largest, seed, position, scratch_code):
-    """(token, count, weight) of the kept set, which is among the listed candidates; notes its boundary. Where top-k is
-    off, the candidates are what min-p keeps, and top-p is off or takes its share of them.
+def draw_listed(
+    records, row, filled, mode, by_share, lightest, heaviest, others, threshold, complete, top_k, top_p, min_weight,
+    scale, largest, seed, position, scratch_code,
+):  # fmt: skip
+    """(settled, token, count, weight) of the kept set, as far as it is among the listed candidates; notes its boundary.
+
+    Top-p takes its share of what top-k or min-p leaves of the candidates or, where `by_share`, of the weight of all
+    tokens. That lies between two numbers, `lightest` and `heaviest`, and exceeds the candidates' own by at most that
+    of `others` tokens at the threshold, which nothing reaches that is not listed. If what remains unknown makes a
+    difference, nothing is settled. It neither is if the candidates, which are the first tokens, weigh too little,
+    unless no others can be kept (`complete`).
     """
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)
     rank, before = ranks(scratch_code, filled, code, scale, largest)
     survives = (tl.arange(0, CAPACITY) < filled) & ((rank < top_k) | (top_k == 0))
     heavy = own >= min_weight
-    whole = tl.sum(tl.where(survives & (heavy | ((mode & MIN_P_FIRST) == 0)), own, 0), axis=0)
-    keep = survives & (before < top_p_target(top_p, whole)) & heavy
+    shared = tl.where(by_share, tl.arange(0, CAPACITY) < filled, survives & (heavy | ((mode & MIN_P_FIRST) == 0)))
+    whole = tl.sum(tl.where(shared, own, 0), axis=0)
+    target = top_p_target(top_p, tl.where(by_share, tl.maximum(whole, lightest), whole))
+    keep = survives & heavy & (before < target)
     count = tl.sum(keep.to(tl.int32), axis=0)
-    last_key, last_token = last_kept(keep, rank, code, count)
-    write_boundary(records, row, last_key, last_token)
-    winner = draw_from_candidates(keep, code, scale, largest, seed, position)
-    return winner, count, tl.sum(tl.where(keep, own, 0), axis=0)
+    settled = count >= 0  # true
+    if by_share:
+        most = top_p_target(top_p, tl.minimum(whole + others * weight_of_key(threshold, scale, largest), heaviest))
+        doubtful = survives & heavy & (before >= target) & (before < most)
+        settled = (tl.sum(doubtful.to(tl.int32), axis=0) == 0) & (complete | (whole >= most))
+    winner = tl.full([], -1, tl.int32)
+    if settled:
+        last_key, last_token = last_kept(keep, rank, code, count)
+        write_boundary(records, row, last_key, last_token)
+        winner = draw_from_candidates(keep, code, scale, largest, seed, position)
+    return settled, winner, count, tl.sum(tl.where(keep, own, 0), axis=0)
+
+
+@triton.jit
+def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, weighed, top_p):
+    """(lightest, heaviest, wanted): between what the weight of all tokens lies, and the share of it that top-p keeps, a
+    little more to be sure, relative to the weight of the largest logit `top`. Where nothing was `weighed` that is
+    infinite; where the weight is not known, it is minus the number of groups to look at instead.
+    """
+    lightest, heaviest = tl.full([], 1, tl.int64), tl.full([], HEAVIEST, tl.int64)
+    wanted = tl.full([], float("inf"), tl.float32)
+    if weighed:
+        reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
+        whole = pick(sum_rungs(part_rungs, row, parts, 1, MOST_SEGMENTS), PIVOTS - 1)
+        light, heavy, usable = total_between(whole, reference, top, rate, chain)
+        lightest = tl.where(usable, light, lightest)
+        heaviest = tl.where(usable, heavy, heaviest)
+        share = (heavy.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 0.0) * 1.0001
+        wanted = tl.where(usable, share, -MOST_REACHING)
+    return lightest, heaviest, wanted
 
 
 @triton.jit
@@ -261,14 +318,15 @@ def note(records, row, FIELD: tl.constexpr, value):
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "stretches", "stretch_tiles", "want", "pitch",
+    "row_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts", "stretches",
+    "stretch_tiles", "want", "pitch",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def narrow(
-    logits, row_stride, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want,
-    records, sums, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    logits, row_stride, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
+    records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -309,20 +367,27 @@ def narrow(
         lowest = tl.full([], LOWEST_KEY, tl.int32)
         if by_min_p | by_gap:
             lowest = lowest_key_of(scale, largest, top_key, min_weight)
-        if few | by_gap | (by_min_p & ((top_p >= 1.0) | min_p_first)):
+        weighed = is_weighed(mode, top_k, top_p) & (min_p_first == 0)
+        rate = rate_of(scale, is_weighed(mode, top_k, top_p))
+        lightest, heaviest, wanted = shared_weight(
+            row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, weighed, top_p
+        )
+        few_share = weighed & (wanted <= MOST_SHARING)  # no group's maximum weighs more than 1
+        if few | by_gap | few_share | by_min_p:
             threshold, filled = list_candidates(
                 row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key, top_k,
-                lowest, (mode & JOINT) == 0, sums, row, scratch_code + row * CAPACITY,
+                wanted, rate, lowest, sums, row, scratch_code + row * CAPACITY,
             )  # fmt: skip
-            is_drawn = filled <= CAPACITY
-            if is_drawn:
-                winner, kept, kept_weight = draw_listed(
-                    records, row, filled, mode, top_k, top_p, min_weight, scale, largest, seed, position,
-                    scratch_code + row * CAPACITY,
+            if filled <= CAPACITY:
+                complete = few | (by_min_p & (threshold == lowest))
+                is_drawn, token, kept, weight_kept = draw_listed(
+                    records, row, filled, mode, weighed, lightest, heaviest, count, threshold, complete, top_k, top_p,
+                    min_weight, scale, largest, seed, position, scratch_code + row * CAPACITY,
                 )  # fmt: skip
-                count = tl.where(by_gap, count, kept)
-                kept_weight = tl.where(by_gap, 0, kept_weight)
-            elif few:  # too many ties, or the share of all: `mass` looks at what reaches the threshold, and sums all up
+                winner = tl.where(is_drawn, token, winner)
+                count = tl.where(is_drawn & (by_gap == 0), kept, count)
+                kept_weight = tl.where(is_drawn & (by_gap == 0), weight_kept, kept_weight)
+            if few & (is_drawn == 0):  # `mass` looks at all that reaches the threshold
                 mode |= IN_DOUBT
                 note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
         if is_in_doubt(top_k, top_p) & (is_drawn == 0):
@@ -360,3 +425,5 @@ def narrow(
             note(records, row, KEPT, kept_weight)
             note(records, row, WINNER, winner)
             note(records, row, MODE, mode | tl.where(is_drawn, DRAWN, 0))
+            if (mode & (NEEDS_TOTAL | NEEDS_MINIMUM | IN_DOUBT)) != 0:
+                list_row(missed, row, tl.num_programs(0), 0)

@@ -1,19 +1,23 @@
-"""Four values around which a row's boundary may lie, guessed from a sample; `scan` sums up roughly what reaches each.
+"""Rough sums of weights, and four values around which a flat row's boundary may lie, guessed from a sample.
 
-Rough means: in fp32 and with the hardware's exp2. Only speed hangs on it: exact sums tell later whether a guess was
-right.
+Rough means: in fp32 and with the hardware's exp2. What reaches a value is only a guess, which exact sums prove right or
+wrong later. The sum over the row is known to within `total_between`, and decides what it cannot get wrong.
 """
 
 import triton
 import triton.language as tl
 
 from detsample.kernels.candidates import MOST_K
+from detsample.kernels.rows import JOINT
 
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
 BISECTIONS = tl.constexpr(10)
-RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `aim`), and
-# that a part keeps (what reaches each pivot, then all)
+RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots, the reference, 1 if it is flat; later a bracket,
+# see `aim`), and that a part keeps (what reaches each pivot, then all, then all that was compared with the pivots)
+
+FLAT = tl.constexpr(3.0)  # where fewer tokens than that make up for the weight of a sample, the row is peaked
+HIGHEST = tl.constexpr(59.0)  # by so many doublings may the largest weight exceed the reference's in a sum of use
 
 LOG2E = tl.constexpr(1.4426950408889634)
 FLT_MAX = tl.constexpr(3.4028234663852886e38)
@@ -23,6 +27,12 @@ FLT_MAX = tl.constexpr(3.4028234663852886e38)
 def is_in_doubt(top_k, top_p):
     """Whether the boundary may lie among thousands of tokens: top-p without top-k, or a large top-k."""
     return ((top_k == 0) & (top_p < 1.0)) | (top_k > MOST_K)
+
+
+@triton.jit
+def is_weighed(mode, top_k, top_p):
+    """Whether a row's weights are wanted roughly: where top-p takes its share of all tokens, or of as good as all."""
+    return (top_p < 1.0) & ((top_k == 0) | ((top_k <= MOST_K) & ((mode & JOINT) != 0)))
 
 
 @triton.jit
@@ -104,8 +114,10 @@ def values_reached(x, measure, goals, lowest, highest):
 
 
 @triton.jit
-def pivots_of_sample(row_logits, vocab, rate, share):
-    """(reference, [PIVOTS] falling values): about `share` of the sample's measure reaches the middle ones."""
+def look_at_sample(row_logits, vocab, rate, share):
+    """(reference, whether the row is flat, [PIVOTS] falling values): the sample's largest logit, and values of which
+    about `share` of the sample's measure reaches the middle ones.
+    """
     token = (tl.arange(0, SAMPLE).to(tl.int64) * vocab) // SAMPLE
     x = tl.load(row_logits + token).to(tl.float32)
     drawable = x > float("-inf")
@@ -113,8 +125,31 @@ def pivots_of_sample(row_logits, vocab, rate, share):
     lowest = tl.min(tl.where(drawable, x, reference), axis=0)
     measure = tl.where(drawable, rough_weight(x, reference, rate), 0.0)
     whole = tl.sum(measure, axis=0)
-    goals = shares_around(share, whole, tl.sum(measure * measure, axis=0)) * whole
-    return reference, values_reached(x, measure, goals, lowest, reference)
+    squares = tl.sum(measure * measure, axis=0)
+    goals = shares_around(share, whole, squares) * whole
+    return reference, whole * whole >= squares * FLAT, values_reached(x, measure, goals, lowest, reference)
+
+
+@triton.jit
+def total_between(whole, reference, top, rate, chain):
+    """(lowest, highest, whether they mean something): int64s between which the exact sum of a row's weights lies, given
+    the rough one, `whole`, of weights relative to the logit `reference`; `top` is the row's largest logit. Each lane of
+    `scan` has added up `chain` quads.
+
+    Relative errors, with u = 2^-24. A weight is exp2 of y = fl(fl(x - reference) * rate), and y is at most h, that of
+    `top`. Its two roundings change a weight by at most 2 |y| u ln 2 < 1.4 |y| u; where y is below -h and below -30, the
+    weight is nothing beside that of the reference. The same for `top`, by which the sum is divided. The roundings of
+    the rate and of log2(e) stretch all gaps alike, by 2 u: a sum changes by that of its mean gap, which is at most
+    ln(2^21): 30 u. The hardware's exp2 is within 8 u, twice. Adding positive numbers costs u an addition: `chain` and
+    two in a lane, less than 40 from lanes to parts to the row. The exact weights are of gaps with two roundings, 30 u
+    again by the mean gap, are within 4 u, and within half a unit or, where they vanish, one unit of 2^-40 a token: 2^21
+    tokens have 32 u. In all less than (154 + chain + 2.8 max(h, 30)) u.
+    """
+    above = (top - reference) * rate
+    total = whole.to(tl.float64) * 1099511627776.0 / tl.exp2(tl.minimum(above, HIGHEST)).to(tl.float64)
+    error = total * (160.0 + chain + 2.8 * tl.maximum(above, 30.0)).to(tl.float64) * 5.9604644775390625e-08
+    lowest = tl.maximum((total - error).to(tl.int64), 1)
+    return lowest, (total + error).to(tl.int64) + 1, (above <= HIGHEST) & (rate < FLT_MAX) & (whole > 0.0)
 
 
 @triton.jit

@@ -16,8 +16,9 @@ from detsample.kernels.pivots import (
     PIVOTS,
     RUNGS,
     is_in_doubt,
+    is_weighed,
+    look_at_sample,
     pick,
-    pivots_of_sample,
     rate_of,
     reaching,
     reaching_lower,
@@ -26,6 +27,7 @@ from detsample.kernels.pivots import (
 )
 from detsample.kernels.rows import (
     BOUNDED,
+    COUNTERS,
     FLOATS,
     GREEDY,
     INTERVAL,
@@ -94,17 +96,18 @@ def start_sums(sums, missed, row):
     each = tl.arange(0, 32)
     tl.store(sums + row * SUMS + each, tl.zeros([32], tl.int64), mask=each < SUMS)
     if row == 0:
-        tl.store(missed + tl.arange(0, RETRIES), tl.zeros([RETRIES], tl.int32))
+        tl.store(missed + tl.arange(0, COUNTERS), tl.zeros([COUNTERS], tl.int32))
 
 
 @triton.jit
-def store_rungs(rungs, rough0, rough1, rough2, rough3, rough):
-    """A part's rough sums, of what reaches each pivot and of all, from one value a lane."""
+def store_rungs(rungs, rough0, rough1, rough2, rough3, rough, compared):
+    """A part's rough sums from one value a lane: of what reaches each pivot, of all, of all that was compared."""
     tl.store(rungs, tl.sum(rough0, axis=0))
     tl.store(rungs + 1, tl.sum(rough1, axis=0))
     tl.store(rungs + 2, tl.sum(rough2, axis=0))
     tl.store(rungs + 3, tl.sum(rough3, axis=0))
     tl.store(rungs + 4, tl.sum(rough, axis=0))
+    tl.store(rungs + 5, tl.sum(compared, axis=0))
 
 
 NOT_SPECIALIZED = [
@@ -141,29 +144,33 @@ def scan(
     top_k = tl.where(greedy, 1, top_k)
     min_weight = tl.where(greedy, 0, minimum_weight(min_p))
     top_p = tl.where(greedy, 1.0, top_p)
-    in_doubt = is_in_doubt(top_k, top_p) & (status == 0)
-    # A share p of the weight holds the row's best score with the probability p: worth it from a half on.
-    likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5)
-    bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
-
-    if part == 0:
-        mode = tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0)
-        mode |= order_mode(filter_order, top_k, top_p, min_weight)
-        start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode)
-        start_sums(sums, missed, row)
-
-    rate = rate_of(scale, top_k == 0)
+    mode = order_mode(filter_order, top_k, top_p, min_weight)
+    weighed = is_weighed(mode, top_k, top_p)
+    summed = (weighed | is_in_doubt(top_k, top_p)) & (status == 0)
+    rate = rate_of(scale, weighed)
     reference = tl.full([], 0.0, tl.float32)
     pivots = tl.zeros([PIVOTS], tl.float32)
-    if in_doubt:
-        reference, pivots = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
+    is_flat = vocab < 0  # no
+    if summed:
+        reference, is_flat, pivots = look_at_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
+            tl.store(row_pivots + row * RUNGS + PIVOTS + 1, is_flat.to(tl.float32))
+    # A share p of the weight holds the row's best score with the probability p: worth it from a half on, and where many
+    # tokens have a share.
+    likely = (top_k == 0) & (min_weight == 0) & ((top_p >= 1.0) | ((top_p >= 0.5) & is_flat))
+    bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
+
+    if part == 0:
+        mode |= tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0)
+        start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode)
+        start_sums(sums, missed, row)
+
     p0, p1, p2, p3 = pick(pivots, 0), pick(pivots, 1), pick(pivots, 2), pick(pivots, 3)
     rough0, rough1 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
     rough2, rough3 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
-    rough = tl.zeros([LANES], tl.float32)
+    rough, compared = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
 
     part_largest = tl.full([LANES], float("-inf"), tl.float32)
     group_bound += row * stretches * groups_of_segment(quads)
@@ -184,13 +191,22 @@ def scan(
             count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)
             if bounds_here:
                 bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, 0.0, scale, seed, position))
-            if in_doubt:
+            if summed:
                 w = rough_weight(x, reference, rate)
                 rough += tl.sum(w, axis=1)
-                rough0 += reaching(x, w, p0)
-                rough1 += reaching(x, w, p1)
-                rough2 += reaching_lower(x, w, p2)
-                rough3 += reaching_lower(x, w, p3)
+                if is_flat:
+                    compared = rough
+                    rough0 += reaching(x, w, p0)
+                    rough1 += reaching(x, w, p1)
+                    rough2 += reaching_lower(x, w, p2)
+                    rough3 += reaching_lower(x, w, p3)
+                else:  # one token of four is enough for a guess that is seldom wanted
+                    w0, _w1, _w2, _w3 = split_quads(w)
+                    compared += w0
+                    rough0 += tl.where(x0 >= p0, w0, 0.0)
+                    rough1 += tl.where(x0 >= p1, w0, 0.0)
+                    rough2 += tl.where(x0 >= p2, w0, 0.0)
+                    rough3 += tl.where(x0 >= p3, w0, 0.0)
             start += TILE
         store_groups(group_key + row * pitch, segment, key_of(largest), quads)
         ends = ((segment + 1) % segments_of_stretch == 0) | (segment + 1 == last_segment)
@@ -198,7 +214,7 @@ def scan(
             store_groups(group_bound, segment // segments_of_stretch, bound, quads)
             bound = tl.full([LANES], float("-inf"), tl.float32)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
-    if in_doubt:
-        store_rungs(part_rungs + (row * parts + part) * RUNGS, rough0, rough1, rough2, rough3, rough)
+    if summed:
+        store_rungs(part_rungs + (row * parts + part) * RUNGS, rough0, rough1, rough2, rough3, rough, compared)
     tl.store(part_key + row * parts + part, tl.max(key_of(part_largest), axis=0))
     tl.store(part_counts + row * parts + part, tl.sum(count, axis=0))

@@ -1,4 +1,4 @@
-"""Kernel 5, grid (rows): finishes the rows that `narrow` left: those that only lack a sum, and those whose boundary was
+"""Kernel 4, grid (rows): finishes the rows that `narrow` left: those that only lack a sum, and those whose boundary was
 in doubt.
 
 The boundary is searched between keys, by bisection among the tokens that `mass` listed. Where its guess was wrong or
