@@ -76,13 +76,13 @@ class Tuning:
 
 
 FEW_ROWS = 8
-"""Up to so many, kernels are short, and what counts is how soon the next one starts."""
+"""With at most this many rows, kernels are short, and it matters most how soon the next one starts."""
 FEW_ROWS_TUNING = Tuning(overlap=("narrow", "mass", "retry", "wide"))
 DEFAULT_TUNING = Tuning()
 
 
 def tuning_for(rows: int) -> Tuning:
-    """How the work of so many rows is cut best."""
+    """How the work of a batch with this many rows is cut best."""
     return FEW_ROWS_TUNING if rows <= FEW_ROWS else DEFAULT_TUNING
 
 
@@ -99,16 +99,20 @@ class Cut(NamedTuple):
     stretches_of_part: int
     segments_of_stretch: int
     spans: int
-    """Programs that make a mask of a segment."""
+    """How many programs make the mask of one segment."""
     groups: int
     """Groups of tokens in a row."""
     pitch: int
-    """Elements between two rows of the memory that holds the groups' maxima first and the listed tokens then."""
+    """The distance, in elements, between two rows of the memory that first holds the groups' maxima and then the listed
+    tokens.
+    """
 
 
 @lru_cache(maxsize=1024)
 def cut_rows(rows: int, vocab: int, programs: int, tuning: Tuning, masked: bool) -> tuple[Cut, Layout]:
-    """How rows are cut for so many programs, and how the memory that kernels share lies: more of it if `masked`."""
+    """How rows are cut for a number of programs, and the layout of the memory that the kernels share. It is larger if
+    `masked`.
+    """
     cut = _cut(rows, vocab, programs, tuning)
     return cut, layout(_areas(rows, cut, masked))
 
@@ -118,7 +122,7 @@ def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
     parts = min(tiles, tuning.parts or max(1, programs // max(rows, 1)))
     alone = int(MOST_GROUPS.value) // int(LANES.value)  # segments of one quad to a group
     if tuning.parts is None and parts <= alone * 5 // 4:
-        parts = min(parts, alone)  # some programs fewer are less of a loss than groups that are folded
+        parts = min(parts, alone)  # a few programs less cost less than groups that are folded
     most = alone // parts * parts if parts <= alone else int(MOST_SEGMENTS.value)
     segment_tiles = max(tuning.segment_tiles or 1, -(-tiles // most))
     segments = -(-tiles // segment_tiles)
@@ -139,7 +143,7 @@ def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
 
 
 def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
-    """What the kernels share, see their arguments of these names."""
+    """The memory that the kernels share. Each area is the argument of the kernels that has its name."""
     pitch = ("int32", rows * cut.pitch)
     return {
         "records": ("int64", rows * int(RECORD.value)),
@@ -148,7 +152,7 @@ def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
         "part_counts": ("int32", rows * cut.parts),
         "part_key": ("int32", rows * cut.parts),
         "group_key": pitch,
-        # Only masks are made from the maxima after something was listed; else it takes their place.
+        # After tokens were listed, the maxima are needed only to make masks. Without masks the list takes their place.
         "list_token": pitch if masked else ("int32", 0),
         "span_counts": ("int32", rows * cut.segments * cut.spans if masked else 0),
         "group_bound": ("float32", rows * cut.stretches * int(LANES.value) // max(cut.quads, 1)),
@@ -165,7 +169,8 @@ def _is_aligned(logits: Logits, buffer: Argument) -> bool:
 
 
 def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
-    """Whether some row may need `mass`, as far as the host can tell; of each row `narrow` decides."""
+    """Whether any row may need `mass`, as far as the host can tell. On the device, `narrow` decides this for each row.
+    """
     top_k = parameters.top_k
     if wanted.log_z or not isinstance(top_k, Scalar):
         return True
@@ -187,7 +192,7 @@ def _is_off(parameter: Parameter, off: float) -> bool:
 
 
 class Steps(NamedTuple):
-    """The launches of a call. What their kernels have arguments for is in `NAMES`."""
+    """The launches of a call. `NAMES` has the arguments of their kernels."""
 
     scan: Step
     narrow: Step
@@ -198,7 +203,7 @@ class Steps(NamedTuple):
 
 @cache
 def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
-    """The steps for a GPU on which kernels can wait for the one ahead, or cannot."""
+    """The launches of a call, for a GPU where kernels can wait for the kernel before them (`waits`) or cannot."""
     scan, mass, narrow, wide = tuning.warps
 
     step = partial(Step, OVERLAP=waits, enable_fp_fusion=False)
@@ -230,7 +235,7 @@ ATTEMPTS = int(RETRIES.value)
 
 
 class Prepared(NamedTuple):
-    """What calls have in common whose logits differ in their values and their address alone."""
+    """What calls have in common if only the values and the address of their logits differ."""
 
     logits: Logits
     parameters: Parameters
@@ -239,15 +244,15 @@ class Prepared(NamedTuple):
     cut: Cut
     laid: Layout
     values: list[Any]
-    """What `NAMES` names, up to the results."""
+    """The values of the first arguments in `NAMES`, up to the results."""
     needs_mass: bool
     retry_programs: int
     waits: bool
-    """Whether kernels can wait for the one ahead."""
+    """Whether kernels can wait for the kernel before them."""
 
 
 def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning) -> Prepared:
-    """Work out all of a call that does not depend on where its logits are.
+    """Prepare everything in a call that does not depend on the address of its logits.
 
     Parameters
     ----------
@@ -265,7 +270,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     given = parameter_arguments(parameters, framework, device)
     order = FILTER_ORDERS.index(parameters.filter_order)
     values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), order, rows, 0]
-    # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.
+    # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
@@ -280,7 +285,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     prepared
         From `prepare`; its vectors are read by the kernels, now.
     logits
-        Where the logits are, which are laid out like those of `prepared`.
+        The address of the logits, which must be laid out like those of `prepared`.
 
     Returns
     -------
@@ -340,7 +345,8 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
 
 
 def planned(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
-    """What serves calls that differ in their logits alone: it takes these and where they are."""
+    """Return the function that serves calls which differ in their logits only. It takes the logits and their address.
+    """
     prepared = prepare(logits, parameters, wanted, tuning_for(logits.rows))
     return lambda _tensor, pointer: launch(prepared, pointer)
 
@@ -350,7 +356,9 @@ def _argument(logits: Logits) -> Argument:
 
 
 def _address(tensor: Any) -> int:
-    """Where a new tensor on a GPU is: a multiple of 16, as all that frameworks allocate; an empty one may have none."""
+    """The address of a new tensor on a GPU. It is a multiple of 16, like everything that frameworks allocate; an empty
+    tensor may have none.
+    """
     return tensor.data_ptr() or 0
 
 

@@ -1,4 +1,4 @@
-"""The plugin for pytest as its neighbours see it: what it takes of their names, what it costs, which files are nobody's."""
+"""The plugin for pytest as its neighbours see it: its names, what it costs, which files are nobody's."""
 
 from __future__ import annotations
 

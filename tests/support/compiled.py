@@ -31,8 +31,8 @@ CONSTANTS = {"SPAN": 128, "BITS": 4}
 KERNELS = {
     "scan.scan": (
         f"{CUT} segments:i32 segments_of_part:i32 parts:i32 stretches:i32 segments_of_stretch:i32 "
-        f"want:i32 filter_order:i32 given:i32 {PARAMETERS} {SUMS} "
-        f"group_key:*i32 pitch:i32 {GROUPS} ALIGNED:constexpr OVERLAP:constexpr",
+        f"want:i32 filter_order:i32 given:i32 {PARAMETERS} {SUMS} group_key:*i32 pitch:i32 {GROUPS} "
+        "ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),
     "narrow.narrow": (
@@ -68,8 +68,8 @@ KERNELS = {
         4,
     ),
     "margin.margin": (
-        f"{ROW} filter_order:i32 given:i32 {PARAMETERS} "
-        "token_ids:*i64 status:*i32 result:*fp32 SPAN:constexpr BITS:constexpr",
+        f"{ROW} filter_order:i32 given:i32 {PARAMETERS} token_ids:*i64 status:*i32 result:*fp32 "
+        "SPAN:constexpr BITS:constexpr",
         8,
     ),
     "streams.noise": (
