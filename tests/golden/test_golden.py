@@ -111,7 +111,9 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "row 3: token_id must be between": lambda whole: whole["rows"][3].update(token_id=2**70),
     "row 3: num_kept must be between": lambda whole: whole["rows"][3].update(num_kept=2**31),
     "row 3: status must be between": lambda whole: whole["rows"][3].update(status=-(2**40)),
-    "row 4: largest must have token ids below 49152 for keys, got '-1'": lambda whole: whole["rows"][4].update(largest={"-1": 2}),
+    "row 4: largest must have token ids below 49152 for keys, got '-1'": lambda whole: whole["rows"][4].update(
+        largest={"-1": 2}
+    ),
     "row 4: largest must have token ids for keys, got 'a'": lambda whole: whole["rows"][4].update(largest={"a": 2}),
     "row 4: largest must be a number": lambda whole: whole["rows"][4].update(largest={"3": []}),
     "row 4: largest must be an object": lambda whole: whole["rows"][4].update(largest=[]),
