@@ -8,9 +8,9 @@ import numpy as np
 
 import detsample.reference as reference
 from detsample import frameworks
-from detsample.frameworks.recording import recording
 from detsample.frameworks import Description, Device, Framework
 from detsample.frameworks.pointer import integer
+from detsample.frameworks.recording import recording
 from detsample.reference.float_mode import usual_mode
 from detsample.sampler.parameters import (
     INTEGER_TYPES,
