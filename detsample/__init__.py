@@ -1,10 +1,11 @@
 """detsample: a deterministic sampler for language models.
 
 The same logits, parameters, seed and position give the same token, bit for bit, whatever the batch, the GPU,
-the framework or the machine. `sample` draws tokens, `mask` gives the kept sets alone, `margin` how far the logits may
-move without changing a token, `gumbel_noise` and `fold_in` the streams behind them; `speculative` verifies drafted
-tokens. `plan` checks a call of `sample` once for many like it, and `warmup` compiles what later calls launch.
-docs/spec.md is the contract, `detsample.reference` its executable form in NumPy.
+the framework or the machine. `sample` draws tokens, `mask` returns the kept sets without a draw, and `margin` says how
+far the logits may move without changing a token. `gumbel_noise` returns the noise that draws use, and `fold_in` makes
+seeds from seeds. `speculative` verifies drafted tokens. `plan` checks the arguments of `sample` once for many calls,
+and `warmup` compiles what later calls launch. docs/contract/spec.md is the contract, `detsample.reference` its
+executable form in NumPy.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 if not (Path(__file__).parent / "reference").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from detsample.lazy import attributes  # noqa: E402
+from detsample.lazy import attributes
 
 if TYPE_CHECKING:
     from detsample import golden, reference, rollout, speculative
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 CONTRACT_VERSION = 2
 
-# Imported when first asked for: a plugin of pytest, or a program that only asks for the version, waits for none of them.
+# Imported when first asked for: pytest's plugin, or a program that only asks for the version, waits for none of them.
 __getattr__, __dir__ = attributes(
     __name__,
     {

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for, so that importing the package costs next to nothing."""
+"""Lets a package import its names when they are first asked for, so that importing it takes almost no time."""
 
 from __future__ import annotations
 

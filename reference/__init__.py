@@ -1,7 +1,7 @@
-"""The executable specification of detsample: ``docs/spec.md`` in NumPy, one idea a file.
+"""The executable specification of detsample: ``docs/contract/spec.md`` in NumPy, one idea a file.
 
 It shares no code with the kernels, which are tested against it bit by bit, and imports nothing but NumPy and
-the standard library. ``sample`` and ``mask`` are the operations; the rest is what they are made of.
+the standard library. ``sample`` and ``mask`` are the operations; the other modules are their parts.
 
 Examples
 --------

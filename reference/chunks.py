@@ -1,4 +1,6 @@
-"""Long computations by pieces. No result depends on it: no element, and no row, knows another."""
+"""Splits long computations into pieces. No result depends on this, because elements, and rows, are computed
+independently.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,13 @@ from numpy.typing import DTypeLike
 __all__ = ["by_pieces", "pieces", "row_blocks"]
 
 _PIECE = 1 << 13
-"""Elements: temporaries of 64 KiB stay in cache and are not returned to the system in between."""
+"""Elements in a piece. Temporaries of 64 KiB stay in the cache, and their memory is not returned to the system in
+between.
+"""
 
 
 _BLOCK = 1 << 18
-"""Logits: bounds the memory and keeps temporaries in cache."""
+"""Logits in a block of rows. It limits the memory and keeps temporaries in the cache."""
 
 
 def row_blocks(rows: int, vocab: int) -> Iterator[slice]:
@@ -46,7 +50,7 @@ def by_pieces(function: Callable[..., np.ndarray], dtype: DTypeLike, *arrays: np
     Parameters
     ----------
     function : callable
-        From one-dimensional arrays to one of ``dtype``.
+        A function from one-dimensional arrays to an array of ``dtype``.
     dtype : NumPy dtype
     arrays : arrays of one shape
 

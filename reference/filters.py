@@ -1,6 +1,6 @@
-"""Top-k, top-p and min-p: section 6 of ``docs/spec.md``.
+"""Top-k, top-p and min-p: section 6 of ``docs/contract/spec.md``.
 
-Each filter keeps a prefix of the order, so each is a function to the length of its prefix.
+Each filter keeps a prefix of the order, so each function here returns the length of a prefix.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ def top_p_mass(top_p: np.ndarray, mass: np.ndarray) -> np.ndarray:
     exponent, fraction = bits >> np.uint32(23), bits & np.uint32(0x7FFFFF)
     m = np.where(exponent > 0, fraction | np.uint32(1 << 23), fraction).astype(np.uint64)
     s = 150 - np.maximum(exponent, np.uint32(1)).astype(np.int64)  # top_p = m * 2^-s, and s >= 24
-    # m * S has up to 85 bits: two words of 32 bits and more.
+    # m * S has up to 85 bits, so it is held as two words: the low 32 bits, and the rest.
     low, word = m * (mass.view(np.uint64) & np.uint64(0xFFFFFFFF)), np.uint64(32)
     high = m * (mass.view(np.uint64) >> word) + (low >> word)
     low &= np.uint64(0xFFFFFFFF)
-    # Rounding up twice is rounding up once: first by 2^24, which leaves at most 2^61, then by what remains.
+    # Rounding up in two steps gives the same as in one. The first divides by 2^24, which leaves at most 2^61, the
+    # second by the rest.
     by24 = (high << np.uint64(8)) + (low >> np.uint64(24)) + ((low & np.uint64(0xFFFFFF)) > 0)
     rest = np.minimum(s - 24, 62).view(np.uint64)
     return (by24 + (np.uint64(1) << rest) - np.uint64(1) >> rest).view(np.int64)
@@ -96,7 +97,7 @@ def prefix_length(
     rows = np.arange(len(w))
     sums = np.cumsum(w, axis=1)
     off, first = p.top_p >= 1, p.top_p <= 0
-    # Weights descend in order; beyond the survivors nothing matters, because the shortest prefix is taken.
+    # Weights never rise in order. What comes after the survivors does not matter, because the shortest prefix is taken.
     num_kept = np.minimum(survivors, (w >= min_p_weight(p.min_p)[:, None]).sum(axis=1))
     if p.filter_order != "joint":
         total = sums[rows, (num_kept if p.filter_order == "min_p_first" else survivors) - 1]

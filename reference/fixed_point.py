@@ -22,7 +22,7 @@ def fixed_point(a: np.ndarray) -> np.ndarray:
 
 
 def from_units(units: np.ndarray) -> np.ndarray:
-    """The float32 nearest to so many units.
+    """The float32 number nearest to an integer number of units.
 
     Examples
     --------

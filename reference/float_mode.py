@@ -1,5 +1,5 @@
-"""What a call finds in its thread and must neither depend on nor change: the processor's floating-point mode and
-NumPy's error state.
+"""Makes a call independent of the processor's floating-point mode and NumPy's error state in its thread, and leaves
+both as they were.
 
 Libraries set a mode for the whole thread: `torch.set_flush_denormal(True)`, a C library built with ``-ffast-math``,
 interval arithmetic that rounds upwards. The contract's steps are those of IEEE 754: to nearest, with subnormal numbers.
@@ -24,7 +24,7 @@ _ONE, _BELOW_HALF_UNIT, _QUARTER_UNIT = 1.0, 2.0**-53, 2.0**-54
 
 
 def is_usual() -> bool:
-    """Whether this thread rounds to nearest and knows subnormal numbers.
+    """Whether this thread rounds to the nearest number and keeps subnormal numbers.
 
     A product that is subnormal is flushed, or is taken for zero by the comparison; a tie goes up, or down.
     """
@@ -37,7 +37,7 @@ def usual_mode(function: Callable[P, R]) -> Callable[P, R]:
     Raises
     ------
     FloatingPointError
-        From a call in an unusual mode, where the system has no way to change it.
+        If the function is called in an unusual mode, and the system has no way to change it.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def unaffected(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _usual() -> Iterator[None]:
-    """The usual mode inside; the thread's own again behind it."""
+    """Sets the usual mode inside this context, and the thread's own again afterwards."""
     get, put, default = _calls()
     before = (_Byte() * 64)()  # a fenv_t is 8 to 32 bytes
     get(before)
@@ -101,7 +101,7 @@ def _calls() -> tuple[Callable[[Any], int], Callable[[Any], int], Any]:
         import ctypes
         import sys
 
-        # PyDLL keeps the interpreter's lock: it takes longer to give it away than to set a register.
+        # PyDLL keeps the interpreter's lock, because giving it away takes longer than setting a register.
         library = ctypes.PyDLL(None)
         mac = sys.platform == "darwin"
         default: Any = ctypes.byref(_Byte().in_dll(library, "_FE_DFL_ENV")) if mac else ctypes.c_void_p(-1)

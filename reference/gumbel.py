@@ -1,4 +1,4 @@
-"""The noise of a token: section 7 of ``docs/spec.md``."""
+"""The noise of a token: section 7 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 

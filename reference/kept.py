@@ -1,4 +1,4 @@
-"""The kept set of rows: sections 4 to 6 of ``docs/spec.md`` put together.
+"""The kept set of rows: sections 4 to 6 of ``docs/contract/spec.md`` put together.
 
 Rows are treated in three ways, by what their filters need; a row's result does not depend on which, because
 each computes the same integers:
@@ -49,7 +49,7 @@ class Kept:
 
 
 def ways(p: Parameters, vocab: int) -> np.ndarray:
-    """In which way to treat each row: an array [R] of the four constants above."""
+    """How to treat each row: an array [R] of the four constants above."""
     by_k = top_k_on(p.top_k, vocab)
     way = np.where(by_k & few(p.top_k, vocab), FEW, np.where(by_k | (p.top_p < 1), ORDERED, UNORDERED))
     return np.where(p.temperature == 0, GREEDY, way)

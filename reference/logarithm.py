@@ -1,4 +1,4 @@
-"""The logarithm of integers, in fixed point: section 7 of ``docs/spec.md``."""
+"""The logarithm of integers, in fixed point: section 7 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log probabilities: section 9 of ``docs/spec.md``."""
+"""Log probabilities: section 9 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 

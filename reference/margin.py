@@ -1,8 +1,8 @@
-"""How far the logits may move before the token of a row could change: ``docs/margin.md``.
+"""How far the logits may move before the token of a row could change: ``docs/contract/margin.md``.
 
 A motion ``t`` takes every finite logit to any fp32 value from ``low = fp32(x - t)`` to ``high = fp32(x + t)``. Both
-round to nearest, which is monotone, so no fp32 value within ``t`` of ``x`` lies outside. What such a motion can do
-at worst, it does at one corner of these intervals, and there the contract's own arithmetic is run.
+round to nearest, which is monotone, so no fp32 value within ``t`` of ``x`` lies outside. The worst that such a motion
+can do, it does at a corner of these intervals. So the contract's own arithmetic is run at such corners.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ __all__ = ["MarginOutput", "Motion", "Threat", "margin", "motion"]
 
 _INFINITE = 0x7F800000
 _DOUBT = 17
-"""Weights of one row measured from two maxima agree to 2^-17 of each, and a unit a token (docs/margin.md)."""
+"""Weights of a row that are measured from two different maxima differ by at most 2^-17 of each, plus one unit a token
+(docs/contract/notes.md, C).
+"""
 _ROUNDING = 21
-"""Gaps measured from two maxima differ by the same to 2^-21 of them (docs/margin.md)."""
+"""Gaps that are measured from two different maxima differ by a constant, up to 2^-21 of each (contract, notes, C)."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,13 @@ class MarginOutput:
 
 @dataclass(frozen=True)
 class Threat:
-    """What a motion may do to the token."""
+    """How a motion may change the token."""
 
     by: str
     """``"top_k"``, ``"top_p"`` or ``"min_p"``: that filter may drop the token. ``"score"``: another may win."""
     rival: int
-    """The token that moves past it: the one that may win, or the first that may come before it in the order."""
+    """The token that moves past the drawn one: the one that may win, or the first that may come before it in the order.
+    """
 
 
 class Motion:
@@ -95,7 +98,7 @@ class Motion:
         return np.uint32(bits).view(np.float32)
 
     def threat(self, t: np.float32) -> Threat | None:
-        """What a motion by at most ``t`` may do; None: it cannot change the token."""
+        """How a motion by at most ``t`` may change the token; None if it cannot."""
         with np.errstate(over="ignore", under="ignore"):
             low = np.maximum(self.x - t, -FLT_MAX)
             high = np.minimum(self.x + t, FLT_MAX)
@@ -105,12 +108,12 @@ class Motion:
             return Threat("top_k", int(self.ids[before][0]))
         if self.k == 1:
             return None
-        if spread == np.inf:  # gaps that overflow tell nothing of smaller ones
+        if spread == np.inf:  # gaps that overflow say nothing about smaller ones
             return Threat("score", int(self.ids[int(self.winner == 0)]))
         return self._dropped(low, high) or self._beaten(low, high)
 
     def _dropped(self, low: np.ndarray, high: np.ndarray) -> Threat | None:
-        """The winner at its lowest, all others at their highest: whether min-p or top-p may drop it."""
+        """Whether min-p or top-p may drop the winner when it is at its lowest and all others are at their highest."""
         if self.min_weight == 0 and self.top_p is None:
             return None
         w = self.winner
@@ -127,12 +130,16 @@ class Motion:
         return None if self._surely_kept(heads, rest) else Threat("top_p", int(self.ids[: self.share_of][above][0]))
 
     def _beaten(self, low: np.ndarray, high: np.ndarray) -> Threat | None:
-        """Each rival at its highest, the winner at its lowest, and whether the first rival may be kept."""
+        """Find the rivals when each is at its highest and the winner at its lowest, and whether the first of them may
+        be kept.
+        """
         w = self.winner
         largest = np.maximum(low[w], high[int(w == 0)])
-        below, own = fixed_point(self._gaps(largest, high)), fixed_point(self._gaps(largest, low[w : w + 1]))[0]
-        lead = self.noise - below - (self.noise[w] - own)
-        beats = lead + (below >> _ROUNDING) + (own >> _ROUNDING) + 4 >= 0
+        moved = high.copy()
+        moved[w] = low[w]
+        below = fixed_point(self._gaps(largest, moved))
+        lead = self.noise - below - (self.noise[w] - below[w])
+        beats = lead + (below >> _ROUNDING) + (below[w] >> _ROUNDING) + 4 >= 0
         beats[w] = False
         if not beats.any():
             return None
@@ -142,7 +149,7 @@ class Motion:
         return Threat("score", int(self.ids[j])) if self._may_be_kept(j, low, high) else None
 
     def _may_be_kept(self, j: int, low: np.ndarray, high: np.ndarray) -> bool:
-        """Token ``j`` at its highest, the others where they are kindest to it."""
+        """Whether token ``j`` may be kept when it is at its highest and the others are where they help it most."""
         if self._precedes(low, high[j], j).sum() >= self.k:
             return False
         largest = np.maximum(low[0], high[j])
@@ -212,7 +219,7 @@ def margin(
     Moved logits are fp32 values within ``margin`` of the given ones, finite where those are finite and -inf
     where they are -inf. From all of them ``sample`` draws the same token. The margin is the largest such number
     up to the rounding of ``x - t`` and ``x + t`` to fp32, and where top-p decides, up to what the rounding of
-    weights leaves in doubt (``docs/margin.md``).
+    weights leaves in doubt (``docs/contract/notes.md``).
 
     Parameters
     ----------

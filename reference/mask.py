@@ -1,4 +1,4 @@
-"""Masks in three formats: section 10 of ``docs/spec.md``."""
+"""Masks in three formats: section 10 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def as_octets(name: str, kept: Any, rows: int, vocab: int) -> np.ndarray:
 
 
 def set_of_octets(octets: np.ndarray, vocab: int) -> np.ndarray:
-    """What ``as_octets`` gives to bool [R, vocab]; bits past the end count for nothing.
+    """Turn the result of ``as_octets`` into bool [R, vocab]. Bits past the end are ignored.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def set_of_octets(octets: np.ndarray, vocab: int) -> np.ndarray:
 
 
 class MaskBuilder:
-    """Gathers the mask of a call from blocks of rows, so that only one block is ever held as bools.
+    """Builds the mask of a call from blocks of rows, so that only one block at a time is held as bools.
 
     Parameters
     ----------

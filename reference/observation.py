@@ -1,7 +1,7 @@
-"""What a trainer asks of a draw besides the token: section 14 of ``docs/spec.md``.
+"""What a trainer asks of a draw besides the token: section 12 of ``docs/contract/observations.md``.
 
 Everything is a function of a row's logits, its temperature, a set of tokens (as a rule the kept one) and a
-token. No kept set is looked for here: it is given, so that logits of another model can be weighed over it.
+token. The kept set is given and not looked for, so that the logits of another model can be used with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _GAP_UNITS = np.float32(1 << 23)
 
 @dataclass(frozen=True)
 class Observation:
-    """What ``observe`` returns, of B rows. Logarithms are natural; a row without a value has what section 14 says."""
+    """What ``observe`` returns, of B rows. Logarithms are natural; a row without a value has what section 12 says."""
 
     logprobs: np.ndarray
     """float32 [B]: of the token among the kept ones, at the row's temperature; -inf for a token outside."""
@@ -53,7 +53,7 @@ class Observation:
 def observe(
     logits: np.ndarray, token_ids: Any, kept: np.ndarray, *, temperature: Any = 1.0, top_n: int = 0
 ) -> Observation:
-    """Log probabilities, rank, entropy and first tokens of rows (section 14).
+    """Log probabilities, rank, entropy and first tokens of rows (section 12).
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def observe(
     kept : int32 or uint32 array [B, ceil(V / 32)], or uint8 array [B, ceil(V / 8)] or [B, 4 * ceil(V / 32)]
         A set of tokens a row, in the ``bits`` format of section 10, or the bytes of that on a little-endian machine.
     temperature : float or array [B]
-        Of the row; greedy rows (0) are weighed at 1, which for their one kept token is all the same.
+        The temperature of the row. Greedy rows (0) count as 1; for their one kept token it makes no difference.
     top_n : int, default 0
         How many of the first tokens to name, at most 128.
 
@@ -108,8 +108,9 @@ def _nothing(rows: int, top_n: int) -> Observation:
 
 
 def _block(
-    block: slice, logits: np.ndarray, tokens: np.ndarray, octets: np.ndarray, t: np.ndarray, top_n: int, seen: Observation
-) -> None:
+    block: slice, logits: np.ndarray, tokens: np.ndarray, octets: np.ndarray, t: np.ndarray, top_n: int,
+    seen: Observation,
+) -> None:  # fmt: skip
     x = as_x(logits)
     kept = set_of_octets(octets, x.shape[1]) & (x > -np.inf)
     good = np.flatnonzero((logit_status(x) == 0) & kept.any(axis=1) & (t >= 0) & (t < np.inf))

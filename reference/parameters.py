@@ -1,4 +1,4 @@
-"""The inputs of a call, checked and brought to one form: section 2 of ``docs/spec.md``.
+"""The inputs of a call, checked and brought to one form: section 2 of ``docs/contract/spec.md``.
 
 What can be seen at once raises here. What differs from row to row (a NaN in a vector of temperatures) does
 not: it becomes a status bit of its row, see ``status.py``.
@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FILTER_ORDERS", "MAX_VOCAB", "Parameters", "as_integers", "as_seeds", "check_logits", "parameters", "to_fp32"]
+__all__ = [
+    "FILTER_ORDERS",
+    "MAX_VOCAB",
+    "Parameters",
+    "as_integers",
+    "as_seeds",
+    "check_logits",
+    "parameters",
+    "to_fp32",
+]
 
 FILTER_ORDERS = ("top_k_first", "min_p_first", "joint")
 """Of whose weights top-p takes its share: top-k's survivors', those of top-k and min-p, all tokens' (section 6)."""
@@ -75,8 +84,8 @@ def parameters(
     if not (isinstance(temperature, np.ndarray) or (np.isfinite(t) and t >= 0)):
         raise ValueError(f"temperature: expected a finite float32 >= 0, got {temperature!r}")
     for name, value, rounded in (("top_p", top_p, p), ("min_p", min_p, m)):
-        if not isinstance(value, np.ndarray) and np.isnan(rounded):
-            raise ValueError(f"{name}: expected a number, got {value!r}")
+        if not (isinstance(value, np.ndarray) or rounded <= 1):
+            raise ValueError(f"{name}: expected a share of 1, not above it, got {value!r}")
     if not isinstance(position, np.ndarray) and place < 0:
         raise ValueError(f"position: expected an integer >= 0, got {position!r}")
     return Parameters(
@@ -164,7 +173,7 @@ def _as_floats(name: str, value: Any) -> np.ndarray:
     if isinstance(value, _NO_NUMBERS) or not (isinstance(value, numbers.Real) or _is_bfloat16(value)):
         raise TypeError(f"{name}: expected a number or a NumPy array of numbers, got {_described(value)}")
     if isinstance(value, numbers.Rational):
-        return _rounded(Fraction(value.numerator, value.denominator))
+        return _rounded(Fraction(int(value.numerator), int(value.denominator)))
     return to_fp32(np.asarray(value))  # of the type that it has: one rounding
 
 

@@ -1,4 +1,4 @@
-"""Philox4x32-10, the counter-based generator under all randomness: section 7 of ``docs/spec.md``."""
+"""Philox4x32-10, the counter-based generator under all randomness: section 7 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 

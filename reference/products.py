@@ -1,4 +1,4 @@
-"""Products of 64-bit integers, exactly, as two words: section S4 of ``docs/speculative.md``."""
+"""Products of 64-bit integers, exactly, as two words: section 17 of ``docs/contract/verification.md``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def minus(a: Wide, b: Wide) -> Wide:
 
 
 def ln_wide(a: Wide) -> np.ndarray:
-    """``LNW``: the logarithm of positive integers below 2^127 in units of 2^-32, int64; of their leading 64 bits.
+    """``LNW``: the logarithm of positive integers below 2^127, int64 in units of 2^-32. It depends on their leading 64
+    bits only.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The two operations of the contract, a block of rows at a time; sections are those of ``docs/spec.md``."""
+"""The two operations of the contract, a block of rows at a time; sections are those of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def sample(
 ) -> SampleOutput:
     """Draw one token of each row (sections 2 to 10).
 
-    Every parameter but ``filter_order`` is a number or an array of shape [], [B] or [B, 1]: section 2 says of what types.
+    Every parameter but ``filter_order`` is a number or an array of shape [], [B] or [B, 1].
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def sample(
     min_p : float, default 0.0
         Relative to the largest probability. Off when at most 0.
     filter_order : "top_k_first", "min_p_first" or "joint"
-        Whose mass top-p takes its share of: that of top-k's survivors, of those that min-p keeps as well, or of all
-        tokens. One for all rows.
+        Which tokens' weight top-p takes its share of: of those that top-k keeps, of those that top-k and min-p keep, or
+        of all tokens. One for all rows.
     return_logprobs, return_log_z : bool
         Whether to compute ``logprobs`` and ``log_z``.
     return_mask : None, "bool", "bits" or "csr"
@@ -104,7 +104,7 @@ def sample(
         An argument of the wrong type or dtype.
     ValueError
         A wrong shape, a scalar out of range, or, with ``check``, a row that is not valid. Without ``check``
-        such a row is told of in ``status`` only, and the other rows are as if it were not there.
+        such a row is reported in ``status`` only, and does not affect the other rows.
 
     Examples
     --------
@@ -186,7 +186,7 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What comes of R valid rows that are treated in one way; of the last three, what is wanted."""
+    """The results of R valid rows that are treated in the same way. The last three are there if they are wanted."""
 
     kept: Kept
     token_ids: np.ndarray | None = None
@@ -232,7 +232,7 @@ def _block(
     block: slice, logits: np.ndarray, p: Parameters, masks: MaskBuilder, want: _Wanted, results: _Results
 ) -> None:
     """Results of the rows ``block`` of a call."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN warns
+    with np.errstate(invalid="ignore"):  # A signalling NaN would cause a warning.
         # A copy, in C order, with +0 for -0 (section 4, step 1).
         x = as_x(logits[block])
     p = p.rows(block)

@@ -1,4 +1,4 @@
-"""Seeds made of seeds: ``fold_in`` of section 7 of ``docs/spec.md``."""
+"""Makes seeds from seeds: ``fold_in`` of section 7 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verification of drafted tokens: sections S1 to S4 of ``docs/speculative.md``.
+"""Verification of drafted tokens: sections 14 to 17 of ``docs/contract/verification.md``.
 
 ``verify`` serves chains of drafted tokens, ``verify_tree`` trees. By default every row is drawn as ``sample`` draws
 it, and drafts are accepted while they are what was drawn. ``method="rejection"`` is in ``speculative_rejection.py``.
@@ -22,7 +22,7 @@ __all__ = ["METHODS", "TreeOutput", "VerifyOutput", "verify", "verify_tree"]
 
 METHODS = ("match", "rejection")
 NOTHING = -1
-"""Stands for no token where drafted ones are listed."""
+"""Stands for "no token" in a list of drafted tokens."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def verify(
     return_logprobs: bool = True,
     check: bool = False,
 ) -> VerifyOutput:
-    """Accept drafted tokens, and draw the token behind them (sections S1, S2 and S4).
+    """Accept drafted tokens, and draw the token behind them (sections 14, 15 and 17).
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def verify(
         Request b has rows ``row_offsets[b] .. row_offsets[b + 1] - 1``.
     method : "match" or "rejection"
     draft_probs, draft_logits : array [B, K, V], or [D, V] with ``row_offsets``, of float32, float16 or bfloat16
-        What the drafter drew from; one of them, with ``method="rejection"`` only.
+        What the drafter drew from: exactly one of them, and with ``method="rejection"`` only.
     return_logprobs : bool
         Whether to compute ``logprobs``.
     check : bool, default False
@@ -111,7 +111,7 @@ def verify(
     ValueError
         A wrong shape, a parameter out of range, an unknown ``method``, draft probabilities where they are not expected
         or none where they are; or, with ``check``, a request that is not in order. Without ``check`` such a request is
-        told of in ``status`` only, and the other requests are as if it were not there.
+        reported in ``status`` only, and does not affect the other requests.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def verify_tree(
     return_logprobs: bool = True,
     check: bool = False,
 ) -> TreeOutput:
-    """Accept the longest path of a drafted tree, and draw the token behind it (sections S1 and S3).
+    """Accept the longest path of a drafted tree, and draw the token behind it (sections 14 and 16).
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def verify_tree(
         An argument of the wrong type or dtype.
     ValueError
         A wrong shape or a parameter out of range; or, with ``check``, a request that is not in order. Without
-        ``check`` such a request is told of in ``status`` only, and the other requests are as if it were not there.
+        ``check`` such a request is reported in ``status`` only, and does not affect the other requests.
 
     Examples
     --------
@@ -270,7 +270,7 @@ def _rows(logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _match(batch: Batch, drafts: np.ndarray, want_logprobs: bool) -> VerifyOutput:
-    """Section S2."""
+    """Section 15."""
     slot = np.arange(batch.width)
     drawn = _draw(batch, np.broadcast_to(slot, batch.slots.shape), want_logprobs)
     agree = (drafts == drawn.token_ids[:, :-1]) & (drawn.status[:, :-1] == 0) & (slot[1:] < batch.count[:, None])
@@ -299,7 +299,7 @@ def _depths(parents: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _longest(
     batch: Batch, drafts: np.ndarray, parents: np.ndarray, depth: np.ndarray, want_logprobs: bool
 ) -> TreeOutput:
-    """Section S3."""
+    """Section 16."""
     requests, width = drafts.shape
     drawn = _draw(batch, np.where(batch.slots, depth, 0), want_logprobs)
     out = TreeOutput(

@@ -1,8 +1,8 @@
-"""Drafts accepted with probability p/q, and the draw from what is left: section S4 of ``docs/speculative.md``.
+"""Drafts accepted with probability p/q, and the draw from what is left: section 17 of the contract.
 
 Leviathan, Kalman and Matias, "Fast inference from transformers via speculative decoding", ICML 2023; Chen et al.,
-"Accelerating large language model decoding with speculative sampling", 2023. Here in integers, so that an acceptance
-is a function of the inputs and of nothing else.
+"Accelerating large language model decoding with speculative sampling", 2023. Here it is done in integers, so that
+whether a token is accepted depends on the inputs only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from .status import QUIET_NAN
 from .temperature import gaps
 from .weight import weight
 
-__all__ = ["DraftRows", "Rejected", "coin", "draft_rows", "draft_weights", "reject", "residual_uniform", "target_weights"]
+__all__ = [
+    "DraftRows",
+    "Rejected",
+    "coin",
+    "draft_rows",
+    "draft_weights",
+    "reject",
+    "residual_uniform",
+    "target_weights",
+]
 
 _COIN, _HIGH, _LOW = np.uint64(3), np.uint64(4), np.uint64(5)
 _HALF = np.uint64(32)
@@ -70,7 +79,7 @@ class DraftRows:
 
 
 def draft_rows(batch: Batch, num_draft: np.ndarray, draft_probs: Any, draft_logits: Any, flat: bool) -> DraftRows:
-    """Find the draft's rows (section S1), ``flat`` ones behind each other without gaps for the targets' last."""
+    """Find the draft's rows (section 14), ``flat`` ones behind each other without gaps for the targets' last."""
     if (draft_probs is None) == (draft_logits is None):
         raise ValueError("draft_probs, draft_logits: expected one of them with method='rejection'")
     name, given = ("draft_probs", draft_probs) if draft_logits is None else ("draft_logits", draft_logits)
@@ -90,7 +99,7 @@ def draft_rows(batch: Batch, num_draft: np.ndarray, draft_probs: Any, draft_logi
 
 
 def reject(batch: Batch, drafts: np.ndarray, draft: DraftRows) -> Rejected:
-    """Section S4 for a batch."""
+    """Section 17 for a batch."""
     kept = _kept(batch)
     slots = _test(batch, drafts, kept, draft)
     requests = np.arange(len(drafts))
@@ -132,7 +141,7 @@ def _kept(batch: Batch) -> _Kept:
         position = given.position + slot
     kept.mask[rows] = found.mask
     kept.status[rows] = found.status | np.where(position < 0, RequestStatus.PARAMETER, 0).astype(np.int32)
-    plain = (given.temperature == 0) | (found.status != 0)  # one token kept, or none: any temperature does
+    plain = (given.temperature == 0) | (found.status != 0)  # One token is kept, or none, so any temperature will do.
     kept.temperature[rows] = np.where(plain, np.float32(1), given.temperature)
     return kept
 
@@ -166,7 +175,7 @@ def draft_weights(rows: np.ndarray, is_logits: bool) -> tuple[np.ndarray, np.nda
 
 
 def _test(batch: Batch, drafts: np.ndarray, kept: _Kept, draft: DraftRows) -> _Slots:
-    """Test every drafted token against its coin, those that no one will ask about as well."""
+    """Test every drafted token against its coin, also those that will not be needed."""
     shape = batch.slots.shape
     slots = _Slots(np.zeros(shape, bool), np.zeros(shape, np.int32), np.full(shape, QUIET_NAN))
     request, slot = np.nonzero(batch.slots)
@@ -233,7 +242,8 @@ def _last(
         left = np.flatnonzero(j < batch.count[b] - 1)
         if left.size:
             v, _ = draft.weights(b[left], j[left])
-            # A token that the draft could not draw uses up nothing of the target, and there may be no residual.
+            # If the draft could not draw the token, the target's probabilities stay whole, and there may be no
+            # residual.
             possible = v[np.arange(len(left)), drafts[b[left], j[left]]] > 0
             left, v = left[possible], v[possible]
             level[left], wanted[left] = _residual(w[left], mass[left], v)

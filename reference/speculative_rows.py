@@ -1,4 +1,4 @@
-"""Which rows of logits belong to which request, and why a request is refused: section S1 of ``docs/speculative.md``."""
+"""Which rows of logits belong to which request, and why a request is refused: section 14 of the contract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Batch", "RequestStatus", "bad_requests_message", "check_floats", "dr
 
 
 class RequestStatus(IntFlag):
-    """The bits of a request's ``status`` (section S1); 0 is a request in order. The first four are ``Status``."""
+    """The bits of a request's ``status`` (section 14); 0 is a request in order. The first four are ``Status``."""
 
     NAN = 1
     """Some logit is NaN, in the row at which decoding stopped."""
@@ -84,7 +84,7 @@ class Batch:
 def rows_of(
     target_logits: Any, width: int, counted: str, count: np.ndarray, row_offsets: Any, how: dict[str, Any]
 ) -> Batch:
-    """Find the rows of each request (section S1).
+    """Find the rows of each request (section 14).
 
     Parameters
     ----------

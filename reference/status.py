@@ -1,4 +1,4 @@
-"""Whether a row can be sampled, and if not, why: section 3 of ``docs/spec.md``."""
+"""Whether a row can be sampled, and if not, why: section 3 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .parameters import Parameters
 __all__ = ["QUIET_NAN", "Status", "bad_rows_message", "logit_status", "parameter_status"]
 
 QUIET_NAN = np.uint32(0x7FC00000).view(np.float32)
-"""What stands for the numbers of rows that have none: one NaN of the many."""
+"""The NaN that stands for a number that a row does not have. Of the many NaNs the contract uses this one."""
 
 
 class Status(IntFlag):

@@ -1,4 +1,4 @@
-"""Weights: the integers that stand for ``2^40 exp(-a)``, section 5 of ``docs/spec.md``."""
+"""Weights: the integers that stand for ``2^40 exp(-a)``, section 5 of ``docs/contract/spec.md``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ONE = 1 << 40
 """The weight of a most probable token."""
 
 LARGEST_GAP = np.uint32(0x41FFFFFF).view(np.float32)
-"""The float32 below 32: all larger gaps weigh what it does."""
+"""The float32 just below 32. All larger gaps have the same weight as this one."""
 _LOG2E = np.uint64(0xB8AA3B29)
 """log2(e) in units of 2^-31."""
 _C = np.array(

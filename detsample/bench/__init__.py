@@ -1,5 +1,5 @@
-"""Times of the sampler on this GPU, beside the floor of reading the logits once and beside peers.
-
-`floor` holds the kernel that reads, `timing` how time is taken, `cases` what is timed, `peers` who else, `report` all
-of it in one table. Needs torch, whose CUDA graphs take the host's time out of the numbers.
+"""Measures times of the sampler on this GPU, and compares them with the time of reading the logits once (the floor) and
+with other samplers. `floor` has the kernel that only reads, `timing` says how times are measured, `cases` has the
+settings that are timed, `peers` has the other samplers, and `report` makes the tables. Needs torch, whose CUDA graphs
+take the host's time out of the numbers.
 """

@@ -16,7 +16,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 OFF: dict[str, float] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-"""What a setting does not name: passed all the same, as a server does whose batches mix requests."""
+"""Values of the parameters that a setting does not name. They are passed all the same, as a server does whose batches
+mix requests.
+"""
 
 MIX: dict[str, list[Any]] = {
     "temperature": [1.0, 1.0, 1.0, 1.0, 0.0],
@@ -55,7 +57,7 @@ def normal(scale: float) -> Callable[[int, int], Any]:
 def real(rows: int, vocab: int) -> Any:
     """Rows of a real model (SmolLM2-135M), in turn, each moved along by a number of tokens of its own.
 
-    `vocab` must be the model's own, 49,152: longer rows would not be its.
+    `vocab` must be the model's own, 49,152: longer rows would not be the model's.
     """
     import torch
 
@@ -75,7 +77,9 @@ def equal(rows: int, vocab: int) -> Any:
 
 
 def misleading(rows: int, vocab: int) -> Any:
-    """Rows whose sample, at equal distances, is of values that no other token has: guesses are all wrong."""
+    """Rows in which the tokens that the kernels sample, at equal distances, have values that no other token has. All
+    guesses are wrong there.
+    """
     import torch
 
     from detsample.kernels.pivots import SAMPLE

@@ -1,4 +1,4 @@
-"""Other samplers, where they can be imported, on the same inputs."""
+"""Other samplers on the same inputs, if they can be imported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def flashinfer(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
     if setting.get("top_k"):
         import torch
 
-        # Kept, so that the graph that is timed does not make them.
+        # Made and kept here, so that the graph that is timed does not make them.
         per_row = cache(lambda rows: torch.full((rows,), setting["top_k"], dtype=torch.int32, device="cuda"))
         return lambda x: sampling.top_k_top_p_sampling_from_logits(x, per_row(x.shape[0]), setting["top_p"])
     if setting.get("top_p"):
@@ -52,7 +52,7 @@ def flashinfer(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
 
 
 def flashinfer_one_k(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
-    """FlashInfer's quicker way, for a top-k that is one number for all rows."""
+    """FlashInfer's faster function, for a top-k that is one number for all rows."""
     sampling = _sampling()
     if sampling is None or not setting.get("top_k"):
         return None

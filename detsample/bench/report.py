@@ -18,12 +18,14 @@ Table = dict[str, dict[str, float]]
 
 
 def vocab_of(rows: int) -> int:
-    """The vocabulary timed with so many rows: 256 rows have Llama's 129,280, others Qwen's 151,936."""
+    """The vocabulary that is timed with this number of rows: Llama's 129,280 with 256 rows, and Qwen's 151,936
+    otherwise.
+    """
     return 129280 if rows >= 256 else 151936
 
 
 def differences(rows: int = 6, vocab: int = 151936) -> int:
-    """Outputs that differ in bits from the reference, over the timed settings on fresh random rows."""
+    """The outputs whose bits differ from the reference's, in the timed settings with new random rows."""
     import torch
 
     wrong = 0
@@ -90,7 +92,9 @@ def main_table(
 
 
 def peer_time(peer: str, calls: list[functools.partial[Any]]) -> float | None:
-    """Microseconds of another sampler; None where it cannot run here, which stderr is told: others are timed still."""
+    """Microseconds of another sampler. If it cannot run here, say so on stderr and return None, so that others are
+    still timed.
+    """
     try:
         return timing.microseconds(calls, 4)
     except Exception as error:

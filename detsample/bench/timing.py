@@ -1,4 +1,5 @@
-"""How time is taken: CUDA-graph replays over inputs that together do not fit in the L2 cache, medians."""
+"""How times are measured: as medians of replays of CUDA graphs, over inputs that together do not fit in the L2 cache.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def microseconds(calls: Sequence[Callable[[], Any]], replays: int = 12) -> float
 
 
 def host_microseconds(call: Callable[[], Any], repeats: int = 200) -> float:
-    """Time that an eager call keeps the host: the median, with the GPU idle before each."""
+    """The time that an eager call takes the host: the median, with the GPU idle before each call."""
     import torch
 
     times = []

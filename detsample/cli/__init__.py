@@ -1,8 +1,8 @@
 """The command ``detsample``: sample from a file of logits, explain a draw, record and check golden outputs, check
 or time this machine, or see a real model sampled.
 
-Exit status, as grep's: 0, all is well; 1, it ran and something is not (an invalid row, a mismatch); 2, it
-could not run. ``detsample golden`` tells more of them apart.
+The exit status is like that of grep: 0 if all is well, 1 if the command ran and something is wrong (an invalid row, a
+mismatch), and 2 if it could not run. ``detsample golden`` has more exit statuses.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # not every terminal can show a vocabulary
     try:
         status = int(options.run(options))
-        sys.stdout.flush()  # here, where a closed pipe is understood
+        sys.stdout.flush()  # flushed here, where a closed pipe is handled
         return status
     except Failure as failure:
         return _failed(options, str(failure))
-    except BrokenPipeError:  # `detsample ... | head`: the reader has what it wanted
+    except BrokenPipeError:  # `detsample ... | head`: the reader has read enough
         _silence(sys.stdout)
         return 0
-    except OSError as error:  # commands name the files that they read: this is of what they write
+    except OSError as error:  # Errors of files that a command reads name the file. This one is of its output.
         _silence(sys.stdout)
         return _failed(options, f"{error.filename or 'standard output'}: {error.strerror or error}")
     except KeyboardInterrupt:
@@ -79,5 +79,5 @@ def _failed(options: argparse.Namespace, why: str) -> int:
 
 
 def _silence(stream: TextIO) -> None:
-    """Send what a stream still holds to nowhere: Python writes it when it ends, and would complain."""
+    """Throw away what a stream still holds. Otherwise Python would write it at its end, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

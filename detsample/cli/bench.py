@@ -1,4 +1,4 @@
-"""``detsample bench``: how fast the sampler is on this GPU, once its bits are right."""
+"""``detsample bench``: measures how fast the sampler is on this GPU, after checking that its bits are right."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, time, print; 1 where bits differ."""
+    """Check the bits, measure times and print them; return 1 if bits differ."""
     try:
         batches = [int(word) for word in options.batches.split(",")]
     except ValueError:
@@ -98,13 +98,13 @@ def show_table(table: dict[str, dict[str, float]]) -> None:
 
 
 def cell(time: float, floor: float | None, size: float | None) -> str:
-    """Microseconds, times the floor, GB/s of logits."""
+    """One cell: microseconds, how many times the floor that is, and GB/s of logits."""
     ratio = f"{time / floor:5.2f}x" if floor else ""
     return f"{time:8.1f} {ratio} " + (f"{size / time / 1e3:5.0f}" if size else "")
 
 
 def write_csv(path: Path, found: dict[str, Any]) -> None:
-    """One line a number: table, row, column, microseconds."""
+    """Write a CSV file with one line for each number: table, row, column, microseconds."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["table", "row", "column", "microseconds"])

@@ -1,4 +1,4 @@
-"""Rows for the self-test: every kind that takes a way of its own through the kernels."""
+"""Rows for the self-test: one kind for every way that a row can take through the kernels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _normal(rng: np.random.Generator, rows: int, vocab: int) -> Rows:
 
 
 def _sharp(rng: np.random.Generator, rows: int, vocab: int) -> Rows:
-    """A few tokens carry the mass, as behind a trained model."""
+    """Rows in which a few tokens have nearly all the weight, as from a trained model."""
     return _normal(rng, rows, vocab) * np.float32(5)
 
 
@@ -41,7 +41,7 @@ def _level(rng: np.random.Generator, rows: int, vocab: int) -> Rows:
 
 
 def _ties(rng: np.random.Generator, rows: int, vocab: int) -> Rows:
-    """Four levels, so that every cut goes through a tie."""
+    """Rows with only four different logits, so that every filter has to cut between equal ones."""
     return rng.integers(0, 4, (rows, vocab)).astype(np.float32)
 
 
@@ -51,14 +51,14 @@ def _equal(rng: np.random.Generator, rows: int, vocab: int) -> Rows:
 
 
 def _fill(rng: np.random.Generator, rows: int, vocab: int) -> Rows:
-    """Half of a row at -1e9, as a mask of some frameworks writes it."""
+    """Rows with half of the logits at -1e9, which some frameworks write as a mask."""
     logits = _normal(rng, rows, vocab)
     logits[rng.random((rows, vocab)) < 0.5] = -1e9
     return logits
 
 
 def _few(rng: np.random.Generator, rows: int, vocab: int) -> Rows:
-    """All but a few at -inf."""
+    """Rows with all but a few logits at -inf."""
     logits = _normal(rng, rows, vocab)
     logits[rng.random((rows, vocab)) < 0.9] = -np.inf
     logits[:, -1] = 0
@@ -87,7 +87,7 @@ KINDS: dict[str, Kind] = {
 
 
 def parameters(rng: np.random.Generator, rows: int, vocab: int) -> dict[str, np.ndarray]:
-    """One value a row for each parameter: mostly usual ones, sometimes the edges, rarely an invalid one."""
+    """A value of each parameter for every row: mostly usual values, sometimes extreme ones, rarely invalid ones."""
     real, integer = np.float32, np.int64
     temperatures = np.array([1, 1, 0.7, 0.3, 1.5, 0, 1e-30, 3e38, -1], real)
     temperature = rng.choice(temperatures, rows, p=[0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.04, 0.04, 0.02])
@@ -113,7 +113,7 @@ def rounded(logits: Rows, dtype: str) -> Rows:
 
 
 def cases(seed: int, rows: int, vocabularies: tuple[int, ...], dtypes: tuple[str, ...], most: int) -> list[Case]:
-    """Batches with so many rows in all, of at most `most` logits each.
+    """Batches with `rows` rows in all, and at most `most` logits in each batch.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def cases(seed: int, rows: int, vocabularies: tuple[int, ...], dtypes: tuple[str
     while rows > 0:
         turn, which = divmod(len(found), len(KINDS))
         kind = list(KINDS)[which]
-        # Each turn through the kinds starts one further on: in time every kind meets every size and type.
+        # Each turn through the kinds starts one kind later, so that in time every kind meets every size and type.
         vocab = vocabularies[(which + turn) % len(vocabularies)]
         dtype = dtypes[(which + turn) % len(dtypes)]
         count = max(1, min(share, most // vocab, rows))

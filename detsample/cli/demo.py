@@ -1,4 +1,6 @@
-"""``detsample demo``: a real model's logits sampled in many ways, with the same bits here as everywhere."""
+"""``detsample demo``: samples the logits of a real model in many ways, and checks that the bits are the same here as
+everywhere.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Sample, print, compare; 1 if a bit is not as stored."""
+    """Sample, print and compare; return 1 if a bit differs from the stored ones."""
     started = time.monotonic()
     tensor: Callable[[np.ndarray], Any] = gpu.require().tensor if options.device == "gpu" else np.asarray
     show = Demo(load_real_logits(), tensor, None if options.write_golden else golden())
@@ -132,7 +134,7 @@ class Demo:
             print(line(cells, widths))
 
     def steps(self) -> None:
-        """One row of logits at several positions: the position alone decides which noise it sees."""
+        """One row of logits at several positions. Only the position decides which noise is used."""
         positions = np.arange(STEPS)
         drawn = [
             self.sample(np.repeat(row[None], STEPS, axis=0), seed, positions, **CONTINUED)
@@ -219,7 +221,7 @@ class Demo:
 
 
 def tick(same: bool) -> str:
-    """A mark for the eye."""
+    """A tick or a cross."""
     return "✓" if same else "✗"
 
 

@@ -1,4 +1,4 @@
-"""One number for all bits of a result, the same however the rows came to be computed."""
+"""One digest for all bits of a result. It is the same however the rows were split into batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``detsample explain``: one draw taken apart, as text and as a picture."""
+"""``detsample explain``: takes one draw apart, as text and as a picture."""
 
 from __future__ import annotations
 

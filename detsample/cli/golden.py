@@ -1,4 +1,4 @@
-"""``detsample golden``: write down what is drawn from a file of logits, and later say what has changed."""
+"""``detsample golden``: records what is drawn from a file of logits, and later says what has changed."""
 
 from __future__ import annotations
 

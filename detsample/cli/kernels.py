@@ -74,7 +74,7 @@ class InInterpreter:
         array = case.logits.astype(case.dtype)
         logits = read_logits(array, frameworks.of(array, "logits"))
         parameters = read_parameters(logits, **case.parameters)
-        with np.errstate(all="ignore"):  # the kernels compute more than they use
+        with np.errstate(all="ignore"):  # The kernels also compute numbers that are not used.
             return host_fields(on_gpu.run(logits, parameters, Wanted(True, True, True, "bits")))
 
     def gumbel_noise(self, seeds: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
@@ -105,7 +105,9 @@ def triton_is_installed() -> bool:
 
 
 def interpreting() -> bool:
-    """Have Triton interpret kernels in this process; False where it is too late, Triton being imported."""
+    """Have Triton interpret kernels in this process. Return False if it is too late, because Triton is imported
+    already.
+    """
     if os.environ.get("TRITON_INTERPRET") != "1":
         if "triton" in sys.modules:
             return False
@@ -115,8 +117,9 @@ def interpreting() -> bool:
 
 @cache
 def _mend_interpreter() -> None:
-    """Let Triton's interpreter work with NumPy 2.4: up to 3.6 it takes ``int()`` of arrays of one number, which that
-    refuses. It patches its language for every call of a kernel; here it is patched once more behind that.
+    """Let Triton's interpreter work with NumPy 2.4. Up to Triton 3.6 it calls ``int()`` on arrays with one number,
+    which NumPy 2.4 refuses. The interpreter patches Triton's language for every call of a kernel; this patches it once
+    more afterwards.
     """
     from triton.runtime import interpreter
 

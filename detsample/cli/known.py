@@ -1,4 +1,4 @@
-"""Known answers: the parts of the contract that are pure functions of numbers, against values kept as data.
+"""Known answers: compares the parts of the contract that are functions of numbers with values that are kept as data.
 
 The values in ``detsample/data/known_answers.json`` come from neither the reference nor the kernels.
 """

@@ -1,4 +1,6 @@
-"""How far a long command has come, on stderr: one line that renews itself, or on a file one now and then."""
+"""Shows on stderr how far a long command has come: one line that is rewritten, or a new line now and then if stderr is
+a file.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ FILE_SECONDS = 30.0
 
 
 class Progress:
-    """Says nothing for two seconds: what is done by then needs no progress.
+    """Progress of a command. Nothing is shown in the first two seconds, since shorter commands need no progress.
 
     Parameters
     ----------
@@ -28,7 +30,7 @@ class Progress:
         self._shown = ""
 
     def at(self, done: int) -> None:
-        """Tell that so many are done."""
+        """Say how many are done."""
         now = time.monotonic()
         if now < self._next or done >= self._total:
             return

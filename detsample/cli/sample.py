@@ -23,7 +23,7 @@ from detsample.cli.tables import bits, line, shortest
 from detsample.sampler.status import describe
 
 BLOCK = 1 << 21
-"""Logits computed at a time, so that a file larger than memory can be sampled; no result depends on it."""
+"""How many logits are sampled at a time, so that a file may be larger than memory. No result depends on it."""
 MASK64 = (1 << 64) - 1
 
 
@@ -83,7 +83,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Sample and print; 1 if a row is invalid."""
+    """Sample and print; return 1 if a row is invalid."""
     logits = read_logits(options.file, options.array, options.bf16)
     start, stop = selected(options.rows, len(logits))
     seeds = seeds_of_rows(options, len(logits))
@@ -241,7 +241,7 @@ def row_range(text: str) -> tuple[int, int | None]:
 
 
 def check_position(options: argparse.Namespace, stop: int) -> None:
-    """Raise Failure unless every row before `stop` has a position that there is."""
+    """Raise Failure unless every row before `stop` has a valid position."""
     if not 0 <= options.position <= (1 << 63) - 1 - (stop if options.consecutive else 0):
         raise Failure(f"--position must be between 0 and 2^63 - 1 in every row, got {options.position}")
 
@@ -252,7 +252,7 @@ def integer(text: str) -> int:
 
 
 class Table:
-    """Prints a line a row, as soon as it is known."""
+    """Prints a line for each row, as soon as it is known."""
 
     def __init__(self, options: argparse.Namespace, stop: int) -> None:
         self._columns = {"row": max(3, len(str(stop - 1))), "token": 8, "kept": 8}

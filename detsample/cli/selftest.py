@@ -1,4 +1,4 @@
-"""``detsample selftest``: known answers, and the kernels against the reference, on this very machine."""
+"""``detsample selftest``: checks known answers, and compares the kernels with the reference, on this machine."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 @dataclass
 class Report:
-    """Prints a line a check and counts what is wrong."""
+    """Prints a line for each check, and counts those that fail."""
 
     failures: int = 0
     checks: int = 0
@@ -69,7 +69,7 @@ class Report:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run all checks that this machine allows; 1 if one fails."""
+    """Run all checks that this machine allows; return 1 if one fails."""
     if options.rows is not None and options.rows < 1:
         raise Failure(f"--rows must be at least 1, got {options.rows}")
     if options.seed < 0:
@@ -118,7 +118,7 @@ def check_known_answers(report: Report) -> None:
 
 
 def check_reference(report: Report, seed: int) -> None:
-    """The reference's promise that a row's results are its own."""
+    """Check that the reference's results for a row do not depend on other rows."""
     print("\nreference, the same rows in other surroundings")
     case = cases(seed, 40, (1000,), ("float32",), 40_000)
     logits = np.concatenate([c.logits for c in case])
@@ -139,7 +139,7 @@ def check_reference(report: Report, seed: int) -> None:
     }
     for name, found in surroundings.items():
         report.line(name, f"{len(logits)} rows", first_difference(whole, plain, found))
-    # top_k of V or more is off, so V must not change on its account; the mask has other columns.
+    # A top_k of V or more is off, so more columns could switch it on; and the mask has other columns.
     same: dict[str, Any] = {name: value for name, value in parameters.items() if name != "top_k"}
     pair = [fields(reference.sample(x, **same, return_log_z=True)) for x in (logits, padded)]
     report.line("24 more columns of -inf", f"{len(logits)} rows", first_difference(whole, *pair))
@@ -152,7 +152,7 @@ def check_kernels(report: Report, kernels: Kernels, rows: int, seed: int) -> Non
     for case in cases(seed, rows, kernels.vocabularies, kernels.dtypes, kernels.most):
         try:
             wrong = first_difference(case, expected(case), kernels.sample(case))
-        except Exception as error:  # whatever a compiler, a driver or an interpreter may raise is a finding
+        except Exception as error:  # Whatever a compiler, a driver or an interpreter raises counts as a failed check.
             wrong = in_one_line(error)
             if OLD_INTERPRETER in wrong and isinstance(kernels, InInterpreter):
                 raise Failure("this Triton's interpreter needs NumPy below 2.4: kernels not checked") from error
@@ -190,7 +190,7 @@ def check_streams(kernels: Kernels, rng: np.random.Generator) -> Iterator[tuple[
 
 
 def in_one_line(error: Exception) -> str:
-    """What an exception began with: frameworks wrap them."""
+    """The first line of the exception that was raised first, since frameworks wrap exceptions in others."""
     first: BaseException = error
     while first.__cause__ is not None:
         first = first.__cause__

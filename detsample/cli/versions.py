@@ -1,4 +1,4 @@
-"""What a result was computed with: versions, found without importing what they are of."""
+"""The versions that a result was computed with. They are found without importing the packages."""
 
 from __future__ import annotations
 

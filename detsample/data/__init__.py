@@ -17,7 +17,7 @@ import numpy.typing as npt
 __all__ = ["RealLogits", "load_real_logits"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RealLogits:
     """Next-token logits of SmolLM2-135M-Instruct, one row for each prompt."""
 

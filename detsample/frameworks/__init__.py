@@ -1,9 +1,8 @@
-"""Who owns a tensor, and what the library needs of that owner: one small set of functions a framework.
+"""What detsample needs from the framework that owns a tensor: one small set of functions for each framework.
 
-A kernel is told addresses, shapes and strides and knows of no framework; what differs between Paddle, torch
-and NumPy is here. The adapter is chosen by the class of the tensor and imported when first needed, so
-importing this package imports none of them, and a process that has only one of them never looks for the
-others.
+A kernel gets addresses, shapes and strides and knows of no framework. What differs between Paddle, torch and NumPy is
+here. The adapter is chosen by the class of the tensor and imported when first needed, so importing this package imports
+none of them, and a process that has only one of them never looks for the others.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from detsample.frameworks.buffer import Buffer
 from detsample.frameworks.pointer import Argument, Pointer
 
 Device = tuple[str, int]
-"""``("gpu", index)`` or ``("cpu", 0)``: always with an index, so that equal means the same device."""
+"""``("gpu", index)`` or ``("cpu", 0)``. There always is an index, so that equal devices are the same device."""
 
 
 class UnusableTensor(TypeError):
-    """A tensor of which no kernel and no array could read the memory.
+    """A tensor whose memory neither a kernel nor an array could read.
 
-    The message lacks the argument's name: whoever knows it puts it in front.
+    The message does not have the argument's name. The caller, who knows it, puts it in front.
     """
 
 
 Description = tuple[tuple[int, ...], str, Device, tuple[int, ...], Pointer | None]
-"""What a call asks of each of its tensors: one call of an adapter is quicker than five."""
+"""What a call needs to know of each of its tensors. Asking an adapter once is quicker than asking five times."""
 
 
 class Framework(Protocol):
-    """What an adapter provides; the adapters are modules, so ``self`` is not passed.
+    """What an adapter provides. Adapters are modules, so ``self`` is not passed.
 
     Attributes
     ----------
@@ -52,7 +51,7 @@ class Framework(Protocol):
         """Return the shape of ``x``."""
 
     def strides(self, x: Any) -> tuple[int, ...]:
-        """Return the strides of ``x`` in elements; without meaning where ``x`` is empty."""
+        """Return the strides of ``x`` in elements. They mean nothing if ``x`` is empty."""
 
     def dtype_name(self, x: Any) -> str:
         """Return the element type by its NumPy name: ``"float32"``, ``"bfloat16"``, ``"int64"``..."""
@@ -91,10 +90,10 @@ class Framework(Protocol):
         """Copy ``x`` to the host, after everything queued on the current stream; bfloat16 as float32."""
 
     def launching(self, device: Device) -> AbstractContextManager[object]:
-        """Inside, Triton launches go to ``device``, on the framework's current stream there."""
+        """Inside this context, Triton launches on ``device``, on the framework's current stream there."""
 
     def frees_behind_stream(self, device: Device) -> bool:
-        """Whether memory may be let go while the stream that it was made on still uses it."""
+        """Whether memory may be released while the stream that it was allocated on still uses it."""
 
     def multiprocessor_count(self, device: Device) -> int:
         """Return the number of multiprocessors of a GPU; 1 for the CPU, where programs run in turn."""

@@ -1,4 +1,4 @@
-"""bfloat16 without a NumPy type for it: its bits in uint16, its values in float32."""
+"""bfloat16 numbers in NumPy, which has no such type: their bits are held as uint16, their values as float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kernel is given in place of a tensor: an address and an element type, and nothing of any framework.
+"""What a kernel gets in place of a tensor: an address and an element type, without any framework.
 
 Triton looks at two attributes of a pointer argument, ``data_ptr()`` and ``dtype``. It reduces ``dtype`` to
 ``str(dtype).split(".")[-1]``, so a plain string does, and it keeps the answer under the *hash* of ``dtype``
@@ -44,7 +44,8 @@ class HostBuffer(Buffer):
 
     The interpreter copies the *storage* of every argument to the host, rebuilds each argument on the copy,
     runs, and copies back. The memory is on the host already, so here a buffer is its own storage, its own
-    host copy, and copying back does nothing. Strides do not matter: a kernel is told them, as on a GPU.
+    host copy, and copying back does nothing. Strides do not matter, because a kernel gets them as arguments, as on a
+    GPU.
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ class HostBuffer(Buffer):
         return self
 
     def copy_(self, source: HostBuffer) -> HostBuffer:
-        """Do nothing, for ``source`` is this memory; refuse anything else rather than lose a result."""
+        """Do nothing, because ``source`` is this memory. Refuse any other, because a result would be lost."""
         if source._address != self._address:
             raise ValueError(f"source must be the same memory as {self!r}, got {source!r}")
         return self

@@ -1,4 +1,4 @@
-"""Make a GPU current for the calling thread, for a moment and without a trace.
+"""Makes a GPU current for the calling thread, and afterwards puts back what was there.
 
 Triton launches into the CUDA context that is current on the thread. A framework's own switch is not a good
 way to choose it: ``paddle.device.set_device`` also changes the default place of every tensor made later, and
@@ -22,7 +22,9 @@ class CudaError(RuntimeError):
 
 @cache
 def _driver() -> ctypes.PyDLL:
-    """Load the CUDA driver; PyDLL keeps the interpreter lock, which calls this short should not give up."""
+    """Load the CUDA driver. PyDLL keeps the interpreter's lock, because giving it away would take longer than these
+    calls.
+    """
     driver = ctypes.PyDLL("libcuda.so.1")
     driver.cuCtxPushCurrent_v2.argtypes = [ctypes.c_void_p]
     driver.cuCtxPopCurrent_v2.argtypes = [ctypes.c_void_p]
@@ -53,7 +55,7 @@ _thread = _Thread()
 
 
 def is_current(index: int) -> bool:
-    """Whether this thread is inside a `Current` of this GPU, and of no other since."""
+    """Whether the innermost `Current` that this thread is inside is of this GPU."""
     return _thread.index == index
 
 

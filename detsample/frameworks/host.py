@@ -1,4 +1,4 @@
-"""What every adapter does alike for the CPU."""
+"""What all adapters do in the same way for the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NumPy arrays: the CPU reference's own, and the memory that Triton's interpreter runs kernels on."""
+"""The adapter for NumPy arrays, which the CPU reference works on, and which Triton's interpreter runs kernels on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shape(x: np.ndarray) -> tuple[int, ...]:
 
 def strides(x: np.ndarray) -> tuple[int, ...]:
     """Return the strides in elements."""
-    size = x.itemsize or 1  # a type of no bytes: nobody takes it, and the error is not to be about a division
+    size = x.itemsize or 1  # An element of no bytes is refused later; the error should not be about this division.
     return tuple(step // size for step in x.strides)
 
 

@@ -1,4 +1,4 @@
-"""Triton's driver for tensors of Paddle: Paddle's device and Paddle's stream, and nobody else's business.
+"""A driver that tells Triton Paddle's device and stream, for launches of Paddle tensors only.
 
 Triton asks one object of the process, ``triton.runtime.driver.active``, for the device, the stream and the
 compute capability, and its own answers are torch's. Making another object active is process-wide, while a
@@ -18,6 +18,7 @@ asking it sends that one launch elsewhere. Triton has no lock for this.
 
 from __future__ import annotations
 
+import logging
 import threading
 from functools import cache
 from types import TracebackType
@@ -105,7 +106,7 @@ class Dispatcher:
 
 
 def _answering(dispatcher: Dispatcher) -> Any:
-    """Return the driver whose turn it is on this thread."""
+    """Return the driver that answers on this thread now."""
     if _thread.index is not None:
         return _paddle_driver()
     previous = object.__getattribute__(dispatcher, "_previous")
@@ -130,6 +131,10 @@ def make_active() -> None:
     active = _active()
     if type(active) is not Dispatcher:
         triton_driver.set_active(Dispatcher(active))
+        logging.getLogger("detsample").info(
+            "Triton's active driver answers from Paddle where detsample launches for its tensors; other threads and "
+            "other launches are asked about as before (docs/installing.md)"
+        )
 
 
 class Launching:

@@ -1,4 +1,5 @@
-"""Paddle's tensors, from 2.6.2 to 3.x: memory, places and streams, and not one kernel of Paddle's.
+"""The adapter for Paddle's tensors, from 2.6.2 to 3.x. It uses memory, places and streams, and launches no kernel of
+Paddle's.
 
 ``get_strides()``, ``data_ptr()``, ``place`` and ``_C_ops.empty`` are in all of these versions (``stride()``,
 torch's name, is new in 3.x, and so is ``paddle.empty(device=...)``). Views by slicing and transposing are
@@ -99,8 +100,8 @@ def empty(shape: tuple[int, ...], dtype_name: str, device: tuple[str, int]) -> A
     """Return a new tensor on ``device``, whatever Paddle's default place is.
 
     ``paddle.empty`` allocates on the default place, and 2.6 cannot be told another, so this calls what it
-    calls. The allocation launches nothing. Paddle makes the place's GPU current and leaves it so, hence the
-    guard.
+    calls. The allocation launches nothing. Paddle makes the place's GPU current and leaves it so, which is why there is
+    a guard.
     """
     place = _place(device)
     with NOTHING if device == CPU or is_current(device[1]) else Current(device[1]):
@@ -143,7 +144,7 @@ class _Memory:
 
 @cache
 def _numpy_dtype(dtype_name: str) -> np.dtype[Any]:
-    """Return NumPy's type of an element; bfloat16, which it has not, as the bits."""
+    """Return NumPy's type of an element. NumPy has no bfloat16; for it the type of its bits is returned."""
     return np.dtype("uint16" if dtype_name == "bfloat16" else dtype_name)
 
 

@@ -1,4 +1,4 @@
-"""Kernel arguments as integers whose class says all that Triton compiles for.
+"""Kernel arguments as integers, whose class says everything that Triton compiles a kernel for.
 
 Triton compiles a kernel anew for another element type behind a pointer, for a pointer that is a multiple of 16 and one
 that is not, and for an integer that needs 64 bits. Here each of these is a class of its own, derived from int: the
@@ -19,12 +19,12 @@ ALIGNMENT = 16
 
 
 class Pointer(int):
-    """An address in device memory. It keeps nothing alive: whoever launches holds the tensor.
+    """An address in device memory. It keeps nothing alive, so the caller must hold the tensor.
 
     Attributes
     ----------
     dtype : str
-        Element type by its NumPy name, of the class.
+        Element type by its NumPy name; an attribute of the class.
     """
 
     __slots__ = ()
@@ -57,7 +57,7 @@ Argument = Buffer | Pointer
 
 @cache
 def pointer_types(dtype: str) -> tuple[type[Pointer], type[Pointer]]:
-    """Return the class of an element type's aligned addresses, and that of all others."""
+    """Return two classes for an element type: that of aligned addresses, and that of all others."""
     aligned, other = (type(f"Pointer_{dtype}_{word}", (Pointer,), {"__slots__": (), "dtype": dtype})
                       for word in ("aligned", "unaligned"))  # fmt: skip
     return aligned, other
@@ -79,7 +79,7 @@ def pointer(address: int | None, dtype: str) -> Pointer:
 
 @cache
 def missing(kind: str, dtype: str) -> Argument:
-    """Return what stands in the place of a tensor that a call does not have, which no kernel reads or writes.
+    """Return a stand-in for a tensor that a call does not have. No kernel reads or writes it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Whether torch is writing calls down instead of doing them: what is then read from a tensor would become a constant."""
+"""Whether torch writes calls down instead of doing them: what is then read from a tensor would become a constant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch's tensors. Triton's own driver follows torch's device and stream: here it is left as it is."""
+"""The adapter for torch's tensors. Triton's own driver follows torch's device and stream, so it is used as it is."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def device(x: torch.Tensor) -> tuple[str, int]:
 def describe(x: torch.Tensor) -> Description:
     """Return shape, element type, device, strides and pointer; the shape is a ``torch.Size``, which is a tuple.
 
-    What is asked of every tensor tells the unusable ones: asking for the layout as well would be time for nothing.
+    The questions that are asked of every tensor already show the unusable ones. Asking for the layout as well would
+    only take time.
     """
     try:
         address = x.data_ptr()  # raises where there is no storage: sparse, for MKL-DNN, inside torch.vmap
@@ -94,7 +95,7 @@ def _torch_device(device: tuple[str, int]) -> torch.device:
 
 @cache
 def _new_empty(dtype_name: str, device: tuple[str, int]) -> Callable[[tuple[int, ...] | int], torch.Tensor]:
-    """Return what makes tensors like one without elements: `torch.empty` has more arguments to read, and is slower."""
+    """Return a method that makes new tensors like an existing one. `torch.empty` reads more arguments and is slower."""
     with torch.inference_mode(False):
         return torch.empty(0, dtype=getattr(torch, dtype_name), device=_torch_device(device)).new_empty
 
@@ -105,7 +106,7 @@ def empty(shape: tuple[int, ...], dtype_name: str, device: tuple[str, int]) -> t
 
 
 def buffer(x: torch.Tensor) -> Buffer:
-    """Return the tensor as a kernel argument; an address does not care whether a gradient is required."""
+    """Return the tensor as a kernel argument, whether it requires a gradient or not."""
     if x.is_cuda:
         return Buffer(x.data_ptr(), _dtype_name(x.dtype), x)
     return HostBuffer(_bits(x), _dtype_name(x.dtype))
@@ -159,7 +160,7 @@ def launching(device: tuple[str, int]) -> AbstractContextManager[Any]:
 
 
 def frees_behind_stream(device: tuple[str, int]) -> bool:
-    """Return True: torch hands memory out again behind the work of the stream on which it was made."""
+    """Return True: torch reuses memory only behind the work of the stream on which it was allocated."""
     return True
 
 

@@ -1,4 +1,4 @@
-"""Golden-output tests: what a sampler drew, written down, and later a verdict on what has changed.
+"""Golden-output tests: a record of what a sampler drew, and later a verdict on what has changed.
 
 `record` writes down tokens and what they were drawn from, `check` draws again and compares, `diff` compares two
 records. A token that differs is put down to the request, the sampler or the logits: docs/golden.md.

@@ -1,4 +1,4 @@
-"""What differs between two records, and what that is to be put down to."""
+"""What differs between two records, and what is the cause."""
 
 from __future__ import annotations
 
@@ -26,24 +26,28 @@ class Kind(Enum):
     DRIFTED = "drifted"
     """The logits differ and the token does not."""
     REQUEST = "request changed"
-    """A seed, a position or another parameter differs, or the row is missing: no token was to be expected."""
+    """A seed, a position or another parameter differs, or the row is missing. So another token is no surprise."""
     FOLLOWS = "follows"
-    """A later step of a text whose tokens differ from an earlier step on: its logits are those of another text."""
+    """A later step of a text that differs from an earlier step on. Its logits belong to another text."""
     SAMPLER = "sampler changed"
-    """The same request and the same logits, bit for bit, and another result: a bug, or another contract version. Or
-    the logits differ, and the reference does not make of today's what the sampler made: another token, count, status
-    or log probability."""
+    """The same request and the same logits, bit for bit, and another result: a bug, or another contract version. Or the
+    logits differ, and on today's logits the reference gives another token, count, status or log probability than the
+    sampler.
+    """
     TOO_SMALL = "drift too small"
-    """The logits drifted by at most M and the token differs: that does not explain it, so the sampler is at fault."""
+    """The token differs, but the logits drifted by at most M, which cannot change the token. So the sampler is at
+    fault.
+    """
     UNDECIDED = "drift unknown"
-    """The token and the logits differ; by how much the logits do was not kept, and it may be less than M."""
+    """The token and the logits differ. The record does not have how far the logits drifted, and it may be less than M.
+    """
     EXPLAINED = "drift explains"
     """The token differs, and the logits drifted by more than M; or by an unknown amount, and the reference draws the
     new token from today's."""
 
 
 STATUSES = {Kind.SAMPLER: 3, Kind.TOO_SMALL: 3, Kind.REQUEST: 4, Kind.EXPLAINED: 1, Kind.UNDECIDED: 1, Kind.FOLLOWS: 1}
-"""The exit status that a kind asks for; which of several is a report's, `Report.status` says."""
+"""The exit status of each kind. `Report.status` says which of several counts."""
 
 GRAVEST_FIRST = (
     Kind.SAMPLER, Kind.TOO_SMALL, Kind.REQUEST, Kind.EXPLAINED, Kind.UNDECIDED, Kind.DRIFTED, Kind.FOLLOWS,
@@ -62,7 +66,7 @@ class Finding:
     recorded, today : Row or None
         None where a record has no such row.
     drift : float
-        By how much the logits differ, in the max norm and in their unit; NaN where that is not known at all.
+        How far the logits differ, in the max norm and in their own unit; NaN if nothing is known of it.
     exact : bool
         Whether `drift` is of all logits; otherwise only of the recorded ones, and the whole may be more.
     details : tuple of str
@@ -120,12 +124,12 @@ class Report:
         return self.status()
 
     def text(self, shown: int = 8) -> str:
-        """The report for a reader: a summary, then the rows that differ, the first of each kind at least.
+        """The report as text: a summary, then the rows that differ, and of each kind at least the first.
 
         Parameters
         ----------
         shown : int
-            At most so many rows of each kind, from 0.
+            How many rows of each kind to show at most, from 0.
 
         Raises
         ------
@@ -145,7 +149,7 @@ class Report:
                 f"{len(changed)} tokens differ, the first in row {first.row} (position {first.recorded.position}): "
                 f"{first.kind.value}"
             )
-        # Of rows that were asked for the same: others may be of another text.
+        # Only rows with the same request are looked at, since others may belong to another text.
         drifts = [f.drift for f in self.findings if f.drift > 0 and f.kind not in (Kind.REQUEST, Kind.FOLLOWS)]
         if drifts:
             lines.append(f"largest drift of the logits: {_short(max(drifts))}")

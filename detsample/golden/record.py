@@ -1,4 +1,4 @@
-"""The golden file: JSON that a person can read and that gives every bit back.
+"""The golden file: JSON that a person can read, and from which every bit can be restored.
 
 It is sealed: a digest of its content stands in it, so that a bit that flipped is found. It is one of the numbers and
 words, not of blanks and line ends, which an editor or a version control may change. Against malice it is no help: who
@@ -35,9 +35,9 @@ _INTEGERS = {
     "topp_seed": (-(1 << 63), (1 << 64) - 1), "position": _LARGE, "top_k": _LARGE,
     "token_id": _LARGE, "num_kept": _SMALL, "status": _SMALL,
 }  # fmt: skip
-"""What each may be, invalid rows included."""
+"""The range of each integer, also for invalid rows."""
 _BEYOND_FP32 = (1 << 128) - (1 << 103)
-"""The least that rounds to infinity."""
+"""The smallest number that rounds to infinity."""
 
 
 class GoldenError(ValueError):
@@ -53,7 +53,7 @@ class Row:
     topp_seed, position, temperature, top_k, top_p, min_p
         The request, as `detsample.sample` takes it; the seed as a signed integer.
     fingerprint : str
-        Of the logits' bits: `fingerprints`.
+        The fingerprint of the logits' bits: see `fingerprints`.
     token_id, num_kept, status : int
         As of `detsample.SampleOutput`.
     logprob : float
@@ -153,7 +153,7 @@ def save(golden: Golden, file: str | os.PathLike[str], logits: np.ndarray | None
     >>> rows = np.zeros((2, 50), np.float32)
     >>> save(record(rows, np.array([7, 8])), folder / "chat.json", rows)
     >>> [path.name for path in sorted(folder.iterdir())]
-    ['chat.55f15aaa79cf7b1a.logits.npz', 'chat.json']
+    ['chat.634b663fbb282a56.logits.npz', 'chat.json']
     """
     path = Path(file)
     before = _named_logits(path)
@@ -230,7 +230,7 @@ def load(file: str | os.PathLike[str]) -> Golden:
     Parameters
     ----------
     file : path
-        What `save` wrote.
+        A file that `save` wrote.
 
     Returns
     -------
@@ -240,8 +240,8 @@ def load(file: str | os.PathLike[str]) -> Golden:
     Raises
     ------
     GoldenError
-        It is missing, is none, is of another format, lacks something, or has a value that cannot be; the message
-        names the field.
+        The file is missing, is no golden file or one of another format, does not have a field, or has a value that is
+        not allowed. The message names the field.
 
     Examples
     --------
@@ -384,7 +384,7 @@ def load_logits(file: str | os.PathLike[str], golden: Golden) -> np.ndarray | No
     Returns
     -------
     [B, V] float32, or None
-        None if they were not kept, or are gone.
+        None if they were not kept, or the file is no longer there.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Making a record, and checking one: draw, and compare with what was drawn."""
+"""Makes a record, and checks one: draws again, and compares with what was drawn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGEST = 16
 """How many of the first tokens a row of a record shows."""
 
 Sampler = Callable[..., Any]
-"""Something with the signature of `detsample.sample`."""
+"""A function with the signature of `detsample.sample`."""
 
 
 @usual_mode
@@ -41,7 +41,7 @@ def record(
     sequence: bool = False,
     sampler: Sampler | None = None,
 ) -> Golden:
-    """Draw, and write down what was drawn from what.
+    """Draw, and record what was drawn and from which logits and parameters.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def record(
     dtype = framework.dtype_name(logits)
     host = framework.fetch(logits)
     given = (topp_seed, position, temperature, top_k, top_p, min_p)
-    # As they were given: `margin` refuses what `sample` does, whatever another sampler makes of it.
+    # The arguments as they were given: `margin` refuses what `sample` refuses, whatever another sampler does with it.
     filters = {**dict(zip(REQUEST[1:], given[1:], strict=True)), "filter_order": filter_order}
     margins = detsample.margin(logits, topp_seed, **filters, shared_noise=shared_noise)
     draw = sampler or partial(detsample.sample, shared_noise=True)  # `margin` has checked it
@@ -118,9 +118,9 @@ def check(
     ----------
     golden : Golden
     logits : [B, V] fp32, bf16 or fp16
-        Those of today, of any framework and on any device, for the rows of the record.
+        Today's logits for the rows of the record, of any framework and on any device.
     kept_logits : [B, V] float32, optional
-        Those of the record, from `load_logits`: then a drift is known exactly.
+        The logits of the record, from `load_logits`. With them a drift is known exactly.
     sampler : callable, optional
         See `record`.
     **changed
@@ -160,10 +160,9 @@ def check(
 
 
 def against_reference(report: Report, today: Golden, x: np.ndarray) -> Report:
-    """Whether the reference makes of today's logits what the sampler made, for the rows whose logits differ.
-
-    If not, the sampler is at fault, whatever the drift; if so, the drift is what changed the token. A margin is no
-    sampler's, and not asked for again.
+    """For the rows whose logits differ, check that the reference gives the sampler's results on today's logits. If it
+    does not, the sampler is at fault, however far the logits drifted. If it does, the drift changed the token. The
+    margin does not come from the sampler and is not computed again.
     """
     kinds = (Kind.DRIFTED, Kind.EXPLAINED, Kind.UNDECIDED, Kind.FOLLOWS)
     doubtful = [finding for finding in report.of(*kinds) if finding.today is not None]
@@ -213,6 +212,6 @@ def _largest(x: np.ndarray, token: int) -> tuple[tuple[int, float], ...]:
     most = min(LARGEST, x.size)
     near = np.flatnonzero(x >= np.partition(x, x.size - most)[x.size - most])
     first = near[np.argsort(-x[near], kind="stable")][:most].tolist()
-    # A sampler under test may draw what is no token.
+    # A sampler under test may draw a number that is no token.
     ids = first + [token] * (0 <= token < x.size and token not in first)
     return tuple((i, float(x[i])) for i in ids if np.isfinite(x[i]))

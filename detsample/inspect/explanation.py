@@ -1,4 +1,6 @@
-"""`explain`: one draw taken apart, for people: what each filter cut, the noise, the scores, the winner, the margin."""
+"""`explain`: takes one draw apart for a reader. It shows what each filter cut, the noise, the scores, the winner and
+the margin.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ class Cut:
     tied_cut: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """One row and its draw. Arrays have an entry for each finite token, in order: logit falling, then id rising.
 
@@ -58,7 +60,7 @@ class Explanation:
     logits, z : [N] float32
         As given, and over the temperature.
     probabilities : [N] float64
-        Of the full softmax at this temperature, from the integer weights.
+        Their probabilities in the full softmax at this temperature, from the integer weights.
     cuts : tuple of Cut
         Top-k, top-p, min-p.
     num_kept : int
@@ -72,7 +74,7 @@ class Explanation:
     margin : float
         As of `detsample.margin`.
     threat : Threat or None
-        What a motion by the next larger fp32 number may do; None where no motion does anything.
+        How a motion by the next larger fp32 number may change the token; None if no motion can.
     """
 
     request: dict[str, Any]
@@ -193,7 +195,7 @@ def explain(
 
 
 def _cuts(logit: np.ndarray, w: np.ndarray, p: Any, vocab: int) -> tuple[Cut, ...]:
-    """What each filter keeps: section 6 of docs/spec.md."""
+    """What each filter keeps: section 6 of docs/contract/spec.md."""
     n = len(logit)
     survivors = int(top_k_length(p.top_k, vocab, np.array([n]))[0])
     sums = np.cumsum(w)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, overload
 
+import numpy as np
+
+from detsample.frameworks.types import FilterOrder, Integer, Real, Rows, T
 from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import Wanted
 from detsample.sampler.parameters import read_draw, read_flag
@@ -12,8 +15,8 @@ from detsample.sampler.run import run, serving
 from detsample.sampler.status import raise_for_status
 
 
-@dataclass(frozen=True)
-class MarginOutput:
+@dataclass(frozen=True, eq=False)
+class MarginOutput(Generic[T]):
     """What `detsample.margin` returns.
 
     Attributes
@@ -26,14 +29,46 @@ class MarginOutput:
         0, or the sum of the `detsample.Status` bits that say why a row is invalid.
     """
 
-    token_ids: Any
-    margin: Any
-    status: Any
+    token_ids: T
+    margin: T
+    status: T
     # See `SampleOutput`.
     _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 
 @usual_mode
+@overload
+def margin(
+    logits: np.ndarray | Rows,
+    topp_seed: Integer | np.ndarray,
+    *,
+    position: Integer | np.ndarray = 0,
+    temperature: Real | np.ndarray = 1.0,
+    top_k: Integer | np.ndarray = 0,
+    top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    shared_noise: bool = False,
+    check: bool = False,
+) -> MarginOutput[np.ndarray]: ...
+
+
+@overload
+def margin(
+    logits: T,
+    topp_seed: Integer | T,
+    *,
+    position: Integer | T = 0,
+    temperature: Real | T = 1.0,
+    top_k: Integer | T = 0,
+    top_p: Real | T = 1.0,
+    min_p: Real | T = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    shared_noise: bool = False,
+    check: bool = False,
+) -> MarginOutput[T]: ...
+
+
 def margin(
     logits: Any,
     topp_seed: Any,
@@ -43,10 +78,10 @@ def margin(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
-    filter_order: str = "top_k_first",
+    filter_order: FilterOrder = "top_k_first",
     shared_noise: bool = False,
     check: bool = False,
-) -> MarginOutput:
+) -> MarginOutput[Any]:
     """How far a row's logits may move before its token could change.
 
     Logits that are finite where the given ones are, ``-inf`` where those are, and nowhere further from them than

@@ -1,4 +1,4 @@
-"""What an integration says where its engine is not installed."""
+"""The error of an integration whose engine is not installed."""
 
 from __future__ import annotations
 

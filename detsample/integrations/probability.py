@@ -1,4 +1,4 @@
-"""Logits in the place of probabilities, for engines that hand over a softmax; ``L(p)`` of docs/fastdeploy.md."""
+"""Turns probabilities into logits, for engines that pass on a softmax: ``L(p)`` of docs/fastdeploy.md."""
 
 from __future__ import annotations
 

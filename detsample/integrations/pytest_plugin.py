@@ -26,7 +26,7 @@ OTHER_NAME = "golden_tokens_fixture"
 class Files:
     """The golden files of this session: whose they are, which were written, and which are nobody's.
 
-    A file is nobody's if no test asked for it though all that might have were run to their end, as far as this session's
+    A file is nobody's if no test asked for it though all that might have ran to their end, as far as this session's
     arguments allow to say.
     """
 

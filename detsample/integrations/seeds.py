@@ -1,4 +1,4 @@
-"""A request's seed, as engines have it, in the type in which detsample takes it."""
+"""Turns a request's seed, as engines have it, into the type that detsample takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def signed_seed(name: str, seed: int) -> int:
     Parameters
     ----------
     name : str
-        What the engine's caller knows the seed as, for the message of the error.
+        The name by which the engine's caller knows the seed, for the message of the error.
     seed : int
         From ``-2**63`` up to ``2**64 - 1``.
 

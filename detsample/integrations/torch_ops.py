@@ -1,9 +1,9 @@
-"""`sample`, `mask`, `gumbel_noise` and `fold_in` as operators of torch, for what writes calls down instead of doing them:
-`torch.compile`, `torch.export`, `make_fx`.
+"""`sample`, `mask`, `gumbel_noise` and `fold_in` as operators of torch, for what writes calls down instead of doing
+them: `torch.compile`, `torch.export`, `make_fx`.
 
 Those four find by themselves that they are being recorded, and then call the operators here, which are one node of a
-graph each. An operator does what the call does, when the graph runs: it checks its arguments and raises as the call does.
-A parameter that is a number is an argument of the operator, so another position compiles nothing anew.
+graph each. An operator does what the call does when the graph runs: it checks its arguments and raises as the call
+does. A parameter that is a number is an argument of the operator, so another position compiles nothing anew.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def _either(tensor: torch.Tensor | None, number: Any) -> Any:
 
 def sample(
     logits: torch.Tensor, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any,
-    filter_order: str, return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
-) -> SampleOutput:  # fmt: skip
+    filter_order: str, return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool,
+    check: bool,
+) -> SampleOutput[Any]:  # fmt: skip
     """`detsample.sample` by way of the operator."""
     wanted = read_wanted(return_logprobs, return_log_z, return_mask)
     found = _sample(
@@ -61,7 +62,7 @@ def sample(
 def mask(
     logits: torch.Tensor, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, kind: str,
     return_log_z: bool, check: bool,
-) -> MaskOutput:  # fmt: skip
+) -> MaskOutput[Any, Any]:  # fmt: skip
     """`detsample.mask` by way of the operator."""
     log_z = read_flag("return_log_z", return_log_z)
     found = _mask(
@@ -84,7 +85,8 @@ def _mask_of(rest: list[torch.Tensor]) -> Any:
 )
 def _sample(
     logits: Any, seed: Any, seed_n: Any, position: Any, position_n: Any, t: Any, t_n: Any, k: Any, k_n: Any, p: Any,
-    p_n: Any, m: Any, m_n: Any, filter_order: str, logprobs: bool, log_z: bool, mask: str, shared_noise: bool, check: bool,
+    p_n: Any, m: Any, m_n: Any, filter_order: str, logprobs: bool, log_z: bool, mask: str, shared_noise: bool,
+    check: bool,
 ) -> Any:  # fmt: skip
     out = sample_now(
         logits, _either(seed, seed_n), _either(position, position_n), _either(t, t_n), _either(k, k_n), _either(p, p_n),
@@ -158,7 +160,8 @@ def _gumbel_noise(seed: Any, seed_n: Any, position: Any, position_n: Any, token_
 
 @_gumbel_noise.register_fake
 def _(seed: Any, seed_n: Any, position: Any, position_n: Any, token_ids: Any) -> Any:
-    rows = [x.shape[:1] for x in (seed, position, token_ids if token_ids.ndim == 2 else None) if x is not None and x.ndim]
+    with_rows = (seed, position, token_ids if token_ids.ndim == 2 else None)
+    rows = [x.shape[:1] for x in with_rows if x is not None and x.ndim]
     shape = token_ids.shape[-1:] if token_ids.ndim else ()
     return token_ids.new_empty((*(rows[0] if rows else ()), *shape), dtype=torch.float64)
 
@@ -170,7 +173,9 @@ def fold_in(topp_seed: Any, i: Any) -> Any:
     return _fold_in(*_given("topp_seed", topp_seed), *_given("i", i))
 
 
-@torch.library.custom_op("detsample::fold_in", mutates_args=(), schema=f"({_SEED}, Tensor? i, SymInt i_number) -> Tensor")
+@torch.library.custom_op(
+    "detsample::fold_in", mutates_args=(), schema=f"({_SEED}, Tensor? i, SymInt i_number) -> Tensor"
+)
 def _fold_in(seed: Any, seed_n: Any, i: Any, i_n: Any) -> Any:
     return fold_in_now(_either(seed, seed_n), _either(i, i_n))
 

@@ -1,4 +1,4 @@
-"""What a trainer asks of a draw besides the token (spec section 14), in three launches that come after the draw:
+"""What a trainer asks of a draw besides the token (spec section 12), in three launches that come after the draw:
 
     survey (rows x parts)   the first tokens of each part in order, and its largest kept logit
     weigh  (rows x parts)   sums of weights and of weighted gaps, and how many tokens come before the row's token
@@ -193,7 +193,7 @@ def tell(
     logprobs, raw_logprobs, rank, entropy, top_token_ids, top_logprobs,
 ):  # fmt: skip
     """Adds up the sums of a row's parts and writes its results: log probabilities, rank, entropy and first tokens
-    (docs/spec-rollouts.md).
+    (spec section 12).
 
     Grid (rows). A row with NaN, +inf, no kept token or an invalid temperature gets NaN and -1.
     """

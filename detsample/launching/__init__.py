@@ -1,6 +1,7 @@
-"""How kernels are launched: launches that are known already, the memory that kernels share, and compiling ahead.
+"""How kernels are launched, where the memory is that they share, and how they are compiled beforehand.
 
-`launch` starts kernels without what Triton does to find out that it knows them, in the words of each version
-(`launchers`). `workspace` is the memory that the kernels of a call share. `compile_worker` is a process that compiles
-kernels ahead, under keys that do not depend on what was compiled before (`cache_keys`).
+`launch` starts kernels that were launched before without Triton's search for the compiled kernel; `launchers` knows how
+each version of Triton starts them. `workspace` is the memory that the kernels of a call share. `compile_worker` is a
+process that compiles kernels beforehand. `cache_keys` makes their keys in Triton's cache independent of what was
+compiled before.
 """

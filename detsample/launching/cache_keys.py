@@ -1,4 +1,4 @@
-"""Keys of kernels in Triton's cache on the disk that do not depend on what the process compiled before.
+"""Makes the keys of kernels in Triton's cache on the disk independent of what the process compiled before.
 
 Triton keys a kernel by its source, the source of the functions that it calls, and the constants that these mention. Up
 to 3.6 at least it gathers the constants of a function that is called only if that function was hashed before: a process
@@ -19,7 +19,7 @@ def settle(kernel: Any) -> None:
     Parameters
     ----------
     kernel
-        About to be compiled for the first time; of Triton's interpreter there is nothing to hash.
+        A kernel that is about to be compiled for the first time. In Triton's interpreter there is nothing to hash.
     """
     if not isinstance(kernel, JITFunction) or kernel.hash is not None:
         return

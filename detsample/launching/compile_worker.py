@@ -1,7 +1,7 @@
 """Compiles kernels into Triton's cache on the disk: a process that `detsample.warmup` starts, a few at a time.
 
-It needs no GPU, only to be told which one to compile for. Each line that it reads is a kernel with what Triton
-serialised of its specialisation, each that it writes says whether it was compiled.
+It needs no GPU; it is told which one to compile for. Each line that it reads has a kernel and its specialisation, as
+Triton serialises it. Each line that it writes says whether the kernel was compiled.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from detsample.launching.cache_keys import settle
 
 
 class Driver:
-    """As much of a Triton driver as it takes to compile."""
+    """The part of a Triton driver that is needed to compile."""
 
     def __init__(self, target: list[Any]) -> None:
         self._target = GPUTarget(*target)
 
     def get_current_device(self) -> int:
-        """Return a device, which only names a place in Triton's tables."""
+        """Return a device number. Triton uses it only as a key in its tables."""
         return 0
 
     def get_current_target(self) -> GPUTarget:
@@ -47,7 +47,9 @@ def compile_one(line: str) -> str:
 
 
 def compile_launcher(compiled: Any) -> None:
-    """Compile what starts a kernel, where Triton has a C file for each signature: half a second each."""
+    """Compile the launcher of a kernel, for versions of Triton that have a C file for each signature. Each takes half a
+    second.
+    """
     from triton.backends.nvidia.driver import CudaLauncher
 
     with suppress(Exception):  # whoever starts the kernel gets the error

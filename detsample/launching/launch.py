@@ -1,17 +1,17 @@
-"""Launching a kernel that was launched before, without what Triton does to find out that it was.
+"""Launches a kernel that was launched before, without Triton's search for the compiled kernel.
 
 `kernel[grid](...)` costs the host dozens of microseconds: Triton binds the arguments to names, works out what each of
 them is compiled for, makes a key of that, and compares every constant that the kernel's source mentions with its value
-at the time of compilation. Here the first launch of a kind is Triton's own; what it returns, the compiled and loaded
-kernel, is kept, and later launches of the same kind start it as Triton does in the end.
+at the time of compilation. Here only the first launch of a kind is Triton's own. The compiled and loaded kernel that it
+returns is kept, and later launches of the same kind start it directly, as Triton would in the end.
 
 Launches are of the same kind if nothing differs that a compiled and loaded kernel depends on: the driver that is
 active, its current device, the kernel, the options and compile-time arguments, and the classes of the arguments, of
 which `pointer` has one for each thing that Triton tells apart. That suffices for kernels that specialise on no
 integer's value; others are not kept.
 
-Whatever else Triton would do at a launch, Triton does: where a launch hook is set, a debugger or an instrumentation is
-on, in its interpreter, and where the installed Triton is not of a known shape, every launch is the ordinary one.
+If Triton would do more at a launch than launch, the launch is left to Triton: if a launch hook is set, if a debugger or
+an instrumentation is on, in its interpreter, and if the installed version of Triton is not known here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ Take = Callable[[Sequence[Any]], tuple[Any, ...]]
 
 
 class Step:
-    """A kernel with its options: one launch of a sequence that shares its values. It is itself, and equal to no other.
+    """A kernel with its options: one launch in a sequence whose launches share their values. Steps are compared by
+    identity.
 
     Parameters
     ----------
@@ -62,18 +63,18 @@ class Step:
         self.options = options
 
     def take(self, names: Names) -> Take:
-        """Return what takes the kernel's arguments, by its own names for them, out of the values that have these."""
+        """Return a function that picks the kernel's arguments, by their names, out of the values of the sequence."""
         wanted = [name for name in self.kernel.arg_names if name not in self.options]
         return itemgetter(*(names.order.index(name) for name in wanted))
 
 
 class Names:
-    """What the values of a sequence are called, in their order. Equal to no other, as `Step` is.
+    """The names of the values of a sequence, in order. Like `Step`, it is compared by identity.
 
     Parameters
     ----------
     looked_at : sequence of str
-        Those whose classes are looked at in every call.
+        The values whose classes are looked at in every call.
     sure : dict
         For each of the others, which follow, its class: that of a small integer, int, or that of a pointer, which is
         given as a plain int.
@@ -87,7 +88,7 @@ class Names:
         self.sure = tuple(sure.values())
 
     def classed(self, values: Sequence[Any]) -> list[Any]:
-        """Return the values, each of the class that says what it is."""
+        """Return the values, each converted to its class: see `pointer`."""
         others = values[self.looked_at :]
         sure = (kind(v) if type(v) is int else v for kind, v in zip(self.sure, others, strict=True))
         return [*values[: self.looked_at], *sure]
@@ -106,7 +107,9 @@ class Loaded(NamedTuple):
     constants: tuple[Any, ...]
     """The compile-time arguments, which follow those in the kernel's signature."""
     alive: tuple[object, object]
-    """The kernel and the compiled one, which unloads itself when nobody has it any more."""
+    """The kernel and the compiled kernel, which must be kept because it unloads itself when nothing refers to it any
+    more.
+    """
 
 
 # A plain tuple, which Python takes apart sooner than a named one: what takes a step's arguments out of the values, the
@@ -121,12 +124,14 @@ _STEPS: dict[tuple[object, ...], Ready] = {}
 
 
 def launcher(device: Device) -> Launch:
-    """Return the function that launches kernels, now and on this thread: ask for it anew in every call.
+    """Return the function that launches kernels. It is valid now and on this thread only, so ask for it anew in every
+    call.
 
     Parameters
     ----------
     device : Device
-        Of the tensors. Inside the framework's ``launching(device)``, where Triton's driver knows device and stream.
+        The device of the tensors. Call this inside the framework's ``launching(device)``, where Triton's driver knows
+        device and stream.
 
     Returns
     -------
@@ -153,7 +158,8 @@ def launcher(device: Device) -> Launch:
 
 
 def step_launcher(device: Device, names: Names, values: list[Any]) -> StepLaunch:
-    """Return the function that launches the steps of a sequence: quicker than `launcher`, which looks at all arguments.
+    """Return the function that launches the steps of a sequence. It is quicker than that of `launcher`, which looks at
+    all arguments.
 
     Parameters
     ----------
@@ -162,7 +168,7 @@ def step_launcher(device: Device, names: Names, values: list[Any]) -> StepLaunch
     names : Names
         The same object in every call.
     values : list
-        One for each name; whatever a step's kernel has an argument for. Those of whose class `names` is sure may be
+        One for each name. A step takes those that its kernel has arguments for. Values whose class `names` gives may be
         replaced between launches.
 
     Returns
@@ -204,7 +210,7 @@ def _start(loaded: Loaded, grid: tuple[int, ...], stream: int, arguments: tuple[
 
 
 _ONES = ((1, 1, 1), (1, 1), (1,), ())
-"""What a grid of so many numbers lacks."""
+"""For a grid with n numbers, entry n has the ones that make it three numbers."""
 
 
 def _find(kinds: Kinds, kernel: Any, types: list[type], options: dict[str, Any]) -> Loaded | None:
@@ -215,8 +221,8 @@ def _find(kinds: Kinds, kernel: Any, types: list[type], options: dict[str, Any])
 
 
 def _key(kernel: Any, options: dict[str, Any]) -> tuple[Any, ...]:
-    """Kernel and options; not the kernel itself, which Triton hashes by its source, but while `Loaded` has it no other
-    gets its id.
+    """A key for a kernel and its options. It uses the kernel's id, because Triton hashes a kernel by its source, which
+    is slow. No other kernel gets that id while `Loaded` keeps this one.
     """
     return (id(kernel), *options, *options.values())
 
@@ -224,7 +230,7 @@ def _key(kernel: Any, options: dict[str, Any]) -> tuple[Any, ...]:
 def _launch_first(
     kinds: Kinds, kernel: Any, grid: tuple[int, ...], arguments: Sequence[Any], options: dict[str, Any]
 ) -> Loaded | None:
-    """Launch as Triton does, and keep what was launched if it may be kept; otherwise return None."""
+    """Launch as Triton does. Return the compiled kernel for later launches, or None if it must not be kept."""
     types = [type(_known_type(argument)) for argument in arguments]
     compiled = ordinary(kernel, grid, *arguments, **options)
     if not _can_be_kept(kernel, compiled, types, options):
@@ -254,7 +260,7 @@ def _launch_first_step(
 
 
 def ordinary(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> Any:
-    """Launch as Triton does; return the compiled kernel, or None where there is none."""
+    """Launch as Triton does. Return the compiled kernel, or None in the interpreter."""
     settle(kernel)
     for_triton = map(_for_triton, arguments)
     if _THREAD.only_compiles:
@@ -271,7 +277,9 @@ _THREAD = _Thread()
 
 @contextmanager
 def compiling_only() -> Iterator[None]:
-    """Inside, this thread's launches compile their kernels, as far as Triton's hooks let it, and start none of them."""
+    """Inside this context, the launches of this thread compile their kernels, if Triton's hooks allow it, and start
+    none of them.
+    """
     before, _THREAD.only_compiles = _THREAD.only_compiles, True
     try:
         yield
@@ -280,7 +288,7 @@ def compiling_only() -> Iterator[None]:
 
 
 def only_compiles() -> bool:
-    """Whether launches of this thread start nothing: then no result may be read."""
+    """Whether launches of this thread start no kernel. Then results must not be read."""
     return _THREAD.only_compiles
 
 
@@ -292,14 +300,14 @@ def _for_triton(argument: Any) -> Any:
 
 
 def _known_type(argument: Any) -> Any:
-    """An argument with the class that says what it is."""
+    """An argument, converted to the class that says what it is."""
     if type(argument) is Buffer:
         return pointer(argument.data_ptr(), argument.dtype)
     return integer(argument) if type(argument) is int else argument
 
 
 def _launches_alone() -> bool:
-    """Whether Triton would do nothing at a launch but launch."""
+    """Whether Triton would only launch at a launch, and do nothing else."""
     if _THREAD.only_compiles or not FIRST <= VERSION <= LAST:
         return False
     knobs = getattr(triton, "knobs", None)
@@ -315,12 +323,12 @@ def _launches_alone() -> bool:
             or getattr(runtime, "add_stages_inspection_hook", None)
             or getattr(knobs.compilation, "instrumentation_mode", "")
         )
-    except AttributeError:  # not as any version known
+    except AttributeError:  # unlike any version that is known here
         return False
 
 
 def _is_hook(hook: Any) -> bool:
-    """Whether there is something to call; since 3.5 it is a chain, which may be empty."""
+    """Whether a hook is set. Since Triton 3.5 a hook is a chain, which may be empty."""
     return hook is not None and bool(getattr(hook, "calls", True))
 
 

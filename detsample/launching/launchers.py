@@ -1,7 +1,8 @@
-"""How a compiled kernel is started, in the words of each version of Triton.
+"""How each version of Triton starts a compiled kernel.
 
-``CompiledKernel.run`` is an object in Python that adds a few arguments, the same at every launch, and calls a function
-in C. Of the versions whose source was read for it, that function is called at once; of the others, `run` is.
+``CompiledKernel.run`` is a Python object that adds a few arguments, the same at every launch, and calls a function in
+C. For the versions whose source was read for this, that function is called directly. For other versions `run` is
+called.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import triton
 
 VERSION = tuple(int(number) for number in triton.__version__.split(".")[:2])
 FIRST, LAST = (3, 3), (3, 9)
-"""The versions whose `run` takes what is passed here."""
+"""The first and the last version whose `run` takes the arguments that are passed here."""
 
 
 class Start(NamedTuple):
-    """What starts a kernel: ``call(x, y, z, stream, *head, *arguments)``, or with all arguments in one tuple."""
+    """How to start a kernel: ``call(x, y, z, stream, *head, *arguments)``, or with all arguments in one tuple."""
 
     call: Callable[..., object]
     head: tuple[Any, ...]
@@ -25,7 +26,7 @@ class Start(NamedTuple):
 
 
 def start_of(compiled: Any, overlaps: bool = False) -> Start:
-    """Return what starts a kernel that is compiled and loaded, without hooks and so without metadata for them.
+    """Return how to start a compiled and loaded kernel, without hooks, and so without the metadata that hooks need.
 
     If it `overlaps` its programs start before the kernel ahead in the stream has ended: CUDA's programmatic dependent
     launch, where this version has it.
@@ -45,7 +46,7 @@ def start_of(compiled: Any, overlaps: bool = False) -> Start:
 
 
 def _is_simple(run: Any) -> bool:
-    """Whether this is Triton's own launcher, for a kernel that wants no memory of the launcher."""
+    """Whether this is Triton's own launcher, for a kernel that needs no memory from the launcher."""
     from triton.backends.nvidia.driver import CudaLauncher
 
     wants = ("global_scratch_size", "profile_scratch_size", "gsan_enabled")

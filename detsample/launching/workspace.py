@@ -1,4 +1,4 @@
-"""The memory kernels share between launches: one allocation a call, cut into named areas."""
+"""The memory that the kernels of a call share: one allocation for each call, cut into named areas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Areas(dict[str, Any]):
     Attributes
     ----------
     memory : tensor
-        What they all lie in. The areas do not keep it alive; this does.
+        The memory that all areas lie in. Keep it, because the areas do not keep it alive.
     """
 
     __slots__ = ("memory",)
@@ -48,7 +48,7 @@ class Layout(NamedTuple):
 
 
 def layout(areas: dict[str, tuple[str, int]]) -> Layout:
-    """Lay areas out one behind the other, each on a multiple of 16 bytes.
+    """Place areas one behind the other, each at a multiple of 16 bytes.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def addresses(framework: Framework, device: Device, laid: Layout) -> Areas:
     Parameters
     ----------
     framework, device
-        Who allocates, and where.
+        The framework that allocates the memory, and its device.
     laid : Layout
         From `layout`.
 

@@ -1,4 +1,3 @@
-"""`gumbel_noise` and `fold_in`, the streams of noise on their own.
-
-`streams` checks what the calls are given; they are served `on_gpu` by kernels, `on_cpu` by the reference.
+"""`gumbel_noise`, which returns the noise of draws, and `fold_in`, which makes seeds from seeds. `streams` checks the
+arguments; `on_gpu` serves the calls with kernels, `on_cpu` with the reference.
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from detsample import frameworks
 from detsample.frameworks import Description, Device, Framework
 from detsample.frameworks.pointer import integer
 from detsample.frameworks.recording import recording
+from detsample.frameworks.types import Integer, T
 from detsample.reference.float_mode import usual_mode
 from detsample.sampler.parameters import (
     INTEGER_TYPES,
@@ -33,6 +35,23 @@ _TOKEN_IDS = (0, LARGEST_VOCABULARY - 1)
 
 
 @usual_mode
+# Of two that fit, type checkers take the first: numbers for numbers.
+@overload
+def gumbel_noise(  # type: ignore[overload-overlap]
+    topp_seed: Integer, position: Integer, token_ids: Integer
+) -> float: ...
+
+
+@overload
+def gumbel_noise(
+    topp_seed: Integer | np.ndarray, position: Integer | np.ndarray, token_ids: Integer | Sequence[int] | np.ndarray
+) -> np.ndarray: ...
+
+
+@overload
+def gumbel_noise(topp_seed: Integer | T, position: Integer | T, token_ids: T) -> T: ...
+
+
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     """The Gumbel noise that `sample` adds to the scores of these tokens, exactly.
 
@@ -81,8 +100,21 @@ def gumbel_noise_now(topp_seed: Any, position: Any, token_ids: Any) -> Any:
 
 
 @usual_mode
+@overload
+def fold_in(topp_seed: Integer, i: Integer) -> int: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def fold_in(topp_seed: Integer | np.ndarray, i: Integer | np.ndarray) -> np.ndarray: ...
+
+
+@overload
+def fold_in(topp_seed: Integer | T, i: Integer | T) -> T: ...
+
+
 def fold_in(topp_seed: Any, i: Any) -> Any:
-    """The seed of the i-th of several samples that share a seed; unrelated to it and to those of all other i.
+    """The seed of the i-th of several samples of one request. It is unrelated to the request's seed and to the seeds of
+    all other samples.
 
     Parameters
     ----------
@@ -140,11 +172,11 @@ class NoiseWanted(NamedTuple):
     rows: int
     columns: int
     row_step: int
-    """From row to row of the token ids, in elements: 0 if all rows have the same."""
+    """The step from row to row of the token ids, in elements; 0 if all rows have the same ids."""
     step: int
-    """From one token id of a row to the next."""
+    """The step from one token id of a row to the next, in elements."""
     shape: tuple[int, ...]
-    """Of the result."""
+    """The shape of the result."""
 
 
 class SeedsWanted(NamedTuple):
@@ -155,7 +187,7 @@ class SeedsWanted(NamedTuple):
     topp_seed: Parameter
     i: Parameter
     shape: tuple[int, ...]
-    """Of the result."""
+    """The shape of the result."""
 
 
 def read_noise(framework: Framework, topp_seed: Any, position: Any, token_ids: Any) -> NoiseWanted:
@@ -207,7 +239,7 @@ def read_seeds(framework: Framework, device: Device, topp_seed: Any, i: Any) -> 
 def _read(
     name: str, value: Any, framework: Framework, device: Device, bounds: tuple[int, int]
 ) -> tuple[Parameter, tuple[int, ...]]:
-    """An argument beside a tensor on this device, and its shape; that of a number is []."""
+    """Check an argument that comes with a tensor on this device. Return it with its shape, which is [] for a number."""
     if is_scalar(value):
         return Scalar(as_integer(name, value, *bounds)), ()
     types = SEED_TYPES if bounds == SEEDS else INTEGER_TYPES
@@ -220,7 +252,7 @@ def _read(
 def _described(
     name: str, tensor: Any, framework: Framework, bounds: tuple[int, int], types: tuple[str, ...]
 ) -> Description:
-    """What the adapter says of a tensor of integers, whose values are in range if the host can see them."""
+    """Check a tensor of integers, and its values if the host can see them. Return what the adapter says of it."""
     if not framework.is_tensor(tensor):
         raise TypeError(f"{name} must be a number or a {framework.name} tensor, got {class_name(tensor)}")
     shape, dtype, device, strides, pointer = described(name, tensor, framework)
@@ -246,5 +278,5 @@ def read_token_ids(numbers: Any) -> np.ndarray:
         raise ValueError(f"token_ids must be an integer or a list of integers, got {numbers!r}") from error
     if ids.dtype.kind not in "iu" and ids.size:
         raise TypeError(f"token_ids must be integers of 64 bits, got {numbers!r}")
-    _check_range("token_ids", ids, _TOKEN_IDS)  # here, where an unsigned number is still itself
+    _check_range("token_ids", ids, _TOKEN_IDS)  # checked here, before an unsigned number is converted
     return ids.astype(np.int64)

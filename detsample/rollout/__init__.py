@@ -1,8 +1,8 @@
 """Rollouts of reinforcement learning: what a trainer needs from a draw, records of it, and their replay.
 
 `draw` samples and observes in one call. `Writer` keeps draws in a folder, `read` gives them back, `replay` and
-`audit` say whether the tokens are those that seeds and logits give. `kept_logprobs` weighs a trainer's logits
-over the actor's kept sets, differentiably. See docs/rollouts.md.
+`audit` say whether the tokens are those that seeds and logits give. `kept_logprobs` gives a trainer's log probabilities
+over the actor's kept sets, and is differentiable. See docs/rollouts.md.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What needs pyarrow is imported when it is asked for."""
+    """Import the names that need pyarrow when they are asked for."""
     if name not in _NEED_PYARROW:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -1,4 +1,4 @@
-"""The replay of many files, on all cores, or on a cluster through whatever executor there is."""
+"""Replays many files, on all cores, or on a cluster through any executor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from detsample.rollout.record import Record
 from detsample.rollout.replaying import Replay, replay
 
 LOGITS_AT_A_TIME = 1 << 22
-"""Bounds what a worker holds: 16 MiB of fp32 logits and what the reference makes of them. No result depends on it."""
+"""Limits the memory of a worker: 16 MiB of fp32 logits, and the reference's working memory for them. No result depends
+on it.
+"""
 
 LogitsOf = Callable[[Record], Any]
 """The logits [n, V] of a record's n tokens."""
@@ -26,13 +28,13 @@ LogitsOf = Callable[[Record], Any]
 
 @dataclass(frozen=True)
 class FileAudit:
-    """What came of one file.
+    """The audit of one file.
 
     Attributes
     ----------
     path : Path
     replay : Replay
-        Of the tokens up to where the file could be read.
+        The replay of the tokens, up to where the file could be read.
     error : str or None
         Why the file could not be read.
     """
@@ -43,7 +45,7 @@ class FileAudit:
 
     @property
     def same(self) -> bool:
-        """Whether the file could be read and is what its seeds draw."""
+        """Whether the file could be read, and its tokens are those that its seeds draw."""
         return self.error is None and self.replay.same
 
     def __str__(self) -> str:
@@ -52,7 +54,7 @@ class FileAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """What came of an audit; files in the order of their names.
+    """The result of an audit, with files in the order of their names.
 
     Attributes
     ----------
@@ -97,12 +99,13 @@ def audit(
     paths : path or paths
         Folders of records, or files.
     logits_of : callable
-        Given a `Record` of n tokens, their logits [n, V], by which model ever: an array, or a tensor on the CPU or
-        a GPU. It is sent to other processes, so it must be a function of a module, or a `functools.partial` of
-        one. It is called with a part of a file at a time.
+        Given a `Record` of n tokens, their logits [n, V], from any model: an array, or a tensor on the CPU or a GPU. It
+        is sent to other processes, so it must be a function of a module, or a `functools.partial` of one. It is called
+        with a part of a file at a time.
     executor : concurrent.futures.Executor, optional
-        Who runs the files: any executor, such as that of Dask (``Client.get_executor()``), where the workers see
-        the files under the same names. By default a process for each core of this machine, started anew (spawn).
+        What runs the audit of the files: any executor, such as that of Dask (``Client.get_executor()``), where the
+        workers see the files under the same names. By default a process for each core of this machine, started anew
+        (spawn).
     progress : callable, optional
         Told (tokens replayed, tokens in all) after each file.
 
@@ -115,11 +118,11 @@ def audit(
     FileNotFoundError
         If there is nothing at a path.
     ValueError
-        If there is no path, or no record in a folder: of nothing nothing can be said.
+        If no path is given, or a folder has no record, because there is nothing to check.
 
     Notes
     -----
-    A file that cannot be read, is damaged or is of another contract version is told of in the result and keeps no
+    A file that cannot be read, is damaged or is of another contract version is reported in the result and keeps no
     other from being replayed. What `logits_of` raises is raised.
 
     Examples
@@ -145,9 +148,15 @@ def audit(
         raise ValueError("paths must name at least one folder or file, got none")
     if executor is not None:
         return _audit(found, logits_of, executor, progress)
-    processes = max(1, min(len(found), len(os.sched_getaffinity(0))))
+    processes = min(len(found), _processors())
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         return _audit(found, logits_of, pool, progress)
+
+
+def _processors() -> int:
+    """How many processors this process may use, as far as the system tells: macOS and Windows have no affinities."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else min(os.cpu_count() or 1, 61)  # Windows waits for no more
 
 
 def _files(path: str | os.PathLike[str]) -> list[Path]:
@@ -181,7 +190,7 @@ def _tokens(file: Path) -> int:
 
 
 def audit_file(path: Path, logits_of: LogitsOf) -> FileAudit:
-    """Replay one file, a part at a time; what `audit` gives to its workers."""
+    """Replay one file, a part at a time. `audit` calls this in its workers."""
     try:
         record = parquet.read(path)
     except RecordError as error:

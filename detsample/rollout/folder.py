@@ -1,4 +1,4 @@
-"""A folder of records: its files, and of which kind they are."""
+"""A folder of records: which files it has, and which kind of record they hold."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from detsample.rollout.parquet import RecordError
 from detsample.rollout.record import Kind
 
 KIND_FILE = ".kind.json"
-"""Whoever reads a folder of Parquet leaves out what begins with a dot."""
+"""Programs that read a folder of Parquet files leave out names that begin with a dot."""
 
 
 def files(path: str | os.PathLike[str]) -> list[Path]:
     """The record's files in the order in which they were begun; the path itself if it is a file.
 
-    What is being written has another name until it is whole, and is not among them.
+    A file that is still being written has another name and is not among them.
 
     Parameters
     ----------
@@ -63,14 +63,13 @@ def number_of(path: Path) -> int:
 
 
 def claim(folder: Path, kind: Kind) -> Kind:
-    """Say of which kind a folder is, unless somebody has said so before: the kind that it is.
-
-    Of several writers one is the first, whichever it is, and each finds the same.
+    """Record the kind of a folder, unless it is recorded already, and return the recorded kind. If several writers
+    begin at once, one of them is the first, and all get the same kind.
 
     Raises
     ------
     RecordError
-        If what is there says no kind.
+        If the file that is there does not say a kind.
     OSError
         If nothing can be written.
     """
@@ -80,10 +79,10 @@ def claim(folder: Path, kind: Kind) -> Kind:
             with whole(mine) as file:
                 file.write(json.dumps(kind._asdict()).encode())
             try:
-                os.link(mine, path)  # unlike a rename it fails where there is one already
+                os.link(mine, path)  # unlike a rename, this fails if the file is there already
             except FileExistsError:
                 pass
-            except OSError:  # a file system without links: of two that begin at once the last is heard
+            except OSError:  # a file system without links: if two writers begin at once, the last one counts
                 os.replace(mine, path)
         finally:
             mine.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Kept sets on the host, as a record holds them: the shorter of what is kept and what is dropped, by id."""
+"""Kept sets on the host, as a record holds them: the ids that are kept, or those that are dropped if they are fewer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from detsample import frameworks
 from detsample.sampler.output import Csr
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeptSets:
     """A set of tokens for each of N rows.
 
     A row lists the ids it keeps or, where that is shorter, those it drops: a row without filters lists nothing.
-    `of_bits` always chooses so, hence equal sets have equal lists.
+    `of_bits` always chooses the shorter list, so equal sets have equal lists.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class KeptSets:
         words = words.view(np.uint32) & _inside(vocab)
         dropped = 2 * _popcount(words).sum(axis=1, dtype=np.int64) > vocab
         words[dropped] ^= _inside(vocab)
-        row, at = np.nonzero(words)  # few words have a bit: only they are unpacked
+        row, at = np.nonzero(words)  # Few words have a bit that is set, and only these are unpacked.
         octets = np.ascontiguousarray(words[row, at], "<u4").view(np.uint8).reshape(-1, 4)
         hit, bit = np.nonzero(np.unpackbits(octets, axis=1, bitorder="little"))
         counts = np.bincount(row[hit], minlength=len(words))
@@ -113,7 +113,7 @@ class KeptSets:
         return words.view(np.int32)
 
     def same(self, other: KeptSets) -> np.ndarray:
-        """In which rows the two are the same set, bool [N]; both as `of_bits` lists them."""
+        """In which rows the two have the same set, bool [N]. Both must list sets as `of_bits` does."""
         same = (self.dropped == other.dropped) & (self.listed == other.listed)
         rows = np.flatnonzero(same)
         one, two = self.rows(rows), other.rows(rows)

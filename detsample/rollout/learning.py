@@ -1,8 +1,8 @@
 """`kept_logprobs`: a trainer's log probabilities over the kept sets of a rollout, differentiably.
 
 A token was drawn from the softmax over its kept set. A trainer that normalises over the whole vocabulary compares
-two different distributions: its importance ratio is off by the kept mass before the first step. Normalised over
-the recorded set, the ratio starts at 1.
+two different distributions: its importance ratio is then the kept share, and not 1, before the first step. If it
+normalises over the recorded set, the ratio starts at 1.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from detsample.sampler.parameters import INTEGER_TYPES, is_scalar
 
 LOGIT_TYPES = ("float32", "float64", "bfloat16", "float16")
 LARGEST = float(np.finfo(np.float32).max)
-"""Where the contract's scaled logits saturate (docs/spec.md, section 4)."""
+"""Where the contract's scaled logits saturate (docs/contract/spec.md, section 4)."""
 LARGEST_GAP = float(1 << 30)
-"""Where its gaps to the largest do (section 9)."""
+"""Where its gaps to the largest logit saturate (section 9)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeptLogprobs:
     """What `kept_logprobs` returns, of N tokens.
 
@@ -76,7 +76,7 @@ def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, te
     the vocabulary; no sum depends on the order in which a device adds. Rows that keep more than half the vocabulary
     are treated whole.
 
-    Scaled logits and gaps saturate where those of the draw do (docs/spec.md, sections 4 and 9), so that tiny
+    Scaled logits and gaps saturate where those of the draw do (docs/contract/spec.md, sections 4 and 9), so that tiny
     temperatures make no infinities; a saturated number has the gradient 0.
 
     Examples
@@ -100,7 +100,7 @@ def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, te
         nothing = ops.sum_of_rows(x)
         return KeptLogprobs(nothing, nothing == -np.inf)
     order, found = [], []
-    with np.errstate(over="ignore", invalid="ignore"):  # arrays would warn of what is meant
+    with np.errstate(over="ignore", invalid="ignore"):  # Arrays would warn of infinities that are meant.
         for chosen, z, valid in _groups(ops, x, sets, scale):
             order.append(chosen)
             found.append(_logprobs(ops, z, valid, column[chosen], inside[chosen]))
@@ -112,12 +112,12 @@ def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, te
 def _logprobs(ops: Operations, z: Any, valid: Any, column: np.ndarray, inside: np.ndarray) -> Any:
     """Log probability of each row's own column among the valid ones; -inf, without a gradient, where it is outside.
 
-    The gradients of a row's own logit and of its mass meet in z, before they are scaled: at a tiny temperature each
-    alone would overflow.
+    The gradients of a row's own logit and of its sum are added before they are scaled. At a tiny temperature each of
+    them alone would overflow.
     """
     own = ops.take(z.reshape([-1]), ops.beside(np.arange(len(column)) * z.shape[1] + column, z))
     member = ops.both(ops.beside(inside, z), own != -np.inf)
-    # A row without a token weighs nothing, so that a NaN among its logits stays out of the gradient.
+    # A row without a token gets the weight 0, so that a NaN among its logits stays out of the gradient.
     z = ops.where(ops.both(valid, member.reshape([-1, 1])), z, -np.inf)
     m = ops.largest_of_rows(z)
     m = ops.where(m != -np.inf, m, 0.0)
@@ -159,7 +159,7 @@ def _scaled(ops: Operations, x: Any, scale: np.ndarray) -> Any:
 
 
 def _padded(sets: KeptSets, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the listed logits of rows lie in [N * V], int64 [n, K], and which of these are not there to fill up."""
+    """The places of the listed logits of rows in [N * V], int64 [n, K], and which of them are not just padding."""
     chosen = sets.rows(rows)
     width = max(1, 1 << int(np.ceil(np.log2(max(1, int(chosen.listed.max()))))))
     valid = np.arange(width) < chosen.listed[:, None]

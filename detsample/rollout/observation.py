@@ -1,4 +1,4 @@
-"""`observe` and `draw`: everything a trainer needs from a draw, in one call."""
+"""`observe` and `draw`: return everything that a trainer needs from a draw, in one call."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def draw(
     top_n: int = 0,
     shared_noise: bool = False,
 ) -> Draw:
-    """Draw one token a row, with everything that a trainer asks of the draw.
+    """Draw one token for each row, and return everything that a trainer needs of the draw.
 
     The token, its log probability, `log_z` and the kept set are those of `detsample.sample`; the rest is that of
     `observe`. Nothing waits for the device.
@@ -91,7 +91,9 @@ def draw(
 
 
 def _own(of: Logits, vector: Vector) -> Vector:
-    """A vector that the caller cannot change any more, as with ``position += 1`` for the next token."""
+    """A copy of a vector, so that the caller may change the vector itself, as with ``position += 1`` for the next
+    token.
+    """
     tensor = operations.of(of.framework.name).copied(vector.tensor)
     strides = of.framework.strides(tensor)
     return Vector(tensor, integer(strides[0]) if strides and of.rows > 1 else 0)
@@ -99,10 +101,11 @@ def _own(of: Logits, vector: Vector) -> Vector:
 
 @usual_mode
 def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, top_n: int = 0) -> Observation:
-    """Weigh a token a row: over a given kept set, in the whole softmax, and by rank.
+    """Return log probabilities, rank and entropy for one token of each row: over a given kept set, and in the whole
+    softmax.
 
     No kept set is looked for, so logits may be those of another model than the sets: then `logprobs` are its log
-    probabilities over the actor's sets. The same bits on every machine (docs/spec.md, section 14).
+    probabilities over the actor's sets. The same bits on every machine (docs/contract/observations.md, section 12).
 
     Parameters
     ----------

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observation:
-    """What `detsample.rollout.observe` returns, of B rows (spec section 14). Logarithms are natural.
+    """What `detsample.rollout.observe` returns, of B rows (spec section 12). Logarithms are natural.
 
     Attributes
     ----------
@@ -40,9 +40,9 @@ class Observation:
     _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Draw:
-    """What `detsample.rollout.draw` returns: a draw, all a trainer asks of it, and what it was drawn with.
+    """What `detsample.rollout.draw` returns: a draw, everything that a trainer needs of it, and its parameters.
 
     Attributes
     ----------

@@ -33,7 +33,9 @@ _BLANK = "0" * 64
 _SEAL = re.compile(rb'"data_sha256": "([0-9a-f]{64})", "footer_sha256": "([0-9a-f]{64})"')
 _LARGEST_FOOTER, _SPARE = 1 << 20, 1 << 16
 MOST_TOKENS, MOST_IDS = 1 << 24, 1 << 27
-"""In one file, so that what a file says of itself bounds what reading it takes: 2 GB and 0.5 GB."""
+"""The most tokens and ids that one file may have. They limit the memory that a file can ask a reader for: 2 GB and 0.5
+GB.
+"""
 LARGEST_FILE = 1 << 32
 _TAIL = 8
 """Bytes behind the metadata of a footer: its length, and ``PAR1``."""
@@ -63,7 +65,7 @@ _SCHEMA = pa.schema(
 
 
 class RecordError(ValueError):
-    """A file that is no record, is damaged, or is of another version."""
+    """A file is not a record, is damaged, or is of another version."""
 
 
 def write(file: Any, record: Record) -> None:
@@ -102,7 +104,7 @@ def write(file: Any, record: Record) -> None:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What a file says of itself, after a look at its footer alone.
+    """What a file says of itself. Only its footer is read.
 
     Returns
     -------
@@ -161,7 +163,7 @@ def read(path: Path) -> Record:
 _NO_RECORD = (
     pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError,
 )  # fmt: skip
-"""What pyarrow, json and NumPy raise over a file that is sealed and yet no record."""
+"""What pyarrow, json and NumPy raise for a file that has a valid seal and is still not a record."""
 
 
 def _unreadable(path: Path, error: OSError) -> RecordError:
@@ -186,14 +188,14 @@ def _footer(path: Path, file: BinaryIO) -> tuple[bytes, int]:
 
 
 def _sealed(footer: bytes, data: str) -> bytes:
-    """The footer with the two digests in their places, which are blank."""
+    """The footer with the two digests written into their places, which were blank."""
     (blank,) = _SEAL.finditer(footer)
     filled = footer[: blank.start(1)] + data.encode() + footer[blank.end(1) :]
     return filled[: blank.start(2)] + sha256(filled).hexdigest().encode() + filled[blank.end(2) :]
 
 
 def _said(path: Path, footer: bytes, size: int) -> dict[str, Any]:
-    """What a footer says of the file, once its seal is found whole: pyarrow is not given what is damaged."""
+    """What a footer says of the file. Its seal is checked first, so that pyarrow never gets a damaged file."""
     seal = _SEAL.search(footer)
     if seal is None:
         raise RecordError(f"{path}: not a record, or damaged: it has no footer with the seal of one")
@@ -227,8 +229,8 @@ FIRST_CONTRACT = "the same seeds and logits give other tokens under contract 2: 
 
 
 def _check_totals(metadata: pq.FileMetaData, top_n: int, data: int) -> None:
-    """Whether columns are those of a record, lie one behind the other and fill the file, and hold what a record may:
-    nothing of the data has been read, and no memory asked for.
+    """Check that the columns are those of a record, lie one behind the other, fill the file, and hold no more than a
+    record may. At this point no data has been read, and no memory has been allocated for it.
     """
     rows, groups = metadata.num_rows, metadata.num_row_groups
     if not _SCHEMA.equals(metadata.schema.to_arrow_schema(), check_metadata=False):

@@ -1,4 +1,4 @@
-"""A record of drawn tokens on the host: one row a token, one array a column."""
+"""A record of drawn tokens on the host: one row for each token, one array for each column."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RESULTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "raw_logprobs
 
 
 class Kind(NamedTuple):
-    """What records must share to be one, and the files of a folder to be one folder's."""
+    """What records must have in common so that they can be joined, and files so that they can be in one folder."""
 
     contract_version: int
     vocab: int
@@ -55,20 +55,20 @@ class Kind(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
-    """N drawn tokens: what each was drawn with, and what came of it.
+    """N drawn tokens: for each, the parameters of the draw and its results.
 
     Attributes
     ----------
     contract_version : int
-        `detsample.CONTRACT_VERSION` of who drew.
+        The `detsample.CONTRACT_VERSION` with which the tokens were drawn.
     vocab : int
         V.
     filter_order : str
-        The draw's, as of `detsample.sample`.
+        The `filter_order` of the draw, as for `detsample.sample`.
     sequence : [N] int64
-        Which sequence the token is of: the caller's numbers.
+        Which sequence the token belongs to. The caller chooses these numbers.
     position, topp_seed, temperature, top_k, top_p, min_p : [N]
         The parameters of the draw, as the contract rounds them.
     token_ids, num_kept, status, logprobs, log_z, raw_logprobs, rank, entropy : [N]
@@ -105,7 +105,7 @@ class Record:
     @staticmethod
     @usual_mode
     def of(draw: Draw, sequence: Any, *, keep_sets: bool = True) -> Record:
-        """What a record keeps of a draw; waits for the device.
+        """Make a record of a draw. This waits for the device.
 
         Parameters
         ----------
@@ -164,7 +164,7 @@ class Record:
 
     @property
     def kind(self) -> Kind:
-        """What records must share to be one."""
+        """What records must have in common so that they can be joined."""
         first = self.top_token_ids.shape[1]
         return Kind(self.contract_version, self.vocab, first, self.kept is not None, self.filter_order)
 
@@ -193,7 +193,7 @@ def _fetch(name: str, tensor: Any) -> np.ndarray:
 
 
 def column(name: str, value: Any, rows: int) -> np.ndarray:
-    """A parameter as a column: seeds modulo 2^64, reals rounded once to fp32, as the contract reads them."""
+    """A parameter as a column, as the contract reads it: seeds modulo 2^64, real numbers rounded once to fp32."""
     if is_scalar(value):
         whole, most = COLUMNS[name] is np.int64, _BITS if name == "topp_seed" else _BITS >> 1
         value = as_integer(name, value, -(1 << 63), most) if whole else to_fp32(value)

@@ -1,4 +1,6 @@
-"""Are these the tokens that these seeds draw from these logits? Yes, or the first difference and its kind."""
+"""Answers whether tokens are those that their seeds draw from given logits. If not, it gives the first difference and
+its kind.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,10 @@ MEANING = {
     "raw_logprobs": "the token has another raw log probability: the logits are not those of the draw",
     "rank": "the token has another rank: the logits are not those of the draw",
 }
-"""The kinds of differences and what each says. What depends on the logits alone comes before the token, and what
-depends on the token after it, so a row's first kind tells the one from the other."""
+"""The kinds of differences, and what each means. Results that depend on the logits only come before the token, and
+results that depend on the token come after it. So the first kind in which a row differs says which of the two has
+changed.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of a replay.
+    """The result of a replay.
 
     Attributes
     ----------
@@ -204,7 +208,7 @@ def _difference(kind: str, row: int, record: Record, again: Record) -> Differenc
 
 
 def _value(kind: str, row: int, mine: Record, other: Record) -> Any:
-    """What one side says; of a kept set, what is only in it."""
+    """The value on one side. For kept sets, the ids that are only in that one."""
     if kind == "top":
         named = zip(mine.top_token_ids[row].tolist(), mine.top_logprobs[row].tolist(), strict=True)
         return [f"{token} ({logprob:.9g})" for token, logprob in named]

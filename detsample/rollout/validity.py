@@ -1,4 +1,4 @@
-"""What a record must be for every user of it to work: types, shapes, ranges and totals.
+"""Checks a record: types, shapes, ranges and totals. All users of records rely on them.
 
 A record that a sampler drew passes. One that was made by hand, or read from a file that somebody else sealed, may not.
 """

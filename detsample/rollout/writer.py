@@ -1,4 +1,4 @@
-"""A folder of records that only ever grows by whole files."""
+"""Writes a folder of records. The folder grows by whole files only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BATCH_IDS = 1 << 25
 
 @dataclass
 class _Batch:
-    """What is in memory, and the number of the file that it will be.
+    """The tokens in memory, and the number of the file that they will become.
 
     A batch is followed by the next in one assignment. Whatever interrupts a flush, be it an error of the disk behind
     the rename or a signal, leaves it with its number, and the next flush writes the same file again.
@@ -59,7 +59,7 @@ class _Batch:
 
 
 class _Owned:
-    """What one process has of a writer: a name for its files that no other has, its batch, and who is at it."""
+    """The state of a writer in one process: a name for its files that no other process has, its batch, and a lock."""
 
     def __init__(self, number: int) -> None:
         self.name = secrets.token_hex(8)
@@ -69,7 +69,7 @@ class _Owned:
 
 
 class Writer:
-    """Appends draws to a folder, in batches of which each becomes a file.
+    """Appends draws to a folder, in batches. Each batch becomes a file.
 
     A batch is written under another name, flushed to the disk, and then renamed: at any moment each ``*.parquet``
     file of the folder is whole. A writer that is killed, or a machine that loses power, loses the batch in memory
@@ -142,7 +142,9 @@ class Writer:
         raise TypeError("a Writer cannot be pickled or copied: make one of the same folder where it is needed")
 
     def _own(self) -> _Owned:
-        """What this process has of it. A child of a fork finds what its parent had, and is given its own."""
+        """The state of the writer in this process. After a fork the child finds its parent's state and gets one of its
+        own.
+        """
         process = os.getpid()
         if process not in self._owned:
             behind = max([owned.batch.number for owned in self._owned.values()], default=self._first)
@@ -197,7 +199,7 @@ class Writer:
             self.flush()
 
     def _agree(self, kind: Kind) -> None:
-        """Raise unless the folder is of this kind; say so in the folder if nobody has."""
+        """Raise unless the folder is of this kind. Record the kind in the folder if it is not recorded yet."""
         if self._kind in (None, kind) and not self._claimed:
             self._kind, self._claimed = claim(self._folder, kind), True
         if self._kind != kind:
@@ -212,8 +214,8 @@ class Writer:
             If it could not be written, or the disk does not say that it was. It stays in memory, and the next call
             writes the same file again.
         RuntimeError
-            From a signal handler that interrupts a flush of the same thread: nothing is lost, the flush itself fails
-            and may be repeated.
+            If it is called from a signal handler that interrupts a flush of the same thread. Nothing is lost; the
+            flush itself fails and may be repeated.
         """
         own = self._own()
         with own.lock:
@@ -241,4 +243,4 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()  # after an error, too: what was appended was drawn
+        self.close()  # also after an error: what was appended has been drawn

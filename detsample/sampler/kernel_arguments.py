@@ -1,4 +1,4 @@
-"""A call's parameters as kernels take them: see `kernels.rows`."""
+"""Turns a call's parameters into the arguments of kernels: see `kernels.rows`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _FLOAT, _INT = struct.Struct("<f"), struct.Struct("<i")
 
 
 class Kind(NamedTuple):
-    """What kernels are told of one parameter: an address and a stride, then a number's words."""
+    """How one parameter is passed to kernels: the address and the stride of a vector, then the words of a number."""
 
     bit: int
-    """Of the word that says which parameters are vectors."""
+    """The parameter's bit in `given`, the word that says which parameters are vectors."""
     dtype: str
-    """For which kernels are compiled where there is no vector."""
+    """The element type for which kernels are compiled if the parameter is a number."""
     words: Callable[[Any], tuple[int, ...]]
     """A number as 32-bit words, which are always i32 arguments."""
     none: tuple[int, ...]
-    """What stands in their place beside a vector."""
+    """What is passed as the number's words if the parameter is a vector."""
 
 
 def _float_bits(value: float) -> tuple[int]:
@@ -75,11 +75,11 @@ def arguments(framework: Framework, device: Device, parameters: Iterable[tuple[K
     Parameters
     ----------
     framework : Framework
-        Of the vectors among them.
+        The framework of the vectors among the parameters.
     device : Device
-        Where they are.
+        The device of these vectors.
     parameters
-        What each is, and the parameter, checked.
+        For each parameter its kind, and the checked parameter itself.
     """
     given, where = 0, device[0]
     found: list[Any] = [given]

@@ -1,4 +1,4 @@
-"""CPU tensors and arrays: brought to the NumPy reference and back."""
+"""Serves CPU tensors and arrays: turns them into arrays for the NumPy reference, and its results back into tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
 
 
 def planned(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
-    """What serves calls that differ in their logits alone: it takes these and, for kernels, where they are."""
+    """Return the function that serves calls which differ in their logits only. It takes the logits and, for kernels,
+    their address.
+    """
     return lambda tensor, _pointer: run(logits._replace(tensor=tensor), parameters, wanted)
 
 

@@ -1,14 +1,15 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
     scan    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
-    narrow  (rows)           finishes or draws rows with few candidates, no filter or none valid; aims at the others
-    mass    (rows x parts)   exact sums, and the tokens around the boundary; rows that need neither leave at once
-    retry   (fixed)          the latter once more, for the rows where `narrow` aimed badly; launched twice
-    wide    (rows)           finishes the others
-    masks   (rows x spans)   only when a mask is asked for
+    narrow  (rows)           finishes rows that are invalid, without a filter or with few candidates; guesses the
+                             boundary of others
+    mass    (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
+    mass    (fixed)          the same once more, for the rows where the guess was wrong; launched twice
+    wide    (rows)           finishes the rows that are left
+    masks   (rows x spans)   only if a mask is asked for
 
-Six launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made
-on the way and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`: a fused
+There are six launches, because each needs what all parts of a row found in the one before. Nothing of size B x V is
+made on the way, and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`, because a fused
 multiply-add would change bits.
 """
 
@@ -28,8 +29,8 @@ from detsample.kernels.masks import MASKED, csr_counts, csr_offsets, csr_tail, c
 from detsample.kernels.mass import mass as mass_kernel
 from detsample.kernels.narrow import narrow as narrow_kernel
 from detsample.kernels.pivots import RUNGS
-from detsample.kernels.retry import retry as retry_kernel
 from detsample.kernels.rows import (
+    COUNTERS,
     PARAMETER_NAMES,
     RECORD,
     RETRIES,
@@ -53,20 +54,21 @@ RETRY_PROGRAMS_PER_MULTIPROCESSOR = 4
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the work is cut; none of it can change a bit of any result.
+    """How the work is cut and launched. None of it can change a bit of any result.
 
     Attributes
     ----------
     parts : int or None
-        Programs a row in `scan` and `mass`; None: enough to fill the GPU.
+        How many programs a row gets in `scan` and `mass`. None means enough to fill the GPU.
     segment_tiles : int or None
-        Tiles in a segment; None: as few as 64 segments a row allow, or as the groups allow where rows are many.
+        How many tiles a segment has. None means as few as possible with at most 64 segments in a row or, where rows are
+        many, with as many groups as there may be.
     warps : tuple of int
-        Warps a program of `scan`, of `mass` and `retry`, of `narrow`, of `wide`.
+        How many warps a program of `scan`, of `mass`, of `narrow` and of `wide` has.
     overlap : tuple of str
-        Kernels whose programs start before the kernel ahead has ended, see `kernels.overlap`: on GPUs and with a Triton
-        that can. With many rows `narrow` and `mass` are slower for it, since they would take registers from the
-        kernel ahead (docs/performance.md).
+        Kernels whose programs start before the kernel ahead has ended (`kernels.overlap`), if the GPU and Triton can do
+        that; "retry" means the later launches of `mass`. With many rows `narrow` and `mass` would be slower for it,
+        because they would take registers from the kernel ahead (docs/performance.md).
     """
 
     parts: int | None = None
@@ -76,13 +78,13 @@ class Tuning:
 
 
 FEW_ROWS = 8
-"""Up to so many, kernels are short, and what counts is how soon the next one starts."""
+"""With at most this many rows, kernels are short, and it matters most how soon the next one starts."""
 FEW_ROWS_TUNING = Tuning(overlap=("narrow", "mass", "retry", "wide"))
 DEFAULT_TUNING = Tuning()
 
 
 def tuning_for(rows: int) -> Tuning:
-    """How the work of so many rows is cut best."""
+    """How the work of a batch with this many rows is cut best."""
     return FEW_ROWS_TUNING if rows <= FEW_ROWS else DEFAULT_TUNING
 
 
@@ -99,16 +101,20 @@ class Cut(NamedTuple):
     stretches_of_part: int
     segments_of_stretch: int
     spans: int
-    """Programs that make a mask of a segment."""
+    """How many programs make the mask of one segment."""
     groups: int
     """Groups of tokens in a row."""
     pitch: int
-    """Elements between two rows of the memory that holds the groups' maxima first and the listed tokens then."""
+    """The distance, in elements, between two rows of the memory that first holds the groups' maxima and then the listed
+    tokens.
+    """
 
 
 @lru_cache(maxsize=1024)
 def cut_rows(rows: int, vocab: int, programs: int, tuning: Tuning, masked: bool) -> tuple[Cut, Layout]:
-    """How rows are cut for so many programs, and how the memory that kernels share lies: more of it if `masked`."""
+    """How rows are cut for a number of programs, and the layout of the memory that the kernels share. It is larger if
+    `masked`.
+    """
     cut = _cut(rows, vocab, programs, tuning)
     return cut, layout(_areas(rows, cut, masked))
 
@@ -118,7 +124,7 @@ def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
     parts = min(tiles, tuning.parts or max(1, programs // max(rows, 1)))
     alone = int(MOST_GROUPS.value) // int(LANES.value)  # segments of one quad to a group
     if tuning.parts is None and parts <= alone * 5 // 4:
-        parts = min(parts, alone)  # some programs fewer are less of a loss than groups that are folded
+        parts = min(parts, alone)  # a few programs less cost less than groups that are folded
     most = alone // parts * parts if parts <= alone else int(MOST_SEGMENTS.value)
     segment_tiles = max(tuning.segment_tiles or 1, -(-tiles // most))
     segments = -(-tiles // segment_tiles)
@@ -139,16 +145,16 @@ def _cut(rows: int, vocab: int, programs: int, tuning: Tuning) -> Cut:
 
 
 def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
-    """What the kernels share, see their arguments of these names."""
+    """The memory that the kernels share. Each area is the argument of the kernels that has its name."""
     pitch = ("int32", rows * cut.pitch)
     return {
         "records": ("int64", rows * int(RECORD.value)),
         "sums": ("int64", rows * int(SUMS.value)),
-        "missed": ("int32", (rows + 1) * int(RETRIES.value)),
+        "missed": ("int32", rows * (1 + int(RETRIES.value)) + int(COUNTERS.value)),
         "part_counts": ("int32", rows * cut.parts),
         "part_key": ("int32", rows * cut.parts),
         "group_key": pitch,
-        # Only masks are made from the maxima after something was listed; else it takes their place.
+        # After tokens were listed, the maxima are needed only to make masks. Without masks the list takes their place.
         "list_token": pitch if masked else ("int32", 0),
         "span_counts": ("int32", rows * cut.segments * cut.spans if masked else 0),
         "group_bound": ("float32", rows * cut.stretches * int(LANES.value) // max(cut.quads, 1)),
@@ -165,7 +171,8 @@ def _is_aligned(logits: Logits, buffer: Argument) -> bool:
 
 
 def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
-    """Whether some row may need `mass`, as far as the host can tell; of each row `narrow` decides."""
+    """Whether any row may need `mass`, as far as the host can tell. On the device, `narrow` decides this for each row.
+    """
     top_k = parameters.top_k
     if wanted.log_z or not isinstance(top_k, Scalar):
         return True
@@ -187,7 +194,7 @@ def _is_off(parameter: Parameter, off: float) -> bool:
 
 
 class Steps(NamedTuple):
-    """The launches of a call. What their kernels have arguments for is in `NAMES`."""
+    """The launches of a call. `NAMES` has the arguments of their kernels."""
 
     scan: Step
     narrow: Step
@@ -198,7 +205,7 @@ class Steps(NamedTuple):
 
 @cache
 def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
-    """The steps for a GPU on which kernels can wait for the one ahead, or cannot."""
+    """The launches of a call, for a GPU where kernels can wait for the kernel before them (`waits`) or cannot."""
     scan, mass, narrow, wide = tuning.warps
 
     step = partial(Step, OVERLAP=waits, enable_fp_fusion=False)
@@ -210,7 +217,7 @@ def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
         scan=step(scan_kernel, ALIGNED=aligned, num_warps=scan, maxnreg=72),
         narrow=step(narrow_kernel, early("narrow"), num_warps=narrow, maxnreg=128),
         mass=step(mass_kernel, early("mass"), ALIGNED=aligned, num_warps=mass, maxnreg=72),
-        retry=step(retry_kernel, early("retry"), ALIGNED=aligned, num_warps=mass, maxnreg=80),
+        retry=step(mass_kernel, early("retry"), ALIGNED=aligned, num_warps=mass, maxnreg=72),
         wide=step(wide_kernel, early("wide"), ALIGNED=aligned, num_warps=wide),
     )
 
@@ -230,7 +237,7 @@ ATTEMPTS = int(RETRIES.value)
 
 
 class Prepared(NamedTuple):
-    """What calls have in common whose logits differ in their values and their address alone."""
+    """What calls have in common if only the values and the address of their logits differ."""
 
     logits: Logits
     parameters: Parameters
@@ -239,15 +246,15 @@ class Prepared(NamedTuple):
     cut: Cut
     laid: Layout
     values: list[Any]
-    """What `NAMES` names, up to the results."""
+    """The values of the first arguments in `NAMES`, up to the results."""
     needs_mass: bool
     retry_programs: int
     waits: bool
-    """Whether kernels can wait for the one ahead."""
+    """Whether kernels can wait for the kernel before them."""
 
 
 def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuning) -> Prepared:
-    """Work out all of a call that does not depend on where its logits are.
+    """Prepare everything in a call that does not depend on the address of its logits.
 
     Parameters
     ----------
@@ -265,9 +272,9 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     given = parameter_arguments(parameters, framework, device)
     order = FILTER_ORDERS.index(parameters.filter_order)
     values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), order, rows, 0]
-    # Without rows nothing sets the number of missed ones, and `retry` has programs all the same.
+    # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
-    retry_programs = RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
+    retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
     return Prepared(logits, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits)
 
@@ -280,7 +287,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     prepared
         From `prepare`; its vectors are read by the kernels, now.
     logits
-        Where the logits are, which are laid out like those of `prepared`.
+        The address of the logits, which must be laid out like those of `prepared`.
 
     Returns
     -------
@@ -313,7 +320,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         start(steps.scan, (rows, cut.parts))
         start(steps.narrow, (rows,))
         if needs_mass:
-            start(steps.mass, (rows, cut.parts))
+            start(steps.mass, (rows * cut.parts,))
             for attempt in range(1, 1 + ATTEMPTS):
                 values[ATTEMPT] = attempt
                 start(steps.retry, (retry_programs,))
@@ -340,7 +347,8 @@ def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
 
 
 def planned(logits: Logits, parameters: Parameters, wanted: Wanted) -> Callable[[Any, Any], SampleOutput]:
-    """What serves calls that differ in their logits alone: it takes these and where they are."""
+    """Return the function that serves calls which differ in their logits only. It takes the logits and their address.
+    """
     prepared = prepare(logits, parameters, wanted, tuning_for(logits.rows))
     return lambda _tensor, pointer: launch(prepared, pointer)
 
@@ -350,7 +358,9 @@ def _argument(logits: Logits) -> Argument:
 
 
 def _address(tensor: Any) -> int:
-    """Where a new tensor on a GPU is: a multiple of 16, as all that frameworks allocate; an empty one may have none."""
+    """The address of a new tensor on a GPU. It is a multiple of 16, like everything that frameworks allocate; an empty
+    tensor may have none.
+    """
     return tensor.data_ptr() or 0
 
 

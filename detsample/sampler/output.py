@@ -1,13 +1,23 @@
-"""What calls return: tensors of the logits' framework, on the logits' device."""
+"""What calls return: tensors of the logits' framework, on the logits' device.
+
+Two outputs are equal if they are the same object, and so can be keys of a dict: whether tensors hold the same bits has
+an answer for each element, which on a GPU would have to be waited for.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from detsample.frameworks.types import T
+
+M = TypeVar("M")
+"""A mask: a tensor, or `Csr`."""
 
 
 class Wanted(NamedTuple):
-    """Which results a call asks for; the others are None, and `num_kept` and `status` always there."""
+    """Which results a call asks for. Results that are not asked for are None; `num_kept` and `status` are always there.
+    """
 
     token: bool
     logprobs: bool
@@ -15,8 +25,8 @@ class Wanted(NamedTuple):
     mask: str | None
 
 
-@dataclass(frozen=True)
-class Csr:
+@dataclass(frozen=True, eq=False)
+class Csr(Generic[T]):
     """A kept set in compressed rows.
 
     Attributes
@@ -27,12 +37,12 @@ class Csr:
         Token ids, ascending in each row; ``-1`` from ``row_offsets[B]`` on.
     """
 
-    row_offsets: Any
-    token_ids: Any
+    row_offsets: T
+    token_ids: T
 
 
-@dataclass(frozen=True)
-class SampleOutput:
+@dataclass(frozen=True, eq=False)
+class SampleOutput(Generic[T]):
     """What `detsample.sample` returns.
 
     Attributes
@@ -40,37 +50,37 @@ class SampleOutput:
     token_ids : [B] int64
         The tokens drawn; ``-1`` in invalid rows.
     num_kept : [B] int32
-        Size of the set that the token was drawn from; 0 in invalid rows.
+        The number of tokens in the set that the token was drawn from; 0 in invalid rows.
     status : [B] int32
         0, or the sum of the `detsample.Status` bits that say why a row is invalid.
     logprobs : [B] float32, or None
         Log probability of the token in the distribution it was drawn from; NaN in invalid rows.
     log_z : [B] float32, or None
-        Log of the kept mass of the full softmax at that temperature; NaN in invalid rows.
+        The log of the share of the full softmax, at that temperature, that the kept set has; NaN in invalid rows.
     mask : [B, V] bool, [B, ceil(V / 32)] int32, `Csr`, or None
         The kept set, in the form asked for.
     """
 
-    token_ids: Any
-    num_kept: Any
-    status: Any
-    logprobs: Any | None
-    log_z: Any | None
-    mask: Any | None
-    # Memory that the kernels may still be using, where its framework would hand it out again at once.
-    _kept_alive: Any = field(default=None, repr=False, compare=False)
+    token_ids: T
+    num_kept: T
+    status: T
+    logprobs: T | None
+    log_z: T | None
+    mask: T | Csr[T] | None
+    # Memory that the kernels may still be using, if its framework would otherwise reuse it at once.
+    _kept_alive: Any = field(default=None, repr=False)
 
 
 RESULTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
-"""What `SampleOutput` holds for its reader, in order."""
+"""The public fields of `SampleOutput`, in order."""
 
 
-@dataclass(frozen=True)
-class MaskOutput:
-    """What `detsample.mask` returns: as `SampleOutput`, without a draw."""
+@dataclass(frozen=True, eq=False)
+class MaskOutput(Generic[T, M]):
+    """What `detsample.mask` returns. The fields mean the same as in `SampleOutput`."""
 
-    mask: Any
-    num_kept: Any
-    status: Any
-    log_z: Any | None
-    _kept_alive: Any = field(default=None, repr=False, compare=False)
+    mask: M
+    num_kept: T
+    status: T
+    log_z: T | None
+    _kept_alive: Any = field(default=None, repr=False)

@@ -1,6 +1,6 @@
-"""The arguments of a call, checked as far as the host can see, and brought to the form in which kernels take them.
+"""Checks the arguments of a call as far as the host can see them, and brings them into the form that kernels take.
 
-What only the device can see (a bad value inside a vector) is the kernels' business: it sets that row's status.
+What only the device can see, such as a bad value inside a vector, is left to the kernels, which set that row's status.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ MASK_KINDS = ("bool", "bits", "csr")
 FILTER_ORDERS = ("top_k_first", "min_p_first", "joint")
 _FP32 = struct.Struct("<f")
 _EXACT = 1 << 53  # integers up to it are fp64 numbers
-# NumPy's time spans are integers by their class, and bools by Python's: neither is meant as a number.
+# By their classes NumPy's time spans and Python's bools are integers, but neither is meant as a number.
 _NO_NUMBERS = (bool, np.bool_, np.timedelta64)
 
 
@@ -40,12 +40,14 @@ class Scalar(NamedTuple):
 
 
 class Vector(NamedTuple):
-    """A parameter with one number a row: a tensor, and the step from row to row in elements (0: the same for all)."""
+    """A parameter with one number for each row: a tensor, and the step from row to row in elements, which is 0 if all
+    rows have the same number.
+    """
 
     tensor: Any
     stride: int
     pointer: Pointer | None = None
-    """The tensor as a kernel's argument, where it is on a GPU and somebody has looked."""
+    """The tensor as a kernel's argument, if it is on a GPU and has been looked up; else None."""
 
 
 Parameter = Scalar | Vector
@@ -61,7 +63,7 @@ class Parameters(NamedTuple):
     top_p: Parameter
     min_p: Parameter
     filter_order: str = "top_k_first"
-    """One of `FILTER_ORDERS`, for all rows: of whose weight top-p takes its share."""
+    """One of `FILTER_ORDERS`, for all rows: which tokens top-p takes its share of."""
 
 
 class Logits(NamedTuple):
@@ -96,10 +98,48 @@ def read_draw(
     TypeError, ValueError
         As `read_logits`, `read_parameters` and `refuse_shared_noise`.
     """
+    logits = as_rows(logits)
     of = read_logits(logits, frameworks.of(logits, "logits"))
     given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
     refuse_shared_noise(given, of.rows, "row", shared_noise)
     return of, given
+
+
+def as_rows(logits: Any) -> Any:
+    """Logits in the forms that are taken for [B, V] fp32: a row [V], lists of numbers, fp64 that holds fp32 numbers.
+
+    Numbers in lists are rounded to fp32, as other numbers are. What is none of these comes back as it is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a list holds anything but rows of real numbers of one length, or fp64 numbers that are no fp32 numbers:
+        rounding them would change tokens without a word.
+    """
+    if isinstance(logits, (list, tuple)):
+        logits = _from_lists(logits)
+    framework = frameworks.of(logits, "logits")
+    if framework.dtype_name(logits) == "float64" and not framework.on_gpu(logits):
+        exact = framework.as_array(logits)
+        with np.errstate(over="ignore"):
+            rounded = exact.astype(np.float32)
+        lost = np.argwhere((rounded != exact) & ~np.isnan(exact))
+        if lost.size:
+            raise ValueError(
+                "logits must be fp32 numbers where they are float64, got "
+                f"{exact[tuple(lost[0])]} at {lost[0].tolist()}: cast them to float32"
+            )
+        logits = framework.from_array(rounded, framework.device(logits))
+    return logits[None] if len(framework.shape(logits)) == 1 else logits
+
+
+def _from_lists(rows: Sequence[Any]) -> np.ndarray:
+    """A row, or rows, of numbers."""
+    rows = rows if rows and all(isinstance(row, (list, tuple)) for row in rows) else [rows]
+    if len({len(row) for row in rows}) != 1:
+        raise ValueError(f"logits must be rows of one length, got lengths {sorted({len(row) for row in rows})}")
+    numbers = [_real_number("logits", x, "real numbers", lambda _: True) for row in rows for x in row]
+    return np.array(numbers, np.float32).reshape(len(rows), -1) if numbers else np.empty((len(rows), 0), np.float32)
 
 
 def read_logits(tensor: Any, framework: Framework) -> Logits:
@@ -164,16 +204,16 @@ def read_parameters(
 def refuse_shared_noise(parameters: Parameters, count: int, one: str, shared_noise: Any) -> None:
     """Refuse a single seed together with a single position for several rows or requests, unless it is said to be meant.
 
-    They would all draw with the same noise, and like rows the same token: the commonest mistake there is. A stream made
-    of the row's number would make a token depend on its place in the batch. Where nothing is drawn at random, at a
-    temperature of 0, there is nothing to share.
+    All rows would draw with the same noise, and equal rows would draw the same token. This is the most common mistake
+    of all. Noise that depends on the row's number would be no solution, because a token would then depend on its place
+    in the batch. At a temperature of 0 nothing is drawn at random, so nothing is refused.
 
     Parameters
     ----------
     parameters : Parameters
         Checked.
     count : int
-        How many rows or requests they are of.
+        How many rows or requests there are.
     one : str
         "row" or "request".
     shared_noise : bool
@@ -226,7 +266,9 @@ def read_mask_kind(name: str, kind: str | None) -> str | None:
 
 
 def read_flag(name: str, value: Any) -> bool:
-    """Check an argument that is on or off: what is merely true, such as "no" or an array, is refused."""
+    """Check an argument that must be True or False. Other values that Python takes for true, such as "no" or an array,
+    are refused.
+    """
     if type(value) is bool:
         return value
     if isinstance(value, np.bool_):
@@ -236,7 +278,9 @@ def read_flag(name: str, value: Any) -> bool:
 
 
 def described(name: str, tensor: Any, framework: Framework) -> Description:
-    """What the framework's adapter says of a tensor of its own; the error for one that it cannot take has the name."""
+    """Return what the framework's adapter says of a tensor. If the adapter cannot use the tensor, raise an error that
+    names the argument.
+    """
     try:
         return framework.describe(tensor)
     except UnusableTensor as error:
@@ -244,8 +288,8 @@ def described(name: str, tensor: Any, framework: Framework) -> Description:
 
 
 def as_integer(name: str, value: Any, least: int, most: int) -> int:
-    """A Python int in range, from any integer number that is not a bool."""
-    # The class alone settles the usual case, sooner than what NumPy registered as numbers.
+    """Return an integer of any class but bool as a Python int, if it is in range."""
+    # In the usual case the class is enough, and checking it is quicker than asking for what NumPy registers as numbers.
     if type(value) is not int and (isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if not least <= int(value) <= most:
@@ -254,7 +298,7 @@ def as_integer(name: str, value: Any, least: int, most: int) -> int:
 
 
 def is_scalar(value: object) -> bool:
-    """Whether an argument is a number of Python's or NumPy's."""
+    """Whether an argument is a single number, of Python's classes or NumPy's."""
     return type(value) in (int, float) or isinstance(value, (numbers.Number, np.generic))
 
 
@@ -269,7 +313,7 @@ def _is_share(value: float) -> bool:
 def _integer(
     name: str, value: Any, logits: Logits, least: int, most: int, types: tuple[str, ...] = INTEGER_TYPES
 ) -> Parameter:
-    # A tensor like the logits is the usual case, and found sooner than that it is no number.
+    # A tensor like the logits is the usual case, and it is quicker to see that it is one than that it is not a number.
     if type(value) is not type(logits.tensor) and is_scalar(value):
         return Scalar(as_integer(name, value, least, most))
     return _vector(name, value, logits, types)
@@ -295,19 +339,18 @@ def _real_number(name: str, value: Any, expected: str, valid: Callable[[float], 
 
 @usual_mode
 def to_fp32(value: Any) -> float:
-    """A real number rounded once to fp32, to nearest even; infinite where that is beyond it."""
+    """A real number rounded once to fp32, to the nearest and to even between two; infinite if it is beyond fp32."""
     try:
         if type(value) is not float and not (type(value) is int and -_EXACT <= value <= _EXACT):
             value = _like_in_fp64(value)
         return _FP32.unpack(_FP32.pack(value))[0]
-    except OverflowError:  # what rounds to nothing finite, in fp64 or in fp32
+    except OverflowError:  # numbers that do not round to a finite one, in fp64 or in fp32
         return math.inf if value > 0 else -math.inf
 
 
 def _like_in_fp64(value: Any) -> float:
-    """A float that rounds to the same fp32 as a real number of any kind.
-
-    `float` itself rounds, to nearest: what then lies half-way between two fp32 numbers may not have done so before.
+    """Return a float that rounds to the same fp32 as a given real number of any kind. `float` is not enough, because it
+    rounds, too: its result may lie half-way between two fp32 numbers where the number itself does not.
     """
     if isinstance(value, (float, np.float32, np.float16)):
         return float(value)
@@ -321,7 +364,9 @@ def _like_in_fp64(value: Any) -> float:
 
 
 def _cut(numerator: int, denominator: int) -> float:
-    """A fraction to 50 or 51 bits, the last set if any beyond is: enough to tell all ties in fp32 from what is near."""
+    """Cut a fraction to 50 or 51 bits, and set the last bit if any bit beyond it is set. This keeps enough to tell a
+    number that is half-way between two fp32 numbers from one that is only near.
+    """
     magnitude = abs(numerator)
     shift = 50 - magnitude.bit_length() + denominator.bit_length()
     quotient, rest = divmod(magnitude << max(shift, 0), denominator << max(-shift, 0))
@@ -348,5 +393,5 @@ def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> V
 
 
 def class_name(value: object) -> str:
-    """The class of an argument that is none of those expected."""
+    """The name of the class of an argument, for the message of an error."""
     return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -1,10 +1,13 @@
-"""`plan`: the checks of a call made once, for the many calls that follow it with new logits."""
+"""`plan`: checks the arguments of a call once, for many calls with new logits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, overload
 
+import numpy as np
+
+from detsample.frameworks.types import FilterOrder, Integer, MaskKind, Real, T
 from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import SampleOutput
 from detsample.sampler.parameters import Logits, described, read_draw, read_flag, read_wanted
@@ -12,8 +15,10 @@ from detsample.sampler.run import serving
 from detsample.sampler.status import raise_for_status
 
 
-class Plan:
-    """Calls of `sample` that differ in the values of their tensors alone. Made by `plan`; call it with logits."""
+class Plan(Generic[T]):
+    """A planned call of `sample`: made by `plan`, and called with logits. Its calls differ only in the values of their
+    tensors.
+    """
 
     def __init__(self, logits: Logits, draw: Callable[[Any, Any], SampleOutput]) -> None:
         self._framework = logits.framework
@@ -25,13 +30,13 @@ class Plan:
         raise TypeError("a Plan cannot be pickled or copied: it reads its tensors where they are; call plan() there")
 
     @usual_mode
-    def __call__(self, logits: Any, *, check: bool = False) -> SampleOutput:
+    def __call__(self, logits: T, *, check: bool = False) -> SampleOutput[T]:
         """Draw one token a row.
 
         Parameters
         ----------
         logits : [B, V] tensor
-            Of the class, shape, strides, type and device planned for.
+            Logits of the class, shape, strides, type and device that were planned for.
         check : bool
             As for `sample`.
 
@@ -43,9 +48,9 @@ class Plan:
         Raises
         ------
         TypeError
-            If the logits are no tensor of the class planned for.
+            If the logits are not a tensor of the class that was planned for.
         ValueError
-            If they are laid out in another way than planned for; with `check`, for invalid rows.
+            If their shape, strides, type or device are not those that were planned for; with `check`, for invalid rows.
         """
         if type(logits) is not self._kind:
             raise TypeError(f"logits must be a {self._kind.__qualname__} as planned, got {type(logits).__qualname__}")
@@ -59,6 +64,42 @@ class Plan:
 
 
 @usual_mode
+@overload
+def plan(
+    logits: np.ndarray,
+    topp_seed: Integer | np.ndarray,
+    *,
+    position: Integer | np.ndarray = 0,
+    temperature: Real | np.ndarray = 1.0,
+    top_k: Integer | np.ndarray = 0,
+    top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    return_logprobs: bool = True,
+    return_log_z: bool = False,
+    return_mask: MaskKind | None = None,
+    shared_noise: bool = False,
+) -> Plan[np.ndarray]: ...
+
+
+@overload
+def plan(
+    logits: T,
+    topp_seed: Integer | T,
+    *,
+    position: Integer | T = 0,
+    temperature: Real | T = 1.0,
+    top_k: Integer | T = 0,
+    top_p: Real | T = 1.0,
+    min_p: Real | T = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    return_logprobs: bool = True,
+    return_log_z: bool = False,
+    return_mask: MaskKind | None = None,
+    shared_noise: bool = False,
+) -> Plan[T]: ...
+
+
 def plan(
     logits: Any,
     topp_seed: Any,
@@ -68,13 +109,13 @@ def plan(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
-    filter_order: str = "top_k_first",
+    filter_order: FilterOrder = "top_k_first",
     return_logprobs: bool = True,
     return_log_z: bool = False,
-    return_mask: str | None = None,
+    return_mask: MaskKind | None = None,
     shared_noise: bool = False,
-) -> Plan:
-    """Check a call of `sample` now and make it later, as often as wanted, with less of the host's time.
+) -> Plan[Any]:
+    """Check the arguments of `sample` now, and draw later, as often as you like, with less time on the host.
 
     Parameters that are tensors are read when the plan is called: change them in place, and the next call sees it.
     They must stay where they are, and the plan keeps them alive.

@@ -1,4 +1,6 @@
-"""One call, checked and served where its logits are: what `sample`, `mask`, `margin` and all that draws go through."""
+"""Serves one checked call on the device of its logits. `sample`, `mask`, `margin` and everything else that draws goes
+through here.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +14,24 @@ from detsample.sampler.parameters import Logits, Parameters
 
 
 def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
-    """Draw a token a row, or find what it would be drawn from.
+    """Draw a token for each row, or find the set that it would be drawn from.
 
     Parameters
     ----------
     logits, parameters
         Checked by `detsample.sampler.parameters`.
     wanted
-        Results to make; the others are None, or hold nothing of use.
+        Which results to make. The others are None, or their values mean nothing.
     """
     return serving("detsample.sampler", logits.device).run(logits, parameters, wanted)
 
 
 def serving(package: str, device: Device) -> ModuleType:
-    """Return what serves a package's calls on a device: its `on_gpu`, by kernels, or its `on_cpu`, by the reference.
+    """Return the module of a package that serves its calls on a device: `on_gpu`, which launches kernels, or `on_cpu`,
+    which calls the reference.
 
-    The two have the same functions. Nobody else chooses between them, and who has no GPU imports no kernel.
+    The two modules have the same functions, and this is the only place that chooses between them. Without a GPU no
+    kernel is imported.
     """
     return _module(package, device[0])
 
@@ -40,6 +44,6 @@ def _module(package: str, kind: str) -> ModuleType:
         if str(error.name).partition(".")[0] != "triton":
             raise
         raise ImportError(
-            "tensors on a GPU need Triton, which is not installed: pip install 'detsample[gpu]'; torch's builds for GPUs "
-            "bring it, Paddle's do not"
+            "tensors on a GPU need Triton, which is not installed: pip install 'detsample[gpu]'; torch's builds for "
+            "GPUs bring it, Paddle's do not"
         ) from error

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from detsample.frameworks.recording import recording
+from detsample.frameworks.types import FilterOrder, Integer, MaskKind, Real, Rows, T
 from detsample.reference.float_mode import usual_mode
-from detsample.sampler.output import MaskOutput, SampleOutput, Wanted
+from detsample.sampler.output import Csr, MaskOutput, SampleOutput, Wanted
 from detsample.sampler.parameters import read_draw, read_flag, read_mask_kind, read_wanted
 from detsample.sampler.run import run
 from detsample.sampler.status import raise_for_status
 
 
 @usual_mode
+@overload
+def sample(
+    logits: np.ndarray | Rows,
+    topp_seed: Integer | np.ndarray,
+    *,
+    position: Integer | np.ndarray = 0,
+    temperature: Real | np.ndarray = 1.0,
+    top_k: Integer | np.ndarray = 0,
+    top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    return_logprobs: bool = True,
+    return_log_z: bool = False,
+    return_mask: MaskKind | None = None,
+    shared_noise: bool = False,
+    check: bool = False,
+) -> SampleOutput[np.ndarray]: ...
+
+
+@overload
+def sample(
+    logits: T,
+    topp_seed: Integer | T,
+    *,
+    position: Integer | T = 0,
+    temperature: Real | T = 1.0,
+    top_k: Integer | T = 0,
+    top_p: Real | T = 1.0,
+    min_p: Real | T = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    return_logprobs: bool = True,
+    return_log_z: bool = False,
+    return_mask: MaskKind | None = None,
+    shared_noise: bool = False,
+    check: bool = False,
+) -> SampleOutput[T]: ...
+
+
 def sample(
     logits: Any,
     topp_seed: Any,
@@ -22,54 +63,57 @@ def sample(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
-    filter_order: str = "top_k_first",
+    filter_order: FilterOrder = "top_k_first",
     return_logprobs: bool = True,
     return_log_z: bool = False,
-    return_mask: str | None = None,
+    return_mask: MaskKind | None = None,
     shared_noise: bool = False,
     check: bool = False,
-) -> SampleOutput:
-    """Draw one token a row; the same bits in give the same bits out, wherever it runs.
+) -> SampleOutput[Any]:
+    """Draw one token for each row. The same inputs give the same bits, wherever it runs.
 
-    A row's results depend on its logits and its own parameters alone (docs/spec.md). GPU tensors are sampled by
-    Triton kernels on the tensor's own device and on its framework's current stream, without waiting for the
-    device; CPU tensors and arrays by the NumPy reference.
+    A row's results depend on its own logits and parameters only (docs/contract/). Tensors on a GPU are sampled by
+    Triton kernels, on their own device and on their framework's current stream, and the call does not wait for them.
+    CPU tensors and arrays are sampled by the NumPy reference.
 
     Parameters
     ----------
     logits : [B, V] fp32, bf16 or fp16
         A Paddle tensor, a torch tensor or a NumPy array, ``1 <= V <= 2**21``, any row stride. Never written to.
-        ``-inf`` excludes a token.
+        ``-inf`` excludes a token. A single row [V] counts as [1, V]. Lists of numbers are taken as well, and on the
+        host fp64 that holds fp32 numbers.
     topp_seed : int, or [B] or [B, 1] int64, int32, uint64 or uint32
-        Which stream of noise the row draws from: any 64 bits.
+        Which noise the row draws with: any 64 bits. A request has a seed of its own, and keeps it.
     position : int, or [B] or [B, 1] int64 or int32
-        Absolute index, from 0, of the token being drawn in its sequence. The noise is a function of seed,
-        position and token id.
+        The index, from 0, of the token being drawn in its sequence. The noise depends on seed, position and token id
+        only.
     temperature : float, or [B] or [B, 1] floating
         ``0`` is greedy. Rounded to fp32, as `top_p` and `min_p` are.
     top_k : int, or [B] or [B, 1] int64 or int32
-        Keep exactly the first k tokens; off if ``<= 0`` or ``>= V``.
+        Keep exactly the k largest logits, and of equal ones the lowest ids; off if ``<= 0`` or ``>= V``.
     top_p : float, or [B] or [B, 1] floating
-        Keep the shortest prefix that has at least this share of the weight, of which tokens `filter_order` says; off
-        at 1, the first token alone if ``<= 0``. A number above 1 is refused; in a vector it is off, too.
+        Keep the fewest tokens, in falling order of their logits, that have at least this share of the weight.
+        `filter_order` says of which tokens' weight. Off at 1; only the first token is kept if ``<= 0``. A number above
+        1 is refused; in a vector it means off.
     min_p : float, or [B] or [B, 1] floating
-        Keep tokens at least this probable relative to the most probable one; off if ``<= 0``. A number above 1 is
-        refused; in a vector it is 1.
+        Keep the tokens whose probability is at least this fraction of the largest one; off if ``<= 0``. A number above
+        1 is refused; in a vector it counts as 1.
     filter_order : "top_k_first", "min_p_first" or "joint"
-        Of whose weight top-p takes its share: of the survivors of top-k, of those of top-k and min-p, or of all tokens.
+        Which tokens' weight top-p takes its share of: of those that top-k keeps, of those that top-k and min-p keep, or
+        of all tokens.
     return_logprobs : bool
         Whether to return the token's log probability in the kept set.
     return_log_z : bool
-        Whether to return the log of the kept mass of the full softmax.
+        Whether to return the log of the share of the full softmax that the kept set has.
     return_mask : None, "bool", "bits" or "csr"
-        The form in which to return the kept set. ``"csr"`` on a GPU with a `top_k` that is not one number for
-        all rows waits for the device once, to learn the size; nothing else does, but for `check`.
+        The form in which to return the kept set. On a GPU, ``"csr"`` waits for the device once, to learn the size,
+        unless `top_k` is one number for all rows. Nothing else waits, except `check`.
     shared_noise : bool
-        Whether rows are meant to draw with the same noise. Otherwise a single `topp_seed` together with a single
-        `position` is refused for several rows: `fold_in` makes a seed for each.
+        Whether several rows may draw with the same noise. By default a single `topp_seed` together with a single
+        `position` is refused for several rows; `fold_in` makes a seed for each.
     check : bool
-        Wait for the device and raise if a row is invalid. Otherwise such a row has token -1 and a status, and
-        harms no other.
+        Whether to wait for the device and raise if a row is invalid. Otherwise such a row has token -1 and a status,
+        and does not affect other rows.
 
     Returns
     -------
@@ -79,8 +123,8 @@ def sample(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came, for all that the host can see; with `check`, for
-        invalid rows.
+        If an argument is wrong, as far as the host can see; the message names the argument, what was expected and what
+        came. With `check`, also if a row is invalid.
 
     Examples
     --------
@@ -104,7 +148,7 @@ def sample(
 def sample_now(
     logits: Any, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str,
     return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
-) -> SampleOutput:  # fmt: skip
+) -> SampleOutput[Any]:  # fmt: skip
     """`sample`, where nobody is recording it."""
     wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
     of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
@@ -115,6 +159,66 @@ def sample_now(
 
 
 @usual_mode
+@overload
+def mask(
+    logits: np.ndarray | Rows,
+    *,
+    temperature: Real | np.ndarray = 1.0,
+    top_k: Integer | np.ndarray = 0,
+    top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    kind: Literal["bool", "bits"] = "bool",
+    return_log_z: bool = False,
+    check: bool = False,
+) -> MaskOutput[np.ndarray, np.ndarray]: ...
+
+
+@overload
+def mask(
+    logits: np.ndarray | Rows,
+    *,
+    temperature: Real | np.ndarray = 1.0,
+    top_k: Integer | np.ndarray = 0,
+    top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    kind: Literal["csr"],
+    return_log_z: bool = False,
+    check: bool = False,
+) -> MaskOutput[np.ndarray, Csr[np.ndarray]]: ...
+
+
+@overload
+def mask(
+    logits: T,
+    *,
+    temperature: Real | T = 1.0,
+    top_k: Integer | T = 0,
+    top_p: Real | T = 1.0,
+    min_p: Real | T = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    kind: Literal["bool", "bits"] = "bool",
+    return_log_z: bool = False,
+    check: bool = False,
+) -> MaskOutput[T, T]: ...
+
+
+@overload
+def mask(
+    logits: T,
+    *,
+    temperature: Real | T = 1.0,
+    top_k: Integer | T = 0,
+    top_p: Real | T = 1.0,
+    min_p: Real | T = 0.0,
+    filter_order: FilterOrder = "top_k_first",
+    kind: Literal["csr"],
+    return_log_z: bool = False,
+    check: bool = False,
+) -> MaskOutput[T, Csr[T]]: ...
+
+
 def mask(
     logits: Any,
     *,
@@ -122,11 +226,11 @@ def mask(
     top_k: Any = 0,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
-    filter_order: str = "top_k_first",
-    kind: str = "bool",
+    filter_order: FilterOrder = "top_k_first",
+    kind: MaskKind = "bool",
     return_log_z: bool = False,
     check: bool = False,
-) -> MaskOutput:
+) -> MaskOutput[Any, Any]:
     """The set of tokens that `sample` would draw from, without a draw.
 
     Parameters
@@ -162,7 +266,7 @@ def mask(
 def mask_now(
     logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, kind: str, return_log_z: bool,
     check: bool,
-) -> MaskOutput:  # fmt: skip
+) -> MaskOutput[Any, Any]:  # fmt: skip
     """`mask`, where nobody is recording it."""
     if read_mask_kind("kind", kind) is None:
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")

@@ -1,4 +1,4 @@
-"""`warmup`: everything that later calls launch, compiled and loaded beforehand."""
+"""`warmup`: compiles and loads beforehand everything that later calls launch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def warmup(
     Parameters
     ----------
     framework : "torch" or "paddle"
-        Whose tensors the calls will be made with.
+        The framework of the tensors in later calls.
     index : int
         The GPU, as CUDA counts them in this process. Call it for each GPU that is used.
     dtypes : sequence of str
@@ -125,7 +125,9 @@ def _check(name: str, values: Sequence[str], known: Sequence[str]) -> None:
 def _calls(
     framework: Framework, device: Device, dtypes: Sequence[str], masks: Sequence[str], types: dict[str, str]
 ) -> Iterator[Call]:
-    """Calls of one small row that launch all there is, on memory that nobody has written: any logits do."""
+    """Make calls with one small row that launch every kernel. Their memory is not initialised, since any logits will
+    do.
+    """
     from detsample.sampler import on_gpu
 
     memory = framework.empty((64,), "int64", device)
@@ -148,8 +150,8 @@ def _parameter(name: str, types: dict[str, str], memory: Any, address: int) -> P
 
 
 def compilations(calls: Sequence[Call]) -> list[dict[str, Any]]:
-    """Find out what calls would compile, as `compile_worker` takes it. They are made, but nothing is launched: one
-    kernel without those before it would read what nobody has written.
+    """Find out what calls would compile, in the form that `compile_worker` takes. The calls are made, but nothing is
+    launched, because a kernel without the kernels before it would read memory that nothing has written.
     """
     from triton.runtime import driver
 
@@ -161,7 +163,7 @@ def compilations(calls: Sequence[Call]) -> list[dict[str, Any]]:
 
     def note(**seen: Any) -> bool:
         if threading.get_ident() != thread:
-            return False  # another thread's launch goes on as if nobody looked
+            return False  # a launch of another thread goes on undisturbed
         kernel, data = seen["fn"], seen["compile"]["specialization_data"]
         target = driver.active.get_current_target()
         targets[:] = [target.backend, target.arch, target.warp_size]
@@ -176,12 +178,13 @@ def compilations(calls: Sequence[Call]) -> list[dict[str, Any]]:
 
 
 _ONE_AT_A_TIME = threading.Lock()
-"""Triton has one such hook for all threads; two that put back what they found would leave one behind."""
+"""Triton has one such hook for all threads. If two threads each put back what they found, one hook could stay behind.
+"""
 
 
 @contextmanager
 def _hook(note: Callable[..., bool]) -> Iterator[None]:
-    """Inside, Triton asks `note` before it compiles, and then whoever it asked before."""
+    """Inside this context, Triton asks `note` before it compiles, and then the hook that it asked before."""
     import triton
     from triton.runtime.jit import JITFunction
 
@@ -196,15 +199,17 @@ def _hook(note: Callable[..., bool]) -> Iterator[None]:
     try:
         yield
     finally:
-        inside = False  # whoever has put another hook in front goes on asking this one
+        inside = False  # another hook that was put in front since then goes on asking this one
         setattr(owner, name, before)
 
 
 def compile_jobs(jobs: list[dict[str, Any]], workers: int) -> None:
-    """Share jobs among processes; one that cannot be started, or ends, leaves its jobs to whoever needs the kernels."""
+    """Share jobs among processes. If a process cannot be started, or ends, its kernels are compiled later, by whoever
+    needs them.
+    """
     if not workers or not sys.executable:
         return
-    # What takes longest first, so that no process has it left when all others are done.
+    # The longest jobs come first, so that none is left for one process when all others are done.
     queue = iter(sorted(jobs, key=lambda job: LONG.index(job["name"]) if job["name"] in LONG else len(LONG)))
     lock = threading.Lock()
 
@@ -220,16 +225,26 @@ def compile_jobs(jobs: list[dict[str, Any]], workers: int) -> None:
         list(pool.map(work, range(workers)))
 
 
-LONG = ("narrow", "wide", "mass", "retry", "scan")
-"""Kernels, by how long they take to compile."""
+LONG = ("narrow", "wide", "mass", "scan")
+"""The kernels that take longest to compile, the longest first."""
+
+
+WORKER = """
+import sys
+sys.path[:] = filter(None, sys.path)
+from detsample.launching.compile_worker import main
+main()
+"""
+"""What a process runs. Python puts the current folder first on its path, as an empty name, and would import a `json.py`
+that is there. So this name is removed first. Python's option ``-P``, of 3.11, would do the same."""
 
 
 @contextmanager
 def _worker() -> Iterator[Callable[[str], bool]]:
-    """Start a `compile_worker`; what is returned sends it a line and says whether it answered."""
+    """Start a `compile_worker`. Return a function that sends it a line and says whether it answered."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    command = [sys.executable, "-m", "detsample.launching.compile_worker"]
+    command = [sys.executable, "-c", WORKER]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     )

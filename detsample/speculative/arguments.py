@@ -1,4 +1,5 @@
-"""The arguments of a call, checked as far as the host can see (what only the device sees sets a request's status)."""
+"""Checks the arguments of a call as far as the host can see them. What only the device can see sets a request's status.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +25,12 @@ from detsample.sampler.parameters import (
 )
 
 Sampling = tuple[Any, ...]
-"""What is to be said of each request for its draws, unchecked and in the order of `Parameters`."""
+"""The parameters of the requests, unchecked and in the order of `Parameters`."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A tensor of two axes, a row a request, with its strides in elements."""
+    """A tensor with two axes and one row for each request, and its strides in elements."""
 
     tensor: Any
     row_stride: int
@@ -43,7 +44,7 @@ class Batch:
     Attributes
     ----------
     logits : Logits
-        All rows [R, V], those that are nobody's included.
+        All rows [R, V], including rows that belong to no request.
     whole : tensor
         The logits as they came.
     requests : int
@@ -51,13 +52,13 @@ class Batch:
     width : int
         The most rows that a request may have.
     counts : Scalar or Vector
-        What the caller said of the number of rows.
+        The number of rows, as the caller gave it.
     extra : int
         Rows beside those: 1 where drafted tokens are counted, 0 where nodes are.
     row_offsets : Vector or None
         [B + 1], where rows are ragged.
     given : Parameters
-        Of the requests.
+        The parameters of the requests.
     """
 
     logits: Logits
@@ -72,7 +73,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Drafter:
-    """What drafted tokens were drawn from.
+    """The logits or probabilities that drafted tokens were drawn from.
 
     Attributes
     ----------
@@ -151,11 +152,11 @@ def read_batch(
     Parameters
     ----------
     name, logits
-        What the caller knows the logits as, and the logits.
+        The caller's name for the logits, and the logits.
     shape
         B, and the most rows that a request may have.
     counts
-        What the caller knows the number of rows as, what was said of it, and how many rows there are beside those.
+        The caller's name for the number of rows, the number as it was given, and how many more rows there are.
     row_offsets, sampling, shared_noise
         As they came.
 

@@ -88,7 +88,7 @@ def draft(
 
 
 def _nothing(logits: Any, sampling: Sampling, shared_noise: bool, return_logprobs: bool) -> DraftOutput:
-    """No tokens of B requests, once the arguments are found to be right."""
+    """The result without tokens for B requests, after the arguments have been checked."""
     framework = frameworks.of(logits, "logits")
     requests, _, vocab = framework.shape(logits)
     device = framework.device(logits)

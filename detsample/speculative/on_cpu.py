@@ -1,4 +1,4 @@
-"""CPU tensors and arrays: brought to the NumPy reference and back."""
+"""Serves CPU tensors and arrays: turns them into arrays for the NumPy reference, and its results back into tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detsample.speculative.output import TreeOutput, VerifyOutput
 
 
 def _how(batch: Batch) -> dict[str, Any]:
-    """The keyword arguments that are alike for chains and trees."""
+    """The keyword arguments that are the same for chains and trees."""
     framework, offsets = batch.logits.framework, batch.row_offsets
     row_offsets = None if offsets is None else framework.as_array(offsets.tensor)
     return {**on_cpu.as_arrays(framework, batch.given), "row_offsets": row_offsets}

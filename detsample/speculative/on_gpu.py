@@ -4,8 +4,8 @@
     ...                         all rows drawn, as by `detsample.sample`
     match          (requests)   the longest agreeing prefix; `longest_path` for trees
 
-Rejection has the rows' kept sets found instead, and draws by the kernels of `speculative_rejection`.
-Nothing comes back to the host.
+For rejection, the kept sets of the rows are found instead, and the kernels of `speculative_rejection` draw. Nothing
+comes back to the host.
 """
 
 from __future__ import annotations
@@ -50,27 +50,28 @@ class Rows:
     """What is known of every row."""
 
     owner: Any
-    """Whose it is, where rows are ragged; else None."""
+    """The request that each row belongs to, if rows are ragged; else None."""
     parameters: Parameters
 
 
 def power_of_two(number: int) -> int:
-    """The least power of two that is not below a positive number."""
+    """The smallest power of two that is at least a positive number."""
     return 1 << (number - 1).bit_length()
 
 
 def _table(framework: Framework, table: Table) -> tuple[Argument, int, int]:
-    """A table as kernels take it: its address, the step from row to row and that from column to column."""
+    """A table as kernel arguments: its address, the step from row to row, and the step from column to column."""
     return framework.argument(table.tensor), integer(table.row_stride), integer(table.stride)
 
 
 def _pointer(of: Logits, tensor: Any, dtype: str) -> Argument:
-    """A tensor as kernels take it, or what stands in its place."""
+    """A tensor as a kernel argument, or a stand-in if there is none."""
     return missing(of.device[0], dtype) if tensor is None else of.framework.argument(tensor)
 
 
 def request_arguments(batch: Batch, rows: Rows) -> list[Any]:
-    """What kernels are told to find a request's rows, from `rows` on: see `speculative_rows.rows_of_request`."""
+    """The arguments with which kernels find a request's rows, from `rows` on: see `speculative_rows.rows_of_request`.
+    """
     of, counts, offsets = batch.logits, batch.counts, batch.row_offsets
     if isinstance(counts, Scalar):
         said = [0, missing(of.device[0], "int32"), 0, int(counts.value)]

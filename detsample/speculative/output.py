@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VerifyOutput:
     """What `detsample.speculative.verify` returns.
 
@@ -28,11 +28,11 @@ class VerifyOutput:
     num_accepted: Any
     status: Any
     logprobs: Any | None
-    # Working memory that the kernels may still be using, where its framework would hand it out again at once.
+    # Working memory that the kernels may still be using, if its framework would otherwise reuse it at once.
     _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TreeOutput:
     """What `detsample.speculative.verify_tree` returns.
 
@@ -58,7 +58,7 @@ class TreeOutput:
     _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DraftOutput:
     """What `detsample.speculative.draft` returns, [B] for logits [B, V] and [B, K] for logits [B, K, V].
 

@@ -1,4 +1,4 @@
-"""Why a request was refused or stopped, and the error that says so (docs/speculative.md, S1)."""
+"""Why a request was refused or stopped, and the error that says so (contract, section 14)."""
 
 from __future__ import annotations
 

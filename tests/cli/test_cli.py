@@ -110,7 +110,7 @@ def test_selected_rows_are_those_of_the_file(run: Run, file: Path, rows: str) ->
 
 
 def test_rows_of_a_file_have_noise_of_their_own(run: Run, file: Path, tmp_path: Path) -> None:
-    """Defect caught: one seed and one position for all rows, of which rows alike draw one token: the commonest mistake."""
+    """Defect caught: one seed and one position for all rows, of which rows alike draw one token: a common mistake."""
     flat = np.zeros((ROWS, 1000), np.float32)
     np.save(tmp_path / "flat.npy", flat)
     tokens = tokens_of(run("sample", tmp_path / "flat.npy", "--seed", "11", "--position", "4")[1])
@@ -120,8 +120,8 @@ def test_rows_of_a_file_have_noise_of_their_own(run: Run, file: Path, tmp_path: 
 
 
 def test_one_seed_where_it_is_said(run: Run, file: Path, logits: np.ndarray, tmp_path: Path) -> None:
-    """Defect caught: the row number is mixed into the seed of one request's steps, of a file of one row, or of rows that
-    are to share their noise.
+    """Defect caught: the row number is mixed into the seed of one request's steps, of a file of one row, or of rows
+    that are to share their noise.
     """
     words = ("--seed", "11", "--position", "4")
     right = reference.sample(logits, np.full(ROWS, 11), position=4).token_ids.tolist()

@@ -36,21 +36,20 @@ def test_first_tokens(vocab: int, count: int, kind: str) -> None:
         assert order.key_ids(keys[row, : len(first)]).tolist() == first.tolist()
 
 
-def test_scaled() -> None:
-    """Catches a quotient in place of the product with the rounded inverse, and infinities."""
+def test_gaps() -> None:
+    """Catches a quotient in place of the product with the rounded inverse, a gap of scaled logits, and NaN."""
     t = np.float32([1, 0.3, SMALLEST, 1e-38, FLT_MAX])
-    x = np.float32([0, 1, -1, 7.1, FLT_MAX, -FLT_MAX, SMALLEST])
-    got = part("temperature").scaled(np.tile(x, (5, 1)), t)
-
-    def rounded(value: Fraction) -> np.float32:
-        """Fraction to fp32; float64 first is harmless: products of two fp32 are exact in it."""
-        return np.float32(max(min(float(value), float(FLT_MAX)), -float(FLT_MAX)))
-
-    for row, temperature in enumerate(t):
-        inverse = np.float32(min(1 / float(temperature), float(FLT_MAX)))
-        want = [rounded(Fraction(float(v)) * Fraction(float(inverse))) for v in x]
-        assert as_bits(got[row]) == as_bits(want)
-    assert np.isfinite(got).all()
+    x = np.float32([0, 1, -1, 7.1, FLT_MAX, -FLT_MAX, SMALLEST, -np.inf])
+    for largest in np.float32([7.1, FLT_MAX]):
+        below = x[x <= largest]
+        got = part("temperature").gaps(np.tile(below, (5, 1)), np.full(5, largest), t)
+        with np.errstate(over="ignore"):
+            difference = (np.float64(largest) - below.astype(np.float64)).astype(np.float32)
+            for row, temperature in enumerate(t):
+                inverse = np.float32(min(1 / float(temperature), float(FLT_MAX)))
+                # float64 is harmless: the product of two fp32 is exact in it.
+                want = (difference.astype(np.float64) * float(inverse)).astype(np.float32)
+                assert as_bits(got[row]) == as_bits(want)
 
 
 def test_top_p_mass_is_exact() -> None:
@@ -90,7 +89,7 @@ def test_top_p_edges() -> None:
     """Catches top_p >= 1 dropping tokens of weight 0, top_p <= 0 keeping ties, and a boundary off by one."""
     x = np.float32([[0, 0, -200, 0, -np.inf, 0]])
     kept = {
-        p: np.flatnonzero(reference.mask(x, top_p=p).mask[0]).tolist() for p in (1, 2.5, 0, -1, 1e-45, 0.25)
+        p: np.flatnonzero(reference.mask(x, top_p=np.array(float(p))).mask[0]).tolist() for p in (1, 2.5, 0, -1, 1e-45, 0.25)
     }
     assert kept == {1: [0, 1, 2, 3, 5], 2.5: [0, 1, 2, 3, 5], 0: [0], -1: [0], 1e-45: [0], 0.25: [0]}
     assert reference.mask(x, top_p=np.nextafter(np.float32(0.25), np.float32(1))).num_kept == [2]
@@ -100,7 +99,7 @@ def test_top_p_edges() -> None:
 def test_min_p_edges() -> None:
     """Catches min_p > 1 dropping the largest or losing its ties, and min_p <= 0 that is not off."""
     x = np.float32([[0, -1, 0, -200]])
-    got = [int(reference.mask(x, min_p=p).num_kept[0]) for p in (2, 1, np.inf, 0.3, 1e-45, 0, -1)]
+    got = [int(reference.mask(x, min_p=np.array(float(p))).num_kept[0]) for p in (2, 1, np.inf, 0.3, 1e-45, 0, -1)]
     assert got == [2, 2, 2, 3, 3, 4, 4]
 
 
@@ -115,14 +114,39 @@ def test_filters_meet_in_the_shortest_prefix() -> None:
     assert reference.mask(x, top_k=2, top_p=0.99, min_p=0.1).num_kept == [2]
 
 
+ENGINES = {
+    "ours and vLLM": (
+        [0.4, 0.3, 0.1, *[0.02] * 10],
+        {"min_p": 0.2, "top_p": 0.87},
+        {"top_k_first": 3, "min_p_first": 2},
+    ),
+    "ours and SGLang": ([0.4, 0.3, 0.2, 0.1], {"top_k": 2, "top_p": 0.5}, {"top_k_first": 1, "joint": 2}),
+    "all three": (
+        [0.4, 0.3, 0.2, 0.1],
+        {"top_k": 3, "top_p": 0.7, "min_p": 0.6},
+        {"top_k_first": 2, "min_p_first": 2, "joint": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("example", ENGINES)
+def test_orders_of_filters_as_engines_have_them(example: str) -> None:
+    """Catches an order of filters that is not that of the engine which docs/filter-orders.md says it is."""
+    probabilities, filters, kept = ENGINES[example]
+    x = np.log(np.float32([probabilities]))
+    for order, count in kept.items():
+        assert reference.mask(x, **filters, filter_order=order).num_kept == [count], order
+
+
 def test_subnormal_logits_count() -> None:
     """Catches a flush to zero: the smallest subnormal is above 0 and, at a tiny temperature, certain."""
     x = np.zeros((2, 5), np.float32)
     x[:, 3] = SMALLEST
     out = reference.sample(x, 1, temperature=np.float32([0, SMALLEST]), top_k=1)
     assert out.token_ids.tolist() == [3, 3]
-    assert part("temperature").scaled(x[:1], np.float32([FLT_MAX]))[0, 3] == 0
-    assert as_bits(part("temperature").scaled(np.float32([[1]]), np.float32([FLT_MAX]))[0]) == [0x00200000]
+    gaps = part("temperature").gaps
+    assert gaps(np.zeros((1, 1), np.float32), x[0, 3:4], np.float32([FLT_MAX]))[0, 0] == 0
+    assert as_bits(gaps(np.zeros((1, 1), np.float32), np.float32([1]), np.float32([FLT_MAX]))[0]) == [0x00200000]
 
 
 def test_negative_zero_is_zero() -> None:

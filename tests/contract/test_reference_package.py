@@ -17,7 +17,7 @@ def test_public_names() -> None:
     want = {"sample", "mask", "gumbel_noise", "fold_in", "CONTRACT_VERSION", "Status", "Csr"}
     assert want <= set(reference.__all__)
     assert all(hasattr(reference, name) for name in reference.__all__)
-    assert reference.CONTRACT_VERSION == 1
+    assert reference.CONTRACT_VERSION == 2
     assert {s.name: int(s) for s in reference.Status} == {"NAN": 1, "INF": 2, "EMPTY": 4, "PARAMETER": 8}
 
 

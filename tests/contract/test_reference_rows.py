@@ -94,12 +94,13 @@ def test_the_ways_through_a_row_agree() -> None:
 def test_the_token_has_the_largest_score() -> None:
     """Catches noise of another token, seed or position, scores added in floats, and ties to a higher id."""
     logits, p = rows_of_all_sorts(200, 60, 4)
-    p["temperature"] = np.ones(200, np.float32)  # z = x
+    p["temperature"] = np.ones(200, np.float32)  # gaps are differences
     out = reference.sample(logits, **p, return_mask="bool")
     noise = reference.gumbel_noise(p["topp_seed"], p["position"], np.arange(60))
     for row in np.flatnonzero(out.status == 0):
+        gap = logits[row].max() - logits[row]
         score = {
-            int(i): math.trunc(Fraction(float(logits[row, i])) * 2**32)
+            int(i): -math.trunc(Fraction(float(gap[i])) * 2**32)
             + int(Fraction(float(noise[row, i])) * 2**32)
             for i in np.flatnonzero(out.mask[row])
         }
@@ -107,25 +108,51 @@ def test_the_token_has_the_largest_score() -> None:
 
 
 def test_saturated_scores() -> None:
-    """Catches overflow of the score: beyond 2^30 tokens are told apart by noise alone."""
-    x = np.float32([[3e38, 2e9, 2.0**30, -3e38]])
-    seeds = np.arange(200)
-    out = reference.sample(np.repeat(x, 200, axis=0), seeds)
-    best = reference.gumbel_noise(seeds, 0, np.arange(3)).argmax(axis=1)
-    assert out.token_ids.tolist() == best.tolist()
-    assert np.isfinite(out.logprobs).all()
+    """Catches a most probable token that loses to one beyond 2^30, where its score saturates, and overflow there."""
+    x = np.float32([[2e9, 3e38, 2.0**30, -3e38]])
+    out = reference.sample(np.repeat(x, 200, axis=0), np.arange(200))
+    assert out.token_ids.tolist() == [1] * 200
+    assert out.logprobs.tolist() == [0] * 200
+
+
+def test_a_tiny_temperature_is_greedy() -> None:
+    """Catches noise that decides near temperature 0, which clients send for greedy."""
+    x = np.float32([[30, 20]] * 64)
+    for temperature in (1e-8, 1e-10, 1e-30, 1e-45):
+        out = reference.sample(x, np.arange(64), position=5, temperature=temperature)
+        assert out.token_ids.tolist() == [0] * 64
+        assert as_bits(out.logprobs) == [0] * 64
+
+
+def test_a_clear_lead_is_greedy_at_every_temperature() -> None:
+    """Catches a temperature, from the smallest subnormal up, where a token 100 of it and 1e-30 ahead loses: in
+    every binade, and even against the worst noise.
+    """
+    rng = np.random.default_rng(8)
+    bits = np.concatenate([2 ** np.arange(23), np.arange(1, 255) << 23]).astype(np.uint32)
+    t = np.concatenate([bits, bits + 1, bits * 2 - 1]).view(np.float32)
+    t = t[np.isfinite(t) & (t > 0) & (t < 1e36)]
+    lead = np.maximum(np.float32(100) * t, np.float32(1e-30))
+    base = np.where(rng.random(len(t)) < 0.5, 0, -lead * np.float32(3)).astype(np.float32)
+    x = np.repeat(base[:, None], 64, axis=1)
+    first = rng.integers(0, 64, len(t))
+    top = base.astype(np.float64) + lead
+    up = top.astype(np.float32)
+    up = np.where(up - base.astype(np.float64) < lead, np.nextafter(up, np.float32(np.inf)), up)
+    x[np.arange(len(t)), first] = up
+    for seed in range(20):
+        assert reference.sample(x, seed, temperature=t).token_ids.tolist() == first.tolist()
+    assert (part("gumbel").gumbel(np.uint64([0]))[0] - part("gumbel").gumbel(np.uint64([2**64 - 1]))[0]) < 49 << 32
 
 
 def test_fixed_point() -> None:
-    """Catches rounding to the nearest or downwards in place of towards zero, and a missing saturation."""
-    z = np.append(
-        np.random.default_rng(0).integers(0, 2**32, 5000, dtype=np.uint32).view(np.float32), SMALLEST
+    """Catches rounding to the nearest or upwards in place of towards zero, and a missing saturation."""
+    a = np.append(
+        np.random.default_rng(0).integers(0, 0x7F800000, 5000, dtype=np.uint32).view(np.float32), SMALLEST
     )
-    z = np.append(z[np.isfinite(z)], np.float32([2**30, -(2**30), FLT_MAX, -FLT_MAX, np.inf, -np.inf]))
-    want = [
-        math.trunc(Fraction(max(min(v, 2.0**30), -(2.0**30))) * 2**32) for v in z.astype(np.float64).tolist()
-    ]
-    assert part("fixed_point").fixed_point(z).tolist() == want
+    a = np.append(a, np.float32([2**30, FLT_MAX, np.inf]))
+    want = [math.trunc(Fraction(min(v, 2.0**30)) * 2**32) for v in a.astype(np.float64).tolist()]
+    assert part("fixed_point").fixed_point(a).tolist() == want
 
 
 def test_log_probabilities() -> None:
@@ -148,13 +175,12 @@ def test_log_probabilities() -> None:
 
 
 def test_excluded_tokens_weigh_nothing() -> None:
-    """Catches tokens of -inf that share the mass where every other z saturates at -FLT_MAX."""
-    x = np.float32([[-3e38, -np.inf, -3.1e38, -np.inf]])
-    for filters in ({}, {"min_p": 0.5}, {"top_p": 0.99}, {"top_k": 3}):
+    """Catches tokens of -inf that are kept or share the mass where the gaps of others are infinite as well."""
+    x = np.float32([[-3e38, -np.inf, 3e38, -3e38, -np.inf]])
+    for filters in ({}, {"min_p": 1e-45}, {"top_k": 4}):
         out = reference.sample(x, 1, temperature=0.5, **filters, return_log_z=True, return_mask="csr")
-        assert out.mask.token_ids.tolist() == [0, 2]
-        assert out.logprobs.tolist() == [np.float32(-np.log(2))]
-        assert out.log_z.tolist() == [0]
+        assert out.mask.token_ids.tolist() == ([2] if "min_p" in filters else [0, 2, 3])
+        assert as_bits(out.logprobs) == as_bits(out.log_z) == [0]
 
 
 def test_distribution() -> None:

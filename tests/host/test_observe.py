@@ -154,7 +154,7 @@ def exact(x: np.ndarray, token: int, kept: np.ndarray, r: np.float32) -> tuple[i
 
 
 def test_reference_against_python_integers() -> None:
-    """Catches a quotient, a shift or a rounding of section 14 done otherwise than it says."""
+    """Catches a quotient, a shift or a rounding of section 12 done otherwise than it says."""
     rng = rng_of("exact")
     for scale in (0.01, 1, 5, 30):
         x = rng.standard_normal((20, 40), dtype=F32) * F32(scale)

@@ -132,3 +132,14 @@ assert warming.compilations([meanwhile, lambda: detsample.sample(logits, 1, shar
 assert (found, HERE.launched) == ([alone], []), (found, HERE.launched)
 """
     check(tmp_path, body)
+
+
+def test_workers_do_not_import_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a `json.py` in the folder that somebody happens to be in, run by each process that compiles (CWE-427)."""
+    from detsample.sampler import warmup as warming
+
+    (tmp_path / "json.py").write_text("open('was_run', 'w').close()\nfrom nowhere import loads\n")
+    monkeypatch.chdir(tmp_path)
+    with warming._worker() as ask:
+        assert ask('{"module": "nowhere", "name": "none", "target": ["cuda", 90, 32]}')
+    assert not (tmp_path / "was_run").exists()

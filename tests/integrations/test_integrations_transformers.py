@@ -107,7 +107,7 @@ def test_tokens_are_those_of_their_logits(tiny: Any, how: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.8, "min_p": 0.1, "temperature": 1.5}, {"repetition_penalty": 1.5}],
+    [{}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.8, "min_p": 0.1, "temperature": 2}, {"repetition_penalty": 2.0}],
     ids=["plain", "top_k", "top_p+min_p", "penalty"],
 )
 def test_custom_generate_is_the_same_with_the_parameters_of_generate(tiny: Any, how: dict[str, Any]) -> None:
@@ -163,9 +163,8 @@ def test_unknown_padding_is_refused(tiny: Any) -> None:
     said = custom_generate(SEEDS, attention_mask="unpadded")
     ids = inputs["input_ids"]
     plain = tiny.generate(ids, **how, custom_generate=said)
-    assert torch.equal(
-        plain, tiny.generate(ids, **sampling(SEEDS, attention_mask="unpadded", top_k=50), eos_token_id=PAD, max_new_tokens=3)
-    )
+    arguments = sampling(SEEDS, attention_mask="unpadded", top_k=50)
+    assert torch.equal(plain, tiny.generate(ids, **arguments, eos_token_id=PAD, max_new_tokens=3))
 
 
 @pytest.mark.parametrize(
@@ -180,26 +179,26 @@ def test_unknown_padding_is_refused(tiny: Any) -> None:
     ids=lambda x: "" if isinstance(x, str) else next(iter(x)),
 )
 def test_what_custom_generate_cannot_do_is_refused(tiny: Any, how: dict[str, Any], told: str) -> None:
-    """Defect caught: something asked of `generate` that changes the tokens behind detsample's back, or is passed over."""
+    """Defect caught: something asked of `generate` that changes tokens behind detsample's back, or is passed over."""
+    how = {"do_sample": True, "max_new_tokens": 3} | how
     with pytest.raises(ValueError, match=told):
-        tiny.generate(**batch(PROMPTS), max_new_tokens=3, custom_generate=custom_generate(SEEDS), **({"do_sample": True} | how))
+        tiny.generate(**batch(PROMPTS), custom_generate=custom_generate(SEEDS), **how)
 
 
 def test_a_streamer_hears_the_tokens(tiny: Any) -> None:
     """Defect caught: transformers does not hand on the streamer, and nothing is streamed."""
 
-    class Heard:
-        tokens: list[int] = []
+    heard: list[int] = []
 
+    class Streamer:
         def put(self, value: Any) -> None:
-            self.tokens += value.reshape(-1).tolist()
+            heard.extend(value.reshape(-1).tolist())
 
         def end(self) -> None: ...
 
-    out = tiny.generate(
-        torch.tensor([[5, 6]]), do_sample=True, max_new_tokens=4, custom_generate=custom_generate(3, streamer=Heard())
-    )
-    assert Heard.tokens == out[0, 2:].tolist()
+    draw = custom_generate(3, streamer=Streamer())
+    out = tiny.generate(torch.tensor([[5, 6]]), do_sample=True, max_new_tokens=4, custom_generate=draw)
+    assert heard == out[0, 2:].tolist()
 
 
 def test_parameters_of_a_row_each(tiny: Any) -> None:

@@ -1,7 +1,7 @@
 """How far the contract's functions are from real ones, over every input there is, on a GPU.
 
 The weight function is evaluated at all 2^32 fp32 numbers, the noise at all 2^32 high words (each with a random
-low word), and both are compared with fp64. The bounds of docs/spec.md are asserted.
+low word), and both are compared with fp64. The bounds of docs/contract/spec.md are asserted.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def noise_errors(torch: Any) -> dict[str, float]:
 
 
 def errors() -> dict[str, dict[str, float]]:
-    """Both, asserted against the bounds of docs/spec.md."""
+    """Both, asserted against the bounds of docs/contract/spec.md."""
     import torch
 
     report = {"weight": weight_errors(torch), "noise, units of 2^-32": noise_errors(torch)}

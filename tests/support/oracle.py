@@ -1,4 +1,4 @@
-"""A slow, obvious transcription of docs/spec.md for one row, in Python's integers and fractions.
+"""A slow, obvious transcription of docs/contract/spec.md for one row, in Python's integers and fractions.
 
 It shares nothing with `reference/` and nothing with the kernels, so that a disagreement means a defect in one
 of the three or in the text. An fp32 value is a `Fraction` here (zero has no sign: no rule depends on it) or

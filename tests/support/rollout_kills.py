@@ -160,10 +160,44 @@ def one_kill(context: Any, folder: Folder, first: int, seconds: float | None, st
     return folder.check(acknowledged)
 
 
+def fork(count: int) -> dict[str, Any]:
+    """Fork a writer with tokens in memory again and again; parent and children all append and write."""
+    from detsample import rollout
+
+    with tempfile.TemporaryDirectory() as path:
+        writer = rollout.Writer(path, batch_tokens=ROWS * STEPS)
+        children = []
+        for number in range(count):
+            writer.append(step(2 * number))
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    writer.append(step(2 * number + 1))
+                    writer.close()
+                    status = 0 if writer.durable == ROWS else 2
+                finally:
+                    os._exit(status)
+            children.append(child)
+        writer.close()
+        failed = sum(os.waitpid(child, 0)[1] != 0 for child in children)
+        found = [p for record in rollout.read(path) for p in record.position.tolist()]
+    expected = dict.fromkeys(range(2 * count), ROWS)
+    return {
+        "forks_of_a_writer_with_tokens_in_memory": count,
+        "children_that_failed": failed,
+        "tokens": len(found),
+        "tokens_lost": sum(expected.values()) - sum(min(found.count(p), ROWS) for p in expected),
+        "tokens_twice": len(found) - sum(min(found.count(p), ROWS) for p in expected),
+        "written_by_the_parent": writer.durable,
+    }
+
+
 def main() -> None:
     """Kill, check, and write down what was seen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--forks", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--longest", type=float, default=0.6, help="seconds until a kill, at most")
     parser.add_argument("--out", type=Path)
@@ -182,6 +216,7 @@ def main() -> None:
         "kills_in_the_middle_of_a_file": torn,
         "batches_lost_after_they_were_acknowledged": 0,
         "files_damaged": 0,
+        **fork(options.forks),
         "seconds": round(time.monotonic() - started, 1),
         "python": platform.python_version(),
         "file_system_of": tempfile.gettempdir(),

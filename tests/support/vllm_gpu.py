@@ -9,6 +9,7 @@ other. Each line of DIR/<engine>.jsonl is one measurement, so that what was meas
     first, second                       the two model runners: speed, requests alone, together and among strangers
     first-preempting, second-preempting with memory for a part of the requests
     first-drafting                      with the n-gram drafter
+    first-telling, second-telling       with processed log probabilities, compared with those of each row alone
 
 "not installed" is the same engine with its sampler given back the class that vLLM made it of, so that the two can
 alternate, request by request. `--report FILE` makes one file of all lines, with tables' numbers in it.
@@ -55,6 +56,8 @@ ENGINES: dict[str, dict[str, Any]] = {
     "first-preempting": {"num_gpu_blocks_override": 160},
     "second-preempting": {"num_gpu_blocks_override": 160},
     "first-drafting": {"speculative_config": DRAFTS},
+    "first-telling": {"logprobs_mode": "processed_logprobs"},
+    "second-telling": {"logprobs_mode": "processed_logprobs"},
 }
 WEIGHTS = {"first": 8.0, "second": 8.0}  # of the time; the others have 1
 
@@ -68,7 +71,7 @@ class Probe:
     def probe_install(self, small: bool) -> dict[str, Any]:
         runner = self.model_runner
         self.second = hasattr(runner, "req_states")
-        self.mode, self.calls, self.rows, self.saved = "off", [], [], None
+        self.mode, self.calls, self.rows, self.saved = "off", [], [], {}
         model = runner.get_model()
         head = next(p for n, p in model.named_parameters() if "lm_head" in n)
         head.data.mul_(SIGMA / (1e-3 / 3**0.5 * head.shape[1] ** 0.5))
@@ -114,6 +117,10 @@ class Probe:
             if self.mode == "hash":
                 self._hash(logits, arguments)
                 return call()
+            if self.mode == "keep":
+                owners, lengths = self._owners(arguments, logits.shape[0])
+                self.rows.append((owners, lengths.clone(), logits.clone()))
+                return call()
             return self._time(call, logits)
         finally:
             self.inside = False
@@ -125,7 +132,7 @@ class Probe:
         before, after = (torch.cuda.Event(enable_timing=True) if cuda else None for _ in range(2))
         if cuda and self.mode == "device":
             torch.cuda._sleep(4_000_000)  # some 2 ms, in which the host is ahead: what follows has no gaps
-            self.saved = logits
+            self.saved[logits.shape[0]] = logits
         if cuda:
             before.record()
         start = time.perf_counter_ns()
@@ -196,6 +203,21 @@ class Probe:
             out["gpu_us"] = statistics.median(calls[i][3].elapsed_time(calls[i][4]) * 1e3 for i in steady)
         return out
 
+    def probe_due(self, asked: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        """Token and log probability (its bits) that each row seen gives alone, by seed and length of its sequence."""
+        import detsample
+        from detsample.integrations.vllm.drawing import ORDER
+
+        self.mode, due = "off", {}
+        for owners, lengths, logits in self.rows:
+            for i, (seed, length) in enumerate(zip(owners, lengths.tolist(), strict=True)):
+                if seed in asked:
+                    given = {"temperature": T, "position": length, **ORDER, **asked[seed]}
+                    out = detsample.sample(logits[i : i + 1].contiguous(), seed, **given)
+                    due[f"{seed} {length}"] = int(out.token_ids), float(out.logprobs), int(out.num_kept)
+        self.rows = []
+        return due
+
     def probe_bare(self, more: dict[str, Any], batch: int) -> float | None:
         """Microseconds of a planned call alone, on the last step's logits, replayed over copies of them."""
         import torch
@@ -203,8 +225,9 @@ class Probe:
         import detsample
         from detsample.integrations.vllm.drawing import ORDER
 
-        logits, self.saved = self.saved, None
-        if logits is None or logits.shape[0] != batch:
+        logits = self.saved.get(batch)
+        self.saved = {}
+        if logits is None:
             return None
         seeds = torch.arange(batch, device=logits.device)
         full = {"temperature": torch.full((batch,), T, device=logits.device)}
@@ -234,6 +257,7 @@ class Engine:
 
     def __init__(self, name: str, given: argparse.Namespace) -> None:
         self.name, self.small, self.out, self.repetitions = name, given.small, given.out, given.repetitions
+        self.speed_only = given.speed_only
         self.file = (self.out / f"{name}.jsonl").open("a")
         self.deadline = self.began = time.time()
 
@@ -324,18 +348,44 @@ class Engine:
         asked = [(prompt(), 5000 + i, kinds[i % 4]) for i in range(count)]
         crowd = asked + [(prompt(), None, kinds[i % 4]) for i in range(others)]
         choose.shuffle(crowd)
+        if "speculative_config" in ENGINES[self.name]:  # vLLM refuses min-p with drafts
+            asked, crowd = ([r for r in of if "min_p" not in r[2]] for of in (asked, crowd))
         self.rpc("probe_state", state)
         ways = {"alone": (asked, False), "in 64": (asked, True), "among 192": (crowd, True)}
         for way in plan:
             began, before = time.time(), self.counters()
             served, digests = self.serve(*ways[way], tokens)
             kept = {"tokens": served, "digests": digests, "prompt": {s: len(p) for p, s, _ in asked},
-                    "case": {s: list(CASES)[i % 4] for i, (_, s, _) in enumerate(asked)}}  # fmt: skip
-            name = f"served-{self.name}-{state}-{way}.json".replace(" ", "-")
+                    "case": {s: list(CASES)[kinds.index(m)] for _, s, m in asked}}  # fmt: skip
+            name = f"served.{self.name}.{state}.{way}.json".replace(" ", "-")
             (self.out / name).write_text(json.dumps(kept))
             now = self.counters()
             self.say(kind="served", state=state, way=way, requests=count, tokens=tokens,
                      seconds=round(time.time() - began, 1), **{k: now[k] - before.get(k, 0) for k in now})  # fmt: skip
+
+    def told(self, count: int, tokens: int) -> None:
+        """Seeded requests, and others among them: are the log probabilities those that each row gives alone?"""
+        kinds = list(CASES.values())
+        prompts = [[9 + i, 30 + i, 5 + i * 7] for i in range(count)]
+        seeds = [None if i % 5 == 4 else 300 + i for i in range(count)]
+        params = [self.params(s, tokens, kinds[i % 4] | {"logprobs": 3}) for i, s in enumerate(seeds)]
+        self.rpc("probe_start", "keep")
+        outs = self.llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
+        due = self.rpc("probe_due", {s: kinds[i % 4] for i, s in enumerate(seeds) if s is not None})
+        found = {"tokens": 0, "other tokens": 0, "other bits": 0, "outside the kept set": 0, "unseeded told": 0}
+        for i, seed in enumerate(seeds):
+            out = outs[i].outputs[0]
+            for j, (token, table) in enumerate(zip(out.token_ids, out.logprobs, strict=True)):
+                if seed is None:
+                    found["unseeded told"] += table[token].logprob < 0
+                    continue
+                other, logprob, kept = due[f"{seed} {len(prompts[i]) + j}"]
+                found["tokens"] += 1
+                found["other tokens"] += token != other
+                found["other bits"] += table[token].logprob != logprob
+                inside = sum(x.logprob > float("-inf") for x in table.values())
+                found["outside the kept set"] += inside > max(kept, 1)
+        self.say(kind="told", **found)
 
     def counters(self) -> dict[str, float]:
         names = {"vllm:num_preemptions": "preemptions", "vllm:spec_decode_num_accepted_tokens": "accepted_drafts"}
@@ -344,11 +394,15 @@ class Engine:
     def run(self) -> None:
         few = (16, 6, 10) if self.small else (32, 64, 192)
         batches, repetitions = ((1, 4), 1) if self.small else (BATCHES, self.repetitions)
+        if self.name.endswith("telling"):
+            self.attempt("told", lambda: self.told(16, 6))
+            return
         if self.name.endswith(("preempting", "drafting")):
             for state in ("installed", "not installed"):
-                self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ("in 64",), *few))  # noqa: B023
+                ways = ("in 64", "among 192")
+                self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
             return
-        for state in ("installed", "not installed"):
+        for state in () if self.speed_only else ("installed", "not installed"):
             ways = ("alone", "in 64", "among 192")
             self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
         for repetition in range(repetitions):
@@ -356,13 +410,12 @@ class Engine:
                 for batch in batches:
                     for state in ("installed", "not installed"):
                         self.attempt("speed", lambda: self.speed(state, case, batch, True, repetition))  # noqa: B023
-            if repetition == 0:
+            if repetition == 0 and not self.speed_only:
                 for case in CASES:
                     for batch in batches:
                         for state in ("installed", "not installed"):
                             self.attempt("device", lambda: self.speed(state, case, batch, True, 0, "device"))  # noqa: B023
-        for case in CASES:
-            self.attempt("no seeds", lambda: self.speed("not installed", case, batches[-1], False, 0))  # noqa: B023
+                    self.attempt("no seeds", lambda: self.speed("not installed", case, batches[-1], False, 0))  # noqa: B023
 
     def attempt(self, what: str, call: Any) -> None:
         if self.left() < 4:
@@ -389,10 +442,11 @@ def versions() -> dict[str, Any]:
 
 def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Two ways of serving the same requests, each request as far as its first token that differs."""
-    found = {"requests": len(one["tokens"]), "equal": 0, "differ with equal logits": 0, "differ with other logits": 0}
+    both = [seed for seed in one["tokens"] if seed in other["tokens"]]
+    found = {"requests": len(both), "equal": 0, "differ with equal logits": 0, "differ with other logits": 0}
     cases: dict[str, int] = {}
-    for seed, tokens in one["tokens"].items():
-        theirs = other["tokens"][seed]
+    for seed in both:
+        tokens, theirs = one["tokens"][seed], other["tokens"][seed]
         first = next((i for i, (a, b) in enumerate(zip(tokens, theirs, strict=True)) if a != b), None)
         if first is None:
             found["equal"] += 1
@@ -438,18 +492,13 @@ def tables(out: Path) -> dict[str, Any]:
                 if len(entry) > 3:
                     speed.append(entry)
     served: dict[str, Any] = {}
-    for state in ("installed", "not-installed"):
-        for runner in ("first", "second"):
-            base = out / f"served-{runner}-{state}-alone.json"
-            for file in sorted(out.glob(f"served-{runner}*-{state}-*.json")):
-                if file == base or not base.exists() or f"-{state}-" not in file.name:
-                    continue
-                if file.name.split(f"-{state}-")[0].removeprefix("served-").split("-")[0] != runner:
-                    continue
-                name = file.stem.removeprefix("served-")
-                served[name] = compare(json.loads(base.read_text()), json.loads(file.read_text()))
+    for file in sorted(out.glob("served.*.json")):
+        engine, state, way = file.name.split(".")[1:4]
+        base = out / f"served.{engine.split('-')[0]}.{state}.alone.json"
+        if file != base and base.exists():
+            served[f"{engine}, {state}, {way}"] = compare(json.loads(base.read_text()), json.loads(file.read_text()))
     return {"speed": speed, "alone against": served, "starts": [x for x in lines if x["kind"] == "start"],
-            "served": [x for x in lines if x["kind"] == "served"],
+            "served": [x for x in lines if x["kind"] in ("served", "told")],
             "no seeds": [x for x in lines if x["kind"] == "speed" and not x["seeded"]],
             "failed": [x for x in lines if x["kind"] in ("failed", "skipped")],
             "log": {name: told(out / f"{name}.log") for name in ENGINES}}  # fmt: skip
@@ -525,7 +574,7 @@ def launch(name: str, given: argparse.Namespace) -> subprocess.Popen[str]:
         "VLLM_CACHE_ROOT": str(given.out / "cache"),
     }  # fmt: skip
     command = [sys.executable, __file__, "--engine", name, "--out", str(given.out)] + ["--small"] * given.small
-    command += ["--repetitions", str(given.repetitions)]
+    command += ["--repetitions", str(given.repetitions)] + ["--speed-only"] * given.speed_only
     return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=(given.out / f"{name}.log").open("w"),
                             stderr=subprocess.STDOUT, text=True, start_new_session=True)  # fmt: skip
 
@@ -546,8 +595,11 @@ def conduct(given: argparse.Namespace) -> None:
         while time.time() < limit and not all(map(ready, names)):
             time.sleep(0.3)
         print("started:", [n for n in names if ready(n) and running[n].poll() is None], flush=True)
+        for process in running.values():  # engines look for work all the time
+            signal_to(process, signal.SIGSTOP)
         for i, name in enumerate(names):
             process, weights = running[name], [WEIGHTS.get(n, 1.0) for n in names[i:]]
+            signal_to(process, signal.SIGCONT)
             left = end - time.time()
             if process.poll() is not None or not ready(name):
                 print(name, "did not start:", *(given.out / f"{name}.log").read_text().splitlines()[-30:], sep="\n  ")
@@ -560,16 +612,16 @@ def conduct(given: argparse.Namespace) -> None:
                 process.wait(max(1, turn + 10 - time.time()))
             except subprocess.TimeoutExpired:
                 print(name, "ended by force", flush=True)
-            end_of(process)
+            signal_to(process, signal.SIGKILL)
     finally:
         for process in running.values():
-            end_of(process)
+            signal_to(process, signal.SIGKILL)
 
 
-def end_of(process: subprocess.Popen[str]) -> None:
-    """Each engine leads a session of its own, so it goes with all that it started."""
+def signal_to(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Each engine leads a session of its own, so it gets signals with all that it started."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
 
 
 def main() -> None:
@@ -578,6 +630,7 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=480)
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--repetitions", type=int, default=4)
+    parser.add_argument("--speed-only", action="store_true", help="nothing but the speed of decoding")
     parser.add_argument("--engine")
     parser.add_argument("--report", type=Path)
     parser.add_argument("--small", action="store_true", help="a tiny model and few requests: a check on a CPU")

@@ -1,4 +1,4 @@
-"""FastDeploy: what its samplers call, with the names, shapes and dtypes that they call them by.
+"""FastDeploy: the functions that its samplers call, with the same names, shapes and dtypes.
 
 The functions take Paddle tensors and need Paddle alone; `install` routes FastDeploy's names to them. See
 docs/fastdeploy.md.

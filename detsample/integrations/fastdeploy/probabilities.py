@@ -1,4 +1,4 @@
-"""The entries that are given probabilities: each is the entry from logits, on ``L(p)`` of docs/fastdeploy.md.
+"""The functions that take probabilities. Each is the function of logits, applied to ``L(p)`` of docs/fastdeploy.md.
 
 What is lost is lost before: a softmax has rounded already, and ``L`` rounds its logarithm to fp32 once more, so that
 probabilities whose logarithms round to the same fp32 count as equal. From there on everything is exact, and the same
@@ -62,7 +62,7 @@ def top_k_top_p_sampling(
     mode: str = "truncated",
     order: str = "top_k_first",
 ) -> tuple[Any, Any]:
-    """Draw one token a row behind top-k and top-p.
+    """Draw one token for each row, after top-k and top-p.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def top_k_top_p_sampling(
     topp_seed : [>= B, 1] int64, [>= B, 2] int64, or None
         As for `_random_sample`.
     seed : int
-        Where `topp_seed` is None: row b has the seed ``fold_in(seed, b)``. -1: seeds from Paddle's generator.
+        If `topp_seed` is None, row b has the seed ``fold_in(seed, b)``. With -1, seeds come from Paddle's generator.
     k : int
         Must be 0: no list of best tokens is made.
     mode : "truncated" or "non-truncated"
@@ -228,7 +228,7 @@ def _compute_sampling_mask(
 
 
 def window(kept: Any, vocab: int, max_kept: int | None) -> tuple[Any, Any]:
-    """A bool mask as (ids [B, K], whether there is one [B, K]), ids ascending."""
+    """Turn a bool mask into ids [B, K], ascending, and a bool [B, K] that says which of them are there."""
     counts = kept.num_kept.astype("int64").unsqueeze(1)
     size = int(counts.max()) if max_kept is None else max_kept
     size = max(1, min(size, vocab))

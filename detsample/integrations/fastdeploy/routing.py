@@ -37,7 +37,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
         "increment_value",
     ),
 }  # fmt: skip
-# Without the first two the order of calls is another one: top-p behind min-p, and rows with seeds of their own.
+# Without the first two, FastDeploy calls in another order: top-p after min-p, and rows with seeds of their own.
 REQUIRED = ("apply_top_k_top_p_triton", "_random_sample", "min_p_sampling", "top_k_top_p_sampling")
 CLASSES = ("Sampler", "SpeculativeSampler")
 
@@ -48,7 +48,9 @@ def sampling_class() -> str:
 
 
 class _SamplingClass(str):
-    """Stands in the place of the string that FastDeploy's sampler module read: says what is set when asked."""
+    """Replaces the string that FastDeploy's sampler module read when it was imported. It gives the present setting when
+    it is asked.
+    """
 
     def lower(self) -> str:
         return sampling_class()
@@ -129,7 +131,7 @@ def hold_seeds(runner: Any) -> None:
     Parameters
     ----------
     runner : GPUModelRunner
-        Whose `infer_seed_increment` becomes 0, in place.
+        The runner; its `infer_seed_increment` becomes 0, in place.
     """
     runner.infer_seed_increment.fill_(0)
     if hasattr(runner, "increment_value"):
@@ -142,7 +144,7 @@ def _check(module: ModuleType) -> list[str]:
     Raises
     ------
     ImportError
-        For a kind of FastDeploy that was not read.
+        For a version of FastDeploy whose source was not read.
     """
     names = [name for name in SIGNATURES if hasattr(module, name)]
     for name in REQUIRED:

@@ -1,4 +1,4 @@
-"""What one call of a FastDeploy sampler knows, for the functions that it calls one by one.
+"""What the functions that one call of a FastDeploy sampler makes have to know of each other.
 
 FastDeploy masks logits, takes a softmax, applies min-p and draws, in four functions that see only their arguments.
 Within a `Step` the draw remembers the masked logits and min-p, so that it is made from logits, where it is exact, and
@@ -96,14 +96,14 @@ class Step:
     def apply_top_k_top_p_triton(
         self, logits: Any, k: Any, p: Any, mask_value: float = float("-inf"), return_mask: bool = False
     ) -> Any:
-        """As `masking.apply_top_k_top_p_triton`; what it leaves is what the draw will be made from."""
+        """As `masking.apply_top_k_top_p_triton`. The draw will be made from the logits that it leaves."""
         if self.wants_masks:
             top_k = 0 if k is None else first_rows("k", k, logits.shape[0])
             top_p = 1.0 if p is None else first_rows("p", p, logits.shape[0])
             kept = detsample.mask(logits, top_k=top_k, top_p=top_p, kind="bits", return_log_z=True)
             self.log_z = hold(kept, top_k, top_p).log_z
         out = apply_top_k_top_p_triton(logits, k, p, mask_value, return_mask)
-        # Another value than -inf is another distribution: then the probabilities are what there is.
+        # A value other than -inf gives another distribution. Then the draw is made from the probabilities.
         self.masked = logits if mask_value == float("-inf") else None
         return out
 
@@ -153,7 +153,7 @@ class Step:
         return paddle.stack([seed, decoder + this_time - later], axis=1)
 
     def _rows(self, probs: Any) -> Rows | None:
-        """The owners of the rows; None where row b is slot b's."""
+        """The owners of the rows; None if row b belongs to slot b."""
         if self.lengths is None or self.lengths.ends is None:
             return None
         count = probs.shape[0]
@@ -163,7 +163,9 @@ class Step:
         return self._owned
 
     def _per_row(self, name: str, parameter: Any, probs: Any) -> Any:
-        """A request's parameter for each row: a row's number is not its request's where slots idle or own several."""
+        """A request's parameter for each of its rows. Row and request have different numbers if a slot is idle or owns
+        several rows.
+        """
         rows = self._rows(probs)
         return first_rows(name, beside(parameter, probs), probs.shape[0]) if rows is None else rows.of(parameter)
 

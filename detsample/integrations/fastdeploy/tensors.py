@@ -1,4 +1,5 @@
-"""Parameters as FastDeploy keeps them: [max_num_seqs, 1], of which the first rows count, at times on the host."""
+"""Parameters as FastDeploy keeps them: [max_num_seqs, 1], of which only the first rows are used, sometimes on the host.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from sglang.srt.layers import sampler as theirs
@@ -11,7 +11,7 @@ import detsample
 
 BACKEND = "detsample"
 # SGLang takes top-p's share of the whole softmax, and what both top-k and top-p keep; min-p comes behind.
-ORDER = "joint"
+ORDER: Final = "joint"
 
 
 class DetsampleSampler(theirs.Sampler):

@@ -22,7 +22,7 @@ from transformers import (
 
 from detsample.integrations.transformers.processor import DetsampleLogitsProcessor, alone
 
-# What `generate` may also be asked for, that would change what is drawn behind detsample's back, and its neutral values.
+# What `generate` may also be asked for and would change what is drawn, behind detsample's back: its neutral values.
 REFUSED: dict[str, tuple[Any, ...]] = {
     "top_h": (None,),
     "typical_p": (None, 1.0),
@@ -118,6 +118,8 @@ class _Drawing(DetsampleLogitsProcessor):
         if not self.keeps_scores:
             return super().__call__(input_ids, scores)
         out = self.draw(input_ids, scores, return_logprobs=True, return_mask="bool")
+        assert isinstance(out.mask, torch.Tensor)
+        assert out.logprobs is not None
         kept = (scores.float() / self._temperature).masked_fill(~out.mask, -torch.inf)
         drawn = out.token_ids.clamp(min=0)[:, None]
         self.scores.append(kept.log_softmax(dim=-1).scatter_(1, drawn, out.logprobs[:, None]))
@@ -125,7 +127,7 @@ class _Drawing(DetsampleLogitsProcessor):
 
 
 def _parameters(config: Any) -> dict[str, Any]:
-    """What `generate` was asked for; what it calls None is off."""
+    """The parameters that `generate` was given. A parameter that is None there is off."""
     neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     given = {name: getattr(config, name) for name in neutral}
     return {name: neutral[name] if value is None else value for name, value in given.items()}

@@ -27,17 +27,18 @@ MOST_SAMPLES = (1 << 31) - 1  # of the rows that a call may have
 
 
 class DetsampleLogitsProcessor(LogitsProcessor):
-    """Draws the next token of each sequence and leaves its score alone.
+    """Draws the next token of each sequence and leaves only that token's score finite.
 
-    Nothing that a token hangs on is kept from step to step: a row's token is a function of its scores, its parameters
-    and its length.
+    No state that a token depends on is kept from step to step. A row's token depends on its scores, its parameters and
+    its length.
 
     Parameters
     ----------
     topp_seed : int, or a sequence, an array or a tensor of B integers
         A seed for each prompt. One number is for one prompt.
     attention_mask : [B, T], "unpadded", or None
-        Of the prompts, as `generate` gets it: where padding on the left ends, which positions do not count.
+        The mask of the prompts, as `generate` gets it. It says where the padding on the left ends, which does not count
+        as positions.
         ``"unpadded"``: no prompt is padded, or the model is an encoder-decoder. None is the same, for one prompt only:
         of several nobody knows whether they are padded.
     temperature, top_p, min_p : float, or a sequence, an array or a tensor of B real numbers
@@ -54,10 +55,10 @@ class DetsampleLogitsProcessor(LogitsProcessor):
         neither.
     ValueError
         If a parameter is out of range or has not one entry for each prompt, or it is not said whether several prompts
-        are padded, or padding is not on the left. When called: if there are other rows than prompts times samples, or several rows that are all normalised log
-        probabilities where a generation begins, both of which are how beam search calls a processor; if there is no
-        token yet, as where prompts are given as `inputs_embeds`; if a row's scores are invalid (see
-        `detsample.Status`).
+        are padded, or padding is not on the left. When called: if there are other rows than prompts times samples, or
+        several rows that are all normalised log probabilities where a generation begins, both of which are how beam
+        search calls a processor; if there is no token yet, as where prompts are given as `inputs_embeds`; if a row's
+        scores are invalid (see `detsample.Status`).
 
     Examples
     --------
@@ -93,8 +94,8 @@ class DetsampleLogitsProcessor(LogitsProcessor):
             "padding": padding,
             "temperature": _column("temperature", [_temperature(x) for x in _entries(temperature)], prompts),
             "top_k": _column("top_k", [_top_k(x) for x in _entries(top_k)], prompts),
-            "top_p": _column("top_p", [_number("top_p", x) for x in _entries(top_p)], prompts),
-            "min_p": _column("min_p", [_number("min_p", x) for x in _entries(min_p)], prompts),
+            "top_p": _column("top_p", [_share("top_p", x) for x in _entries(top_p)], prompts),
+            "min_p": _column("min_p", [_share("min_p", x) for x in _entries(min_p)], prompts),
         }
         self._columns = {name: column.repeat_interleave(repeats) for name, column in columns.items()}
         self._columns["topp_seed"] = torch.tensor([signed_seed("topp_seed", seed) for seed in seeds])
@@ -151,7 +152,7 @@ class DetsampleLogitsProcessor(LogitsProcessor):
                 f"input_ids must hold the prompt of {self._width or 'at least 1'} tokens, got {length}; prompts given "
                 "as inputs_embeds alone have no positions here"
             )
-        # Looked for where a generation begins, and not at each token: a GPU would have to be waited for.
+        # This is checked where a generation begins and not at each token, because the check waits for a GPU.
         begins = length == self._width or length != self._length + 1
         self._length = length
         if begins and rows > 1 and _normalised(scores):
@@ -162,7 +163,7 @@ class DetsampleLogitsProcessor(LogitsProcessor):
 
 def alone(scores: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     """Scores of the same shape of which only the drawn tokens' are finite."""
-    # Behind an invalid row on a GPU, where nothing waits to find out, multinomial's own check speaks.
+    # On a GPU nothing waits to find out about an invalid row. There multinomial's own check reports it.
     alone = torch.full_like(scores, -torch.inf)
     value = torch.where(token_ids >= 0, torch.zeros_like(token_ids, dtype=scores.dtype), torch.nan)
     return alone.scatter_(1, token_ids.clamp(min=0)[:, None], value[:, None])
@@ -257,6 +258,12 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
+def _share(name: str, value: Any) -> float:
+    if _number(name, value) > 1:
+        raise ValueError(f"{name} must be a share of 1, not above it, got {value}")
+    return float(value)
+
+
 def _padding(attention_mask: torch.Tensor | str | None, prompts: int) -> tuple[int, torch.Tensor]:
     """The width of the prompts, 0 if not known, and how many tokens of each are padding."""
     if isinstance(attention_mask, str) and attention_mask != "unpadded":
@@ -284,5 +291,5 @@ def _column(name: str, entries: list[Any], prompts: int) -> torch.Tensor:
 
 
 def _normalised(scores: torch.Tensor) -> bool:
-    """Whether every row is a log softmax; a model's logits are that by no accident."""
+    """Whether every row is a log softmax. The logits of a model are never that by accident."""
     return bool((scores.double().logsumexp(dim=1).abs() < 1e-4).all())

@@ -1,4 +1,4 @@
-"""What is refused where a request is admitted: what detsample cannot draw, or not tell the truth about."""
+"""Refuses requests, when vLLM admits them, that detsample could not draw or could not report correctly."""
 
 from __future__ import annotations
 

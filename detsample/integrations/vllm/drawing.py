@@ -1,4 +1,5 @@
-"""What both model runners share: parameters in device memory that stays, and the calls that read them there."""
+"""What both model runners share: parameters in device memory that stays in place, and the calls that read them there.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +26,7 @@ FIELDS: tuple[tuple[str, Any], ...] = (
 SIGHTINGS = 3  # of the same logits' address, before a graph is made for it
 MOST_GRAPHS = 64
 MOST_PLANS = 4096
-GRAPH_ROWS = 64  # with more, the device is slower than the host, which then gains nothing
-LOOK_EVERY = 64  # steps from one look at the rows' status to the next
+LOOK_EVERY = 64  # how many steps there are from one look at the rows' status to the next
 
 
 class Request(NamedTuple):
@@ -43,7 +43,7 @@ class Request(NamedTuple):
 
 
 NOBODY = Request(False, True, False, (0, 0, 1.0, 1.0, 0.0))
-"""Of a row that no request is in."""
+"""Stands for a row without a request."""
 
 
 def read(params: Any, every: bool) -> Request:
@@ -94,7 +94,9 @@ class Columns:
             start = end
 
     def load(self, requests: list[Request]) -> None:
-        """Bring a batch's parameters up in one copy, behind whatever still reads the last batch's."""
+        """Copy a batch's parameters to the device in one copy, after everything that still reads those of the last
+        batch.
+        """
         host, start = np.zeros(self._bytes, np.uint8), 0
         for index, (_, kind) in enumerate(FIELDS):
             end = start + self._capacity * np.dtype(kind).itemsize
@@ -127,7 +129,8 @@ class Drawer:
         self._sightings: dict[tuple[Any, ...], int] = {}
         self._invalid = torch.zeros(capacity, dtype=torch.int32, device=device)
         self._zero = torch.zeros((), dtype=torch.int64, device=device)
-        self._calls, self._look = 0, None
+        self._calls = 0
+        self._look: tuple[torch.Tensor, Any] | None = None
         self._pool = None
 
     def load(self, rows: Rows) -> None:
@@ -140,30 +143,37 @@ class Drawer:
         Parameters
         ----------
         logits : [R, V]
-            Final but for temperature and filters; never written to.
+            Final except for temperature and filters; never written to.
         position : [R] int32
             Absolute index of the token being drawn. Its memory is read again for the next call's.
 
         Returns
         -------
         [R] of the dtype of this drawer
-            New memory. An invalid row has token 0, and is told of in the log.
+            New memory. An invalid row has token 0, and the log reports it.
         """
         key = (logits.shape[0], logits.dtype, logits.stride(0), position.data_ptr())
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MOST_PLANS:
-                self._plans.clear(), self._graphs.clear(), self._sightings.clear()
+                for known in (self._plans, self._graphs, self._sightings):
+                    known.clear()
             plan = self._plans[key] = detsample.plan(
                 logits, position=position, return_logprobs=False, **ORDER, **self._columns.of(logits.shape[0])
             )
-        captured = self._captured((*key, logits.data_ptr()), plan, logits) if self._graphable(logits) else None
+        captured = self._captured((*key, logits.data_ptr()), plan, logits) if logits.is_cuda else None
         if captured is None:
-            out = plan(logits)
+            out = self._drawn(plan, logits)
         else:
             graph, out = captured
             graph.replay()
+        self._look_at_status()
         return self._settled(out)
+
+    def _drawn(self, plan: detsample.Plan, logits: torch.Tensor) -> Any:
+        out = plan(logits)
+        self._collect(out.status, 0)
+        return out
 
     def draw_and_keep(self, logits: torch.Tensor, position: torch.Tensor, rows: Any = None) -> Kept:
         """Draw with the kept sets, as log probabilities need them.
@@ -177,6 +187,9 @@ class Drawer:
         """
         of = self._columns.of(logits.shape[0]) if rows is None else self._spread(rows)
         out = detsample.sample(logits, position=position, return_mask="bits", **ORDER, **of)
+        if rows is None:  # else `verify` draws the same requests
+            self._collect(out.status, 0)
+        self._look_at_status()
         return Kept(self._settled(out), out.mask, logits, of["temperature"])
 
     def verify(
@@ -214,7 +227,8 @@ class Drawer:
             logits, table, (offsets[1:] - offsets[:-1] - 1).int(), position=position[first].long() + 1,
             row_offsets=offsets.contiguous(), return_logprobs=False, **ORDER, **of,
         )  # fmt: skip
-        self._note(out.status, start)
+        self._collect(out.status, start)
+        self._look_at_status()
         return out.token_ids.clamp(min=0), out.num_accepted + 1
 
     def _spread(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -222,12 +236,8 @@ class Drawer:
         return {name: column.index_select(0, rows.long()) for name, column in every.items()}
 
     def _settled(self, out: Any) -> torch.Tensor:
-        self._note(out.status, 0)
         tokens = torch.empty(out.token_ids.shape, dtype=self._dtype, device=out.token_ids.device)
         return torch.maximum(out.token_ids, self._zero, out=tokens)  # `clamp` does not convert
-
-    def _graphable(self, logits: torch.Tensor) -> bool:
-        return logits.is_cuda and logits.shape[0] <= GRAPH_ROWS
 
     def _captured(self, key: tuple[Any, ...], plan: detsample.Plan, logits: torch.Tensor) -> Any:
         """The graph of a call with logits at this address: vLLM's are at one or two, step after step."""
@@ -243,18 +253,20 @@ class Drawer:
             # Only this thread: others copy the last step's results meanwhile.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                out = plan(logits)
+                out = self._drawn(plan, logits)
             finally:
                 graph.capture_end()
         here.wait_stream(aside)
         self._graphs[key] = graph, out
         return self._graphs[key]
 
-    def _note(self, status: torch.Tensor, start: int) -> None:
-        """Collect status bits on the device, and look at them now and then without waiting for it."""
+    def _collect(self, status: torch.Tensor, start: int) -> None:
         self._invalid[start : start + len(status)].bitwise_or_(status)
+
+    def _look_at_status(self) -> None:
+        """Read the collected status bits now and then, without waiting for the device."""
         self._calls += 1
-        if self._look is not None and (not status.is_cuda or self._look[1].query()):
+        if self._look is not None and (self._look[1] is None or self._look[1].query()):
             bits = int(np.bitwise_or.reduce(self._look[0].numpy()))
             self._look = None
             if bits:

@@ -30,6 +30,8 @@ class SecondRunner:
         self.processed_mode = runner.model_config.logprobs_mode in ("processed_logprobs", "processed_logits")
         self.exact_mode = runner.model_config.logprobs_mode == "processed_logprobs"
         self.drawer = Drawer(runner.device, runner.max_num_reqs, torch.int64)
+        self.ones = torch.ones(runner.max_num_reqs, dtype=torch.int32, device=runner.device)
+        self.zeros = torch.zeros_like(self.ones)
         self._slots = [NOBODY] * runner.max_num_reqs
         self._version = 0
         self._key: Any = None
@@ -61,7 +63,7 @@ class SecondRunner:
 
     @contextmanager
     def asked(self, rows: Rows, position: torch.Tensor) -> Iterator[None]:
-        """Inside, vLLM's `__call__` gets its tokens here."""
+        """Inside this context, vLLM's `__call__` gets its tokens from here."""
         self.current, self.position, self.kept = rows, position, None
         try:
             yield
@@ -70,7 +72,7 @@ class SecondRunner:
 
     @contextmanager
     def judging(self, rows: Rows, batch: Any) -> Iterator[None]:
-        """Inside, vLLM's rejection sampler gets its verdict here."""
+        """Inside this context, vLLM's rejection sampler gets its verdict from here."""
         self.verifying, self._batch, self._asked, self._judged = rows, batch, 0, 0
         try:
             yield
@@ -108,6 +110,7 @@ class SecondSampler(Base):
     """vLLM's sampler, with detsample's tokens for the rows that it draws."""
 
     detsample: SecondRunner
+    sampling_states: Any
 
     def add_request(self, req_idx: int, *arguments: Any) -> None:
         """Called when a request enters a slot; its parameters come last, whatever stands between."""
@@ -139,10 +142,14 @@ class SecondSampler(Base):
         return getattr(self, "logits_processors", [])[3:]
 
     def _all_drawn(self, tokens: torch.Tensor, batch: Any) -> Any:
-        counts = get_num_sampled_and_rejected(
-            batch.seq_lens.new_ones(batch.num_reqs), batch.seq_lens, batch.cu_num_logits, batch.idx_mapping,
-            self.req_states.prefill_len.gpu,
-        )  # fmt: skip
+        prefilling = getattr(batch, "is_prefilling_np", None)
+        if prefilling is None or prefilling.any():
+            counts = get_num_sampled_and_rejected(
+                batch.seq_lens.new_ones(batch.num_reqs), batch.seq_lens, batch.cu_num_logits, batch.idx_mapping,
+                self.req_states.prefill_len.gpu,
+            )  # fmt: skip
+        else:  # one token each, and nothing was drafted
+            counts = self.detsample.ones[: batch.num_reqs], self.detsample.zeros[: batch.num_reqs]
         return SamplerOutput(tokens.view(-1, 1), None, None, *counts)
 
     def sample(self, logits: torch.Tensor, *arguments: Any, **keywords: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the environment says: which requests detsample draws, and the seeds of a request's samples."""
+"""Settings from the environment: which requests detsample draws, and the seeds of a request's samples."""
 
 from __future__ import annotations
 

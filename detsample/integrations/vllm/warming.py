@@ -1,4 +1,4 @@
-"""Everything that steps will launch, compiled, loaded and once used while vLLM warms up."""
+"""Compiles, loads and uses once, while vLLM warms up, everything that its steps will launch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def warm(runner: Any, ours: Any) -> None:
         logits = torch.zeros((rows, vocab), dtype=dtype, device=device)
         drawer.draw(logits, position)
         if keeps:
-            drawer.draw_and_keep(logits[:1], position[:1]).logprobs(1)
+            drawer.draw_and_keep(logits[:2], position[:2]).logprobs(2)  # of one row, a column lies like no other
         if drafts:
             _verify(drawer, logits[: drafts + 1], drafts)
     torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""The few operations that `kept_logprobs` and replays are made of, under one set of names for each framework."""
+"""The few operations that `kept_logprobs` and replays are made of, under the same names for each framework."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Operations(Protocol):
-    """What a framework provides; modules, so ``self`` is not passed.
+    """What a framework provides. These are modules, so ``self`` is not passed.
 
     `copied`, `placed`, `beside`, `largest_of_rows` and `both` make constants; all others are differentiable, in torch
     and Paddle.

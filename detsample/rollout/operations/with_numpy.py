@@ -1,4 +1,4 @@
-"""NumPy's, which have no gradient."""
+"""The operations in NumPy, where they have no gradient."""
 
 from __future__ import annotations
 

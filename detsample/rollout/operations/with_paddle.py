@@ -1,4 +1,4 @@
-"""Paddle's."""
+"""The operations in Paddle."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def where(condition: Any, x: Any, otherwise: float) -> Any:
 
 def exp(x: Any) -> Any:
     """See `Operations`."""
-    # On the CPU it ends at 2.9e-39, even of -inf: times 1 / temperature that may be a gradient.
+    # On the CPU it never falls below 2.9e-39, even for -inf. Multiplied by 1 / temperature, that could become a
+    # gradient.
     return where((x < -104.0) == False, paddle.exp(x), 0.0)  # noqa: E712 (a NaN stays)
 
 

@@ -1,4 +1,4 @@
-"""torch's."""
+"""The operations in torch."""
 
 from __future__ import annotations
 
