@@ -237,7 +237,7 @@ def test_tensors_of_a_framework(name: str) -> None:
         import paddle
 
         tensor = paddle.to_tensor(x, place=paddle.CPUPlace())
-    found, expected = rollout.draw(tensor, 5, top_p=0.8, top_n=2), rollout.draw(x, 5, top_p=0.8, top_n=2)
+    found, expected = (rollout.draw(logits, 5, top_p=0.8, top_n=2, shared_noise=True) for logits in (tensor, x))
     for field in (*FIELDS, "token_ids", "kept", "log_z"):
         value = getattr(found, field)
         assert frameworks.of(value).name == name
