@@ -17,15 +17,15 @@ from detsample.kernels.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.pivots import FLT_MAX, PIVOTS, RUNGS, pick, quotient, rough_log, rough_root, rough_weight
 from detsample.kernels.rows import join_words
 
-STEPS = tl.constexpr(32)  # values at which the tail is looked at
-CHUNK = tl.constexpr(256)  # groups looked at at a time
-CROWDED = tl.constexpr(0.93)  # of so many groups reached, maxima tell too little about the others
-AIMED_AT = tl.constexpr(700.0)  # tokens to list on either side of the guess,
-FAR = tl.constexpr(2800.0)  # and after a miss: more than a list holds, but the list then tells the rest
-MOST_K_LISTED = tl.constexpr(1024)  # top_k of which all tokens are listed: with as many as are aimed at below, they fit
-EASY = tl.constexpr(1400.0)  # and in all, where everything from a value on is listed
-MOST_AIMED_AT = tl.constexpr(950.0)  # on either side, so that nearly twice as many fit a list
-CLOSE = tl.constexpr(4)  # tokens of a sample among which it does not matter where a quantile lies
+STEPS = tl.constexpr(32)  # the number of values at which the tail is looked at
+CHUNK = tl.constexpr(256)  # how many groups are looked at at a time
+CROWDED = tl.constexpr(0.93)  # if a larger share of the groups is reached, maxima say too little about the other tokens
+AIMED_AT = tl.constexpr(700.0)  # how many tokens to list on either side of the guess
+FAR = tl.constexpr(2800.0)  # the same after a miss: more than a list holds, but the list is then a sample
+MOST_K_LISTED = tl.constexpr(1024)  # up to this top_k all its tokens are listed, and with those of AIMED_AT they fit
+EASY = tl.constexpr(1400.0)  # how many tokens to list in all, if everything from a value on is listed
+MOST_AIMED_AT = tl.constexpr(950.0)  # the most tokens to list on either side, so that both sides fit a list
+CLOSE = tl.constexpr(4)  # how many tokens of a sample there may be around a quantile before it matters where it lies
 
 
 @triton.jit

@@ -89,15 +89,15 @@ from detsample.kernels.tiles import (
 )
 from detsample.kernels.weight import gap, weight
 
-CHOICES = tl.constexpr(256)  # keys tried at a time
+CHOICES = tl.constexpr(256)  # how many keys are tried at a time
 BISECTIONS = tl.constexpr(10)
-HEAVIEST = tl.constexpr(1 << 61)  # no row weighs more
-ONE_WEIGHT = tl.constexpr(524288.0)  # 2^19: what the largest logit weighs where weights of groups are added
-MOST_SELECTED = tl.constexpr(192)  # groups worth gathering, of those that reach top-k's threshold,
-MOST_SHARING = tl.constexpr(96)  # of those that hold the share of top-p,
-MOST_REACHING = tl.constexpr(64)  # and of those that reach what min-p keeps, which may be all
-GATHER = tl.constexpr(4096)  # tokens gathered at a time,
-GATHERED = tl.constexpr(128)  # so many of one group
+HEAVIEST = tl.constexpr(1 << 61)  # the largest weight that a row can have
+ONE_WEIGHT = tl.constexpr(524288.0)  # 2^19: the weight of the largest logit, where weights of groups are added
+MOST_SELECTED = tl.constexpr(192)  # the most groups to gather, if they reach top-k's threshold
+MOST_SHARING = tl.constexpr(96)  # the most groups to gather, if they hold the share of top-p
+MOST_REACHING = tl.constexpr(64)  # the most groups to gather, if they reach what min-p keeps, which may be all groups
+GATHER = tl.constexpr(4096)  # how many tokens are gathered at a time
+GATHERED = tl.constexpr(128)  # how many of these are of one group
 
 
 @triton.jit

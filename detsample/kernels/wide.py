@@ -84,11 +84,11 @@ from detsample.kernels.tiles import (
 )
 from detsample.kernels.weight import gap, weight
 
-SPAN = tl.constexpr(2048)  # tokens looked at at a time
-COUNTED = tl.constexpr(8192)  # and at a time where one is counted to
+SPAN = tl.constexpr(2048)  # how many tokens are looked at at a time
+COUNTED = tl.constexpr(8192)  # how many tokens are counted at a time, to find the n-th of equal ones
 FEW = tl.constexpr(64)
 CUTS = tl.constexpr(4)
-SCORED = tl.constexpr(512)  # listed tokens scored at a time
+SCORED = tl.constexpr(512)  # how many listed tokens are scored at a time
 
 
 @triton.jit
