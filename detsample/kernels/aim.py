@@ -172,21 +172,14 @@ def first_interval(
     pivots = row_pivots + row * RUNGS
     values = tl.load(pivots + tl.arange(0, PIVOTS))
     reference = tl.load(pivots + PIVOTS)
-    is_flat = tl.load(pivots + PIVOTS + 1) > 0.0
-    behind = sum_rungs(part_rungs, row, parts, 2, MOST_PARTS)
-    whole = tl.where(rate > 0.0, pick(behind, PIVOTS - 2), tokens)
-    compared = tl.where(is_flat, whole, pick(behind, PIVOTS - 1))
-    shares = quotient(sum_rungs(part_rungs, row, parts, 0, MOST_PARTS), compared)
+    whole = tl.where(rate > 0.0, pick(sum_rungs(part_rungs, row, parts, 1, MOST_PARTS), PIVOTS - 1), tokens)
+    shares = quotient(sum_rungs(part_rungs, row, parts, 0, MOST_PARTS), whole)
     first, upper, last, lower = bracket_of_pivots(values, shares, share, top)
     high, low = interval_of_pivots(values, shares, share, first, upper, last, lower, reference, whole, rate)
     in_top_units = quotient(whole, rough_weight(top, reference, rate))
     tail_high, tail_low, usable = interval_of_tail(group_key, groups, present, lowest, top, rate, share * in_top_units)
     tl.debug_barrier()  # everybody has read the pivots
-    # What a part of the tokens says is a guess: nothing is ruled out by it.
-    write_bracket(
-        pivots, tl.where(is_flat, first, FLT_MAX), tl.where(is_flat, upper, 0.0), tl.where(is_flat, last, -FLT_MAX),
-        tl.where(is_flat, lower, 1.0),
-    )  # fmt: skip
+    write_bracket(pivots, first, upper, last, lower)
     return sound(tl.where(usable, tail_high, high), tl.where(usable, tail_low, low), top)
 
 

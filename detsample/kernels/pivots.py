@@ -14,8 +14,8 @@ from detsample.kernels.rows import JOINT
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
 BISECTIONS = tl.constexpr(10)
-RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots, the reference, 1 if it is flat; later a bracket,
-# see `aim`), and that a part keeps (what reaches each pivot, then all, then all that was compared with the pivots)
+RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `aim`), and
+# that a part keeps (what reaches each pivot, then all)
 
 FLAT = tl.constexpr(3.0)  # a row is peaked if a sample's weight is worth fewer equal tokens than this
 HIGHEST = tl.constexpr(59.0)  # in a useful sum the largest weight is at most 2 to this power times the reference's
@@ -120,8 +120,9 @@ def values_reached(x, measure, goals, lowest, highest):
 
 @triton.jit
 def look_at_sample(row_logits, vocab, rate, share):
-    """(reference, whether the row is flat, [PIVOTS] falling values): the largest logit of the sample, and values of
-    which the middle ones are reached by about `share` of the sample's measure.
+    """(reference, whether the row is flat, [PIVOTS] falling values): the sample's largest logit, and values of which
+    about `share` of the sample's measure reaches the middle ones. Where few of a sample weigh most of it, the row's
+    boundary is probably in its tail, of which the groups' maxima tell more: then the values are infinite.
     """
     token = (tl.arange(0, SAMPLE).to(tl.int64) * vocab) // SAMPLE
     x = tl.load(row_logits + token).to(tl.float32)
@@ -131,8 +132,11 @@ def look_at_sample(row_logits, vocab, rate, share):
     measure = tl.where(drawable, rough_weight(x, reference, rate), 0.0)
     whole = tl.sum(measure, axis=0)
     squares = tl.sum(measure * measure, axis=0)
-    goals = shares_around(share, whole, squares) * whole
-    return reference, whole * whole >= squares * FLAT, values_reached(x, measure, goals, lowest, reference)
+    is_flat = whole * whole >= squares * FLAT
+    values = tl.full([PIVOTS], float("inf"), tl.float32)
+    if is_flat:
+        values = values_reached(x, measure, shares_around(share, whole, squares) * whole, lowest, reference)
+    return reference, is_flat, values
 
 
 @triton.jit

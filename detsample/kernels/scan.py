@@ -106,16 +106,13 @@ def start_sums(sums, missed, row):
 
 
 @triton.jit
-def store_rungs(rungs, rough0, rough1, rough2, rough3, rough, compared):
-    """Stores the rough sums of a part, from one value for each lane: of what reaches each pivot, of all tokens, and of
-    all tokens that were compared with pivots.
-    """
+def store_rungs(rungs, rough0, rough1, rough2, rough3, rough):
+    """Stores the rough sums of a part, of what reaches each pivot and of all tokens, from one value for each lane."""
     tl.store(rungs, tl.sum(rough0, axis=0))
     tl.store(rungs + 1, tl.sum(rough1, axis=0))
     tl.store(rungs + 2, tl.sum(rough2, axis=0))
     tl.store(rungs + 3, tl.sum(rough3, axis=0))
     tl.store(rungs + 4, tl.sum(rough, axis=0))
-    tl.store(rungs + 5, tl.sum(compared, axis=0))
 
 
 NOT_SPECIALIZED = [
@@ -168,10 +165,8 @@ def scan(
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
-            tl.store(row_pivots + row * RUNGS + PIVOTS + 1, is_flat.to(tl.float32))
-    # A share p of the weight holds the row's best score with the probability p: worth it from a half on, and where many
-    # tokens have a share.
-    likely = (top_k == 0) & (min_weight == 0) & ((top_p >= 1.0) | ((top_p >= 0.5) & is_flat))
+    # A share p of the weight holds the row's best score with the probability p: worth it from a half on.
+    likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5)
     bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
 
     if part == 0:
@@ -182,7 +177,7 @@ def scan(
     p0, p1, p2, p3 = pick(pivots, 0), pick(pivots, 1), pick(pivots, 2), pick(pivots, 3)
     rough0, rough1 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
     rough2, rough3 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
-    rough, compared = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
+    rough = tl.zeros([LANES], tl.float32)
 
     part_largest = tl.full([LANES], float("-inf"), tl.float32)
     group_bound += row * stretches * groups_of_segment(quads)
@@ -207,18 +202,10 @@ def scan(
                 w = rough_weight(x, reference, rate)
                 rough += tl.sum(w, axis=1)
                 if is_flat:
-                    compared = rough
                     rough0 += reaching(x, w, p0)
                     rough1 += reaching(x, w, p1)
                     rough2 += reaching_lower(x, w, p2)
                     rough3 += reaching_lower(x, w, p3)
-                else:  # one token of four is enough for a guess that is seldom wanted
-                    w0, _w1, _w2, _w3 = split_quads(w)
-                    compared += w0
-                    rough0 += tl.where(x0 >= p0, w0, 0.0)
-                    rough1 += tl.where(x0 >= p1, w0, 0.0)
-                    rough2 += tl.where(x0 >= p2, w0, 0.0)
-                    rough3 += tl.where(x0 >= p3, w0, 0.0)
             start += TILE
         store_groups(group_key + row * pitch, segment, key_of(largest), quads)
         ends = ((segment + 1) % segments_of_stretch == 0) | (segment + 1 == last_segment)
@@ -227,6 +214,6 @@ def scan(
             bound = tl.full([LANES], float("-inf"), tl.float32)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
     if summed:
-        store_rungs(part_rungs + (row * parts + part) * RUNGS, rough0, rough1, rough2, rough3, rough, compared)
+        store_rungs(part_rungs + (row * parts + part) * RUNGS, rough0, rough1, rough2, rough3, rough)
     tl.store(part_key + row * parts + part, tl.max(key_of(part_largest), axis=0))
     tl.store(part_counts + row * parts + part, tl.sum(count, axis=0))
