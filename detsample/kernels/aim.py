@@ -178,7 +178,7 @@ def first_interval(
     high, low = interval_of_pivots(values, shares, share, first, upper, last, lower, reference, whole, rate)
     in_top_units = quotient(whole, rough_weight(top, reference, rate))
     tail_high, tail_low, usable = interval_of_tail(group_key, groups, present, lowest, top, rate, share * in_top_units)
-    tl.debug_barrier()  # everybody has read the pivots
+    tl.debug_barrier()  # every lane has read the pivots
     write_bracket(pivots, first, upper, last, lower)
     return sound(tl.where(usable, tail_high, high), tl.where(usable, tail_low, low), top)
 
@@ -239,12 +239,12 @@ def key_reached(key, worth, listed, goal, low, high):
     are at most CLOSE.
     """
     is_listed = tl.arange(0, LIST) < listed
-    # Worth and number in one word, so that a round has one sum: worth is at most 2^38, numbers 2^11.
+    # Weight and number share one word, so that a round has one sum: the weight is at most 2^38, the number 2^11.
     both = tl.where(is_listed, (worth << 12) | 1, 0)
     low = low.to(tl.int64)
     high = high.to(tl.int64)
     reached, above = listed.to(tl.int64), goal * 0
-    by_value = listed >= 0  # true
+    by_value = listed >= 0  # true, as a scalar of the GPU
     while (high - low > 1) & (reached - above > CLOSE):
         before = reached - above
         middle = middle_key(low, high, by_value)
@@ -254,7 +254,7 @@ def key_reached(key, worth, listed, goal, low, high):
         high = tl.where(enough, high, middle)
         reached = tl.where(enough, total & 0xFFF, reached)
         above = tl.where(enough, above, total & 0xFFF)
-        by_value = by_value ^ ((reached - above) * 2 > before)  # what shrinks the interval well goes on
+        by_value = by_value ^ ((reached - above) * 2 > before)  # go on as long as the interval is at least halved
     return low, high, reached
 
 
@@ -283,7 +283,7 @@ def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_
     one = worth * 0 + 1
     low, _end, _rank = key_reached(key, one, listed, rank + margin, low_key, end_key)
     _last, end, _rank = key_reached(key, one, listed, tl.maximum(rank - margin, 1), low_key, end_key)
-    many_alike = tl.sum((key == middle).to(tl.int64), axis=0) > 2 * margin  # of one value nothing need be listed
+    many_alike = tl.sum((key == middle).to(tl.int64), axis=0) > 2 * margin  # tokens of one value need no list
     return tl.where(many_alike, middle, low), tl.where(many_alike, middle + 1, tl.maximum(end, middle + 1))
 
 
@@ -300,8 +300,8 @@ def next_interval(row_pivots, row, share, high, low, above, reached, count, top)
     tl.debug_barrier()
     write_bracket(pivots, first, upper, last, lower)
 
-    # Along the line through what was measured, and so wide that it will hardly miss; the whole bracket where that leads
-    # out of it.
+    # The interval follows the line through what was measured, and is too wide to miss often. If the line leads
+    # out of the bracket, the interval is the whole bracket.
     middle, _density = straight(share, high, above, low, reached)
     reach = quotient(high - low, count.to(tl.float32)) * FAR
     new_high, new_low = tl.minimum(middle + reach, first), tl.maximum(middle - reach, last)
