@@ -159,7 +159,7 @@ def scan(
     rate = rate_of(scale, weighed)
     reference = tl.full([], 0.0, tl.float32)
     pivots = tl.zeros([PIVOTS], tl.float32)
-    is_flat = vocab < 0  # no
+    is_flat = vocab < 0  # false, as a scalar of the GPU
     if summed:
         reference, is_flat, pivots = look_at_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
         if part == 0:
