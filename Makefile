@@ -4,6 +4,8 @@ PYTHON ?= python3
 # On machines without a GPU, a CPU build of the same version does as well.
 TORCH ?= torch==2.13.0
 OLDEST_TRITON ?= triton==3.3.0
+# Each minor version, the first of which `test-oldest` runs; 3.9 needs Python 3.12.
+TRITONS ?= 3.4.0 3.6.0 3.7.1 3.8.0 3.9.0
 # The oldest NumPy that pyproject.toml allows, of each Python.
 OLDEST_NUMPY ?= "numpy==1.26.0; python_version < '3.13'" "numpy==2.1.0; python_version >= '3.13'"
 # Processes that share the tests.
@@ -22,10 +24,18 @@ REPORTS := build/reports
 # Without --no-compile all of torch and Paddle would be compiled, most of which nobody imports.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-full test-main test-oldest test-oldest-share test-engines test-transformers test-vllm lint clean
+.PHONY: demo release test test-full test-tritons test-main test-oldest test-oldest-share test-engines test-transformers test-vllm lint clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python -m detsample.cli demo
+
+# What a registry would get, built and checked, and not sent: CONTRIBUTING.md says how a release is made.
+release: $(VENV)/.installed-dev
+	rm -rf dist
+	$(VENV)/bin/python $(PIP_INSTALL) build twine
+	$(VENV)/bin/python -m build --outdir dist .
+	$(VENV)/bin/python -m twine check --strict dist/*
+	$(VENV)/bin/python tests/support/release.py dist
 
 # The short level: minutes. Two things that take one core each come first; what fails fastest is among them.
 test: $(VENV)/.installed-dev
@@ -39,6 +49,7 @@ test-full:
 	$(MAKE) lint
 	$(MAKE) test-main
 	$(MAKE) test-oldest
+	$(MAKE) test-tritons
 	$(VENV)/bin/python tests/support/full_result.py $(REPORTS)/*.xml
 
 # mypy knows nothing of package-dir: it gets the layout of an installed package, made of links.
@@ -59,8 +70,18 @@ test-oldest: $(OLDEST)/.installed
 
 # A minute of it, in one process.
 test-oldest-share: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest --quiet $(OF_NUMPY) tests/kernels/test_cache_keys.py tests/kernels/test_ptx_contract.py \
-		-k "not ptx_contract or a_few_rows or aligned_rows"
+	$(OLDEST)/bin/python -m pytest --quiet $(wildcard tests/contract/test_reference_*.py) tests/kernels/test_cache_keys.py \
+		tests/kernels/test_ptx_contract.py -k "not ptx_contract or a_few_rows or aligned_rows"
+
+# The interpreter and the compiler of each Triton that is supported; what the kernels assume of it, and the selftest.
+test-tritons:
+	for version in $(TRITONS); do $(MAKE) test-triton VERSION=$$version || exit 1; done
+
+test-triton:
+	$(PYTHON) -m venv .venv-triton-$(VERSION)
+	.venv-triton-$(VERSION)/bin/python $(PIP_INSTALL) --editable '.[test]' triton==$(VERSION)
+	.venv-triton-$(VERSION)/bin/python -m detsample selftest --device interpreter
+	.venv-triton-$(VERSION)/bin/python -m pytest -m triton_contract $(PARALLEL)
 
 # The integrations in the real engines, on the CPU with a model of 135 million parameters: some 15 minutes on 2 cores.
 test-engines: export DETSAMPLE_TEST_LEVEL = full

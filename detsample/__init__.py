@@ -4,8 +4,8 @@ The same logits, parameters, seed and position give the same token, bit for bit,
 the framework or the machine. `sample` draws tokens, `mask` returns the kept sets without a draw, and `margin` says how
 far the logits may move without changing a token. `gumbel_noise` returns the noise that draws use, and `fold_in` makes
 seeds from seeds. `speculative` verifies drafted tokens. `plan` checks the arguments of `sample` once for many calls,
-and `warmup` compiles what later calls launch. docs/contract/spec.md is the contract, `detsample.reference` its executable form
-in NumPy.
+and `warmup` compiles what later calls launch. docs/contract/spec.md is the contract, `detsample.reference` its
+executable form in NumPy.
 """
 
 from pathlib import Path

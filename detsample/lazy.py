@@ -1,4 +1,4 @@
-"""Lets a package import its names when they are first asked for, so that importing the package takes almost no time."""
+"""Lets a package import its names when they are first asked for, so that importing it takes almost no time."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def by_pieces(function: Callable[..., np.ndarray], dtype: DTypeLike, *arrays: np
     Parameters
     ----------
     function : callable
-        From one-dimensional arrays to one of ``dtype``.
+        A function from one-dimensional arrays to an array of ``dtype``.
     dtype : NumPy dtype
     arrays : arrays of one shape
 

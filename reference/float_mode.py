@@ -37,7 +37,7 @@ def usual_mode(function: Callable[P, R]) -> Callable[P, R]:
     Raises
     ------
     FloatingPointError
-        From a call in an unusual mode, where the system has no way to change it.
+        If the function is called in an unusual mode, and the system has no way to change it.
 
     Examples
     --------

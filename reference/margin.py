@@ -31,7 +31,7 @@ _DOUBT = 17
 (docs/contract/notes.md, C).
 """
 _ROUNDING = 21
-"""Gaps that are measured from two different maxima differ by a constant, up to 2^-21 of each (docs/contract/notes.md, C)."""
+"""Gaps that are measured from two different maxima differ by a constant, up to 2^-21 of each (contract, notes, C)."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,11 @@ class Motion:
         """
         w = self.winner
         largest = np.maximum(low[w], high[int(w == 0)])
-        below, own = fixed_point(self._gaps(largest, high)), fixed_point(self._gaps(largest, low[w : w + 1]))[0]
-        lead = self.noise - below - (self.noise[w] - own)
-        beats = lead + (below >> _ROUNDING) + (own >> _ROUNDING) + 4 >= 0
+        moved = high.copy()
+        moved[w] = low[w]
+        below = fixed_point(self._gaps(largest, moved))
+        lead = self.noise - below - (self.noise[w] - below[w])
+        beats = lead + (below >> _ROUNDING) + (below[w] >> _ROUNDING) + 4 >= 0
         beats[w] = False
         if not beats.any():
             return None

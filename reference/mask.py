@@ -63,7 +63,7 @@ def as_octets(name: str, kept: Any, rows: int, vocab: int) -> np.ndarray:
 
 
 def set_of_octets(octets: np.ndarray, vocab: int) -> np.ndarray:
-    """What ``as_octets`` gives to bool [R, vocab]; bits past the end count for nothing.
+    """Turn the result of ``as_octets`` into bool [R, vocab]. Bits past the end are ignored.
 
     Examples
     --------

@@ -63,7 +63,7 @@ def observe(
     kept : int32 or uint32 array [B, ceil(V / 32)], or uint8 array [B, ceil(V / 8)] or [B, 4 * ceil(V / 32)]
         A set of tokens a row, in the ``bits`` format of section 10, or the bytes of that on a little-endian machine.
     temperature : float or array [B]
-        Of the row; greedy rows (0) are weighed at 1, which for their one kept token is all the same.
+        The temperature of the row. Greedy rows (0) count as 1; for their one kept token it makes no difference.
     top_n : int, default 0
         How many of the first tokens to name, at most 128.
 

@@ -85,8 +85,8 @@ def sample(
     min_p : float, default 0.0
         Relative to the largest probability. Off when at most 0.
     filter_order : "top_k_first", "min_p_first" or "joint"
-        Whose mass top-p takes its share of: that of top-k's survivors, of those that min-p keeps as well, or of all
-        tokens. One for all rows.
+        Which tokens' weight top-p takes its share of: of those that top-k keeps, of those that top-k and min-p keep, or
+        of all tokens. One for all rows.
     return_logprobs, return_log_z : bool
         Whether to compute ``logprobs`` and ``log_z``.
     return_mask : None, "bool", "bits" or "csr"
@@ -104,7 +104,7 @@ def sample(
         An argument of the wrong type or dtype.
     ValueError
         A wrong shape, a scalar out of range, or, with ``check``, a row that is not valid. Without ``check``
-        such a row is told of in ``status`` only, and the other rows are as if it were not there.
+        such a row is reported in ``status`` only, and does not affect the other rows.
 
     Examples
     --------

@@ -94,7 +94,7 @@ def verify(
         Request b has rows ``row_offsets[b] .. row_offsets[b + 1] - 1``.
     method : "match" or "rejection"
     draft_probs, draft_logits : array [B, K, V], or [D, V] with ``row_offsets``, of float32, float16 or bfloat16
-        What the drafter drew from; one of them, with ``method="rejection"`` only.
+        What the drafter drew from: exactly one of them, and with ``method="rejection"`` only.
     return_logprobs : bool
         Whether to compute ``logprobs``.
     check : bool, default False
@@ -111,7 +111,7 @@ def verify(
     ValueError
         A wrong shape, a parameter out of range, an unknown ``method``, draft probabilities where they are not expected
         or none where they are; or, with ``check``, a request that is not in order. Without ``check`` such a request is
-        told of in ``status`` only, and the other requests are as if it were not there.
+        reported in ``status`` only, and does not affect the other requests.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def verify_tree(
         An argument of the wrong type or dtype.
     ValueError
         A wrong shape or a parameter out of range; or, with ``check``, a request that is not in order. Without
-        ``check`` such a request is told of in ``status`` only, and the other requests are as if it were not there.
+        ``check`` such a request is reported in ``status`` only, and does not affect the other requests.
 
     Examples
     --------

@@ -18,7 +18,9 @@ Table = dict[str, dict[str, float]]
 
 
 def vocab_of(rows: int) -> int:
-    """The vocabulary timed with so many rows: 256 rows have Llama's 129,280, others Qwen's 151,936."""
+    """The vocabulary that is timed with this number of rows: Llama's 129,280 with 256 rows, and Qwen's 151,936
+    otherwise.
+    """
     return 129280 if rows >= 256 else 151936
 
 

@@ -73,18 +73,24 @@ def _probabilities(axes: Any, found: Explanation, rows: list[int]) -> None:
     most = max(values)
     for at, index in enumerate(rows):
         word = "" if index < found.num_kept else f"  cut: {found.fate(index)}"
-        axes.text(values[at] + most * 0.02, at, f"{values[at]:.4f}{word}", va="center", fontsize=8)
+        axes.text(values[at] + most * 0.02, at, f"{values[at]:.3g}{word}", va="center", fontsize=8)
     axes.set_xlim(0, most * 1.6)
+    axes.locator_params(axis="x", nbins=4)
     axes.set_title("probability, before any filter", fontsize=9)
     for cut in found.cuts:
-        inside = [at for at, index in enumerate(rows) if index < cut.kept]
-        if cut.on and inside and len(inside) < len(rows):
-            axes.axhline(inside[-1] + 0.5, color="black", linewidth=0.8, linestyle="--")
-            axes.text(most * 1.59, inside[-1] + 0.45, cut.name, ha="right", va="bottom", fontsize=8)
+        below = [at for at, index in enumerate(rows) if index >= cut.kept]
+        # A line where the cut is: between two rows shown that are neighbours in the order, or the gap that it is in.
+        if cut.on and below and below[0]:
+            hidden = rows[below[0] - 1] + 1 < cut.kept
+            word = f"{cut.name}: {cut.kept:,} kept" if hidden else cut.name
+            axes.axhline(below[0] - 0.5, color="black", linewidth=0.8, linestyle="--")
+            axes.text(most * 1.59, below[0] - 0.55, word, ha="right", va="bottom", fontsize=8)
 
 
 def _scores(axes: Any, found: Explanation, rows: list[int]) -> None:
     """z as a bar from the left edge, the noise as an arrow from its end to the score."""
+    from matplotlib.patches import Patch
+
     z = [float(found.z[index]) for index in rows]
     score = [float(found.score[index]) for index in rows]
     low = min(*z, *score)
@@ -98,7 +104,12 @@ def _scores(axes: Any, found: Explanation, rows: list[int]) -> None:
     top = float(found.score[found.winner])
     axes.axvline(top, color=DRAWN, linewidth=0.9, linestyle=":")
     axes.set_xlim(edge, max(max(z), max(score)) + 0.06 * span)
-    axes.set_title("logit / temperature (bar) + noise (arrow) = score (dot)", fontsize=9)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_title("(logit - largest) / temperature (bar) + noise (arrow) = score (dot)", fontsize=9)
+    names = {DRAWN: "drawn", KEPT: "kept", CUT: "cut"}
+    shown = {_colour(found, index) for index in rows}
+    handles = [Patch(color=colour, label=name) for colour, name in names.items() if colour in shown]
+    axes.legend(handles=handles, fontsize=8, loc="lower right")
 
 
 def _caption(found: Explanation) -> str:

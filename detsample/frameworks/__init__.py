@@ -32,7 +32,7 @@ Description = tuple[tuple[int, ...], str, Device, tuple[int, ...], Pointer | Non
 
 
 class Framework(Protocol):
-    """What an adapter provides; the adapters are modules, so ``self`` is not passed.
+    """What an adapter provides. Adapters are modules, so ``self`` is not passed.
 
     Attributes
     ----------

@@ -100,8 +100,8 @@ def empty(shape: tuple[int, ...], dtype_name: str, device: tuple[str, int]) -> A
     """Return a new tensor on ``device``, whatever Paddle's default place is.
 
     ``paddle.empty`` allocates on the default place, and 2.6 cannot be told another, so this calls what it
-    calls. The allocation launches nothing. Paddle makes the place's GPU current and leaves it so, hence the
-    guard.
+    calls. The allocation launches nothing. Paddle makes the place's GPU current and leaves it so, which is why there is
+    a guard.
     """
     place = _place(device)
     with NOTHING if device == CPU or is_current(device[1]) else Current(device[1]):

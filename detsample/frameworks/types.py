@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Tensor(Protocol):
-    """What tensors of Paddle and torch and NumPy's arrays have and numbers, lists and text have not."""
+    """Attributes that tensors of Paddle and torch and NumPy's arrays have, but numbers, lists and text do not."""
 
     @property
     def shape(self) -> Any:

@@ -129,7 +129,7 @@ class Report:
         Parameters
         ----------
         shown : int
-            At most so many rows of each kind, from 0.
+            How many rows of each kind to show at most, from 0.
 
         Raises
         ------

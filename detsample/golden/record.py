@@ -53,7 +53,7 @@ class Row:
     topp_seed, position, temperature, top_k, top_p, min_p
         The request, as `detsample.sample` takes it; the seed as a signed integer.
     fingerprint : str
-        Of the logits' bits: `fingerprints`.
+        The fingerprint of the logits' bits: see `fingerprints`.
     token_id, num_kept, status : int
         As of `detsample.SampleOutput`.
     logprob : float
@@ -230,7 +230,7 @@ def load(file: str | os.PathLike[str]) -> Golden:
     Parameters
     ----------
     file : path
-        What `save` wrote.
+        A file that `save` wrote.
 
     Returns
     -------

@@ -118,9 +118,9 @@ def check(
     ----------
     golden : Golden
     logits : [B, V] fp32, bf16 or fp16
-        Those of today, of any framework and on any device, for the rows of the record.
+        Today's logits for the rows of the record, of any framework and on any device.
     kept_logits : [B, V] float32, optional
-        Those of the record, from `load_logits`: then a drift is known exactly.
+        The logits of the record, from `load_logits`. With them a drift is known exactly.
     sampler : callable, optional
         See `record`.
     **changed

@@ -60,7 +60,7 @@ class Explanation:
     logits, z : [N] float32
         As given, and over the temperature.
     probabilities : [N] float64
-        Of the full softmax at this temperature, from the integer weights.
+        Their probabilities in the full softmax at this temperature, from the integer weights.
     cuts : tuple of Cut
         Top-k, top-p, min-p.
     num_kept : int
@@ -74,7 +74,7 @@ class Explanation:
     margin : float
         As of `detsample.margin`.
     threat : Threat or None
-        What a motion by the next larger fp32 number may do; None where no motion does anything.
+        How a motion by the next larger fp32 number may change the token; None if no motion can.
     """
 
     request: dict[str, Any]

@@ -20,7 +20,7 @@ def margin(logits: Logits, parameters: Parameters, token_ids: Any, status: Any) 
     logits, parameters
         Checked by `detsample.sampler.parameters`.
     token_ids, status
-        Of the same call, from `detsample.sample`: int64 and int32 [B].
+        From `detsample.sample` with the same arguments: int64 and int32 [B].
 
     Returns
     -------

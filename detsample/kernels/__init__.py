@@ -5,10 +5,10 @@ The kernels of a call, in the order in which they are launched (see `detsample.s
 ============= =======================================================================================
 `scan`        kernel 1: reads every logit once; largest logits, bounds of scores, rough sums
 `narrow`      kernel 2: all that is left, for rows with few candidates or a known kept set
-`mass`        kernel 3: exact sums, and the tokens around a boundary, for rows that need them
-`retry`       kernel 4: the same around another guess, where the first was wrong
-`wide`        kernel 5: all that is left, for the other rows
-`masks`       kernel 6: the kept set written out, on request
+`mass`        kernel 3: exact sums, and the tokens around a boundary, for rows that need them; then twice
+              more around another guess, for those where the one before was wrong
+`wide`        kernel 4: all that is left, for the other rows
+`masks`       kernel 5: the kept set written out, on request
 ============= =======================================================================================
 
 What they are made of:
@@ -26,7 +26,7 @@ What they are made of:
 `bounds`      what no score exceeds
 `lanes`       the draw: which token of the kept set has the largest score           (spec section 8)
 `candidates`  all-pairs ranks of a few tokens, and the cut through them             (spec section 6)
-`pivots`      values around which a boundary may lie, from a sample
+`pivots`      rough sums of weights and their error, and values around which a boundary may lie
 `aim`         the interval where a boundary probably lies, from rough sums or from what was listed
 `marked`      a few tokens among many, as bits, and the lists made of them
 `measure`     what an interval holds, exactly, and whether that settles the boundary
@@ -38,13 +38,13 @@ For other calls:
 
 ============= =======================================================================================
 `streams`     `gumbel_noise` and `fold_in` on their own                             (spec section 7)
-`margin`      how far logits may move before a token could change                   (docs/margin.md)
-`trainer`     what a trainer asks of a draw                                 (docs/contract/observations.md)
+`margin`      how far logits may move before a token could change                   (spec section 13)
+`trainer`     what a trainer asks of a draw                                         (spec section 12)
 `bits`        kept sets as bits                                                    (spec section 10)
 `probability` logits of probabilities                                            (docs/fastdeploy.md)
 `speculative_rows`, `speculative_match`, `speculative_tree`, `speculative_rejection`
-              drafted tokens, verified                                          (docs/speculative.md)
-`products`    products of 64-bit integers                                       (docs/speculative.md)
+              drafted tokens, verified                                       (spec sections 14 to 17)
+`products`    products of 64-bit integers                                           (spec section 17)
 ============= =======================================================================================
 
 Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`.
@@ -72,22 +72,21 @@ Of the logits and the parameters:
 How the rows are cut (tiles.py):
     quads, segment_tiles: int. Quads of a tile in a group; tiles in a segment.
     segments, parts, stretches, groups: int. How many there are in a row.
-    segments_of_part, segments_of_stretch, stretches_of_part, stretch_tiles: int. How many of the first there are in the
-        second.
+    segments_of_part, segments_of_stretch, stretch_tiles: int. Segments in a part and in a stretch; tiles in a stretch.
     ALIGNED: bool. Whether every row starts at a multiple of 16 bytes.
     OVERLAP: bool. Whether the kernel may start before the one ahead has ended (overlap.py).
 What the kernels of a draw leave for each other:
     records: int64 [B, RECORD]. What is known of each row: rows.py names the words.
     sums: int64 [B, SUMS]. Integer sums that the programs of a row add to: rows.py names them.
-    missed: int32 [RETRIES + RETRIES * B]. How many rows each retry has to look at, then their numbers.
+    missed: int32 [COUNTERS + 3 * B]. How many rows each launch of mass has to look at, then the numbers of these rows.
     group_key, pitch: int32 [B, pitch]. The key of the largest logit of each group.
     list_token: int32 [B, pitch]. Tokens that were listed; unless a mask is asked for, in the memory of group_key.
     group_bound: fp32 [B, bounds]. What no score of a group exceeds, measured from the anchor.
     part_key, part_counts: int32 [B, parts]. The largest key of each part; how many tokens of it can be drawn.
-    row_pivots: fp32 [B, RUNGS]. The pivots of each row.
-    part_rungs: fp32 [B, parts, RUNGS]. Rough sums of what reaches each pivot, and of all. A gap of 0 has the weight 1.
+    row_pivots: fp32 [B, RUNGS]. The pivots of each row, its reference, and whether it is flat; later a bracket.
+    part_rungs: fp32 [B, parts, RUNGS]. Rough sums of what reaches each pivot, of all tokens, and of those compared.
     scratch_code: int64 [B, CAPACITY]. Candidates, as key and token in one number.
-    attempt: int. Which retry this is, from 1.
+    attempt: int. Which launch of mass this is, from 0.
 Results:
     token_ids: int64 [B]. Tokens; of requests [Q, K + 1] or [Q, N].
     num_kept, status: int32 [B]. Size of the kept set; status bits.
@@ -101,7 +100,7 @@ Masks:
     row_offsets: int64 [B + 1]. Where the tokens of each row begin; of requests [Q + 1], where their rows begin.
     kept: int32. In a mask, the ids of all rows one after the other; of a trainer, the kept sets as bits [B, words].
     capacity: int. The length of the list of ids.
-Drafted tokens (S1 to S4 of the contract):
+Drafted tokens (spec sections 14 to 17):
     requests, width: int. Q; the most rows of a request, K + 1 or N.
     extra: int. 1 if drafted tokens are counted, 0 if nodes are.
     counts, count_stride, count_scalar: int64 or int32 [Q]. How many drafted tokens or nodes each request has; or one

@@ -1,4 +1,4 @@
-"""How far a row's logits may move before its token could change (docs/margin.md). The grid has one program for each
+"""How far a row's logits may move before its token could change (spec section 13). The grid has one program for each
 row.
 
 A motion means that no logit moves by more than t. It is judged by two looks at the row. The first look finds the tokens
@@ -245,7 +245,7 @@ def margin(
     token_ids, status, result,
     SPAN: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
-    """Finds the margin of each row's token: the largest t for which `harmless` holds (docs/margin.md).
+    """Finds the margin of each row's token: the largest t for which `harmless` holds (spec section 13).
 
     Grid (rows). The bits of t are searched from the highest down, BITS of them in each round. An invalid row has the
     margin NaN; a row with one finite token has the margin +inf, since that token cannot lose.

@@ -1,4 +1,4 @@
-"""Kernel 6, on request: the kept sets as bools, as bits or as CSR, made from each row's boundary (spec section 10).
+"""Kernel 5, on request: the kept sets as bools, as bits or as CSR, made from each row's boundary (spec section 10).
 
 Logits are read only where they may be kept: where the maximum of their group, which `scan` left, reaches the boundary.
 """

@@ -1,11 +1,17 @@
-"""Kernel 3, grid (rows, parts): exact sums over the row, which need its largest logit first, hence a second look.
+"""Kernel 3, at least as many programs as rows: exact sums over rows. Weights are relative to a row's largest logit, so
+this is a second look at the row.
 
-As far as `narrow` asks for them: the weight of all tokens; the weight and number of those that min-p keeps; where the
-boundary lies among thousands of tokens, what is above and in the interval where it seems to lie. Rows whose kept set
-may be too light to hold the best score get bounds of what they may keep, as `scan` leaves them for others. Sums are of
-integers, so programs can add to them in any order.
+The rows to look at stand in a list, and their tiles are shared out among all programs. So the time is proportional to
+the number of these rows, and next to nothing if there are none. The kernel is launched once for the rows that `narrow`
+lists. It is launched again for the rows whose interval missed the boundary or held too many tokens; these have another
+interval by then. Rows that are missed again are searched by `wide`.
 
-Rows and parts are taken in the opposite order to `scan`: what it read last is still in the L2 cache.
+What is computed is what `narrow` asks for: the weight of all tokens; the weight and number of those that min-p keeps;
+and, where the boundary lies among thousands of tokens, what is above and in the interval where it probably lies. Rows
+whose kept set may be too light to hold the best score get bounds of the tokens that they may keep; other rows have
+bounds from `scan`. The sums are of integers, so programs can add to them in any order.
+
+Rows are taken in the opposite order to `narrow`, because what `scan` read last is still in the L2 cache.
 """
 
 import triton
@@ -19,16 +25,15 @@ from detsample.kernels.overlap import wait_for_earlier
 from detsample.kernels.philox import TOKEN_HIGH, token_word
 from detsample.kernels.rows import (
     BOUNDED_FROM,
+    COUNTERS,
     IN_DOUBT,
     MINIMUM,
     MINIMUM_COUNT,
     MODE,
     NEEDS_MINIMUM,
     NEEDS_TOTAL,
-    PENDING,
     POSITION,
     SEED,
-    STATUS,
     TOP_KEY,
     TOTAL,
     add_to_sum,
@@ -55,7 +60,7 @@ SPARSE = tl.constexpr(8)  # marks a lane in TILES_MARKED tiles up to which it pa
 
 @triton.jit
 def sum_all(row_logits, first_tile, last_tile, vocab, scale, largest):
-    """The weight of some tiles' tokens."""
+    """The weight of all tokens of some tiles."""
     total = tl.zeros([LANES], tl.int64)
     end = tl.minimum(last_tile * TILE, vocab)
     ahead = load_tile(row_logits, first_tile * TILE, end, PASSING)
@@ -68,15 +73,15 @@ def sum_all(row_logits, first_tile, last_tile, vocab, scale, largest):
 
 @triton.jit
 def bound_of(x, low, start, scale, largest, seed, position):
-    """[LANES]: a bound of the scores of each quad's tokens that reach `low`."""
+    """For each quad, [LANES], a number that the scores of its tokens that reach `low` do not exceed."""
     x0, x1, x2, x3 = split_quads(tl.where(x >= low, x, float("-inf")))
     return tile_bound(x0, x1, x2, x3, start, largest, scale, seed, position)
 
 
 @triton.jit
 def sum_marked(row_logits, marks, most, start, tiles, scale, largest, drawn_from, seed, position):
-    """[LANES], twice: the weight of each lane's marked tokens, and a bound of their scores where they are `drawn_from`;
-    `most` is the largest number of a lane's marks.
+    """For each lane, [LANES], the weight of its marked tokens and, if they are `drawn_from`, a bound of their scores.
+    `most` is the largest number of marks that a lane has.
     """
     kept = tl.zeros([LANES], tl.int64)
     bound = tl.full([LANES], float("-inf"), tl.float32)
@@ -93,7 +98,7 @@ def sum_marked(row_logits, marks, most, start, tiles, scale, largest, drawn_from
 
 @triton.jit
 def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, drawn_from, seed, position):
-    """The same, of all tokens of some tiles that reach `low`."""
+    """The same as `sum_marked`, for all tokens of some tiles that reach `low`."""
     kept = tl.zeros([LANES], tl.int64)
     bound = tl.full([LANES], float("-inf"), tl.float32)
     end = tl.minimum(start + tiles * TILE, vocab)
@@ -114,7 +119,7 @@ def sum_min_p(
     row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, low, drawn_from, seed,
     position, group_bound,
 ):  # fmt: skip
-    """(weight, number) of some stretches' tokens that reach `low`; stores bounds of their scores."""
+    """(weight, number) of the tokens of some stretches that reach `low`. Bounds of their scores are stored."""
     kept = tl.zeros([LANES], tl.int64)
     count = tl.zeros([LANES], tl.int32)
     for stretch in range(first_stretch, last_stretch):
@@ -150,7 +155,7 @@ def bound_reaching(
     row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, low, seed, position,
     group_bound,
 ):
-    """Stores bounds of the scores of some stretches' tokens that reach `low`."""
+    """Stores bounds of the scores of the tokens of some stretches that reach `low`."""
     start = first_stretch * stretch_tiles * TILE
     end = tl.minimum(last_stretch * stretch_tiles * TILE, vocab)
     ahead = load_tile(row_logits, start, end, PASSING)
@@ -164,51 +169,75 @@ def bound_reaching(
         store_groups(group_bound, stretch, bound, quads)
 
 
+@triton.jit
+def look_at_stretches(
+    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, records, sums, row, mode, scale, largest,
+    group_bound,
+):  # fmt: skip
+    """Computes what is computed for each stretch: the sums of what min-p keeps, and bounds of the scores of what may be
+    kept.
+    """
+    seed, position = read_field(records, row, SEED), read_field(records, row, POSITION)
+    if (mode & NEEDS_MINIMUM) != 0:
+        low_key, _last = read_boundary(records, row)
+        kept, count = sum_min_p(
+            row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, value_of(low_key),
+            (mode & BOUNDED_FROM) != 0, seed, position, group_bound,
+        )  # fmt: skip
+        add_to_sum(sums, row, MINIMUM, kept)
+        add_to_sum(sums, row, MINIMUM_COUNT, count)
+    elif (mode & BOUNDED_FROM) != 0:
+        low_key, _end = read_interval(records, row, 0)
+        bound_reaching(
+            row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, value_of(low_key),
+            seed, position, group_bound,
+        )  # fmt: skip
+
+
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "stretch_tiles", "stretches", "stretches_of_part", "parts", "pitch",
+    "row_stride", "vocab", "quads", "stretch_tiles", "stretches", "rows", "attempt", "pitch",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def mass(
-    logits, row_stride, vocab, quads, stretch_tiles, stretches, stretches_of_part, parts,
+    logits, row_stride, vocab, quads, stretch_tiles, stretches, rows, attempt,
     records, sums, missed, list_token, pitch, group_bound, row_pivots,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    """Adds up exact weights, and lists the tokens around a boundary, for the rows in a list (spec sections 5 and 6).
+
+    The grid has at least as many programs as there are rows.
+    """
     wait_for_earlier(OVERLAP)
-    rows = tl.num_programs(0)
-    row = (rows - 1 - tl.program_id(0)).to(tl.int64)
-    part = tl.num_programs(1) - 1 - tl.program_id(1)
-    mode = read_field(records, row, MODE)
-    todo = (mode & (NEEDS_TOTAL | NEEDS_MINIMUM | IN_DOUBT)) != 0
-    if todo & (read_field(records, row, STATUS) == PENDING):
-        row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
-        scale, _top_p = read_floats(records, row)
-        largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
-        group_bound += row * stretches * groups_of_segment(quads)
-        first_stretch = part * stretches_of_part
-        last_stretch = tl.minimum(first_stretch + stretches_of_part, stretches)
-        first_tile = first_stretch * stretch_tiles
-        last_tile = tl.minimum(last_stretch * stretch_tiles, (vocab + TILE - 1) // TILE)
-        if (mode & NEEDS_MINIMUM) != 0:
-            low_key, _last = read_boundary(records, row)
-            kept, count = sum_min_p(
-                row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest,
-                value_of(low_key), (mode & BOUNDED_FROM) != 0, read_field(records, row, SEED),
-                read_field(records, row, POSITION), group_bound,
-            )  # fmt: skip
-            add_to_sum(sums, row, MINIMUM, kept)
-            add_to_sum(sums, row, MINIMUM_COUNT, count)
-        if (mode & IN_DOUBT) != 0:
-            if (mode & (BOUNDED_FROM | NEEDS_MINIMUM)) == BOUNDED_FROM:
-                low_key, _end = read_interval(records, row, 0)
-                bound_reaching(
-                    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest,
-                    value_of(low_key), read_field(records, row, SEED), read_field(records, row, POSITION), group_bound,
+    tiles = (vocab + TILE - 1) // TILE
+    listed = tl.load(missed + attempt)
+    if listed > 0:
+        # Each listed row gets as many programs as there are for one, and each program one share of a row.
+        each = tl.cdiv(tiles, tl.num_programs(0) // listed)
+        tasks = tl.cdiv(tiles, each)
+        place = listed - 1 - tl.program_id(0) // tasks
+        if place >= 0:
+            row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
+            task = tl.program_id(0) % tasks
+            mode = read_field(records, row, MODE)
+            row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+            scale, _top_p = read_floats(records, row)
+            largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
+            first_tile = task * each
+            last_tile = tl.minimum(first_tile + each, tiles)
+            stretches_of_task = tl.cdiv(stretches, tasks)
+            first_stretch = task * stretches_of_task
+            if (attempt == 0) & (first_stretch < stretches):
+                look_at_stretches(
+                    row_logits, vocab, first_stretch, tl.minimum(first_stretch + stretches_of_task, stretches), quads,
+                    stretch_tiles, records, sums, row, mode, scale, largest,
+                    group_bound + row * stretches * groups_of_segment(quads),
                 )  # fmt: skip
-            measure(
-                row_logits, vocab, first_tile, last_tile, parts, records, sums, missed, row_pivots,
-                list_token + row * pitch, row, rows, 0,
-            )  # fmt: skip
-        elif (mode & NEEDS_TOTAL) != 0:
-            add_to_sum(sums, row, TOTAL, sum_all(row_logits, first_tile, last_tile, vocab, scale, largest))
+            if (mode & IN_DOUBT) != 0:
+                measure(
+                    row_logits, vocab, first_tile, last_tile, tasks, records, sums, missed, row_pivots,
+                    list_token + row * pitch, row, rows, attempt,
+                )  # fmt: skip
+            elif (mode & NEEDS_TOTAL) != 0:
+                add_to_sum(sums, row, TOTAL, sum_all(row_logits, first_tile, last_tile, vocab, scale, largest))

@@ -1,17 +1,18 @@
-"""Kernel 2, grid (rows): finishes or draws the rows for which what `scan` left is enough, and says of the others what
-`mass` is to measure.
+"""Kernel 2, grid (rows): finishes or draws the rows for which the results of `scan` are enough, and says what `mass`
+has to measure of the others.
 
-Invalid rows end here. Where top-k is on, the groups' maxima give a threshold that the boundary cannot lie below: of k
-groups whose maxima reach t, each holds a logit that reaches t, so the k-th largest logit does too. Of min-p alone the
-boundary is known from the largest logit. Where few groups reach the threshold, they are gathered, cut and drawn from.
-Rows without a filter are drawn from by the bounds of their groups or, where the temperature or the logits leave these
-too loose, from the few tokens that can win at all. Of other rows the boundary is guessed.
+Invalid rows end here. With top-k, the groups' maxima give a threshold that the boundary cannot lie below: if the maxima
+of k groups reach t, each of these groups has a logit that reaches t, so the k-th largest logit reaches t, too. With
+min-p alone, the largest logit is enough to know the boundary. If few groups reach the threshold, their tokens are
+gathered, cut and drawn from. Rows without a filter are drawn from through the bounds of their groups. If the
+temperature or the logits make these too loose, they are drawn from the few tokens that can win at all. For other rows
+the boundary is guessed.
 """
 
 import triton
 import triton.language as tl
 
-from detsample.kernels.aim import first_interval, interval_keys
+from detsample.kernels.aim import first_interval, interval_keys, sum_rungs
 from detsample.kernels.bounds import FARTHEST, HOPELESS
 from detsample.kernels.candidates import (
     CAPACITY,
@@ -30,7 +31,17 @@ from detsample.kernels.lanes import MOST_DRAWS, draw_from_groups
 from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.outcome import write_drawn, write_invalid
 from detsample.kernels.overlap import wait_for_earlier
-from detsample.kernels.pivots import is_in_doubt, rate_of, wanted_share
+from detsample.kernels.pivots import (
+    PIVOTS,
+    RUNGS,
+    is_in_doubt,
+    is_weighed,
+    pick,
+    rate_of,
+    rough_weight,
+    total_between,
+    wanted_share,
+)
 from detsample.kernels.rows import (
     BOUNDED,
     BOUNDED_FROM,
@@ -40,7 +51,6 @@ from detsample.kernels.rows import (
     GREEDY,
     IN_DOUBT,
     INTERVAL,
-    JOINT,
     KEPT,
     MIN_P_FIRST,
     MIN_WEIGHT,
@@ -63,6 +73,7 @@ from detsample.kernels.rows import (
     WANT_TOKEN,
     WINNER,
     join_words,
+    list_row,
     read_field,
     read_floats,
     read_sum,
@@ -80,7 +91,10 @@ from detsample.kernels.weight import gap, weight
 
 CHOICES = tl.constexpr(256)  # keys tried at a time
 BISECTIONS = tl.constexpr(10)
+HEAVIEST = tl.constexpr(1 << 61)  # no row weighs more
+ONE_WEIGHT = tl.constexpr(524288.0)  # 2^19: what the largest logit weighs where weights of groups are added
 MOST_SELECTED = tl.constexpr(192)  # groups worth gathering, of those that reach top-k's threshold,
+MOST_SHARING = tl.constexpr(96)  # of those that hold the share of top-p,
 MOST_REACHING = tl.constexpr(64)  # and of those that reach what min-p keeps, which may be all
 GATHER = tl.constexpr(4096)  # tokens gathered at a time,
 GATHERED = tl.constexpr(128)  # so many of one group
@@ -88,9 +102,7 @@ GATHERED = tl.constexpr(128)  # so many of one group
 
 @triton.jit
 def examine(row_logits, vocab):
-    """The status bits of a row that has a NaN or +inf somewhere. Such rows are rare, so they may take a look of
-    their own.
-    """
+    """The status bits of a row that has a NaN or +inf somewhere. Such rows are rare, so they are read once more."""
     nan = tl.zeros([TILE], tl.int32)
     inf = tl.zeros([TILE], tl.int32)
     finite = tl.zeros([TILE], tl.int32)
@@ -105,6 +117,7 @@ def examine(row_logits, vocab):
 
 @triton.jit
 def row_status(row_logits, vocab, top_key, of_parameters):
+    """The status of a row: that of its parameters, and what is wrong with its logits (spec section 3)."""
     status = of_parameters
     if top_key >= INF_KEY:
         status |= examine(row_logits, vocab)
@@ -114,19 +127,20 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 
 
 @triton.jit
-def threshold_key(group_keys, wanted, top_key):
-    """A key that at least `wanted` of the groups' maxima reach, by bisection between values; the lowest one where there
-    are not so many.
+def threshold_key(group_keys, worth, wanted, top_key):
+    """A key such that the groups whose maxima reach it are together worth `wanted`, found by bisection between values.
+    If all groups together are worth less, it is the lowest key.
     """
     present = group_keys > MINUS_INF_KEY
+    worth = tl.where(present, worth, 0)
     low = value_of(tl.min(tl.where(present, group_keys, top_key), axis=0))
     high = value_of(top_key)
     for _ in range(BISECTIONS):
         middle = low * 0.5 + high * 0.5
-        reached = tl.sum((group_keys >= key_of(middle)).to(tl.int32), axis=0) >= wanted
+        reached = tl.sum(tl.where(group_keys >= key_of(middle), worth, 0), axis=0) >= wanted
         low = tl.where(reached, middle, low)
         high = tl.where(reached, high, middle)
-    return tl.where(tl.sum(present.to(tl.int32), axis=0) >= wanted, key_of(low), LOWEST_KEY)
+    return tl.where(tl.sum(worth, axis=0) >= wanted, key_of(low), LOWEST_KEY)
 
 
 @triton.jit
@@ -149,7 +163,7 @@ def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, t
 
 @triton.jit
 def select_groups(reaches, selected, selected_groups):
-    """Lists the groups of which the condition holds, MOST_SELECTED at most; `selected` points at their number."""
+    """Lists the groups for which the condition holds, at most MOST_SELECTED; `selected` points at their number."""
     place = tl.atomic_add(selected + reaches.to(tl.int64) * 0, reaches.to(tl.int64), mask=reaches, sem="relaxed")
     tl.store(selected_groups + place, tl.arange(0, MOST_GROUPS), mask=reaches)
 
@@ -170,7 +184,9 @@ def drawable_tokens(part_counts, row, parts):
 
 @triton.jit
 def lowest_key_of(scale, largest, top_key, min_weight):
-    """The smallest key of tokens that weigh `min_weight` and can win: 256 are tried at a time, one byte of the key."""
+    """The smallest key of tokens that have at least the weight `min_weight` and can win. One byte of the key is decided
+    at a time, by trying all 256.
+    """
     below = tl.full([], LOWEST_KEY - 1, tl.int64)
     for byte in tl.static_range(4):
         step = 1 << (24 - 8 * byte)
@@ -184,31 +200,40 @@ def lowest_key_of(scale, largest, top_key, min_weight):
 
 @triton.jit
 def load_maxima(group_key, groups):
-    """[MOST_GROUPS]: the keys of the groups' largest logits; that of -inf behind the last group."""
+    """The keys of the groups' largest logits, [MOST_GROUPS], and the key of -inf behind the last group."""
     index = tl.arange(0, MOST_GROUPS)
     return tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
 
 
 @triton.jit
 def list_candidates(
-    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, lowest, lists, sums, row,
-    scratch_code,
+    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, wanted, rate, lowest, sums,
+    row, scratch_code,
 ):  # fmt: skip
-    """(threshold, candidates): lists the tokens that reach a threshold, as many as CAPACITY; a larger number says that
-    they were more, too many groups to look at, or not to be listed (`lists` is false). They hold the first `top_k`;
-    without it, they are those that reach the key `lowest`.
+    """Lists the tokens that reach a threshold, and returns (threshold, candidates).
 
-    The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are: all of
-    these are read before.
+    `candidates` is their number. If it is above CAPACITY, there are more tokens, or more groups to look at, than fit.
+    The list holds the first `top_k` tokens. Without top-k it holds the first tokens that weigh roughly `wanted` (see
+    `shared_weight`), but none below the key `lowest`.
+
+    The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are. So all
+    maxima are read before.
     """
     group_keys = load_maxima(group_key, groups)
     threshold = lowest
-    if top_k > 0:
-        threshold = threshold_key(group_keys, top_k, top_key)
+    by_maxima = (top_k > 0) | (wanted < float("inf"))
+    if by_maxima:
+        counted = (top_k > 0) | (wanted < 0.0)
+        weights = rough_weight(value_of(group_keys), value_of(top_key), rate) * ONE_WEIGHT
+        # In int32: a GPU adds it up across lanes faster than fp32.
+        worth = tl.where(counted, 1, weights.to(tl.int32))
+        share = tl.minimum(tl.abs(wanted), MOST_GROUPS) * tl.where(counted, 1.0, ONE_WEIGHT)
+        goal = tl.where(top_k > 0, top_k.to(tl.int32), share.to(tl.int32) + 1)
+        threshold = tl.maximum(threshold_key(group_keys, worth, goal, top_key), lowest)
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
     selected = tl.sum(reaches.to(tl.int32), axis=0)
     filled = tl.full([], CAPACITY + 1, tl.int32)
-    if lists & (selected <= tl.where(top_k > 0, MOST_SELECTED, MOST_REACHING)):
+    if selected <= tl.where(top_k > 0, MOST_SELECTED, tl.where(by_maxima, MOST_SHARING, MOST_REACHING)):
         tl.debug_barrier()  # everybody has read the maxima
         select_groups(reaches, sums + row * SUMS + SELECTED, list_token)
         tl.debug_barrier()
@@ -222,27 +247,67 @@ def list_candidates(
 
 
 @triton.jit
-def draw_listed(records, row, filled, mode, top_k, top_p, min_weight, scale, largest, seed, position, scratch_code):
-    """(token, count, weight) of the kept set, which is among the listed candidates; notes its boundary. Where top-k is
-    off, the candidates are what min-p keeps, and top-p is off or takes its share of them.
+def draw_listed(
+    records, row, filled, mode, by_share, lightest, heaviest, others, threshold, complete, top_k, top_p, min_weight,
+    scale, largest, seed, position, scratch_code,
+):  # fmt: skip
+    """Draws from the kept set, if the listed candidates hold all of it: (settled, token, count, weight). The boundary
+    is written to the row's record.
+
+    Top-p takes its share of what top-k or min-p leaves of the candidates or, if `by_share`, of the weight of all
+    tokens. That weight lies between `lightest` and `heaviest`. It exceeds the weight of the candidates by at most that
+    of `others` tokens at the threshold, which no token reaches that is not listed. If what remains unknown could make a
+    difference, nothing is settled. Nothing is settled either if the candidates, which are the first tokens, weigh too
+    little, unless no other token can be kept (`complete`).
     """
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)
     rank, before = ranks(scratch_code, filled, code, scale, largest)
     survives = (tl.arange(0, CAPACITY) < filled) & ((rank < top_k) | (top_k == 0))
     heavy = own >= min_weight
-    whole = tl.sum(tl.where(survives & (heavy | ((mode & MIN_P_FIRST) == 0)), own, 0), axis=0)
-    keep = survives & (before < top_p_target(top_p, whole)) & heavy
+    shared = tl.where(by_share, tl.arange(0, CAPACITY) < filled, survives & (heavy | ((mode & MIN_P_FIRST) == 0)))
+    whole = tl.sum(tl.where(shared, own, 0), axis=0)
+    target = top_p_target(top_p, tl.where(by_share, tl.maximum(whole, lightest), whole))
+    keep = survives & heavy & (before < target)
     count = tl.sum(keep.to(tl.int32), axis=0)
-    last_key, last_token = last_kept(keep, rank, code, count)
-    write_boundary(records, row, last_key, last_token)
-    winner = draw_from_candidates(keep, code, scale, largest, seed, position)
-    return winner, count, tl.sum(tl.where(keep, own, 0), axis=0)
+    settled = count >= 0  # true
+    if by_share:
+        most = top_p_target(top_p, tl.minimum(whole + others * weight_of_key(threshold, scale, largest), heaviest))
+        doubtful = survives & heavy & (before >= target) & (before < most)
+        settled = (tl.sum(doubtful.to(tl.int32), axis=0) == 0) & (complete | (whole >= most))
+    winner = tl.full([], -1, tl.int32)
+    if settled:
+        last_key, last_token = last_kept(keep, rank, code, count)
+        write_boundary(records, row, last_key, last_token)
+        winner = draw_from_candidates(keep, code, scale, largest, seed, position)
+    return settled, winner, count, tl.sum(tl.where(keep, own, 0), axis=0)
+
+
+@triton.jit
+def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, weighed, top_p):
+    """(lightest, heaviest, wanted): two numbers between which the weight of all tokens lies, and the share of it that
+    top-p keeps, with a little added to be safe, relative to the weight of the largest logit `top`.
+
+    If nothing was `weighed`, `wanted` is infinite. If the weight is not known, `wanted` is minus the number of groups
+    to look at instead.
+    """
+    lightest, heaviest = tl.full([], 1, tl.int64), tl.full([], HEAVIEST, tl.int64)
+    wanted = tl.full([], float("inf"), tl.float32)
+    if weighed:
+        reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
+        whole = pick(sum_rungs(part_rungs, row, parts, 1, MOST_SEGMENTS), PIVOTS - 1)
+        light, heavy, usable = total_between(whole, reference, top, rate, chain)
+        lightest = tl.where(usable, light, lightest)
+        heaviest = tl.where(usable, heavy, heaviest)
+        share = (heavy.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 0.0) * 1.0001
+        wanted = tl.where(usable, share, -MOST_REACHING)
+    return lightest, heaviest, wanted
 
 
 @triton.jit
 def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p, least_key, vocab):
-    """The keys of the first interval, joined as a record holds them. The boundary is not below `least_key`."""
+    """The keys of the first interval, joined as a row's record holds them. The boundary must not be below `least_key`.
+    """
     group_keys = load_maxima(group_key, groups)
     finite = group_keys > MINUS_INF_KEY
     present = tl.sum(finite.to(tl.int32), axis=0).to(tl.float32)
@@ -257,21 +322,28 @@ def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, s
 
 @triton.jit
 def note(records, row, FIELD: tl.constexpr, value):
+    """Writes one int64 word of a row's record."""
     tl.store(records + row * RECORD + FIELD, value.to(tl.int64))
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "stretches", "stretch_tiles", "want", "pitch",
+    "row_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts", "stretches",
+    "stretch_tiles", "want", "pitch",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def narrow(
-    logits, row_stride, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want,
-    records, sums, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    logits, row_stride, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
+    records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    """Finishes the rows with few candidates, and writes what is to be measured for the others (spec sections 3, 6, 8
+    and 9).
+
+    Grid (rows).
+    """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
@@ -309,20 +381,27 @@ def narrow(
         lowest = tl.full([], LOWEST_KEY, tl.int32)
         if by_min_p | by_gap:
             lowest = lowest_key_of(scale, largest, top_key, min_weight)
-        if few | by_gap | (by_min_p & ((top_p >= 1.0) | min_p_first)):
+        weighed = is_weighed(mode, top_k, top_p) & (min_p_first == 0)
+        rate = rate_of(scale, is_weighed(mode, top_k, top_p))
+        lightest, heaviest, wanted = shared_weight(
+            row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, weighed, top_p
+        )
+        few_share = weighed & (wanted <= MOST_SHARING)  # no group's maximum weighs more than 1
+        if few | by_gap | few_share | by_min_p:
             threshold, filled = list_candidates(
                 row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key, top_k,
-                lowest, (mode & JOINT) == 0, sums, row, scratch_code + row * CAPACITY,
+                wanted, rate, lowest, sums, row, scratch_code + row * CAPACITY,
             )  # fmt: skip
-            is_drawn = filled <= CAPACITY
-            if is_drawn:
-                winner, kept, kept_weight = draw_listed(
-                    records, row, filled, mode, top_k, top_p, min_weight, scale, largest, seed, position,
-                    scratch_code + row * CAPACITY,
+            if filled <= CAPACITY:
+                complete = few | (by_min_p & (threshold == lowest))
+                is_drawn, token, kept, weight_kept = draw_listed(
+                    records, row, filled, mode, weighed, lightest, heaviest, count, threshold, complete, top_k, top_p,
+                    min_weight, scale, largest, seed, position, scratch_code + row * CAPACITY,
                 )  # fmt: skip
-                count = tl.where(by_gap, count, kept)
-                kept_weight = tl.where(by_gap, 0, kept_weight)
-            elif few:  # too many ties, or the share of all: `mass` looks at what reaches the threshold, and sums all up
+                winner = tl.where(is_drawn, token, winner)
+                count = tl.where(is_drawn & (by_gap == 0), kept, count)
+                kept_weight = tl.where(is_drawn & (by_gap == 0), weight_kept, kept_weight)
+            if few & (is_drawn == 0):  # `mass` looks at all that reaches the threshold
                 mode |= IN_DOUBT
                 note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
         if is_in_doubt(top_k, top_p) & (is_drawn == 0):
@@ -360,3 +439,5 @@ def narrow(
             note(records, row, KEPT, kept_weight)
             note(records, row, WINNER, winner)
             note(records, row, MODE, mode | tl.where(is_drawn, DRAWN, 0))
+            if (mode & (NEEDS_TOTAL | NEEDS_MINIMUM | IN_DOUBT)) != 0:
+                list_row(missed, row, tl.num_programs(0), 0)

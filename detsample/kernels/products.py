@@ -1,4 +1,4 @@
-"""Products of 64-bit integers as two words, and the logarithm of such a product (contract, section 17)."""
+"""Products of 64-bit integers as two words, and the logarithm of such a product (spec section 17)."""
 
 import triton
 import triton.language as tl

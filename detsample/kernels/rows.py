@@ -51,7 +51,7 @@ COUNT = tl.constexpr(9)  # tokens that can be drawn; of a row that is DRAWN, tho
 KEPT = tl.constexpr(10)  # the kept weight of a row that is DRAWN; 0: that of all tokens
 WINNER = tl.constexpr(11)  # the token of a row that is DRAWN
 INTERVAL = tl.constexpr(12)  # keys between which `mass` lists tokens: first in the low half, end in the high half;
-# behind it, the same of each `retry`, NO_INTERVAL where it had nothing to do
+# behind it, those of later attempts, NO_INTERVAL where there was none
 
 GREEDY = tl.constexpr(1)  # bits of MODE:
 BOUNDED = tl.constexpr(2)  # `group_bound` holds bounds of the scores of all tokens,
@@ -68,7 +68,7 @@ ORDER_JOINT = tl.constexpr(2)
 
 PENDING = tl.constexpr(1 << 16)
 
-SUMS = tl.constexpr(25)  # int64 sums of a row, which the programs of `mass` and `retry` add to:
+SUMS = tl.constexpr(25)  # int64 sums of a row, which the programs of `mass` add to:
 TOTAL = tl.constexpr(0)  # the weight of all tokens,
 MINIMUM = tl.constexpr(1)  # that of the tokens that min-p keeps,
 MINIMUM_COUNT = tl.constexpr(2)  # and their number;
@@ -84,6 +84,7 @@ SELECTED = tl.constexpr(21)  # Behind them the lengths of lists: of groups selec
 FILLED = tl.constexpr(22)  # of candidates, by `narrow` and by both stages of `wide`
 
 RETRIES = tl.constexpr(2)
+COUNTERS = tl.constexpr(4)  # numbers ahead of the lists of rows that `mass` has to look at, one for each attempt
 NO_INTERVAL = tl.constexpr(-1)  # no float has the key -1
 
 WEIGHT_ONE = tl.constexpr(1 << 40)
@@ -211,9 +212,16 @@ def end_of(high_key, top_key):
 
 @triton.jit
 def last_attempt(records, row):
-    """Which interval counts: 0 is that of `mass`, n that of the n-th `retry`."""
+    """The number of the attempt whose interval counts."""
     again = tl.load(records + row * RECORD + INTERVAL + 1 + tl.arange(0, RETRIES))
     return tl.sum((again != NO_INTERVAL).to(tl.int32), axis=0)
+
+
+@triton.jit
+def list_row(missed, row, rows, attempt):
+    """Puts a row on the list of those that an attempt of `mass` looks at."""
+    place = tl.atomic_add(missed + attempt, 1, sem="relaxed")
+    tl.store(missed + COUNTERS + attempt * rows + place, row.to(tl.int32))
 
 
 @triton.jit

@@ -1,9 +1,10 @@
-"""Kernel 1, grid (rows, parts): reads every logit once and leaves what tells later kernels where to look.
+"""Kernel 1, grid (rows, parts): reads every logit once, and leaves what tells later kernels where to look.
 
-For each group of tokens: the key of its largest logit and, for rows whose kept set is likely to hold the row's best
-score, a bound that no score of the group exceeds: reading the row leaves the time for it. For each part of a row: its
-largest key, how many of its tokens can be drawn and, for rows with top-p alone or a large top-k, rough sums from which
-`narrow` guesses the boundary. Part 0 also writes the row's record, and the zeros that later kernels add to.
+For each group of tokens it leaves the key of the largest logit. For rows whose kept set is likely to hold the row's
+best score it also leaves a bound that no score of the group exceeds; there is time to compute it while the row is read.
+For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows with top-p alone or
+a large top-k, rough sums from which `narrow` guesses the boundary. Part 0 also writes the row's record, and the zeros
+that later kernels add to.
 """
 
 import triton
@@ -16,8 +17,9 @@ from detsample.kernels.pivots import (
     PIVOTS,
     RUNGS,
     is_in_doubt,
+    is_weighed,
+    look_at_sample,
     pick,
-    pivots_of_sample,
     rate_of,
     reaching,
     reaching_lower,
@@ -26,6 +28,7 @@ from detsample.kernels.pivots import (
 )
 from detsample.kernels.rows import (
     BOUNDED,
+    COUNTERS,
     FLOATS,
     GREEDY,
     INTERVAL,
@@ -63,7 +66,9 @@ from detsample.kernels.tiles import (
 
 @triton.jit
 def largest_of_quad(x0, x1, x2, x3):
-    """[LANES]; a NaN anywhere in the quad gives NaN, so that finding invalid rows costs nothing more."""
+    """The largest logit of each quad, [LANES]. A NaN anywhere in a quad gives NaN, so that invalid rows are found at no
+    extra cost.
+    """
     all_nans: tl.constexpr = tl.PropagateNan.ALL
     upper = tl.maximum(x0, x1, propagate_nan=all_nans)
     return tl.maximum(upper, tl.maximum(x2, x3, propagate_nan=all_nans), propagate_nan=all_nans)
@@ -71,12 +76,15 @@ def largest_of_quad(x0, x1, x2, x3):
 
 @triton.jit
 def drawable(x):
+    """1 for tokens that can be drawn, which are those above -inf, and 0 for others, as int32."""
     return (x > float("-inf")).to(tl.int32)
 
 
 @triton.jit
 def start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode):
-    """What later kernels need of a row's parameters; the fields that `narrow` fills in are left as they are."""
+    """Writes what later kernels need of a row's parameters into its record. The fields that `narrow` writes are left
+    alone.
+    """
     record = records + row * RECORD
     tl.store(record + SEED, seed)
     tl.store(record + POSITION, position)
@@ -90,16 +98,16 @@ def start_record(records, row, seed, position, top_k, min_weight, scale, top_p, 
 
 @triton.jit
 def start_sums(sums, missed, row):
-    """The zeros that later kernels add to."""
+    """Writes the zeros that later kernels add to."""
     each = tl.arange(0, 32)
     tl.store(sums + row * SUMS + each, tl.zeros([32], tl.int64), mask=each < SUMS)
     if row == 0:
-        tl.store(missed + tl.arange(0, RETRIES), tl.zeros([RETRIES], tl.int32))
+        tl.store(missed + tl.arange(0, COUNTERS), tl.zeros([COUNTERS], tl.int32))
 
 
 @triton.jit
 def store_rungs(rungs, rough0, rough1, rough2, rough3, rough):
-    """A part's rough sums, of what reaches each pivot and of all, from one value a lane."""
+    """Stores the rough sums of a part, of what reaches each pivot and of all tokens, from one value for each lane."""
     tl.store(rungs, tl.sum(rough0, axis=0))
     tl.store(rungs + 1, tl.sum(rough1, axis=0))
     tl.store(rungs + 2, tl.sum(rough2, axis=0))
@@ -124,6 +132,10 @@ def scan(
     records, sums, missed, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    """Reads every logit once and writes the summaries that later kernels start from (spec sections 2 to 5).
+
+    Grid (rows, parts).
+    """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -141,25 +153,27 @@ def scan(
     top_k = tl.where(greedy, 1, top_k)
     min_weight = tl.where(greedy, 0, minimum_weight(min_p))
     top_p = tl.where(greedy, 1.0, top_p)
-    in_doubt = is_in_doubt(top_k, top_p) & (status == 0)
+    mode = order_mode(filter_order, top_k, top_p, min_weight)
+    weighed = is_weighed(mode, top_k, top_p)
+    summed = (weighed | is_in_doubt(top_k, top_p)) & (status == 0)
+    rate = rate_of(scale, weighed)
+    reference = tl.full([], 0.0, tl.float32)
+    pivots = tl.zeros([PIVOTS], tl.float32)
+    is_flat = vocab < 0  # no
+    if summed:
+        reference, is_flat, pivots = look_at_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
+        if part == 0:
+            tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
+            tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
     # A share p of the weight holds the row's best score with the probability p: worth it from a half on.
     likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5)
     bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
 
     if part == 0:
-        mode = tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0)
-        mode |= order_mode(filter_order, top_k, top_p, min_weight)
+        mode |= tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0)
         start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode)
         start_sums(sums, missed, row)
 
-    rate = rate_of(scale, top_k == 0)
-    reference = tl.full([], 0.0, tl.float32)
-    pivots = tl.zeros([PIVOTS], tl.float32)
-    if in_doubt:
-        reference, pivots = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
-        if part == 0:
-            tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
-            tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
     p0, p1, p2, p3 = pick(pivots, 0), pick(pivots, 1), pick(pivots, 2), pick(pivots, 3)
     rough0, rough1 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
     rough2, rough3 = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
@@ -184,13 +198,14 @@ def scan(
             count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)
             if bounds_here:
                 bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, 0.0, scale, seed, position))
-            if in_doubt:
+            if summed:
                 w = rough_weight(x, reference, rate)
                 rough += tl.sum(w, axis=1)
-                rough0 += reaching(x, w, p0)
-                rough1 += reaching(x, w, p1)
-                rough2 += reaching_lower(x, w, p2)
-                rough3 += reaching_lower(x, w, p3)
+                if is_flat:
+                    rough0 += reaching(x, w, p0)
+                    rough1 += reaching(x, w, p1)
+                    rough2 += reaching_lower(x, w, p2)
+                    rough3 += reaching_lower(x, w, p3)
             start += TILE
         store_groups(group_key + row * pitch, segment, key_of(largest), quads)
         ends = ((segment + 1) % segments_of_stretch == 0) | (segment + 1 == last_segment)
@@ -198,7 +213,7 @@ def scan(
             store_groups(group_bound, segment // segments_of_stretch, bound, quads)
             bound = tl.full([LANES], float("-inf"), tl.float32)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
-    if in_doubt:
+    if summed:
         store_rungs(part_rungs + (row * parts + part) * RUNGS, rough0, rough1, rough2, rough3, rough)
     tl.store(part_key + row * parts + part, tl.max(key_of(part_largest), axis=0))
     tl.store(part_counts + row * parts + part, tl.sum(count, axis=0))

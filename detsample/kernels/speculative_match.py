@@ -1,4 +1,4 @@
-"""Accepts the tokens of drafted chains while they are what was drawn (contract, section 15)."""
+"""Accepts the tokens of drafted chains while they are what was drawn (spec section 15)."""
 
 import triton
 import triton.language as tl
@@ -20,7 +20,7 @@ def match(
     WIDTH: tl.constexpr, FLAT: tl.constexpr, LOGPROBS: tl.constexpr,
 ):  # fmt: skip
     """Accepts the drafted tokens of each request while they equal the tokens that were drawn, and writes these
-    (contract, section 15).
+    (spec section 15).
 
     Grid (requests). A request's status is that of the row that was reached, joined with what is wrong with the request
     itself.

@@ -1,4 +1,4 @@
-"""Drafted tokens that are accepted with probability p/q, and the draw from the residual (contract, section 17).
+"""Drafted tokens that are accepted with probability p/q, and the draw from the residual (spec section 17).
 
     measure  (rows)              the largest logit and the sum of weights, of the rows of target and draft
     accept   (requests)          each drafted token against its coin: the accepted prefix, and the row behind it
@@ -96,7 +96,7 @@ def measure_target(
     peak, mass,
 ):  # fmt: skip
     """Finds, for each row of the target, its largest logit and the sum of the weights of its kept tokens
-    (contract, section 17).
+    (spec section 17).
 
     Grid (rows).
     """
@@ -123,7 +123,7 @@ def measure_target(
 @triton.jit(do_not_specialize=["row_stride", "vocab"])
 def measure_draft(rows, row_stride, vocab, peak, mass, LOGITS: tl.constexpr):
     """Finds, for each row of the draft, its largest logit (not for probabilities) and the sum of its weights, which is
-    -1 if the row is no distribution (contract, section 17).
+    -1 if the row is no distribution (spec section 17).
 
     Grid (rows of the draft).
     """
@@ -183,8 +183,7 @@ def accept(
     token_ids, num_accepted, status, logprobs, decisions,
     WIDTH: tl.constexpr, FLAT: tl.constexpr, LOGITS: tl.constexpr, LOGPROBS: tl.constexpr,
 ):  # fmt: skip
-    """Tests each drafted token against its coin, and writes the accepted tokens of each request (docs/speculative.md,
-    S4).
+    """Tests each drafted token against its coin, and writes the accepted tokens of each request (spec section 17).
 
     Grid (requests). `decisions` gets, for each request, what to draw from behind the accepted tokens, the row, and the
     draft's row.
@@ -279,7 +278,7 @@ def residual(
     parts, spans, part_score, part_token, LOGITS: tl.constexpr,
 ):  # fmt: skip
     """Finds the best score, and its token, in one part of the row behind a request's accepted tokens
-    (contract, section 17).
+    (spec section 17).
 
     Grid (requests, parts). A part is `spans` spans of SPAN tokens.
     """

@@ -1,4 +1,4 @@
-"""Which rows belong to which request, and the parameters of requests copied to their rows (contract, section 14).
+"""Which rows belong to which request, and the parameters of requests copied to their rows (spec section 14).
 
 A request has one set of parameters and several rows of logits: one for each drafted token, and one behind them.
 `expand` writes the parameters of every row, so that these rows can be sampled like any others. Ragged offsets are read
@@ -106,7 +106,7 @@ def expand(
     row_owner, row_temperature, row_top_k, row_top_p, row_min_p, row_seed, row_position,
     FLAT: tl.constexpr, TREE: tl.constexpr,
 ):  # fmt: skip
-    """Writes the parameters, and the position, of every row from those of its request (contract, section 14).
+    """Writes the parameters, and the position, of every row from those of its request (spec section 14).
 
     Grid (ceil(rows / ROWS)). With FLAT, row offsets say which rows a request has, and the owner of each row is written
     to `row_owner`; otherwise request b has the rows from b * width on. With TREE, the position of a row is that of the

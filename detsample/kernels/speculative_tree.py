@@ -1,4 +1,4 @@
-"""The longest accepted path of a drafted tree (contract, section 16): one program for each request, one lane for
+"""The longest accepted path of a drafted tree (spec section 16): one program for each request, one lane for
 each node.
 """
 
@@ -51,7 +51,7 @@ def longest_path(
     token_ids, num_accepted, nodes, status, logprobs,
     WIDTH: tl.constexpr, FLAT: tl.constexpr, LOGPROBS: tl.constexpr,
 ):  # fmt: skip
-    """Finds the longest accepted path of each request's tree and writes its tokens and nodes (contract, section 16).
+    """Finds the longest accepted path of each request's tree and writes its tokens and nodes (spec section 16).
 
     Grid (requests). Of several deepest nodes the one with the lowest number counts.
     """

@@ -193,7 +193,7 @@ def tell(
     logprobs, raw_logprobs, rank, entropy, top_token_ids, top_logprobs,
 ):  # fmt: skip
     """Adds up the sums of a row's parts and writes its results: log probabilities, rank, entropy and first tokens
-    (docs/contract/observations.md).
+    (spec section 12).
 
     Grid (rows). A row with NaN, +inf, no kept token or an invalid temperature gets NaN and -1.
     """

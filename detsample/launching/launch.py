@@ -130,7 +130,8 @@ def launcher(device: Device) -> Launch:
     Parameters
     ----------
     device : Device
-        Of the tensors. Inside the framework's ``launching(device)``, where Triton's driver knows device and stream.
+        The device of the tensors. Call this inside the framework's ``launching(device)``, where Triton's driver knows
+        device and stream.
 
     Returns
     -------

@@ -18,7 +18,7 @@ FIRST, LAST = (3, 3), (3, 9)
 
 
 class Start(NamedTuple):
-    """What starts a kernel: ``call(x, y, z, stream, *head, *arguments)``, or with all arguments in one tuple."""
+    """How to start a kernel: ``call(x, y, z, stream, *head, *arguments)``, or with all arguments in one tuple."""
 
     call: Callable[..., object]
     head: tuple[Any, ...]

@@ -19,7 +19,7 @@ class Areas(dict[str, Any]):
     Attributes
     ----------
     memory : tensor
-        What they all lie in. The areas do not keep it alive; this does.
+        The memory that all areas lie in. Keep it, because the areas do not keep it alive.
     """
 
     __slots__ = ("memory",)
@@ -76,7 +76,7 @@ def addresses(framework: Framework, device: Device, laid: Layout) -> Areas:
     Parameters
     ----------
     framework, device
-        Who allocates, and where.
+        The framework that allocates the memory, and its device.
     laid : Layout
         From `layout`.
 

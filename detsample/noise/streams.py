@@ -172,11 +172,11 @@ class NoiseWanted(NamedTuple):
     rows: int
     columns: int
     row_step: int
-    """From row to row of the token ids, in elements: 0 if all rows have the same."""
+    """The step from row to row of the token ids, in elements; 0 if all rows have the same ids."""
     step: int
-    """From one token id of a row to the next."""
+    """The step from one token id of a row to the next, in elements."""
     shape: tuple[int, ...]
-    """Of the result."""
+    """The shape of the result."""
 
 
 class SeedsWanted(NamedTuple):
@@ -187,7 +187,7 @@ class SeedsWanted(NamedTuple):
     topp_seed: Parameter
     i: Parameter
     shape: tuple[int, ...]
-    """Of the result."""
+    """The shape of the result."""
 
 
 def read_noise(framework: Framework, topp_seed: Any, position: Any, token_ids: Any) -> NoiseWanted:

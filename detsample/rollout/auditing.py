@@ -34,7 +34,7 @@ class FileAudit:
     ----------
     path : Path
     replay : Replay
-        Of the tokens up to where the file could be read.
+        The replay of the tokens, up to where the file could be read.
     error : str or None
         Why the file could not be read.
     """
@@ -54,7 +54,7 @@ class FileAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """What came of an audit; files in the order of their names.
+    """The result of an audit, with files in the order of their names.
 
     Attributes
     ----------

@@ -159,7 +159,7 @@ def _scaled(ops: Operations, x: Any, scale: np.ndarray) -> Any:
 
 
 def _padded(sets: KeptSets, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the listed logits of rows lie in [N * V], int64 [n, K], and which of these are not there to fill up."""
+    """The places of the listed logits of rows in [N * V], int64 [n, K], and which of them are not just padding."""
     chosen = sets.rows(rows)
     width = max(1, 1 << int(np.ceil(np.log2(max(1, int(chosen.listed.max()))))))
     valid = np.arange(width) < chosen.listed[:, None]

@@ -42,7 +42,7 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """What `detsample.rollout.draw` returns: a draw, all a trainer asks of it, and what it was drawn with.
+    """What `detsample.rollout.draw` returns: a draw, everything that a trainer needs of it, and its parameters.
 
     Attributes
     ----------

@@ -29,7 +29,7 @@ BATCH_IDS = 1 << 25
 
 @dataclass
 class _Batch:
-    """What is in memory, and the number of the file that it will be.
+    """The tokens in memory, and the number of the file that they will become.
 
     A batch is followed by the next in one assignment. Whatever interrupts a flush, be it an error of the disk behind
     the rename or a signal, leaves it with its number, and the next flush writes the same file again.
@@ -214,8 +214,8 @@ class Writer:
             If it could not be written, or the disk does not say that it was. It stays in memory, and the next call
             writes the same file again.
         RuntimeError
-            From a signal handler that interrupts a flush of the same thread: nothing is lost, the flush itself fails
-            and may be repeated.
+            If it is called from a signal handler that interrupts a flush of the same thread. Nothing is lost; the
+            flush itself fails and may be repeated.
         """
         own = self._own()
         with own.lock:

@@ -75,11 +75,11 @@ def arguments(framework: Framework, device: Device, parameters: Iterable[tuple[K
     Parameters
     ----------
     framework : Framework
-        Of the vectors among them.
+        The framework of the vectors among the parameters.
     device : Device
-        Where they are.
+        The device of these vectors.
     parameters
-        What each is, and the parameter, checked.
+        For each parameter its kind, and the checked parameter itself.
     """
     given, where = 0, device[0]
     found: list[Any] = [given]

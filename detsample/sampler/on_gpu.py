@@ -1,14 +1,15 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
     scan    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
-    narrow  (rows)           finishes or draws rows with few candidates, no filter or none valid; aims at the others
-    mass    (rows x parts)   exact sums, and the tokens around the boundary; rows that need neither leave at once
-    retry   (fixed)          the latter once more, for the rows where `narrow` aimed badly; launched twice
-    wide    (rows)           finishes the others
-    masks   (rows x spans)   only when a mask is asked for
+    narrow  (rows)           finishes rows that are invalid, without a filter or with few candidates; guesses the
+                             boundary of others
+    mass    (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
+    mass    (fixed)          the same once more, for the rows where the guess was wrong; launched twice
+    wide    (rows)           finishes the rows that are left
+    masks   (rows x spans)   only if a mask is asked for
 
-Six launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made
-on the way and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`: a fused
+There are six launches, because each needs what all parts of a row found in the one before. Nothing of size B x V is
+made on the way, and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`, because a fused
 multiply-add would change bits.
 """
 
@@ -28,8 +29,8 @@ from detsample.kernels.masks import MASKED, csr_counts, csr_offsets, csr_tail, c
 from detsample.kernels.mass import mass as mass_kernel
 from detsample.kernels.narrow import narrow as narrow_kernel
 from detsample.kernels.pivots import RUNGS
-from detsample.kernels.retry import retry as retry_kernel
 from detsample.kernels.rows import (
+    COUNTERS,
     PARAMETER_NAMES,
     RECORD,
     RETRIES,
@@ -53,20 +54,21 @@ RETRY_PROGRAMS_PER_MULTIPROCESSOR = 4
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the work is cut; none of it can change a bit of any result.
+    """How the work is cut and launched. None of it can change a bit of any result.
 
     Attributes
     ----------
     parts : int or None
-        Programs a row in `scan` and `mass`; None: enough to fill the GPU.
+        How many programs a row gets in `scan` and `mass`. None means enough to fill the GPU.
     segment_tiles : int or None
-        Tiles in a segment; None: as few as 64 segments a row allow, or as the groups allow where rows are many.
+        How many tiles a segment has. None means as few as possible with at most 64 segments in a row or, where rows are
+        many, with as many groups as there may be.
     warps : tuple of int
-        Warps a program of `scan`, of `mass` and `retry`, of `narrow`, of `wide`.
+        How many warps a program of `scan`, of `mass`, of `narrow` and of `wide` has.
     overlap : tuple of str
-        Kernels whose programs start before the kernel ahead has ended, see `kernels.overlap`: on GPUs and with a Triton
-        that can. With many rows `narrow` and `mass` are slower for it, since they would take registers from the
-        kernel ahead (docs/performance.md).
+        Kernels whose programs start before the kernel ahead has ended (`kernels.overlap`), if the GPU and Triton can do
+        that; "retry" means the later launches of `mass`. With many rows `narrow` and `mass` would be slower for it,
+        because they would take registers from the kernel ahead (docs/performance.md).
     """
 
     parts: int | None = None
@@ -148,7 +150,7 @@ def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
     return {
         "records": ("int64", rows * int(RECORD.value)),
         "sums": ("int64", rows * int(SUMS.value)),
-        "missed": ("int32", (rows + 1) * int(RETRIES.value)),
+        "missed": ("int32", rows * (1 + int(RETRIES.value)) + int(COUNTERS.value)),
         "part_counts": ("int32", rows * cut.parts),
         "part_key": ("int32", rows * cut.parts),
         "group_key": pitch,
@@ -215,7 +217,7 @@ def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
         scan=step(scan_kernel, ALIGNED=aligned, num_warps=scan, maxnreg=72),
         narrow=step(narrow_kernel, early("narrow"), num_warps=narrow, maxnreg=128),
         mass=step(mass_kernel, early("mass"), ALIGNED=aligned, num_warps=mass, maxnreg=72),
-        retry=step(retry_kernel, early("retry"), ALIGNED=aligned, num_warps=mass, maxnreg=80),
+        retry=step(mass_kernel, early("retry"), ALIGNED=aligned, num_warps=mass, maxnreg=72),
         wide=step(wide_kernel, early("wide"), ALIGNED=aligned, num_warps=wide),
     )
 
@@ -272,7 +274,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), order, rows, 0]
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
-    retry_programs = RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
+    retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
     return Prepared(logits, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits)
 
@@ -285,7 +287,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     prepared
         From `prepare`; its vectors are read by the kernels, now.
     logits
-        Where the logits are, which are laid out like those of `prepared`.
+        The address of the logits, which must be laid out like those of `prepared`.
 
     Returns
     -------
@@ -318,7 +320,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         start(steps.scan, (rows, cut.parts))
         start(steps.narrow, (rows,))
         if needs_mass:
-            start(steps.mass, (rows, cut.parts))
+            start(steps.mass, (rows * cut.parts,))
             for attempt in range(1, 1 + ATTEMPTS):
                 values[ATTEMPT] = attempt
                 start(steps.retry, (retry_programs,))

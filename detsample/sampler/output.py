@@ -50,13 +50,13 @@ class SampleOutput(Generic[T]):
     token_ids : [B] int64
         The tokens drawn; ``-1`` in invalid rows.
     num_kept : [B] int32
-        Size of the set that the token was drawn from; 0 in invalid rows.
+        The number of tokens in the set that the token was drawn from; 0 in invalid rows.
     status : [B] int32
         0, or the sum of the `detsample.Status` bits that say why a row is invalid.
     logprobs : [B] float32, or None
         Log probability of the token in the distribution it was drawn from; NaN in invalid rows.
     log_z : [B] float32, or None
-        Log of the kept mass of the full softmax at that temperature; NaN in invalid rows.
+        The log of the share of the full softmax, at that temperature, that the kept set has; NaN in invalid rows.
     mask : [B, V] bool, [B, ceil(V / 32)] int32, `Csr`, or None
         The kept set, in the form asked for.
     """

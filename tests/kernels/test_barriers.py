@@ -16,7 +16,7 @@ from hazards import Access, Hazards, Kernel
 
 pytest.importorskip("triton", reason="Triton is not installed: nothing can be compiled")
 pytestmark = [pytest.mark.triton_contract, pytest.mark.xdist_group("sm_90")]
-NAMES = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry", "wide.wide")
+NAMES = ("scan.scan", "narrow.narrow", "mass.mass", "wide.wide")
 
 SAME = {"list_token": "group_key"}
 """In calls without a mask the list lies where the groups' maxima are."""
@@ -26,7 +26,7 @@ HARMLESS = {
         ("records", "read_field", "write_outcome"): "the status: who reads it late reads what it leads to itself",
         ("records", "read_field", "note"): "the mode: the sum over the parts comes between, for which warps wait",
     },
-    "retry.retry": {
+    "mass.mass": {
         ("sums", "measure", "read_sum"): "the number of programs that arrived, and another sum",
         ("records", "read_field", "judge"): "the next interval, and other fields",
     },
@@ -58,8 +58,8 @@ def arguments(name: str) -> list[str]:
 
 
 def hazards(name: str, without: object = None) -> Hazards:
-    """Those of a kernel. A program of `retry` does a row's last share, after which it reads of others, but once."""
-    return Hazards(kernels()[name], SAME, name == "retry.retry", without)
+    """Those of a kernel."""
+    return Hazards(kernels()[name], SAME, False, without)
 
 
 def described(first: Access, second: Access) -> tuple[str, str, str]:
@@ -83,11 +83,11 @@ def test_without_any_of_the_barriers_there_is_a_hazard(name: str) -> None:
     for barrier in barriers:
         pairs = {described(*pair) for pair in hazards(name, barrier).found}
         assert pairs - set(HARMLESS.get(name, {})), barrier
-    expected = {"scan.scan": 0, "narrow.narrow": 4, "mass.mass": 2, "retry.retry": 2, "wide.wide": 4}
+    expected = {"scan.scan": 0, "narrow.narrow": 4, "mass.mass": 2, "wide.wide": 4}
     assert len(barriers) == expected[name]
 
 
-@pytest.mark.parametrize("name", ["mass.mass", "retry.retry"])
+@pytest.mark.parametrize("name", ["mass.mass"])
 def test_the_last_program_to_arrive_knows_what_the_others_did(name: str) -> None:
     """Catches an arrival that releases or acquires nothing, or comes before another warp's share: the row's judge would
     add up too little.
@@ -103,7 +103,7 @@ def test_the_last_program_to_arrive_knows_what_the_others_did(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_what_other_programs_write_is_read_past_the_first_cache(name: str) -> None:
     """Catches a sum, or a list, read without `.cg`: a multiprocessor's first cache does not see what others add."""
-    shared = {"sums", "list_token"} if name in ("mass.mass", "retry.retry") else {"sums"}
+    shared = {"sums", "list_token"} if name == "mass.mass" else {"sums"}
     loads = [a for a in kernels()[name].accesses() if a.kind == "load" and a.argument in shared]
     assert [str(load) for load in loads if not re.search(r"\b(cache_modifier|cacheModifier) = cg\b", load.text)] == []
     assert {load.argument for load in loads} == (set() if name == "scan.scan" else shared)

@@ -59,7 +59,7 @@ def test_overlapping_kernels_wait_before_they_touch_memory(capability: int) -> N
 
     if not overlap.SUPPORTED:
         pytest.skip("this Triton cannot wait inside a kernel: launches never overlap")
-    names = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry", "wide.wide")
+    names = ("scan.scan", "narrow.narrow", "mass.mass", "wide.wide")
     touches = re.compile(r"(LDG|STG|ATOMG?|RED|ACQBULK)\b")
     for name, kernel in compile_all(capability, names).items():
         lines = code_lines(kernel["ptx"])
@@ -88,6 +88,7 @@ def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
     assert found == set()
 
 
+@pytest.mark.full("compiled for another element type", every=2)
 @pytest.mark.parametrize("capability", on_targets((90,)))
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_sixteen_bit_logits_are_only_widened(dtype: str, capability: int) -> None:
@@ -98,6 +99,7 @@ def test_sixteen_bit_logits_are_only_widened(dtype: str, capability: int) -> Non
         assert all(re.fullmatch(r"cvt\.f32\.b?f16|setp\.\w+\.b?f16(x2)?", opcode) for opcode in halves), (name, halves)
 
 
+@pytest.mark.full("compiled for another element type", every=2)
 @pytest.mark.parametrize("capability", on_targets((90,)))
 @pytest.mark.parametrize(("dtype", "width"), [("fp32", "v4.b32"), ("bf16", "v2.b32")])
 def test_aligned_rows_are_loaded_a_quad_at_a_time(dtype: str, width: str, capability: int) -> None:
@@ -114,6 +116,7 @@ def test_aligned_rows_are_loaded_a_quad_at_a_time(dtype: str, width: str, capabi
 # ---- the test can fail
 
 
+@pytest.mark.full("compiled with fusion, to see that it is noticed")
 @pytest.mark.parametrize("capability", on_targets((90,)))
 def test_with_fusion_the_compiler_does_fuse(capability: int) -> None:
     """Catches a check that would also pass with fusion on: then `fma` appears wherever weights or bounds are

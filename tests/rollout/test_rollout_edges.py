@@ -61,8 +61,8 @@ def _in_child(act: Any) -> None:
 
 
 def test_a_writer_that_is_forked_loses_nothing_and_writes_nothing_twice(tmp_path: Path) -> None:
-    """Would catch two processes with one name and number, whose files overwrite each other (4 tokens of 8 were there), and
-    what the parent had in memory, written by both.
+    """Would catch two processes with one name and number, whose files overwrite each other (4 tokens of 8 were there),
+    and what the parent had in memory, written by both.
     """
     writer = rollout.Writer(tmp_path, batch_tokens=1000)
     writer.append(drawn(0))
@@ -269,7 +269,8 @@ TABLES = {
 WORDS: dict[str, Any] = {
     "vocabulary x": {"vocab": "x"}, "vocabulary 0": {"vocab": 0}, "vocabulary -1": {"vocab": -1},
     "vocabulary true": {"vocab": True}, "huge vocabulary": {"vocab": 10**30},
-    "contract true": {"contract_version": True}, "contract float": {"contract_version": 2.0}, "first tokens": {"top_n": 3}, "many first tokens": {"top_n": 10**12},
+    "contract true": {"contract_version": True}, "contract float": {"contract_version": 2.0},
+    "first tokens": {"top_n": 3}, "many first tokens": {"top_n": 10**12},
     "no sets": {"keep_sets": False}, "sets": {"keep_sets": 1}, "order": {"filter_order": ["joint"]},
     "format": {"format": {}}, "small vocabulary": {"vocab": 5},
 }  # fmt: skip
@@ -288,8 +289,8 @@ def bad_files() -> dict[str, bytes]:
 
 
 def test_what_is_sealed_and_no_record_is_refused_and_the_audit_goes_on(tmp_path: Path) -> None:
-    """Would catch numbers believed because the seal is right: `audit` raised IndexError or ZeroDivisionError, and named no
-    file.
+    """Would catch numbers believed because the seal is right: `audit` raised IndexError or ZeroDivisionError, and named
+    no file.
     """
     with rollout.Writer(tmp_path) as writer:
         writer.append(drawn(0))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import speculative_path
 from broken_requests import broken_call
+from levels import amount
 
 from detsample import reference
 
-CALLS = 60
+CALLS = amount(150, 36)
 
 
 @pytest.mark.parametrize("first", [0, 1, 2], ids=["match", "rejection", "tree"])
@@ -52,7 +53,7 @@ def test_a_refused_request_may_have_two_reasons() -> None:
 
 
 def test_minus_one_ends_a_chain() -> None:
-    """Catches a -1 of asynchronous scheduling taken for a token outside the vocabulary, or what is behind it looked at."""
+    """Catches a -1 of asynchronous scheduling taken for a token outside the vocabulary, or what is behind it read."""
     rng = np.random.default_rng(2)
     logits = rng.standard_normal((1, 4, 9), dtype=np.float32)
     how = {"position": 3, "top_p": 0.9}

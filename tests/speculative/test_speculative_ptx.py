@@ -33,6 +33,7 @@ def test_ptx_has_only_exactly_rounded_operations(capability: int) -> None:
     assert {name: some[:5] for name, some in lines.items() if some} == {}
 
 
+@pytest.mark.full("compiled for another element type")
 def test_sixteen_bit_values_are_only_widened() -> None:
     """Catches 16-bit arithmetic on logits or draft probabilities."""
     for name, text in compile_all(90, "bf16").items():
@@ -41,6 +42,7 @@ def test_sixteen_bit_values_are_only_widened() -> None:
         assert all(re.fullmatch(r"cvt\.f32\.b?f16|setp\.\w+\.b?f16", opcode) for opcode in halves), (name, halves)
 
 
+@pytest.mark.full("compiled with fusion, to see that it is noticed")
 def test_with_fusion_the_compiler_does_fuse() -> None:
     """Catches a check that sees nothing: with fusion on, weights are computed by multiply-adds."""
     assert any("fma.rn.f32" in line for line in offences(compile_all(90, fusion=True)["speculative_rejection.accept"]))

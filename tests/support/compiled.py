@@ -31,22 +31,18 @@ CONSTANTS = {"SPAN": 128, "BITS": 4}
 KERNELS = {
     "scan.scan": (
         f"{CUT} segments:i32 segments_of_part:i32 parts:i32 stretches:i32 segments_of_stretch:i32 "
-        f"want:i32 filter_order:i32 given:i32 {PARAMETERS} {SUMS} group_key:*i32 pitch:i32 {GROUPS} ALIGNED:constexpr OVERLAP:constexpr",
+        f"want:i32 filter_order:i32 given:i32 {PARAMETERS} {SUMS} group_key:*i32 pitch:i32 {GROUPS} "
+        "ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),
     "narrow.narrow": (
-        f"{CUT} groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 records:*i64 sums:*i64 group_key:*i32 "
-        f"list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
+        f"{CUT} segments_of_part:i32 groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 {SUMS} "
+        f"group_key:*i32 list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
         8,
     ),
     "mass.mass": (
-        f"{STRETCHES} stretches_of_part:i32 parts:i32 {SUMS} list_token:*i32 pitch:i32 "
+        f"{STRETCHES} rows:i32 attempt:i32 {SUMS} list_token:*i32 pitch:i32 "
         "group_bound:*fp32 row_pivots:*fp32 ALIGNED:constexpr OVERLAP:constexpr",
-        4,
-    ),
-    "retry.retry": (
-        f"{ROW} rows:i32 attempt:i32 {SUMS} list_token:*i32 pitch:i32 row_pivots:*fp32 "
-        "ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),
     "wide.wide": (
@@ -72,7 +68,8 @@ KERNELS = {
         4,
     ),
     "margin.margin": (
-        f"{ROW} filter_order:i32 given:i32 {PARAMETERS} token_ids:*i64 status:*i32 result:*fp32 SPAN:constexpr BITS:constexpr",
+        f"{ROW} filter_order:i32 given:i32 {PARAMETERS} token_ids:*i64 status:*i32 result:*fp32 "
+        "SPAN:constexpr BITS:constexpr",
         8,
     ),
     "streams.noise": (
@@ -161,7 +158,7 @@ def code_lines(ptx: str) -> list[str]:
     return [line for line in lines if not re.match(r"\s*\.(file|loc)\b", line)]
 
 
-GUESSING = ("scan.scan", "narrow.narrow", "mass.mass", "retry.retry")
+GUESSING = ("scan.scan", "narrow.narrow", "mass.mass")
 """Kernels that guess a boundary from rough weights, by the hardware's exp2: only speed hangs on these."""
 ROUGH = re.compile(r"ex2\.approx\.ftz\.f32")
 

@@ -190,7 +190,7 @@ class OnGpu:
         """The kernels, through the call that users make."""
         import detsample
 
-        return detsample.sample(logits, **how)
+        return detsample.sample(logits, **how, shared_noise=True)
 
     def device(self) -> tuple[str, str]:
         """The GPU's name and its driver's version."""

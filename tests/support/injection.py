@@ -319,8 +319,8 @@ def _failures(told: Counter[str]) -> int:
 
 def _write(told: Counter[str], allocations: Counter[str], broken: list[str], seconds: float, out: Path | None) -> None:
     found = {
-        "what": "every call of the system and of files failed once, and Python's allocations one by one; nothing was lost "
-        "or there twice, and the next call worked",
+        "what": "every call of the system and of files failed once, and Python's allocations one by one; nothing was "
+        "lost or there twice, and the next call worked",
         "failures": _failures(told) + _failures(allocations),
         "calls": dict(sorted(told.items())),
         "allocations": dict(sorted(allocations.items())),

@@ -168,8 +168,8 @@ MUTATIONS = (
     Mutation(
         "bounds are trusted to the last bit",
         "kernels/bounds.py",
-        "bound + margin >=",
-        "bound - margin >=",
+        "bound - shift + margin >=",
+        "bound - shift - margin >=",
         "large equal logits",
     ),
     Mutation(

@@ -77,7 +77,7 @@ def top_k_top_p_sampling(
     topp_seed : [>= B, 1] int64, [>= B, 2] int64, or None
         As for `_random_sample`.
     seed : int
-        Where `topp_seed` is None: row b has the seed ``fold_in(seed, b)``. -1: seeds from Paddle's generator.
+        If `topp_seed` is None, row b has the seed ``fold_in(seed, b)``. With -1, seeds come from Paddle's generator.
     k : int
         Must be 0: no list of best tokens is made.
     mode : "truncated" or "non-truncated"

@@ -131,7 +131,7 @@ def hold_seeds(runner: Any) -> None:
     Parameters
     ----------
     runner : GPUModelRunner
-        Whose `infer_seed_increment` becomes 0, in place.
+        The runner; its `infer_seed_increment` becomes 0, in place.
     """
     runner.infer_seed_increment.fill_(0)
     if hasattr(runner, "increment_value"):

@@ -127,7 +127,7 @@ class _Drawing(DetsampleLogitsProcessor):
 
 
 def _parameters(config: Any) -> dict[str, Any]:
-    """What `generate` was asked for; what it calls None is off."""
+    """The parameters that `generate` was given. A parameter that is None there is off."""
     neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     given = {name: getattr(config, name) for name in neutral}
     return {name: neutral[name] if value is None else value for name, value in given.items()}

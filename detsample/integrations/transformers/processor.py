@@ -37,7 +37,8 @@ class DetsampleLogitsProcessor(LogitsProcessor):
     topp_seed : int, or a sequence, an array or a tensor of B integers
         A seed for each prompt. One number is for one prompt.
     attention_mask : [B, T], "unpadded", or None
-        Of the prompts, as `generate` gets it: where padding on the left ends, which positions do not count.
+        The mask of the prompts, as `generate` gets it. It says where the padding on the left ends, which does not count
+        as positions.
         ``"unpadded"``: no prompt is padded, or the model is an encoder-decoder. None is the same, for one prompt only:
         of several nobody knows whether they are padded.
     temperature, top_p, min_p : float, or a sequence, an array or a tensor of B real numbers

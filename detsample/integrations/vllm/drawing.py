@@ -150,7 +150,7 @@ class Drawer:
         Returns
         -------
         [R] of the dtype of this drawer
-            New memory. An invalid row has token 0, and is told of in the log.
+            New memory. An invalid row has token 0, and the log reports it.
         """
         key = (logits.shape[0], logits.dtype, logits.stride(0), position.data_ptr())
         plan = self._plans.get(key)

@@ -54,7 +54,7 @@ class FirstRunner:
         return known
 
     def others_metadata(self, metadata: Any) -> Any:
-        """What vLLM draws the other rows with: no seeds, so that it takes the way that it takes without any."""
+        """The metadata with which vLLM draws the other rows. It has no seeds, so vLLM draws as it does without any."""
         if self._others_metadata is None:
             self._others_metadata = replace(metadata, generators={})
         return self._others_metadata

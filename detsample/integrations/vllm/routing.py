@@ -115,7 +115,7 @@ def install(runner: Any, settings: Settings) -> None:
     Parameters
     ----------
     runner : GPUModelRunner
-        Of either kind, with its model loaded.
+        A runner of either kind, with its model loaded.
     settings : Settings
     """
     sampler = getattr(runner, "sampler", None)

@@ -63,7 +63,7 @@ class SecondRunner:
 
     @contextmanager
     def asked(self, rows: Rows, position: torch.Tensor) -> Iterator[None]:
-        """Inside, vLLM's `__call__` gets its tokens here."""
+        """Inside this context, vLLM's `__call__` gets its tokens from here."""
         self.current, self.position, self.kept = rows, position, None
         try:
             yield
@@ -72,7 +72,7 @@ class SecondRunner:
 
     @contextmanager
     def judging(self, rows: Rows, batch: Any) -> Iterator[None]:
-        """Inside, vLLM's rejection sampler gets its verdict here."""
+        """Inside this context, vLLM's rejection sampler gets its verdict from here."""
         self.verifying, self._batch, self._asked, self._judged = rows, batch, 0, 0
         try:
             yield

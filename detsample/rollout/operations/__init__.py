@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Operations(Protocol):
-    """What a framework provides; modules, so ``self`` is not passed.
+    """What a framework provides. These are modules, so ``self`` is not passed.
 
     `copied`, `placed`, `beside`, `largest_of_rows` and `both` make constants; all others are differentiable, in torch
     and Paddle.

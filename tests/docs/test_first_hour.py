@@ -1,0 +1,31 @@
+"""A new user's first hour, in fresh environments of the oldest and the newest Python that are here."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from paths import SUPPORT
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of a version: on the path, or where pyenv keeps them."""
+    kept = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"))
+    return shutil.which(f"python{version}") or (str(kept[-1]) if kept else None)
+
+
+@pytest.mark.full("makes environments and asks a package registry: minutes")
+@pytest.mark.parametrize("version", ["3.10", "3.13"])
+def test_a_new_users_first_hour(version: str, tmp_path: Path) -> None:
+    """Defect caught: README's commands fail from the checkout or elsewhere, a mistake is silent, another plugin's
+    fixture is taken, or what a user has already cannot be installed beside detsample.
+    """
+    python = interpreter(version)
+    if python is None or subprocess.run([python, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip(f"no Python {version} here")
+    command = [sys.executable, str(SUPPORT / "first_hour.py"), python, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
