@@ -84,8 +84,8 @@ def parameters(
     if not (isinstance(temperature, np.ndarray) or (np.isfinite(t) and t >= 0)):
         raise ValueError(f"temperature: expected a finite float32 >= 0, got {temperature!r}")
     for name, value, rounded in (("top_p", top_p, p), ("min_p", min_p, m)):
-        if not isinstance(value, np.ndarray) and np.isnan(rounded):
-            raise ValueError(f"{name}: expected a number, got {value!r}")
+        if not (isinstance(value, np.ndarray) or rounded <= 1):
+            raise ValueError(f"{name}: expected a share of 1, not above it, got {value!r}")
     if not isinstance(position, np.ndarray) and place < 0:
         raise ValueError(f"position: expected an integer >= 0, got {position!r}")
     return Parameters(

@@ -72,22 +72,21 @@ Of the logits and the parameters:
 How the rows are cut (tiles.py):
     quads, segment_tiles: int. Quads of a tile in a group; tiles in a segment.
     segments, parts, stretches, groups: int. How many there are in a row.
-    segments_of_part, segments_of_stretch, stretches_of_part, stretch_tiles: int. How many of the first there are in the
-        second.
+    segments_of_part, segments_of_stretch, stretch_tiles: int. Segments in a part and in a stretch; tiles in a stretch.
     ALIGNED: bool. Whether every row starts at a multiple of 16 bytes.
     OVERLAP: bool. Whether the kernel may start before the one ahead has ended (overlap.py).
 What the kernels of a draw leave for each other:
     records: int64 [B, RECORD]. What is known of each row: rows.py names the words.
     sums: int64 [B, SUMS]. Integer sums that the programs of a row add to: rows.py names them.
-    missed: int32 [RETRIES + RETRIES * B]. How many rows each retry has to look at, then their numbers.
+    missed: int32 [COUNTERS + 3 * B]. How many rows each launch of mass has to look at, then the numbers of these rows.
     group_key, pitch: int32 [B, pitch]. The key of the largest logit of each group.
     list_token: int32 [B, pitch]. Tokens that were listed; unless a mask is asked for, in the memory of group_key.
     group_bound: fp32 [B, bounds]. What no score of a group exceeds, measured from the anchor.
     part_key, part_counts: int32 [B, parts]. The largest key of each part; how many tokens of it can be drawn.
-    row_pivots: fp32 [B, RUNGS]. The pivots of each row.
-    part_rungs: fp32 [B, parts, RUNGS]. Rough sums of what reaches each pivot, and of all. A gap of 0 has the weight 1.
+    row_pivots: fp32 [B, RUNGS]. The pivots of each row, its reference, and whether it is flat; later a bracket.
+    part_rungs: fp32 [B, parts, RUNGS]. Rough sums of what reaches each pivot, of all tokens, and of those compared.
     scratch_code: int64 [B, CAPACITY]. Candidates, as key and token in one number.
-    attempt: int. Which retry this is, from 1.
+    attempt: int. Which launch of mass this is, from 0.
 Results:
     token_ids: int64 [B]. Tokens; of requests [Q, K + 1] or [Q, N].
     num_kept, status: int32 [B]. Size of the kept set; status bits.

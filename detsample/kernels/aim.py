@@ -1,11 +1,12 @@
-"""Where a row's boundary lies, as narrowly as may be said before it is measured: an interval of values with few enough
-tokens to list.
+"""Guesses where a row's boundary lies, as closely as possible before anything is measured: an interval of values that
+holds few enough tokens to list.
 
-Two sources. In the tail of a row, where a group seldom holds two of the largest tokens, the groups' maxima are nearly
-all there is to know. Elsewhere the rough sums of `scan` at four pivots are, and between two values the logit of the
-share that reaches a value, ln(s / (1 - s)), is taken to be straight. How often the first interval is right stands in
-docs/performance.md; where it is not, what `mass` found there gives the next one: the straight line through what was
-measured, or, where there were too many tokens, those that were listed.
+There are two sources. In the tail of a row, where a group seldom holds two of the largest tokens, the groups' maxima
+tell nearly everything. Elsewhere the rough sums of `scan` at four pivots are used. Between two values, the logit of the
+share that reaches a value, ln(s / (1 - s)), is taken to be a straight line.
+
+docs/performance.md says how often the first interval is right. If it is not, what `mass` found there gives the next
+one: by the straight line through what was measured or, if there were too many tokens, by those that were listed.
 """
 
 import triton
@@ -29,26 +30,27 @@ CLOSE = tl.constexpr(4)  # tokens of a sample among which it does not matter whe
 
 @triton.jit
 def logit(share):
+    """ln(s / (1 - s)) of a share s, roughly. Shares outside of 1e-7 to 1 - 1e-7 are brought to these ends."""
     inside = tl.minimum(tl.maximum(share, 1e-7), 1.0 - 1e-7)
     return rough_log(quotient(inside, 1.0 - inside))
 
 
 @triton.jit
 def before(values):
-    """Each step's predecessor; 0 for the first."""
+    """For each step its predecessor; 0 for the first step."""
     step = tl.arange(0, STEPS)
     return tl.sum(tl.where(step[None, :] == step[:, None] - 1, values[None, :], 0.0), axis=1)
 
 
 @triton.jit
 def first_where(condition):
-    """The first step of which the condition holds, or STEPS."""
+    """The first step for which the condition holds, or STEPS if there is none."""
     return tl.min(tl.where(condition, tl.arange(0, STEPS), STEPS), axis=0)
 
 
 @triton.jit
 def maxima_reaching(group_key, groups, values, top, rate):
-    """[STEPS]: how many groups' maxima reach each value, and their weight."""
+    """For each value, [STEPS], how many groups' maxima reach it, and the weight of these maxima."""
     count = tl.zeros([STEPS, CHUNK], tl.float32)
     weight = tl.zeros([STEPS, CHUNK], tl.float32)
     for start in range(0, groups, CHUNK):
@@ -62,10 +64,11 @@ def maxima_reaching(group_key, groups, values, top, rate):
 
 @triton.jit
 def interval_of_tail(group_key, groups, present, lowest, top, rate, goal):
-    """(high, low, whether they mean something), from the groups' maxima: `present` of them are finite, the smallest is
-    `lowest`. `goal` is in units of the weight of `top`.
+    """(high, low, whether they mean something), found from the groups' maxima.
 
-    If tokens fell into groups at random, a share f of groups reached would mean -ln(1 - f) tokens a group.
+    `present` of the maxima are finite, and the smallest of these is `lowest`. `goal` is in units of the weight of
+    `top`. If tokens fell into groups at random and a share f of the groups is reached, a group would have -ln(1 - f)
+    such tokens on average.
     """
     step = tl.arange(0, STEPS)
     share = (step + 1).to(tl.float32) * 0.03125
@@ -97,8 +100,8 @@ def interval_of_tail(group_key, groups, present, lowest, top, rate, goal):
 
 @triton.jit
 def straight(share, first, upper, last, lower):
-    """(value, density) where `share` is reached on the straight line between two values that the shares `upper` and
-    `lower` reach; the density is in shares a unit.
+    """(value, density): the value at which `share` is reached, on the straight line between two values that the shares
+    `upper` and `lower` reach. The density is in shares for each unit of the value.
     """
     start = logit(upper)
     fall = tl.maximum(logit(lower) - start, 1e-12)
@@ -109,7 +112,7 @@ def straight(share, first, upper, last, lower):
 
 @triton.jit
 def sum_rungs(part_rungs, row, parts, first, MOST_PARTS: tl.constexpr):
-    """[PIVOTS]: the sums over the parts of PIVOTS neighbouring numbers, from number `first` on."""
+    """[PIVOTS]: the sums, over the parts of a row, of PIVOTS neighbouring numbers from number `first` on."""
     part = tl.arange(0, MOST_PARTS)
     at = (row * parts + part[:, None]) * RUNGS + first + tl.arange(0, PIVOTS)[None, :]
     return tl.sum(tl.load(part_rungs + at, mask=part[:, None] < parts, other=0.0), axis=0)
@@ -117,7 +120,9 @@ def sum_rungs(part_rungs, row, parts, first, MOST_PARTS: tl.constexpr):
 
 @triton.jit
 def bracket_of_pivots(values, shares, share, top):
-    """(first, upper, last, lower): the closest values that less and at least `share` reach, and what reaches them."""
+    """(first, upper, last, lower): the closest values that less than `share`, and at least `share`, of the row reaches,
+    and the shares that reach them.
+    """
     enough = shares >= share
     first = tl.min(tl.where(enough, top, values), axis=0)
     upper = tl.max(tl.where(enough, 0.0, shares), axis=0)
@@ -128,7 +133,9 @@ def bracket_of_pivots(values, shares, share, top):
 
 @triton.jit
 def interval_of_pivots(values, shares, share, first, upper, last, lower, reference, whole, rate):
-    """(high, low) around where the line between the closest pivots has the goal; beyond them, that of the last two."""
+    """(high, low) around the point where the line between the closest pivots reaches the goal; if the goal lies beyond
+    all pivots, the line through the last two is used.
+    """
     outside = (upper == 0.0) | (last == -FLT_MAX)
     two = tl.where(upper == 0.0, 0, 2)
     flat = pick(shares, two) >= pick(shares, two + 1)
@@ -144,7 +151,9 @@ def interval_of_pivots(values, shares, share, first, upper, last, lower, referen
 
 @triton.jit
 def sound(high, low, top):
-    """The interval; one that ends at the largest logit has no end, and one made of infinities or NaN is everything."""
+    """The interval, made safe: one that ends at the largest logit gets no end, and one with infinities or NaN becomes
+    everything.
+    """
     fine = (low <= high) & (low >= -FLT_MAX) & (low <= top)
     return tl.where(fine & (high < top), high, float("inf")), tl.where(fine, low, -FLT_MAX)
 
@@ -154,10 +163,11 @@ def first_interval(
     row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, top, tokens, rate, share,
     MOST_PARTS: tl.constexpr,
 ):  # fmt: skip
-    """(high, low): values between which the boundary of `share` of the row's measure probably lies: its weight, or the
-    number of its `tokens` where `rate` is 0. Where all tokens from `low` on fit a list, `high` is infinite.
+    """(high, low): values between which the boundary probably lies. The boundary is where `share` of the row's measure
+    is reached: of its weight, or of the number of its `tokens` if `rate` is 0.
 
-    Replaces the pivots that the row keeps by a bracket, for `next_interval`.
+    If all tokens from `low` on fit a list, `high` is infinite. The pivots that the row keeps are replaced by a bracket,
+    for `next_interval`.
     """
     pivots = row_pivots + row * RUNGS
     values = tl.load(pivots + tl.arange(0, PIVOTS))
@@ -175,8 +185,8 @@ def first_interval(
 
 @triton.jit
 def interval_keys(low_key, high_key, top_k):
-    """An interval as a record holds it. What top-p cuts lies above what top-k cuts: a list of everything from `low` on
-    holds both, and where it fits, no further search is needed.
+    """An interval as a row's record holds it. What top-p cuts lies above what top-k cuts. So a list of everything from
+    `low` on holds both boundaries, and if it fits, no further search is needed.
     """
     all_fit = (top_k > 0) & (top_k <= MOST_K_LISTED)
     return join_words(low_key, tl.where(all_fit, INF_KEY, high_key))
@@ -184,6 +194,7 @@ def interval_keys(low_key, high_key, top_k):
 
 @triton.jit
 def write_bracket(pivots, first, upper, last, lower):
+    """Stores a bracket where the row's pivots were: two values, and the shares that reach them."""
     tl.store(pivots, first)
     tl.store(pivots + 1, upper)
     tl.store(pivots + 2, last)
@@ -192,7 +203,7 @@ def write_bracket(pivots, first, upper, last, lower):
 
 @triton.jit
 def closer(share, first, upper, last, lower, value, reached):
-    """The bracket, given that the share `reached` reaches `value`."""
+    """The bracket, made closer by the knowledge that the share `reached` reaches `value`."""
     above = (reached < share) & (reached >= upper) & (value <= first)
     below = (reached >= share) & (reached <= lower) & (value >= last)
     return (
@@ -203,8 +214,8 @@ def closer(share, first, upper, last, lower, value, reached):
 
 @triton.jit
 def listed_values(row_logits, list_token, listed, reference, rate):
-    """[LIST]: the keys of the listed tokens, none of them above `reference`, and their weights in units of 2^-38 of
-    that of `reference`, 0 behind `listed`. The list was written by other programs.
+    """[LIST]: the keys of the listed tokens, none of them above `reference`, and their weights in units of 2^-38 of the
+    weight of `reference`, which are 0 behind `listed`. Other programs have written the list.
     """
     place = tl.arange(0, LIST)
     token = tl.load(list_token + place, mask=place < listed, other=0, cache_modifier=".cg")
@@ -215,7 +226,7 @@ def listed_values(row_logits, list_token, listed, reference, rate):
 
 @triton.jit
 def middle_key(low, high, by_value):
-    """A key inside of [low, high): half way between its ends' values, or their keys."""
+    """A key in the middle of [low, high): half way between the values of its ends, or between their keys."""
     mean = value_of(low.to(tl.int32)) * 0.5 + value_of((high - 1).to(tl.int32)) * 0.5
     middle = tl.where(by_value, key_of(mean).to(tl.int64), (low + high) >> 1)
     return tl.minimum(tl.maximum(middle, low + 1), high - 1)
@@ -224,7 +235,8 @@ def middle_key(low, high, by_value):
 @triton.jit
 def key_reached(key, worth, listed, goal, low, high):
     """(key, end, number): about the largest key of [low, high) that at least `goal` of the listed worth reaches, or the
-    smallest; how many of the listed reach it; all between it and `end` are of one key or CLOSE in number.
+    smallest key; and how many of the listed tokens reach it. The tokens between `key` and `end` all have one key, or
+    are at most CLOSE.
     """
     is_listed = tl.arange(0, LIST) < listed
     # Worth and number in one word, so that a round has one sum: worth is at most 2^38, numbers 2^11.
@@ -248,9 +260,10 @@ def key_reached(key, worth, listed, goal, low, high):
 
 @triton.jit
 def reach_of_sample(listed, count):
-    """How many tokens on either side of a sample's quantile are worth listing: five standard deviations of where the
-    row's own may be, since weights count for more than tokens do. Where these are more than a list holds, so be it: the
-    next list is a sample of far fewer.
+    """How many tokens on either side of a sample's quantile should be listed: five standard deviations of where the
+    row's own quantile may be. Weights make this more uncertain than numbers of tokens do.
+
+    This may be more than a list holds. Then the next list is a sample of far fewer tokens.
     """
     deviation = quotient(count.to(tl.float32) * 0.5, rough_root(listed.to(tl.float32)))
     reach = tl.maximum(AIMED_AT, 5.0 * deviation)
@@ -259,8 +272,9 @@ def reach_of_sample(listed, count):
 
 @triton.jit
 def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_key, rate):
-    """(first key, end) around where the boundary lies within an interval that held too many tokens: its list, being
-    full, is a sample of them. `share` is what the goal is of the interval's measure, `count` the number of its tokens.
+    """(first key, end): an interval around the probable boundary, within an interval that held too many tokens. Its
+    list is full, so it is a sample of these tokens. `share` is the goal as a share of the interval's measure, and
+    `count` is the number of its tokens.
     """
     key, worth = listed_values(row_logits, list_token, listed, value_of((end_key - 1).to(tl.int32)), rate)
     goal = (share * tl.sum(worth, axis=0).to(tl.float32)).to(tl.int64)
@@ -275,8 +289,8 @@ def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_
 
 @triton.jit
 def next_interval(row_pivots, row, share, high, low, above, reached, count, top):
-    """(high, low) once more, when it is known that the share `above` reaches `high` and `reached` reaches `low`, with
-    `count` tokens between them, and that the boundary is not there.
+    """(high, low): another interval, when the first one missed. It is known that the share `above` reaches `high` and
+    `reached` reaches `low`, that `count` tokens are between them, and that the boundary is not.
     """
     pivots = row_pivots + row * RUNGS
     first, upper, last, lower = tl.load(pivots), tl.load(pivots + 1), tl.load(pivots + 2), tl.load(pivots + 3)

@@ -1,8 +1,9 @@
-"""A few tokens that hold the whole kept set, or the part of it that is in doubt, and the cut through them (spec
-section 6).
+"""A few tokens that hold the whole kept set, or the part of it around an unknown boundary, and the cut through them
+(spec section 6).
 
-They lie in a scratch list of at most `CAPACITY` codes in any order. A code is a token's key and its id in one integer:
-the greater code comes first, equal logits included. Ranks and prefix sums come from comparing all pairs: no sort.
+They lie in a scratch list of at most `CAPACITY` codes, in any order. A code is a token's key and its id in one integer.
+The greater code comes first, also among equal logits. Ranks and prefix sums come from comparing all pairs, so nothing
+is sorted.
 """
 
 import triton
@@ -21,24 +22,26 @@ NO_CODE = tl.constexpr(-9223372036854775808)
 
 @triton.jit
 def code_of(key, token):
-    """The int64 codes of tokens: the first in the order has the greatest."""
+    """The codes of tokens, int64. The token that comes first in the order has the greatest code."""
     return (key.to(tl.int64) << 32) | (token ^ LAST_TOKEN).to(tl.int64)
 
 
 @triton.jit
 def key_of_code(code):
+    """The key of the token with this code."""
     return (code >> 32).to(tl.int32)
 
 
 @triton.jit
 def token_of_code(code):
+    """The id of the token with this code."""
     return (code & LAST_TOKEN).to(tl.int32) ^ LAST_TOKEN
 
 
 @triton.jit
 def append(scratch_code, filled, code, chosen):
-    """Appends the chosen tokens of a block to the list, in the order in which they come, which is never relied on.
-    `filled` points at its length, which may exceed CAPACITY (the rest is not stored).
+    """Appends the chosen tokens of a block to the list. Their order in the list is not defined, and nothing relies on
+    it. `filled` points at the list's length. It may exceed CAPACITY; what is beyond is not stored.
     """
     place = tl.atomic_add(filled + chosen.to(tl.int64) * 0, chosen.to(tl.int64), mask=chosen, sem="relaxed")
     tl.store(scratch_code + place, code, mask=chosen & (place < CAPACITY))
@@ -46,19 +49,20 @@ def append(scratch_code, filled, code, chosen):
 
 @triton.jit
 def load_candidates(scratch_code, filled):
-    """[CAPACITY] codes."""
+    """The codes in a scratch list, [CAPACITY], and NO_CODE behind the last."""
     place = tl.arange(0, CAPACITY)
     return tl.load(scratch_code + place, mask=place < filled, other=NO_CODE)
 
 
 @triton.jit
 def weight_of_key(key, scale, largest):
+    """The weight of tokens with these keys (spec section 5)."""
     return weight(gap(value_of(key), largest, scale))
 
 
 @triton.jit
 def ranks(scratch_code, filled, code, scale, largest):
-    """For each candidate: how many candidates come before it, and their weight."""
+    """For each candidate, how many candidates come before it, and the weight of these."""
     rank = tl.zeros([CAPACITY, BATCH], tl.int32)
     before = tl.zeros([CAPACITY, BATCH], tl.int64)
     for start in range(0, filled, BATCH):
@@ -72,14 +76,14 @@ def ranks(scratch_code, filled, code, scale, largest):
 
 @triton.jit
 def last_kept(keep, rank, code, count):
-    """(key, token) of the candidate with the highest rank among the kept ones, which are `count`."""
+    """(key, token) of the last of the kept candidates, of which there are `count`."""
     last = tl.sum(tl.where(keep & (rank == count - 1), code, 0), axis=0)
     return key_of_code(last), token_of_code(last)
 
 
 @triton.jit
 def draw_from_candidates(keep, code, scale, largest, seed, position):
-    """The kept candidate with the largest score."""
+    """The kept candidate with the largest score; of equal scores the lowest id (spec section 8)."""
     token = token_of_code(code)
     score = exact_score(gap(value_of(key_of_code(code)), largest, scale), seed, token, position)
     _, winner = best_of(tl.where(keep, score, NO_SCORE), tl.where(keep, token, LAST_TOKEN))

@@ -1,15 +1,17 @@
-"""Kernel 3, at least as many programs as rows: exact sums, which need a row's largest logit first, hence a second look.
+"""Kernel 3, at least as many programs as rows: exact sums over rows. Weights are relative to a row's largest logit, so
+this is a second look at the row.
 
-The rows to look at stand in a list, and their tiles are shared out among all programs: the time is proportional to
-their number, and next to none where there are none. Launched once for the rows that `narrow` lists, and again for those
-where the interval missed the boundary or held too many tokens, which get another; what is missed then, `wide` searches.
+The rows to look at stand in a list, and their tiles are shared out among all programs. So the time is proportional to
+the number of these rows, and next to nothing if there are none. The kernel is launched once for the rows that `narrow`
+lists. It is launched again for the rows whose interval missed the boundary or held too many tokens; these have another
+interval by then. Rows that are missed again are searched by `wide`.
 
-As far as `narrow` asks for them: the weight of all tokens; the weight and number of those that min-p keeps; where the
-boundary lies among thousands of tokens, what is above and in the interval where it seems to lie. Rows whose kept set
-may be too light to hold the best score get bounds of what they may keep, as `scan` leaves them for others. Sums are of
-integers, so programs can add to them in any order.
+What is computed is what `narrow` asks for: the weight of all tokens; the weight and number of those that min-p keeps;
+and, where the boundary lies among thousands of tokens, what is above and in the interval where it probably lies. Rows
+whose kept set may be too light to hold the best score get bounds of the tokens that they may keep; other rows have
+bounds from `scan`. The sums are of integers, so programs can add to them in any order.
 
-Rows are taken in the opposite order to `narrow`: what `scan` read last is still in the L2 cache.
+Rows are taken in the opposite order to `narrow`, because what `scan` read last is still in the L2 cache.
 """
 
 import triton
@@ -58,7 +60,7 @@ SPARSE = tl.constexpr(8)  # marks a lane in TILES_MARKED tiles up to which it pa
 
 @triton.jit
 def sum_all(row_logits, first_tile, last_tile, vocab, scale, largest):
-    """The weight of some tiles' tokens."""
+    """The weight of all tokens of some tiles."""
     total = tl.zeros([LANES], tl.int64)
     end = tl.minimum(last_tile * TILE, vocab)
     ahead = load_tile(row_logits, first_tile * TILE, end, PASSING)
@@ -71,15 +73,15 @@ def sum_all(row_logits, first_tile, last_tile, vocab, scale, largest):
 
 @triton.jit
 def bound_of(x, low, start, scale, largest, seed, position):
-    """[LANES]: a bound of the scores of each quad's tokens that reach `low`."""
+    """For each quad, [LANES], a number that the scores of its tokens that reach `low` do not exceed."""
     x0, x1, x2, x3 = split_quads(tl.where(x >= low, x, float("-inf")))
     return tile_bound(x0, x1, x2, x3, start, largest, scale, seed, position)
 
 
 @triton.jit
 def sum_marked(row_logits, marks, most, start, tiles, scale, largest, drawn_from, seed, position):
-    """[LANES], twice: the weight of each lane's marked tokens, and a bound of their scores where they are `drawn_from`;
-    `most` is the largest number of a lane's marks.
+    """For each lane, [LANES], the weight of its marked tokens and, if they are `drawn_from`, a bound of their scores.
+    `most` is the largest number of marks that a lane has.
     """
     kept = tl.zeros([LANES], tl.int64)
     bound = tl.full([LANES], float("-inf"), tl.float32)
@@ -96,7 +98,7 @@ def sum_marked(row_logits, marks, most, start, tiles, scale, largest, drawn_from
 
 @triton.jit
 def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, drawn_from, seed, position):
-    """The same, of all tokens of some tiles that reach `low`."""
+    """The same as `sum_marked`, for all tokens of some tiles that reach `low`."""
     kept = tl.zeros([LANES], tl.int64)
     bound = tl.full([LANES], float("-inf"), tl.float32)
     end = tl.minimum(start + tiles * TILE, vocab)
@@ -117,7 +119,7 @@ def sum_min_p(
     row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, low, drawn_from, seed,
     position, group_bound,
 ):  # fmt: skip
-    """(weight, number) of some stretches' tokens that reach `low`; stores bounds of their scores."""
+    """(weight, number) of the tokens of some stretches that reach `low`. Bounds of their scores are stored."""
     kept = tl.zeros([LANES], tl.int64)
     count = tl.zeros([LANES], tl.int32)
     for stretch in range(first_stretch, last_stretch):
@@ -153,7 +155,7 @@ def bound_reaching(
     row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, low, seed, position,
     group_bound,
 ):
-    """Stores bounds of the scores of some stretches' tokens that reach `low`."""
+    """Stores bounds of the scores of the tokens of some stretches that reach `low`."""
     start = first_stretch * stretch_tiles * TILE
     end = tl.minimum(last_stretch * stretch_tiles * TILE, vocab)
     ahead = load_tile(row_logits, start, end, PASSING)
@@ -172,7 +174,9 @@ def look_at_stretches(
     row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, records, sums, row, mode, scale, largest,
     group_bound,
 ):  # fmt: skip
-    """What is worked out by stretches: the sums of what min-p keeps, and bounds of the scores of what may be kept."""
+    """Computes what is computed for each stretch: the sums of what min-p keeps, and bounds of the scores of what may be
+    kept.
+    """
     seed, position = read_field(records, row, SEED), read_field(records, row, POSITION)
     if (mode & NEEDS_MINIMUM) != 0:
         low_key, _last = read_boundary(records, row)
@@ -201,6 +205,10 @@ def mass(
     records, sums, missed, list_token, pitch, group_bound, row_pivots,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    """Adds up exact weights, and lists the tokens around a boundary, for the rows in a list (spec sections 5 and 6).
+
+    The grid has at least as many programs as there are rows.
+    """
     wait_for_earlier(OVERLAP)
     tiles = (vocab + TILE - 1) // TILE
     listed = tl.load(missed + attempt)

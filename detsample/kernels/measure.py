@@ -1,7 +1,8 @@
-"""What an interval of values holds, exactly, and whether that settles where the row's boundary is.
+"""What an interval of values holds, exactly, and whether that is enough to know where the row's boundary is.
 
-The programs of a row add up their integer sums with atomics, in any order, and the last to arrive judges the interval:
-the boundary lies in it and all its tokens are listed, or the row gets another interval and is noted as missed.
+The programs of a row add their integer sums with atomics, in any order. The last one to arrive judges the interval.
+Either the boundary lies in it and all its tokens are listed, or the row gets another interval and is put on the list of
+missed rows.
 """
 
 import triton
@@ -47,8 +48,8 @@ from detsample.kernels.weight import gap, weight
 
 @triton.jit
 def sum_around(row_logits, vocab, first_tile, last_tile, scale, largest, low, high, listing, listed, list_token):
-    """(weight of all tokens; weight and number of those that reach `high`; the same for `low`) of some tiles; where
-    `listing`, lists the tokens in between, as long as the list may hold them.
+    """(weight of all tokens; weight and number of those that reach `high`; the same for `low`), over some tiles. If
+    `listing`, the tokens in between are listed, as long as the list has room.
     """
     total = tl.zeros([LANES], tl.int64)
     above, reached = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
@@ -84,12 +85,13 @@ def sum_around(row_logits, vocab, first_tile, last_tile, scale, largest, low, hi
 
 @triton.jit
 def is_settled(above, reached, goal, count, low_key, end_key):
-    """Whether the boundary lies in the interval, and its tokens are all listed or of one value."""
+    """Whether the boundary lies in the interval, and its tokens are either all listed or all equal."""
     return (above < goal) & (goal <= reached) & ((count <= LIST) | (low_key.to(tl.int64) + 1 >= end_key))
 
 
 @triton.jit
 def share_of(part, whole):
+    """part / whole as fp32. The division is made in fp64, because no fp32 division is the same everywhere."""
     return (part.to(tl.float64) / tl.maximum(whole, 1).to(tl.float64)).to(tl.float32)
 
 
@@ -98,7 +100,9 @@ def judge(
     row_logits, records, sums, missed, row_pivots, list_token, row, rows, attempt, scale, top_p, low_key, high_key,
     top_key,
 ):  # fmt: skip
-    """Settled, or an interval more, and the row's number among the missed ones."""
+    """Decides about a row: either it is settled, or it gets another interval, and its number goes on the list of missed
+    rows.
+    """
     top_k = read_field(records, row, TOP_K)
     around = attempt * MEASURES + AROUND
     above_count = read_sum(sums, row, around + ABOVE_COUNT)
@@ -137,8 +141,8 @@ def measure(
     row_logits, vocab, first_tile, last_tile, programs, records, sums, missed, row_pivots, list_token, row, rows,
     attempt,
 ):  # fmt: skip
-    """Adds the sums of some tiles for the interval number `attempt`, and lists its tokens; the last of the row's
-    `programs` to come here judges it.
+    """Adds the sums of some tiles for the interval number `attempt`, and lists its tokens. The last of the row's
+    `programs` to get here judges the interval.
     """
     scale, top_p = read_floats(records, row)
     low_key, high_key = read_interval(records, row, attempt)

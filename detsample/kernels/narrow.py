@@ -1,11 +1,12 @@
-"""Kernel 2, grid (rows): finishes or draws the rows for which what `scan` left is enough, and says of the others what
-`mass` is to measure.
+"""Kernel 2, grid (rows): finishes or draws the rows for which the results of `scan` are enough, and says what `mass`
+has to measure of the others.
 
-Invalid rows end here. Where top-k is on, the groups' maxima give a threshold that the boundary cannot lie below: of k
-groups whose maxima reach t, each holds a logit that reaches t, so the k-th largest logit does too. Of min-p alone the
-boundary is known from the largest logit. Where few groups reach the threshold, they are gathered, cut and drawn from.
-Rows without a filter are drawn from by the bounds of their groups or, where the temperature or the logits leave these
-too loose, from the few tokens that can win at all. Of other rows the boundary is guessed.
+Invalid rows end here. With top-k, the groups' maxima give a threshold that the boundary cannot lie below: if the maxima
+of k groups reach t, each of these groups has a logit that reaches t, so the k-th largest logit reaches t, too. With
+min-p alone, the largest logit is enough to know the boundary. If few groups reach the threshold, their tokens are
+gathered, cut and drawn from. Rows without a filter are drawn from through the bounds of their groups. If the
+temperature or the logits make these too loose, they are drawn from the few tokens that can win at all. For other rows
+the boundary is guessed.
 """
 
 import triton
@@ -101,9 +102,7 @@ GATHERED = tl.constexpr(128)  # so many of one group
 
 @triton.jit
 def examine(row_logits, vocab):
-    """The status bits of a row that has a NaN or +inf somewhere. Such rows are rare, so they may take a look of
-    their own.
-    """
+    """The status bits of a row that has a NaN or +inf somewhere. Such rows are rare, so they are read once more."""
     nan = tl.zeros([TILE], tl.int32)
     inf = tl.zeros([TILE], tl.int32)
     finite = tl.zeros([TILE], tl.int32)
@@ -118,6 +117,7 @@ def examine(row_logits, vocab):
 
 @triton.jit
 def row_status(row_logits, vocab, top_key, of_parameters):
+    """The status of a row: that of its parameters, and what is wrong with its logits (spec section 3)."""
     status = of_parameters
     if top_key >= INF_KEY:
         status |= examine(row_logits, vocab)
@@ -128,8 +128,8 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 
 @triton.jit
 def threshold_key(group_keys, worth, wanted, top_key):
-    """A key such that the groups whose maxima reach it are worth `wanted`, by bisection between values; the lowest one
-    where all are worth less.
+    """A key such that the groups whose maxima reach it are together worth `wanted`, found by bisection between values.
+    If all groups together are worth less, it is the lowest key.
     """
     present = group_keys > MINUS_INF_KEY
     worth = tl.where(present, worth, 0)
@@ -163,7 +163,7 @@ def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, t
 
 @triton.jit
 def select_groups(reaches, selected, selected_groups):
-    """Lists the groups of which the condition holds, MOST_SELECTED at most; `selected` points at their number."""
+    """Lists the groups for which the condition holds, at most MOST_SELECTED; `selected` points at their number."""
     place = tl.atomic_add(selected + reaches.to(tl.int64) * 0, reaches.to(tl.int64), mask=reaches, sem="relaxed")
     tl.store(selected_groups + place, tl.arange(0, MOST_GROUPS), mask=reaches)
 
@@ -184,7 +184,9 @@ def drawable_tokens(part_counts, row, parts):
 
 @triton.jit
 def lowest_key_of(scale, largest, top_key, min_weight):
-    """The smallest key of tokens that weigh `min_weight` and can win: 256 are tried at a time, one byte of the key."""
+    """The smallest key of tokens that have at least the weight `min_weight` and can win. One byte of the key is decided
+    at a time, by trying all 256.
+    """
     below = tl.full([], LOWEST_KEY - 1, tl.int64)
     for byte in tl.static_range(4):
         step = 1 << (24 - 8 * byte)
@@ -198,7 +200,7 @@ def lowest_key_of(scale, largest, top_key, min_weight):
 
 @triton.jit
 def load_maxima(group_key, groups):
-    """[MOST_GROUPS]: the keys of the groups' largest logits; that of -inf behind the last group."""
+    """The keys of the groups' largest logits, [MOST_GROUPS], and the key of -inf behind the last group."""
     index = tl.arange(0, MOST_GROUPS)
     return tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY)
 
@@ -208,12 +210,14 @@ def list_candidates(
     row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, wanted, rate, lowest, sums,
     row, scratch_code,
 ):  # fmt: skip
-    """(threshold, candidates): lists the tokens that reach a threshold, as many as CAPACITY; a larger number says that
-    they were more, or too many groups to look at. They hold the first `top_k`; without it, the first tokens that
-    weigh roughly `wanted` (see `shared_weight`), but none below the key `lowest`.
+    """Lists the tokens that reach a threshold, and returns (threshold, candidates).
 
-    The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are: all of
-    these are read before.
+    `candidates` is their number. If it is above CAPACITY, there are more tokens, or more groups to look at, than fit.
+    The list holds the first `top_k` tokens. Without top-k it holds the first tokens that weigh roughly `wanted` (see
+    `shared_weight`), but none below the key `lowest`.
+
+    The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are. So all
+    maxima are read before.
     """
     group_keys = load_maxima(group_key, groups)
     threshold = lowest
@@ -247,13 +251,14 @@ def draw_listed(
     records, row, filled, mode, by_share, lightest, heaviest, others, threshold, complete, top_k, top_p, min_weight,
     scale, largest, seed, position, scratch_code,
 ):  # fmt: skip
-    """(settled, token, count, weight) of the kept set, as far as it is among the listed candidates; notes its boundary.
+    """Draws from the kept set, if the listed candidates hold all of it: (settled, token, count, weight). The boundary
+    is written to the row's record.
 
-    Top-p takes its share of what top-k or min-p leaves of the candidates or, where `by_share`, of the weight of all
-    tokens. That lies between two numbers, `lightest` and `heaviest`, and exceeds the candidates' own by at most that
-    of `others` tokens at the threshold, which nothing reaches that is not listed. If what remains unknown makes a
-    difference, nothing is settled. It neither is if the candidates, which are the first tokens, weigh too little,
-    unless no others can be kept (`complete`).
+    Top-p takes its share of what top-k or min-p leaves of the candidates or, if `by_share`, of the weight of all
+    tokens. That weight lies between `lightest` and `heaviest`. It exceeds the weight of the candidates by at most that
+    of `others` tokens at the threshold, which no token reaches that is not listed. If what remains unknown could make a
+    difference, nothing is settled. Nothing is settled either if the candidates, which are the first tokens, weigh too
+    little, unless no other token can be kept (`complete`).
     """
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)
@@ -280,9 +285,11 @@ def draw_listed(
 
 @triton.jit
 def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, weighed, top_p):
-    """(lightest, heaviest, wanted): between what the weight of all tokens lies, and the share of it that top-p keeps, a
-    little more to be sure, relative to the weight of the largest logit `top`. Where nothing was `weighed` that is
-    infinite; where the weight is not known, it is minus the number of groups to look at instead.
+    """(lightest, heaviest, wanted): two numbers between which the weight of all tokens lies, and the share of it that
+    top-p keeps, with a little added to be safe, relative to the weight of the largest logit `top`.
+
+    If nothing was `weighed`, `wanted` is infinite. If the weight is not known, `wanted` is minus the number of groups
+    to look at instead.
     """
     lightest, heaviest = tl.full([], 1, tl.int64), tl.full([], HEAVIEST, tl.int64)
     wanted = tl.full([], float("inf"), tl.float32)
@@ -299,7 +306,8 @@ def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, weighed,
 
 @triton.jit
 def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p, least_key, vocab):
-    """The keys of the first interval, joined as a record holds them. The boundary is not below `least_key`."""
+    """The keys of the first interval, joined as a row's record holds them. The boundary must not be below `least_key`.
+    """
     group_keys = load_maxima(group_key, groups)
     finite = group_keys > MINUS_INF_KEY
     present = tl.sum(finite.to(tl.int32), axis=0).to(tl.float32)
@@ -314,6 +322,7 @@ def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, s
 
 @triton.jit
 def note(records, row, FIELD: tl.constexpr, value):
+    """Writes one int64 word of a row's record."""
     tl.store(records + row * RECORD + FIELD, value.to(tl.int64))
 
 
@@ -330,6 +339,11 @@ def narrow(
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    """Finishes the rows with few candidates, and writes what is to be measured for the others (spec sections 3, 6, 8
+    and 9).
+
+    Grid (rows).
+    """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride

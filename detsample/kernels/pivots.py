@@ -1,7 +1,8 @@
-"""Rough sums of weights, and four values around which a row's boundary may lie, guessed from a sample.
+"""Rough sums of weights, and four values around which the boundary of a row may lie, guessed from a sample.
 
-Rough means: in fp32 and with the hardware's exp2. What reaches a value is only a guess, which exact sums prove right or
-wrong later. The sum over the row is known to within `total_between`, and decides what it cannot get wrong.
+Rough means: in fp32, with the hardware's exp2. The sums of what reaches a value are only guesses, which exact sums
+later prove right or wrong. The sum over the whole row is known to within `total_between`, and decides only what it
+cannot get wrong.
 """
 
 import triton
@@ -24,20 +25,20 @@ FLT_MAX = tl.constexpr(3.4028234663852886e38)
 
 @triton.jit
 def is_in_doubt(top_k, top_p):
-    """Whether the boundary may lie among thousands of tokens: top-p without top-k, or a large top-k."""
+    """Whether the boundary may lie among thousands of tokens: with top-p but without top-k, or with a large top-k."""
     return ((top_k == 0) & (top_p < 1.0)) | (top_k > MOST_K)
 
 
 @triton.jit
 def is_weighed(mode, top_k, top_p):
-    """Whether a row's weights are wanted roughly: where top-p takes its share of all tokens, or of as good as all."""
+    """Whether a row's rough weight is wanted: if top-p takes its share of all tokens, or of nearly all."""
     return (top_p < 1.0) & ((top_k == 0) | ((top_k <= MOST_K) & ((mode & JOINT) != 0)))
 
 
 @triton.jit
 def wanted_share(top_k, top_p, vocab):
-    """The share of the row, in tokens where top-k is on and in weight otherwise, that its kept prefix is expected to
-    hold.
+    """The share of the row that its kept prefix is expected to hold: of the tokens if top-k is on, of the weight
+    otherwise.
     """
     by_count = (top_k.to(tl.float64) / vocab.to(tl.float64)).to(tl.float32)
     return tl.where(top_k > 0, by_count, tl.maximum(top_p, 0.0))
@@ -45,14 +46,17 @@ def wanted_share(top_k, top_p, vocab):
 
 @triton.jit
 def rate_of(scale, by_weight):
-    """What rough weights are exponentials of, a unit of logits: 0 where tokens are counted, not weighed."""
+    """The factor between gaps of logits and the exponents of rough weights, exp2(rate * gap); 0 if tokens are counted
+    and not weighed.
+    """
     return tl.where(by_weight, tl.minimum(scale * LOG2E, FLT_MAX), 0.0)
 
 
 @triton.jit
 def rough_weight(x, reference, rate):
-    """The weight of tokens relative to one with the logit `reference`, nearly. Of what cannot be drawn it is 0 where
-    tokens are weighed, and means nothing where they are counted: a condition here would cost `scan` a third more.
+    """The weight of tokens, roughly, relative to a token with the logit `reference`. For tokens that cannot be drawn it
+    is 0 if tokens are weighed, and means nothing if they are counted: a condition here would make `scan` a third
+    slower.
     """
     return tl.exp2(tl.minimum((x - reference) * rate, 60.0))
 
@@ -65,14 +69,14 @@ def rough_root(x):
 
 @triton.jit
 def quotient(x, y):
-    """x / y, in fp64 since no fp32 division is the same everywhere."""
+    """x / y as fp32. The division is made in fp64, because no fp32 division is the same everywhere."""
     return (x.to(tl.float64) / tl.where(y > 0.0, y, 1.0).to(tl.float64)).to(tl.float32)
 
 
 @triton.jit
 def rough_log(x):
-    """ln of positive normal fp32 numbers, to about 3e-7 of it: x is m * 2^e with m around 1, and ln m is
-    2 artanh((m - 1) / (m + 1)). A quarter of the instructions of the exact logarithm, which guesses have no use for.
+    """ln of positive normal fp32 numbers, to about 3e-7 of it. x is m * 2^e with m around 1, and ln m is 2 artanh((m -
+    1) / (m + 1)). It takes a quarter of the instructions of the exact logarithm, and guesses need no more.
     """
     bits = x.to(tl.int32, bitcast=True)
     exponent = (bits - 0x3F3504F3) >> 23  # sqrt(1/2): m lies between it and sqrt(2)
@@ -85,10 +89,11 @@ def rough_log(x):
 
 @triton.jit
 def shares_around(share, whole, squares):
-    """[PIVOTS] shares to both sides of the wanted one, the smallest first.
+    """[PIVOTS] shares on both sides of the wanted one, the smallest first. They are spread evenly in the logit of the
+    share, ln(s / (1 - s)), which is nearly a straight line over the value, both in the bulk and in the tails of a row.
 
-    They are spread in the logit of the share, ln(s / (1 - s)), which is nearly straight in the value for bulk and tails
-    of a row alike. A sample of weights is worth as many tokens as the square of their sum is squares of them.
+    A sample in which tokens have different weights is worth as many equal tokens as the square of the sum of its
+    weights, divided by the sum of their squares.
     """
     inside = tl.minimum(tl.maximum(share, 0.0001), 0.9999)
     rarer = tl.minimum(inside, 1.0 - inside)
@@ -101,7 +106,7 @@ def shares_around(share, whole, squares):
 
 @triton.jit
 def values_reached(x, measure, goals, lowest, highest):
-    """[PIVOTS] values that about `goals` worth of the measure reach, by bisection."""
+    """[PIVOTS] values that about `goals` of the measure reaches, by bisection."""
     low = tl.full([PIVOTS], 0.0, tl.float32) + lowest
     high = tl.full([PIVOTS], 0.0, tl.float32) + highest
     for _ in range(BISECTIONS):
@@ -130,18 +135,21 @@ def pivots_of_sample(row_logits, vocab, rate, share):
 
 @triton.jit
 def total_between(whole, reference, top, rate, chain):
-    """(lowest, highest, whether they mean something): int64s between which the exact sum of a row's weights lies, given
-    the rough one, `whole`, of weights relative to the logit `reference`; `top` is the row's largest logit. Each lane of
-    `scan` has added up `chain` quads.
+    """(lowest, highest, whether they mean something): two int64 numbers between which the exact sum of a row's weights
+    lies.
 
-    Relative errors, with u = 2^-24. A weight is exp2 of y = fl(fl(x - reference) * rate), and y is at most h, that of
-    `top`. Its two roundings change a weight by at most 2 |y| u ln 2 < 1.4 |y| u; where y is below -h and below -30, the
-    weight is nothing beside that of the reference. The same for `top`, by which the sum is divided. The roundings of
-    the rate and of log2(e) stretch all gaps alike, by 2 u: a sum changes by that of its mean gap, which is at most
-    ln(2^21): 30 u. The hardware's exp2 is within 8 u, twice. Adding positive numbers costs u an addition: `chain` and
-    two in a lane, less than 40 from lanes to parts to the row. The exact weights are of gaps with two roundings, 30 u
-    again by the mean gap, are within 4 u, and within half a unit or, where they vanish, one unit of 2^-40 a token: 2^21
-    tokens have 32 u. In all less than (154 + chain + 2.8 max(h, 30)) u.
+    It is computed from the rough sum `whole`, whose weights are relative to the logit `reference`. `top` is the row's
+    largest logit. Each lane of `scan` has added up `chain` quads.
+
+    These are the relative errors, with u = 2^-24. A weight is exp2 of y = fl(fl(x - reference) * rate), and y is at
+    most h, that of `top`. The two roundings of y change a weight by at most 2 |y| u ln 2 < 1.4 |y| u. Where y is below
+    -h and below -30, the weight is negligible beside that of the reference. The same holds for `top`, by which the sum
+    is divided. The roundings of the rate and of log2(e) stretch all gaps by the same factor, by 2 u. This changes a sum
+    as it would change its mean gap, which is at most ln(2^21): 30 u. The hardware's exp2 is within 8 u, twice. Each
+    addition of positive numbers costs u: there are `chain` and two in a lane, and less than 40 from lanes to parts to
+    the row. The exact weights are of gaps with two roundings, which is 30 u again by the mean gap; they are within 4 u;
+    and they are within half a unit or, where they vanish, one unit of 2^-40 for each token, which is 32 u for 2^21
+    tokens. All in all this is less than (154 + chain + 2.8 max(h, 30)) u.
     """
     above = (top - reference) * rate
     total = whole.to(tl.float64) * 1099511627776.0 / tl.exp2(tl.minimum(above, HIGHEST)).to(tl.float64)
@@ -158,13 +166,13 @@ def pick(values, number):
 
 @triton.jit
 def reaching(x, w, pivot):
-    """[LANES]: the rough weight of each quad's tokens that reach the pivot."""
+    """For each quad, [LANES], the rough weight of its tokens that reach the pivot."""
     return tl.sum(tl.where(x >= pivot, w, 0.0), axis=1)
 
 
 @triton.jit
 def reaching_lower(x, w, pivot):
-    """The same, said the other way round: of four conditions alike the compiler packs two into bits and takes them out
-    again one by one, eight instructions a logit (sm_90, Triton 3.6).
+    """The same as `reaching`, with the condition turned round. Of four equal conditions the compiler would pack two
+    into bits and take them out again one by one, which is eight instructions a logit (sm_90, Triton 3.6).
     """
     return tl.sum(tl.where(x < pivot, 0.0, w), axis=1)

@@ -1,9 +1,10 @@
-"""Kernel 1, grid (rows, parts): reads every logit once and leaves what tells later kernels where to look.
+"""Kernel 1, grid (rows, parts): reads every logit once, and leaves what tells later kernels where to look.
 
-For each group of tokens: the key of its largest logit and, for rows whose kept set is likely to hold the row's best
-score, a bound that no score of the group exceeds: reading the row leaves the time for it. For each part of a row: its
-largest key, how many of its tokens can be drawn and, for rows with top-p alone or a large top-k, rough sums from which
-`narrow` guesses the boundary. Part 0 also writes the row's record, and the zeros that later kernels add to.
+For each group of tokens it leaves the key of the largest logit. For rows whose kept set is likely to hold the row's
+best score it also leaves a bound that no score of the group exceeds; there is time to compute it while the row is read.
+For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows with top-p alone or
+a large top-k, rough sums from which `narrow` guesses the boundary. Part 0 also writes the row's record, and the zeros
+that later kernels add to.
 """
 
 import triton
@@ -65,7 +66,9 @@ from detsample.kernels.tiles import (
 
 @triton.jit
 def largest_of_quad(x0, x1, x2, x3):
-    """[LANES]; a NaN anywhere in the quad gives NaN, so that finding invalid rows costs nothing more."""
+    """The largest logit of each quad, [LANES]. A NaN anywhere in a quad gives NaN, so that invalid rows are found at no
+    extra cost.
+    """
     all_nans: tl.constexpr = tl.PropagateNan.ALL
     upper = tl.maximum(x0, x1, propagate_nan=all_nans)
     return tl.maximum(upper, tl.maximum(x2, x3, propagate_nan=all_nans), propagate_nan=all_nans)
@@ -73,12 +76,15 @@ def largest_of_quad(x0, x1, x2, x3):
 
 @triton.jit
 def drawable(x):
+    """1 for tokens that can be drawn, which are those above -inf, and 0 for others, as int32."""
     return (x > float("-inf")).to(tl.int32)
 
 
 @triton.jit
 def start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode):
-    """What later kernels need of a row's parameters; the fields that `narrow` fills in are left as they are."""
+    """Writes what later kernels need of a row's parameters into its record. The fields that `narrow` writes are left
+    alone.
+    """
     record = records + row * RECORD
     tl.store(record + SEED, seed)
     tl.store(record + POSITION, position)
@@ -92,7 +98,7 @@ def start_record(records, row, seed, position, top_k, min_weight, scale, top_p, 
 
 @triton.jit
 def start_sums(sums, missed, row):
-    """The zeros that later kernels add to."""
+    """Writes the zeros that later kernels add to."""
     each = tl.arange(0, 32)
     tl.store(sums + row * SUMS + each, tl.zeros([32], tl.int64), mask=each < SUMS)
     if row == 0:
@@ -101,7 +107,7 @@ def start_sums(sums, missed, row):
 
 @triton.jit
 def store_rungs(rungs, rough0, rough1, rough2, rough3, rough):
-    """A part's rough sums, of what reaches each pivot and of all, from one value a lane."""
+    """Stores the rough sums of a part, of what reaches each pivot and of all tokens, from one value for each lane."""
     tl.store(rungs, tl.sum(rough0, axis=0))
     tl.store(rungs + 1, tl.sum(rough1, axis=0))
     tl.store(rungs + 2, tl.sum(rough2, axis=0))
@@ -126,6 +132,10 @@ def scan(
     records, sums, missed, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    """Reads every logit once and writes the summaries that later kernels start from (spec sections 2 to 5).
+
+    Grid (rows, parts).
+    """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)

@@ -1,11 +1,11 @@
-"""Kernel 4, grid (rows): finishes the rows that `narrow` left: those that only lack a sum, and those whose boundary was
-in doubt.
+"""Kernel 4, grid (rows): finishes the rows that `narrow` left. Some only wait for a sum; of others the boundary is
+still unknown.
 
-The boundary is searched between keys, by bisection among the tokens that `mass` listed. Where its guess was wrong or
-the list too short, the whole row is searched: each look measures what reaches each of four cuts, and the interval
-between two of them becomes the next one. Looks cut values or keys, those or the others as long as they halve the number
-of tokens left, and every look shrinks the interval to the keys that occur in it, so no row takes more than about forty
-looks, and a row of equal values none. The last few dozen tokens are ranked like those of `narrow`.
+The boundary is searched by bisection between keys, among the tokens that `mass` listed. If the guess was wrong or the
+list too short, the whole row is searched. Each look at the row measures what reaches each of four cuts, and the
+interval between two of them is the next one. A look cuts values, or keys, whichever halves the number of tokens that
+are left. Every look also shrinks the interval to the keys that occur in it. So no row takes more than about forty
+looks, and a row of equal values takes none. The last few dozen tokens are ranked like those of `narrow`.
 """
 
 import triton
@@ -105,30 +105,34 @@ def cuts_between(low, high, by_value):
 
 @triton.jit
 def one_of(values, n):
+    """Entry `n` of [CUTS] values, as a scalar."""
     return tl.sum(tl.where(tl.arange(0, CUTS) == n, values, 0), axis=0)
 
 
 @triton.jit
 def four(first, second, third, fourth):
+    """Four scalars as a block of [CUTS]."""
     place = tl.arange(0, CUTS)
     return tl.where(place < 2, tl.where(place == 0, first, second), tl.where(place == 2, third, fourth))
 
 
 @triton.jit
 def nothing(dtype: tl.constexpr):
+    """A block of zeros, [SPAN], of this type."""
     return tl.zeros([SPAN], dtype)
 
 
 @triton.jit
 def add_reaching(count, total, key, cut, w):
+    """Adds to a count and to a sum of weights the tokens whose keys reach `cut`."""
     reaches = key >= cut
     return count + reaches.to(tl.int32), total + tl.where(reaches, w, 0)
 
 
 @triton.jit
 def look_at_row(row_logits, vocab, scale, largest, cuts, low, high):
-    """One look at the keys in [low, high): how many reach each cut, and their weight; the smallest and the
-    largest of them.
+    """One look at the tokens with keys in [low, high): how many reach each cut, and their weight; and the smallest and
+    the largest of their keys.
     """
     # One cut after the other: a block [SPAN, CUTS] would go through shared memory at every step.
     cut0, cut1, cut2, cut3 = one_of(cuts, 0), one_of(cuts, 1), one_of(cuts, 2), one_of(cuts, 3)
@@ -156,7 +160,7 @@ def look_at_row(row_logits, vocab, scale, largest, cuts, low, high):
 
 @triton.jit
 def list_inside(row_logits, vocab, low, high, filled, scratch_code):
-    """Lists the tokens with keys in [low, high), known to be at most CAPACITY."""
+    """Lists the tokens with keys in [low, high). The caller knows that they are at most CAPACITY."""
     ahead = load_span(row_logits, 0, vocab, SPAN)
     for start in range(0, vocab, SPAN):
         key = key_of(ahead)
@@ -168,7 +172,7 @@ def list_inside(row_logits, vocab, low, high, filled, scratch_code):
 
 @triton.jit
 def nth_token(row_logits, vocab, key, n):
-    """The n-th token (n from 1) with this key, which is known to exist."""
+    """The n-th token with this key, with n counted from 1. The caller knows that it exists."""
     seen = tl.full([], 0, tl.int64)
     found = tl.full([], LAST_TOKEN, tl.int32)
     start = 0
@@ -191,11 +195,12 @@ def search_row(
     row_logits, vocab, scale, largest, low, high, inside, above_count, above_weight, limit, target, by_weight,
     filled, scratch_code,
 ):  # fmt: skip
-    """Shrinks the interval by looks at the whole row, until its tokens fit the scratch list, which is filled, or have
-    one key.
+    """Searches the whole row: shrinks the interval [low, high) by looks at it, until its tokens fit the scratch list,
+    which is then filled, or all have one key.
 
-    Invariant, here and below: the keys from `low` on reach the goal, `target` by weight or `limit` by count, those
-    from `high` on do not and have `above_count` and `above_weight`; at most `inside` tokens lie between.
+    This holds all the time, here and below: the tokens with keys from `low` on reach the goal, which is `target` by
+    weight or `limit` by count. Those from `high` on do not reach it, and have `above_count` and `above_weight`. At most
+    `inside` tokens lie between.
     """
     by_value = vocab > 0  # true
     while (high - low > 1) & (inside > CAPACITY):
@@ -224,7 +229,7 @@ def search_list(
     row_logits, list_token, found, scale, largest, low, high, above_count, above_weight, limit, target, by_weight,
     filled, scratch_code,
 ):  # fmt: skip
-    """The same among the listed tokens, which are all of the interval; they stay in registers."""
+    """The same as `search_row`, among the listed tokens. They are all tokens of the interval, and stay in registers."""
     place = tl.arange(0, LIST)
     listed = place < found
     token = tl.load(list_token + place, mask=listed, other=0)
@@ -263,8 +268,8 @@ def search_list(
 def cut_interval(
     row_logits, vocab, scale, largest, low, inside, above_count, above_weight, limit, target, by_weight, scratch_code,
 ):  # fmt: skip
-    """The shortest prefix that reaches the goal, where the scratch list holds the interval or it is all of one key:
-    (key, token) of its last token, its count, its weight.
+    """The shortest prefix that reaches the goal: the key and the id of its last token, its count and its weight. The
+    scratch list must hold the interval, or all of the interval must have one key.
     """
     boundary_key = low.to(tl.int32)
     boundary_token = tl.full([], LAST_TOKEN, tl.int32)
@@ -314,6 +319,7 @@ def sum_kept(row_logits, vocab, scale, largest, boundary_key, boundary_token, mi
 
 @triton.jit
 def only_kept(x, token, boundary_key, boundary_token):
+    """The logits of kept tokens, and -inf for all others."""
     return tl.where(within(key_of(x), token, boundary_key, boundary_token), x, float("-inf"))
 
 
@@ -322,8 +328,8 @@ def bound_kept(
     row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position, boundary_key, boundary_token,
     last_token, group_bound,
 ):  # fmt: skip
-    """Bounds of the scores of the kept tokens alone, group by group, measured from the largest logit; no kept token
-    lies behind `last_token`.
+    """Stores, group by group, bounds of the scores of the kept tokens alone, measured from the largest logit. No kept
+    token may lie behind `last_token`.
     """
     token = tl.arange(0, LANES) * 4
     for stretch in range(stretches):
@@ -342,7 +348,7 @@ def bound_kept(
 
 @triton.jit
 def draw_from_list(row_logits, list_token, size, scale, largest, seed, position, boundary_key, boundary_token):
-    """The token of the largest score, where all that are kept are listed."""
+    """The token with the largest score, if all kept tokens are listed."""
     best = tl.full([], NO_SCORE, tl.int64)
     winner = tl.full([], LAST_TOKEN, tl.int32)
     for start in range(0, size, SCORED):
@@ -362,8 +368,9 @@ def draw(
     row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
     boundary_key, boundary_token, last_token, group_bound, bounded, shift,
 ):  # fmt: skip
-    """The token, through bounds of the groups: those that are there, if any, are of more tokens than the kept ones and
-    have this shift; where they do not settle the draw, bounds of the kept ones will.
+    """Draws the token through bounds of groups. If there are bounds already, they are tried first; they may be of more
+    tokens than the kept ones, and have this shift. If they do not decide the draw, bounds of the kept tokens are made
+    and used.
     """
     winner = tl.full([], -1, tl.int32)
     decided = vocab < 0  # false; the oldest interpreter makes no int1 of a constant
@@ -391,8 +398,8 @@ def boundary_of_row(
     row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p, min_weight, total,
     scratch_code,
 ):  # fmt: skip
-    """(key, token) of the last token of the prefix that all filters keep, its count and weight, and whether it is all
-    in the row's list. `total` is of what top-p takes its share where top-k is off.
+    """The key and the id of the last token of the prefix that all filters keep, its count and weight, and whether all
+    of it is in the row's list. `total` is the weight of which top-p takes its share if top-k is off.
     """
     drawable = read_field(records, row, COUNT)  # tokens at -inf are never kept
     limit = tl.where(top_k > 0, tl.minimum(top_k, drawable), drawable)
@@ -471,6 +478,11 @@ def wide(
     token_ids, num_kept, status, logprobs, log_z,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    """Finishes the rows that `narrow` left: finds the boundary, draws, and computes logarithms (spec sections 6, 8 and
+    9).
+
+    Grid (rows).
+    """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits_of_row(logits, row, row_stride, ALIGNED)

@@ -1,14 +1,15 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
     scan    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
-    narrow  (rows)           finishes or draws rows with few candidates, no filter or none valid; aims at the others
+    narrow  (rows)           finishes rows that are invalid, without a filter or with few candidates; guesses the
+                             boundary of others
     mass    (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
-    mass    (fixed)          once more, for the rows where `narrow` aimed badly; launched twice
-    wide    (rows)           finishes the others
-    masks   (rows x spans)   only when a mask is asked for
+    mass    (fixed)          the same once more, for the rows where the guess was wrong; launched twice
+    wide    (rows)           finishes the rows that are left
+    masks   (rows x spans)   only if a mask is asked for
 
-Six launches, because each needs what all parts of a row found in the one before; nothing of size B x V is made
-on the way and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`: a fused
+There are six launches, because each needs what all parts of a row found in the one before. Nothing of size B x V is
+made on the way, and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`, because a fused
 multiply-add would change bits.
 """
 
@@ -53,20 +54,21 @@ RETRY_PROGRAMS_PER_MULTIPROCESSOR = 4
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the work is cut; none of it can change a bit of any result.
+    """How the work is cut and launched. None of it can change a bit of any result.
 
     Attributes
     ----------
     parts : int or None
-        Programs a row in `scan` and `mass`; None: enough to fill the GPU.
+        How many programs a row gets in `scan` and `mass`. None means enough to fill the GPU.
     segment_tiles : int or None
-        Tiles in a segment; None: as few as 64 segments a row allow, or as the groups allow where rows are many.
+        How many tiles a segment has. None means as few as possible with at most 64 segments in a row or, where rows are
+        many, with as many groups as there may be.
     warps : tuple of int
-        Warps a program of `scan`, of `mass`, of `narrow`, of `wide`.
+        How many warps a program of `scan`, of `mass`, of `narrow` and of `wide` has.
     overlap : tuple of str
-        Kernels whose programs start before the kernel ahead has ended, see `kernels.overlap`: on GPUs and with a Triton
-        that can. With many rows `narrow` and `mass` are slower for it, since they would take registers from the
-        kernel ahead (docs/performance.md).
+        Kernels whose programs start before the kernel ahead has ended (`kernels.overlap`), if the GPU and Triton can do
+        that; "retry" means the later launches of `mass`. With many rows `narrow` and `mass` would be slower for it,
+        because they would take registers from the kernel ahead (docs/performance.md).
     """
 
     parts: int | None = None

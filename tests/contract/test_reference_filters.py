@@ -89,7 +89,7 @@ def test_top_p_edges() -> None:
     """Catches top_p >= 1 dropping tokens of weight 0, top_p <= 0 keeping ties, and a boundary off by one."""
     x = np.float32([[0, 0, -200, 0, -np.inf, 0]])
     kept = {
-        p: np.flatnonzero(reference.mask(x, top_p=p).mask[0]).tolist() for p in (1, 2.5, 0, -1, 1e-45, 0.25)
+        p: np.flatnonzero(reference.mask(x, top_p=np.array(float(p))).mask[0]).tolist() for p in (1, 2.5, 0, -1, 1e-45, 0.25)
     }
     assert kept == {1: [0, 1, 2, 3, 5], 2.5: [0, 1, 2, 3, 5], 0: [0], -1: [0], 1e-45: [0], 0.25: [0]}
     assert reference.mask(x, top_p=np.nextafter(np.float32(0.25), np.float32(1))).num_kept == [2]
@@ -99,7 +99,7 @@ def test_top_p_edges() -> None:
 def test_min_p_edges() -> None:
     """Catches min_p > 1 dropping the largest or losing its ties, and min_p <= 0 that is not off."""
     x = np.float32([[0, -1, 0, -200]])
-    got = [int(reference.mask(x, min_p=p).num_kept[0]) for p in (2, 1, np.inf, 0.3, 1e-45, 0, -1)]
+    got = [int(reference.mask(x, min_p=np.array(float(p))).num_kept[0]) for p in (2, 1, np.inf, 0.3, 1e-45, 0, -1)]
     assert got == [2, 2, 2, 3, 3, 4, 4]
 
 

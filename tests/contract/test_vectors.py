@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import speculative_path
 import vectors
+from levels import amount
 from paths import TESTS
 from wrong_implementations import MISTAKES, broken
 
@@ -37,6 +38,7 @@ def test_rows(batch: str) -> None:
         assert vectors.margins_agree(reference.margin, BATCHES[batch])
 
 
+@pytest.mark.full("more vectors in the interpreter", every=9)
 @pytest.mark.parametrize("batch", BATCHES)
 def test_rows_by_the_kernels(batch: str) -> None:
     """Catches any change of contract 2 in the kernels."""
@@ -55,7 +57,7 @@ def test_requests(path: str) -> None:
     if path == "kernels":
         pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
     every = vectors.ROWS["requests"]
-    calls, some = (reference, every) if path == "reference" else (speculative_path, every[::5])
+    calls, some = (reference, every) if path == "reference" else (speculative_path, every[:: amount(5, 15)])
     assert [n for n, vector in enumerate(some) if not vectors.request_agrees(calls, vector)] == []
 
 

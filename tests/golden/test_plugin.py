@@ -34,17 +34,17 @@ def test_another_fixture_golden_is_left_alone(pytester: pytest.Pytester) -> None
 def test_the_old_name_is_an_option(pytester: pytest.Pytester) -> None:
     """Defect caught: a suite that has used `golden` cannot keep it."""
     pytester.makeini("[pytest]\ngolden_tokens_fixture = golden\n")
-    pytester.makepyfile(HEAD + "def test_it(golden, golden_tokens): golden.check(X, 7)")
+    pytester.makepyfile(HEAD + "def test_it(golden, golden_tokens): golden.check(X, 7, shared_noise=True)")
     pytester.runpytest("-p", PLUGIN, "--golden-update").assert_outcomes(passed=1)
     pytester.runpytest("-p", PLUGIN).assert_outcomes(passed=1)
 
 
 ORPHANS = """
 def test_a(golden_tokens):
-    golden_tokens.check(X, 7)
-    golden_tokens.check(X, 7, name="more")
+    golden_tokens.check(X, 7, shared_noise=True)
+    golden_tokens.check(X, 7, shared_noise=True, name="more")
 def test_b(golden_tokens):
-    golden_tokens.check(X, 7)
+    golden_tokens.check(X, 7, shared_noise=True)
 """
 
 
@@ -55,7 +55,8 @@ def test_files_of_no_test_are_told(pytester: pytest.Pytester) -> None:
     (pytester.path / "golden" / "test_it.test_theirs.json").write_text("[1]")
     assert "golden files of no test" not in pytester.runpytest("-p", PLUGIN).stdout.str()
 
-    changed = ORPHANS.replace('    golden_tokens.check(X, 7, name="more")\n', "").replace("test_b", "test_c")
+    more = '    golden_tokens.check(X, 7, shared_noise=True, name="more")\n'
+    changed = ORPHANS.replace(more, "").replace("test_b", "test_c")
     pytester.makepyfile(test_it=HEAD + changed, test_other=HEAD + "def test_a(golden_tokens): pass")
     run = pytester.runpytest("-p", PLUGIN)
     run.assert_outcomes(passed=2, failed=1)

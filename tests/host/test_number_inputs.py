@@ -37,6 +37,11 @@ def taken(value: Any) -> float:
     return parameters._real_number("top_p", value, "a number", lambda number: not math.isnan(number))
 
 
+def by_reference(value: Any) -> float:
+    """What the reference makes of a number, which may be no parameter of any kind."""
+    return float(reference.parameters._as_floats("top_p", value))
+
+
 def near_ties() -> list[Fraction]:
     """Numbers so near to the middle of two fp32 numbers that fp64 takes them for it, the middle, and others."""
     rng = np.random.default_rng(3)
@@ -59,11 +64,9 @@ def test_integers_are_rounded_once() -> None:
     """Catches an integer beyond 2^53 that becomes an fp64 first, in either of the two."""
     found = [int(value) for value in near_ties()]
     for value in [*found, *range(-3, 3), 2**53 + 1, 2**53 - 1, 10**400, -(10**400)]:
-        of_reference = reference.parameters.parameters(1, temperature=1, top_k=0, top_p=value, min_p=0).top_p[0]
-        assert taken(value) == float(of_reference) == nearest(value), value
+        assert taken(value) == by_reference(value) == nearest(value), value
     for scalar in (np.uint64(2**64 - 1), np.int64(2**62 + 2**38 + 1), np.int64(-(2**63)), np.int8(-3)):
-        of_reference = reference.parameters.parameters(1, temperature=1, top_k=0, top_p=scalar, min_p=0).top_p[0]
-        assert taken(scalar) == float(of_reference) == nearest(int(scalar)), scalar
+        assert taken(scalar) == by_reference(scalar) == nearest(int(scalar)), scalar
 
 
 @pytest.mark.skipif(not LONG, reason="np.longdouble is fp64 here")
@@ -71,8 +74,7 @@ def test_long_floats_are_rounded_once() -> None:
     """Catches a np.longdouble that the public call rounds by way of fp64 and the reference does not."""
     for fraction in near_ties():
         value = np.longdouble(fraction.numerator) / np.longdouble(fraction.denominator)
-        of_reference = reference.parameters.parameters(1, temperature=1, top_k=0, top_p=value, min_p=0).top_p[0]
-        assert taken(value) == float(of_reference) == nearest(value), value
+        assert taken(value) == by_reference(value) == nearest(value), value
     for text in ("1e4000", "-1e4000", "1e-4000", "inf", "-inf", "0"):
         assert taken(np.longdouble(text)) == float(text), text
     with pytest.raises(ValueError, match="top_p must be"):
@@ -152,6 +154,8 @@ def test_shares_above_one(name: str) -> None:
     for share in (95, 1.5, math.inf, Fraction(4, 3)):
         with pytest.raises(ValueError, match=rf"^{name} must be a share of 1, not .*got {share}"):
             detsample.sample(LOGITS, 1, **{name: share})
+        with pytest.raises(ValueError, match=rf"^{name}: expected a share of 1, not above it, got "):
+            reference.sample(LOGITS, 1, **{name: share})
     for share in (1, 1.0 + 2.0**-40, -0.5, F32([1.5])):  # the second is 1 in fp32
         assert detsample.sample(LOGITS, 1, **{name: share}).status.tolist() == [0]
 

@@ -100,7 +100,7 @@ def test_drawer_tells_of_rows_that_cannot_be_drawn(monkeypatch: pytest.MonkeyPat
 
 
 def test_verified_drafts_are_the_tokens_without_drafts() -> None:
-    """Defect caught: drafts that decide which tokens come, a position off by one, a placeholder taken for one."""
+    """Defect caught: drafts that decide which tokens come, a position that is off by one."""
     params = [SamplingParams(**PARAMS[i]) for i in (0, 4, 1)]
     drawer, logits = drawer_of(params), logits_of(7, 2)
     offsets, first = torch.tensor([0, 3, 4, 7], dtype=torch.int32), [10, 20, 30]

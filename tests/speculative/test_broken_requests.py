@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import speculative_path
 from broken_requests import broken_call
+from levels import amount
 
 from detsample import reference
 
-CALLS = 60
+CALLS = amount(150, 36)
 
 
 @pytest.mark.parametrize("first", [0, 1, 2], ids=["match", "rejection", "tree"])

@@ -257,6 +257,7 @@ class Engine:
 
     def __init__(self, name: str, given: argparse.Namespace) -> None:
         self.name, self.small, self.out, self.repetitions = name, given.small, given.out, given.repetitions
+        self.speed_only = given.speed_only
         self.file = (self.out / f"{name}.jsonl").open("a")
         self.deadline = self.began = time.time()
 
@@ -401,7 +402,7 @@ class Engine:
                 ways = ("in 64", "among 192")
                 self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
             return
-        for state in ("installed", "not installed"):
+        for state in () if self.speed_only else ("installed", "not installed"):
             ways = ("alone", "in 64", "among 192")
             self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
         for repetition in range(repetitions):
@@ -409,7 +410,7 @@ class Engine:
                 for batch in batches:
                     for state in ("installed", "not installed"):
                         self.attempt("speed", lambda: self.speed(state, case, batch, True, repetition))  # noqa: B023
-            if repetition == 0:
+            if repetition == 0 and not self.speed_only:
                 for case in CASES:
                     for batch in batches:
                         for state in ("installed", "not installed"):
@@ -573,7 +574,7 @@ def launch(name: str, given: argparse.Namespace) -> subprocess.Popen[str]:
         "VLLM_CACHE_ROOT": str(given.out / "cache"),
     }  # fmt: skip
     command = [sys.executable, __file__, "--engine", name, "--out", str(given.out)] + ["--small"] * given.small
-    command += ["--repetitions", str(given.repetitions)]
+    command += ["--repetitions", str(given.repetitions)] + ["--speed-only"] * given.speed_only
     return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=(given.out / f"{name}.log").open("w"),
                             stderr=subprocess.STDOUT, text=True, start_new_session=True)  # fmt: skip
 
@@ -629,6 +630,7 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=480)
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--repetitions", type=int, default=4)
+    parser.add_argument("--speed-only", action="store_true", help="nothing but the speed of decoding")
     parser.add_argument("--engine")
     parser.add_argument("--report", type=Path)
     parser.add_argument("--small", action="store_true", help="a tiny model and few requests: a check on a CPU")

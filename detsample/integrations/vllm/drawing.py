@@ -129,7 +129,8 @@ class Drawer:
         self._sightings: dict[tuple[Any, ...], int] = {}
         self._invalid = torch.zeros(capacity, dtype=torch.int32, device=device)
         self._zero = torch.zeros((), dtype=torch.int64, device=device)
-        self._calls, self._look = 0, None
+        self._calls = 0
+        self._look: tuple[torch.Tensor, Any] | None = None
         self._pool = None
 
     def load(self, rows: Rows) -> None:

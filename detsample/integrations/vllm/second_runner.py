@@ -110,6 +110,7 @@ class SecondSampler(Base):
     """vLLM's sampler, with detsample's tokens for the rows that it draws."""
 
     detsample: SecondRunner
+    sampling_states: Any
 
     def add_request(self, req_idx: int, *arguments: Any) -> None:
         """Called when a request enters a slot; its parameters come last, whatever stands between."""
