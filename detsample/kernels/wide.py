@@ -418,18 +418,18 @@ def boundary_of_row(
     hit = drawable < 0  # false, as a scalar of the GPU
     all_listed = hit
     # Top-k cuts first, by count, then top-p by weight, with min-p before or after it. It is a loop, to compile it once.
-    cut_at = tl.where((mode & MIN_P_FIRST) != 0, 1, 2)
+    # Min-p cuts further only if the boundary weighs too little. Without top-k, `total` has it if it comes first.
+    cut_at = tl.where((mode & MIN_P_FIRST) != 0, tl.where(top_k > 0, 1, 3), 2)
     for stage in range(3):
         by_weight = stage == 1
-        # Min-p cuts further only if the boundary weighs too little. If it cuts before all others, `total` has it.
-        if (stage == cut_at) & ((stage == 2) | (top_k > 0)):
+        if stage == cut_at:
             if weight_of_key(boundary_key, scale, largest) < min_weight:
                 count, kept_weight, boundary_key = sum_kept(
                     row_logits, vocab, scale, largest, boundary_key, boundary_token, min_weight
                 )
                 boundary_token = tl.full([], LAST_TOKEN, tl.int32)
         target = top_p_target(top_p, tl.where((mode & JOINT) != 0, total, kept_weight))
-        if tl.where(by_weight, target <= kept_weight, (stage == 0) & (top_k > 0)):
+        if tl.where(by_weight, target <= kept_weight, tl.where(stage == 0, top_k, 0) > 0):
             filled = sums + row * SUMS + FILLED + 1 + stage
             # What top-p keeps of what top-k keeps is at least as high as the interval that held the boundary of top-k.
             low = tl.where(hit, interval_low, LOWEST_KEY)
