@@ -1,4 +1,4 @@
-"""Rough sums of weights, and four values around which the boundary of a flat row may lie, guessed from a sample.
+"""Rough sums of weights, and four values around which the boundary of a row may lie, guessed from a sample.
 
 Rough means: in fp32, with the hardware's exp2. The sums of what reaches a value are only guesses, which exact sums
 later prove right or wrong. The sum over the whole row is known to within `total_between`, and decides only what it
@@ -17,8 +17,7 @@ BISECTIONS = tl.constexpr(10)
 RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `aim`), and
 # that a part keeps (what reaches each pivot, then all)
 
-FLAT = tl.constexpr(3.0)  # where fewer tokens than that make up for the weight of a sample, the row is peaked
-HIGHEST = tl.constexpr(59.0)  # by so many doublings may the largest weight exceed the reference's in a sum of use
+HIGHEST = tl.constexpr(59.0)  # in a useful sum the largest weight is at most 2 to this power times the reference's
 
 LOG2E = tl.constexpr(1.4426950408889634)
 FLT_MAX = tl.constexpr(3.4028234663852886e38)
@@ -119,10 +118,9 @@ def values_reached(x, measure, goals, lowest, highest):
 
 
 @triton.jit
-def look_at_sample(row_logits, vocab, rate, share):
-    """(reference, whether the row is flat, [PIVOTS] falling values): the sample's largest logit, and values of which
-    about `share` of the sample's measure reaches the middle ones. Where few of a sample weigh most of it, the row's
-    boundary is probably in its tail, of which the groups' maxima tell more: then the values are infinite.
+def pivots_of_sample(row_logits, vocab, rate, share):
+    """(reference, [PIVOTS] falling values): the sample's largest logit, and values of which about `share` of the
+    sample's measure reaches the middle ones.
     """
     token = (tl.arange(0, SAMPLE).to(tl.int64) * vocab) // SAMPLE
     x = tl.load(row_logits + token).to(tl.float32)
@@ -131,12 +129,8 @@ def look_at_sample(row_logits, vocab, rate, share):
     lowest = tl.min(tl.where(drawable, x, reference), axis=0)
     measure = tl.where(drawable, rough_weight(x, reference, rate), 0.0)
     whole = tl.sum(measure, axis=0)
-    squares = tl.sum(measure * measure, axis=0)
-    is_flat = whole * whole >= squares * FLAT
-    values = tl.full([PIVOTS], float("inf"), tl.float32)
-    if is_flat:
-        values = values_reached(x, measure, shares_around(share, whole, squares) * whole, lowest, reference)
-    return reference, is_flat, values
+    goals = shares_around(share, whole, tl.sum(measure * measure, axis=0)) * whole
+    return reference, values_reached(x, measure, goals, lowest, reference)
 
 
 @triton.jit

@@ -18,8 +18,8 @@ from detsample.kernels.pivots import (
     RUNGS,
     is_in_doubt,
     is_weighed,
-    look_at_sample,
     pick,
+    pivots_of_sample,
     rate_of,
     reaching,
     reaching_lower,
@@ -159,9 +159,8 @@ def scan(
     rate = rate_of(scale, weighed)
     reference = tl.full([], 0.0, tl.float32)
     pivots = tl.zeros([PIVOTS], tl.float32)
-    is_flat = vocab < 0  # no
     if summed:
-        reference, is_flat, pivots = look_at_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
+        reference, pivots = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
@@ -201,11 +200,10 @@ def scan(
             if summed:
                 w = rough_weight(x, reference, rate)
                 rough += tl.sum(w, axis=1)
-                if is_flat:
-                    rough0 += reaching(x, w, p0)
-                    rough1 += reaching(x, w, p1)
-                    rough2 += reaching_lower(x, w, p2)
-                    rough3 += reaching_lower(x, w, p3)
+                rough0 += reaching(x, w, p0)
+                rough1 += reaching(x, w, p1)
+                rough2 += reaching_lower(x, w, p2)
+                rough3 += reaching_lower(x, w, p3)
             start += TILE
         store_groups(group_key + row * pitch, segment, key_of(largest), quads)
         ends = ((segment + 1) % segments_of_stretch == 0) | (segment + 1 == last_segment)

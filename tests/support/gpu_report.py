@@ -151,6 +151,8 @@ def inputs(rng: np.random.Generator, job: Job) -> tuple[np.ndarray, dict[str, An
     parameters: dict[str, Any] = cases.parameters(rng, job.rows, job.vocab)
     if job.scalars:
         numbers = {key: value.item() for key, value in cases.parameters(rng, 1, job.vocab, invalid=False).items()}
+        # As numbers, shares above 1 are refused.
+        numbers |= {name: min(numbers[name], 1.0) for name in ("top_p", "min_p")}
         parameters |= {key: value for key, value in numbers.items() if rng.random() < 0.6}
     return logits, parameters
 
