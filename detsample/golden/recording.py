@@ -68,8 +68,8 @@ def record(
     Examples
     --------
     >>> rows = np.random.default_rng(0).standard_normal((2, 50), dtype=np.float32)
-    >>> [row.token_id for row in record(rows, 7, top_k=5).rows]
-    [38, 32]
+    >>> [row.token_id for row in record(rows, np.array([7, 8]), top_k=5).rows]
+    [38, 47]
     """
     framework = frameworks.of(logits, "logits")
     dtype = framework.dtype_name(logits)

@@ -83,8 +83,8 @@ What the kernels of a draw leave for each other:
     list_token: int32 [B, pitch]. Tokens that were listed; unless a mask is asked for, in the memory of group_key.
     group_bound: fp32 [B, bounds]. What no score of a group exceeds, measured from the anchor.
     part_key, part_counts: int32 [B, parts]. The largest key of each part; how many tokens of it can be drawn.
-    row_pivots: fp32 [B, RUNGS]. The pivots of each row, its reference, and whether it is flat; later a bracket.
-    part_rungs: fp32 [B, parts, RUNGS]. Rough sums of what reaches each pivot, of all tokens, and of those compared.
+    row_pivots: fp32 [B, RUNGS]. The pivots of each row, and its reference; later a bracket.
+    part_rungs: fp32 [B, parts, RUNGS]. Rough sums of what reaches each pivot, and of all tokens.
     scratch_code: int64 [B, CAPACITY]. Candidates, as key and token in one number.
     attempt: int. Which launch of mass this is, from 0.
 Results:

@@ -17,15 +17,15 @@ from detsample.kernels.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.pivots import FLT_MAX, PIVOTS, RUNGS, pick, quotient, rough_log, rough_root, rough_weight
 from detsample.kernels.rows import join_words
 
-STEPS = tl.constexpr(32)  # values at which the tail is looked at
-CHUNK = tl.constexpr(256)  # groups looked at at a time
-CROWDED = tl.constexpr(0.93)  # of so many groups reached, maxima tell too little about the others
-AIMED_AT = tl.constexpr(700.0)  # tokens to list on either side of the guess,
-FAR = tl.constexpr(2800.0)  # and after a miss: more than a list holds, but the list then tells the rest
-MOST_K_LISTED = tl.constexpr(1024)  # top_k of which all tokens are listed: with as many as are aimed at below, they fit
-EASY = tl.constexpr(1400.0)  # and in all, where everything from a value on is listed
-MOST_AIMED_AT = tl.constexpr(950.0)  # on either side, so that nearly twice as many fit a list
-CLOSE = tl.constexpr(4)  # tokens of a sample among which it does not matter where a quantile lies
+STEPS = tl.constexpr(32)  # the number of values at which the tail is looked at
+CHUNK = tl.constexpr(256)  # how many groups are looked at at a time
+CROWDED = tl.constexpr(0.93)  # if a larger share of the groups is reached, maxima say too little about the other tokens
+AIMED_AT = tl.constexpr(700.0)  # how many tokens to list on either side of the guess
+FAR = tl.constexpr(2800.0)  # the same after a miss: more than a list holds, but the list is then a sample
+MOST_K_LISTED = tl.constexpr(1024)  # up to this top_k all its tokens are listed, and with those of AIMED_AT they fit
+EASY = tl.constexpr(1400.0)  # how many tokens to list in all, if everything from a value on is listed
+MOST_AIMED_AT = tl.constexpr(950.0)  # the most tokens to list on either side, so that both sides fit a list
+CLOSE = tl.constexpr(4)  # how many tokens of a sample there may be around a quantile before it matters where it lies
 
 
 @triton.jit
@@ -178,7 +178,7 @@ def first_interval(
     high, low = interval_of_pivots(values, shares, share, first, upper, last, lower, reference, whole, rate)
     in_top_units = quotient(whole, rough_weight(top, reference, rate))
     tail_high, tail_low, usable = interval_of_tail(group_key, groups, present, lowest, top, rate, share * in_top_units)
-    tl.debug_barrier()  # everybody has read the pivots
+    tl.debug_barrier()  # every lane has read the pivots
     write_bracket(pivots, first, upper, last, lower)
     return sound(tl.where(usable, tail_high, high), tl.where(usable, tail_low, low), top)
 
@@ -239,12 +239,12 @@ def key_reached(key, worth, listed, goal, low, high):
     are at most CLOSE.
     """
     is_listed = tl.arange(0, LIST) < listed
-    # Worth and number in one word, so that a round has one sum: worth is at most 2^38, numbers 2^11.
+    # Weight and number share one word, so that a round has one sum: the weight is at most 2^38, the number 2^11.
     both = tl.where(is_listed, (worth << 12) | 1, 0)
     low = low.to(tl.int64)
     high = high.to(tl.int64)
     reached, above = listed.to(tl.int64), goal * 0
-    by_value = listed >= 0  # true
+    by_value = listed >= 0  # true, as a scalar of the GPU
     while (high - low > 1) & (reached - above > CLOSE):
         before = reached - above
         middle = middle_key(low, high, by_value)
@@ -254,7 +254,7 @@ def key_reached(key, worth, listed, goal, low, high):
         high = tl.where(enough, high, middle)
         reached = tl.where(enough, total & 0xFFF, reached)
         above = tl.where(enough, above, total & 0xFFF)
-        by_value = by_value ^ ((reached - above) * 2 > before)  # what shrinks the interval well goes on
+        by_value = by_value ^ ((reached - above) * 2 > before)  # go on as long as the interval is at least halved
     return low, high, reached
 
 
@@ -283,7 +283,7 @@ def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_
     one = worth * 0 + 1
     low, _end, _rank = key_reached(key, one, listed, rank + margin, low_key, end_key)
     _last, end, _rank = key_reached(key, one, listed, tl.maximum(rank - margin, 1), low_key, end_key)
-    many_alike = tl.sum((key == middle).to(tl.int64), axis=0) > 2 * margin  # of one value nothing need be listed
+    many_alike = tl.sum((key == middle).to(tl.int64), axis=0) > 2 * margin  # tokens of one value need no list
     return tl.where(many_alike, middle, low), tl.where(many_alike, middle + 1, tl.maximum(end, middle + 1))
 
 
@@ -300,8 +300,8 @@ def next_interval(row_pivots, row, share, high, low, above, reached, count, top)
     tl.debug_barrier()
     write_bracket(pivots, first, upper, last, lower)
 
-    # Along the line through what was measured, and so wide that it will hardly miss; the whole bracket where that leads
-    # out of it.
+    # The interval follows the line through what was measured, and is too wide to miss often. If the line leads
+    # out of the bracket, the interval is the whole bracket.
     middle, _density = straight(share, high, above, low, reached)
     reach = quotient(high - low, count.to(tl.float32)) * FAR
     new_high, new_low = tl.minimum(middle + reach, first), tl.maximum(middle - reach, last)

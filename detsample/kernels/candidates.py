@@ -15,8 +15,8 @@ from detsample.kernels.weight import gap, weight
 
 CAPACITY = tl.constexpr(256)
 MOST_K = tl.constexpr(128)  # the largest top_k whose candidates are expected to fit
-LIST = tl.constexpr(2048)  # tokens around a boundary in doubt that a row's list holds
-BATCH = tl.constexpr(16)  # candidates compared with all others at a time
+LIST = tl.constexpr(2048)  # how many tokens around an unknown boundary a row's list holds
+BATCH = tl.constexpr(16)  # how many candidates are compared with all others at a time
 NO_CODE = tl.constexpr(-9223372036854775808)
 
 

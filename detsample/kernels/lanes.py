@@ -11,8 +11,8 @@ from detsample.kernels.tiles import MOST_GROUPS, token_of_group
 from detsample.kernels.weight import gap
 
 NO_SCORE = tl.constexpr(-9223372036854775808)
-MEMBERS = tl.constexpr(256)  # tokens of a group scored at a time
-MOST_DRAWS = tl.constexpr(16)  # groups evaluated one by one before the kept set alone gets bounds
+MEMBERS = tl.constexpr(256)  # how many tokens of a group are scored at a time
+MOST_DRAWS = tl.constexpr(16)  # how many groups are evaluated one by one before the kept set alone gets bounds
 
 
 @triton.jit

@@ -28,7 +28,7 @@ from detsample.kernels.tiles import load_span
 from detsample.kernels.weight import gap, weight
 
 FLT_MAX = tl.constexpr(3.4028234663852886e38)
-DOUBT = tl.constexpr(17)  # weights measured from two maxima agree to 2^-17 of each, and a unit a token
+DOUBT = tl.constexpr(17)  # weights measured from two maxima differ by at most 2^-17 of each, plus a unit a token
 
 
 @triton.jit

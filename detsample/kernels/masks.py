@@ -10,7 +10,7 @@ from detsample.kernels.order import NAN_KEY, value_of
 from detsample.kernels.rows import read_boundary
 from detsample.kernels.tiles import LANES, QUADS_BITS, TILE, groups_of_segment, logits_of_row
 
-MASKED = tl.constexpr(4096)  # tokens of one segment that a program takes, four tiles
+MASKED = tl.constexpr(4096)  # how many tokens of one segment a program takes: four tiles
 QUADS_MASKED = tl.constexpr(1024)
 
 

@@ -55,7 +55,7 @@ from detsample.kernels.tiles import (
 )
 from detsample.kernels.weight import gap, weight
 
-SPARSE = tl.constexpr(8)  # marks a lane in TILES_MARKED tiles up to which it pays to go from mark to mark
+SPARSE = tl.constexpr(8)  # up to this number of marks a lane, in TILES_MARKED tiles, going from mark to mark is quicker
 
 
 @triton.jit

@@ -71,8 +71,8 @@ def sum_around(row_logits, vocab, first_tile, last_tile, scale, largest, low, hi
             marks = mark_tile(marks, (x >= low) & (x < high))
             start += TILE
         if listing:
-            # Judged by what this program has listed, not by the list's length: other programs change that, warps would
-            # read different numbers, and some would miss the barriers below (wrong sums, seen on an H100).
+            # This is judged by what this program has listed, not by the list's length. Other programs change that, so
+            # warps would read different numbers, and some would miss the barriers below (wrong sums, seen on an H100).
             if tl.sum(between, axis=0) <= LIST:
                 list_marked(marks, first * TILE, tiles, listed, list_token)
         between += number_marked(marks)
@@ -149,7 +149,7 @@ def measure(
     top_key = read_field(records, row, TOP_KEY).to(tl.int32)
     largest = value_of(top_key)
     around = attempt * MEASURES + AROUND
-    # Nobody needs a list of tokens of one value.
+    # Tokens of one value need no list.
     listing = low_key.to(tl.int64) + 1 < end_of(high_key, top_key)
     total, above, above_count, reached, reached_count = sum_around(
         row_logits, vocab, first_tile, last_tile, scale, largest, value_of(low_key), value_of(high_key), listing,

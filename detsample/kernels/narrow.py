@@ -89,15 +89,15 @@ from detsample.kernels.tiles import (
 )
 from detsample.kernels.weight import gap, weight
 
-CHOICES = tl.constexpr(256)  # keys tried at a time
+CHOICES = tl.constexpr(256)  # how many keys are tried at a time
 BISECTIONS = tl.constexpr(10)
-HEAVIEST = tl.constexpr(1 << 61)  # no row weighs more
-ONE_WEIGHT = tl.constexpr(524288.0)  # 2^19: what the largest logit weighs where weights of groups are added
-MOST_SELECTED = tl.constexpr(192)  # groups worth gathering, of those that reach top-k's threshold,
-MOST_SHARING = tl.constexpr(96)  # of those that hold the share of top-p,
-MOST_REACHING = tl.constexpr(64)  # and of those that reach what min-p keeps, which may be all
-GATHER = tl.constexpr(4096)  # tokens gathered at a time,
-GATHERED = tl.constexpr(128)  # so many of one group
+HEAVIEST = tl.constexpr(1 << 61)  # the largest weight that a row can have
+ONE_WEIGHT = tl.constexpr(524288.0)  # 2^19: the weight of the largest logit, where weights of groups are added
+MOST_SELECTED = tl.constexpr(192)  # the most groups to gather, if they reach top-k's threshold
+MOST_SHARING = tl.constexpr(96)  # the most groups to gather, if they hold the share of top-p
+MOST_REACHING = tl.constexpr(64)  # the most groups to gather, if they reach what min-p keeps, which may be all groups
+GATHER = tl.constexpr(4096)  # how many tokens are gathered at a time
+GATHERED = tl.constexpr(128)  # how many of these are of one group
 
 
 @triton.jit
@@ -234,7 +234,7 @@ def list_candidates(
     selected = tl.sum(reaches.to(tl.int32), axis=0)
     filled = tl.full([], CAPACITY + 1, tl.int32)
     if selected <= tl.where(top_k > 0, MOST_SELECTED, tl.where(by_maxima, MOST_SHARING, MOST_REACHING)):
-        tl.debug_barrier()  # everybody has read the maxima
+        tl.debug_barrier()  # every lane has read the maxima
         select_groups(reaches, sums + row * SUMS + SELECTED, list_token)
         tl.debug_barrier()
         gather(
@@ -270,7 +270,7 @@ def draw_listed(
     target = top_p_target(top_p, tl.where(by_share, tl.maximum(whole, lightest), whole))
     keep = survives & heavy & (before < target)
     count = tl.sum(keep.to(tl.int32), axis=0)
-    settled = count >= 0  # true
+    settled = count >= 0  # true, as a scalar of the GPU
     if by_share:
         most = top_p_target(top_p, tl.minimum(whole + others * weight_of_key(threshold, scale, largest), heaviest))
         doubtful = survives & heavy & (before >= target) & (before < most)
@@ -401,7 +401,7 @@ def narrow(
                 winner = tl.where(is_drawn, token, winner)
                 count = tl.where(is_drawn & (by_gap == 0), kept, count)
                 kept_weight = tl.where(is_drawn & (by_gap == 0), weight_kept, kept_weight)
-            if few & (is_drawn == 0):  # `mass` looks at all that reaches the threshold
+            if few & (is_drawn == 0):  # `mass` looks at everything that reaches the threshold
                 mode |= IN_DOUBT
                 note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
         if is_in_doubt(top_k, top_p) & (is_drawn == 0):
@@ -411,7 +411,7 @@ def narrow(
                 tl.where(min_p_first, lowest, LOWEST_KEY), vocab,
             )  # fmt: skip
             note(records, row, INTERVAL, interval)
-            ends = (interval >> 32) < INF_KEY  # else all that reach it are listed
+            ends = (interval >> 32) < INF_KEY  # otherwise everything from the interval's start on is listed
             if ((mode & BOUNDED) == 0) & (min_weight == 0) & ends & ((want & WANT_TOKEN) != 0):
                 mode |= BOUNDED_FROM
         if by_min_p & (is_drawn == 0):

@@ -17,7 +17,7 @@ BISECTIONS = tl.constexpr(10)
 RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `aim`), and
 # that a part keeps (what reaches each pivot, then all)
 
-HIGHEST = tl.constexpr(59.0)  # by so many doublings may the largest weight exceed the reference's in a sum of use
+HIGHEST = tl.constexpr(59.0)  # in a useful sum the largest weight is at most 2 to this power times the reference's
 
 LOG2E = tl.constexpr(1.4426950408889634)
 FLT_MAX = tl.constexpr(3.4028234663852886e38)

@@ -37,54 +37,54 @@ STATUS_INF = tl.constexpr(2)
 STATUS_EMPTY = tl.constexpr(4)
 STATUS_PARAMETER = tl.constexpr(8)
 
-RECORD = tl.constexpr(15)  # int64 words in a record:
+RECORD = tl.constexpr(15)  # int64 words in a row's record. These are the words:
 SEED = tl.constexpr(0)
 POSITION = tl.constexpr(1)
-TOP_K = tl.constexpr(2)  # 0: off; greedy rows have 1
-MIN_WEIGHT = tl.constexpr(3)  # min-p's threshold on weights; 0: off
-FLOATS = tl.constexpr(4)  # 1/temperature in the low half, top_p in the high half, as bits
-STATUS = tl.constexpr(5)  # of the parameters, then of the row; PENDING while nobody has finished the row
-BOUNDARY = tl.constexpr(6)  # key of the last kept token in the high half, its id in the low half
-MODE = tl.constexpr(7)  # what is known and what is to do, see below
+TOP_K = tl.constexpr(2)  # 0 if top-k is off; 1 in greedy rows
+MIN_WEIGHT = tl.constexpr(3)  # the threshold of min-p on weights; 0 if min-p is off
+FLOATS = tl.constexpr(4)  # 1 / temperature in the low half and top_p in the high half, as bits
+STATUS = tl.constexpr(5)  # the status of the parameters, then of the row; PENDING while the row is not finished
+BOUNDARY = tl.constexpr(6)  # the key of the last kept token in the high half, its id in the low half
+MODE = tl.constexpr(7)  # what is known of the row and what is to be done: the bits below
 TOP_KEY = tl.constexpr(8)  # the key of the largest logit
-COUNT = tl.constexpr(9)  # tokens that can be drawn; of a row that is DRAWN, those kept
-KEPT = tl.constexpr(10)  # the kept weight of a row that is DRAWN; 0: that of all tokens
-WINNER = tl.constexpr(11)  # the token of a row that is DRAWN
-INTERVAL = tl.constexpr(12)  # keys between which `mass` lists tokens: first in the low half, end in the high half;
-# behind it, those of later attempts, NO_INTERVAL where there was none
+COUNT = tl.constexpr(9)  # how many tokens can be drawn; if the row is DRAWN, how many are kept
+KEPT = tl.constexpr(10)  # the kept weight, if the row is DRAWN; 0 stands for the weight of all tokens
+WINNER = tl.constexpr(11)  # the token, if the row is DRAWN
+INTERVAL = tl.constexpr(12)  # the first key of the first interval in the low half, its end in the high half;
+# the words behind it have the intervals of later attempts, or NO_INTERVAL
 
-GREEDY = tl.constexpr(1)  # bits of MODE:
-BOUNDED = tl.constexpr(2)  # `group_bound` holds bounds of the scores of all tokens,
-BOUNDED_FROM = tl.constexpr(4)  # or of all that min-p keeps, or reach the first interval
-NEEDS_TOTAL = tl.constexpr(8)  # the weight of all tokens is to be summed,
-NEEDS_MINIMUM = tl.constexpr(16)  # the weight of those that min-p keeps is, and where they end is known,
-IN_DOUBT = tl.constexpr(32)  # and what lies around the first interval is
-DRAWN = tl.constexpr(64)  # the token is known; what is left are logarithms of sums
-MIN_P_FIRST = tl.constexpr(128)  # top-p's share is of what min-p and top-k keep, which is not what top-k keeps,
-JOINT = tl.constexpr(256)  # or of all tokens, where top-k is on
+GREEDY = tl.constexpr(1)  # the bits of MODE: the row is greedy
+BOUNDED = tl.constexpr(2)  # `group_bound` holds bounds of the scores of all tokens
+BOUNDED_FROM = tl.constexpr(4)  # `group_bound` holds bounds for what min-p keeps, or from the first interval on
+NEEDS_TOTAL = tl.constexpr(8)  # the weight of all tokens is to be summed
+NEEDS_MINIMUM = tl.constexpr(16)  # the weight of what min-p keeps is to be summed; the last key that it keeps is known
+IN_DOUBT = tl.constexpr(32)  # what lies around the first interval is to be measured
+DRAWN = tl.constexpr(64)  # the token is known, and only logarithms of sums are left
+MIN_P_FIRST = tl.constexpr(128)  # top-p takes its share of what top-k and min-p keep, and min-p is on
+JOINT = tl.constexpr(256)  # top-p takes its share of all tokens, and top-k is on
 
-ORDER_MIN_P_FIRST = tl.constexpr(1)  # values of `filter_order` other than 0, top-k first
+ORDER_MIN_P_FIRST = tl.constexpr(1)  # the values of `filter_order` other than 0, which is top-k first
 ORDER_JOINT = tl.constexpr(2)
 
 PENDING = tl.constexpr(1 << 16)
 
-SUMS = tl.constexpr(25)  # int64 sums of a row, which the programs of `mass` add to:
-TOTAL = tl.constexpr(0)  # the weight of all tokens,
-MINIMUM = tl.constexpr(1)  # that of the tokens that min-p keeps,
-MINIMUM_COUNT = tl.constexpr(2)  # and their number;
-AROUND = tl.constexpr(3)  # of each interval, MEASURES long:
+SUMS = tl.constexpr(25)  # int64 sums of a row, which the programs of `mass` add to. These are the sums:
+TOTAL = tl.constexpr(0)  # the weight of all tokens
+MINIMUM = tl.constexpr(1)  # the weight of the tokens that min-p keeps
+MINIMUM_COUNT = tl.constexpr(2)  # the number of the tokens that min-p keeps
+AROUND = tl.constexpr(3)  # from here on, MEASURES sums for each interval, in the order of the next six names
 MEASURES = tl.constexpr(6)
-ABOVE = tl.constexpr(0)  # the weight of what is above it,
-ABOVE_COUNT = tl.constexpr(1)  # and the number,
-REACHED = tl.constexpr(2)  # the same of what is above or in it,
-REACHED_COUNT = tl.constexpr(3)
-LISTED = tl.constexpr(4)  # places given away in the list,
-ARRIVED = tl.constexpr(5)  # and programs that have added their share
-SELECTED = tl.constexpr(21)  # Behind them the lengths of lists: of groups selected by `narrow`,
-FILLED = tl.constexpr(22)  # of candidates, by `narrow` and by both stages of `wide`
+ABOVE = tl.constexpr(0)  # the weight of the tokens above the interval
+ABOVE_COUNT = tl.constexpr(1)  # the number of the tokens above the interval
+REACHED = tl.constexpr(2)  # the weight of the tokens above or in the interval
+REACHED_COUNT = tl.constexpr(3)  # the number of the tokens above or in the interval
+LISTED = tl.constexpr(4)  # how many places in the list are taken
+ARRIVED = tl.constexpr(5)  # how many programs have added their share
+SELECTED = tl.constexpr(21)  # the number of groups that `narrow` has selected
+FILLED = tl.constexpr(22)  # the number of candidates, used by `narrow` and by both stages of `wide`
 
-RETRIES = tl.constexpr(2)
-COUNTERS = tl.constexpr(4)  # numbers ahead of the lists of rows that `mass` has to look at, one for each attempt
+RETRIES = tl.constexpr(2)  # how often `mass` is launched again
+COUNTERS = tl.constexpr(4)  # how many numbers stand before the lists of rows for `mass`: the length of each list
 NO_INTERVAL = tl.constexpr(-1)  # no float has the key -1
 
 WEIGHT_ONE = tl.constexpr(1 << 40)

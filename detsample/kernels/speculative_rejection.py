@@ -42,12 +42,12 @@ COIN = tl.constexpr(3)  # the domains of section 7 of docs/contract/spec.md
 RESIDUAL_HIGH = tl.constexpr(4)
 RESIDUAL_LOW = tl.constexpr(5)
 
-STRETCH = tl.constexpr(4096)  # tokens at a time in sums,
-SPAN = tl.constexpr(1024)  # and in draws, which take more registers
-LARGEST_PROBABILITY = tl.constexpr(2.0)  # and not that itself
+STRETCH = tl.constexpr(4096)  # how many tokens are added up at a time
+SPAN = tl.constexpr(1024)  # how many tokens are drawn from at a time, which takes more registers
+LARGEST_PROBABILITY = tl.constexpr(2.0)  # probabilities must be below this
 ONE = tl.constexpr(1099511627776.0)  # 2^40
 
-NO_DRAW = tl.constexpr(0)  # how a request goes on behind its accepted tokens
+NO_DRAW = tl.constexpr(0)  # what is drawn from behind the accepted tokens of a request: nothing, or one of these
 FROM_RESIDUAL = tl.constexpr(1)
 FROM_TARGET = tl.constexpr(2)
 

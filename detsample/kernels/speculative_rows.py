@@ -19,10 +19,10 @@ from detsample.kernels.rows import (
     join_words,
 )
 
-ROWS = tl.constexpr(32)  # rows a program of `expand`
-REQUESTS = tl.constexpr(64)  # requests that are looked at in one go
+ROWS = tl.constexpr(32)  # how many rows a program of `expand` takes
+REQUESTS = tl.constexpr(64)  # how many requests are looked at at a time
 NOBODY = tl.constexpr(0x7FFFFFFF)
-COUNT_GIVEN = tl.constexpr(64)  # beside the bits of `rows`: the number of rows is a vector
+COUNT_GIVEN = tl.constexpr(64)  # a bit of `given`, beside those of `rows`: the number of rows is a vector
 
 STATUS_LENGTH = tl.constexpr(16)  # the bits of RequestStatus
 STATUS_OFFSETS = tl.constexpr(32)

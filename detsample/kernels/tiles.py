@@ -20,7 +20,7 @@ LANES_BITS = tl.constexpr(8)
 LANES = tl.constexpr(256)
 TILE = tl.constexpr(1024)
 QUADS_BITS = tl.constexpr(3)
-QUADS = tl.constexpr(8)  # quads of a tile in one group, where it is not one
+QUADS = tl.constexpr(8)  # how many quads of a tile are in one group, if it is more than one
 MOST_SEGMENTS = tl.constexpr(64)
 MOST_GROUPS = tl.constexpr(2048)
 

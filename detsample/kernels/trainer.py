@@ -21,13 +21,13 @@ from detsample.kernels.weight import GAP_UNITS, LARGEST_GAP, gap, weight
 
 PART = tl.constexpr(2048)
 MOST_PARTS = tl.constexpr(1024)
-MERGED = tl.constexpr(4096)  # candidates looked at at a time
+MERGED = tl.constexpr(4096)  # how many candidates are looked at at a time
 
-RAW_MASS = tl.constexpr(0)  # int64 words that a part leaves:
-KEPT_MASS = tl.constexpr(1)
-KEPT_GAPS = tl.constexpr(2)
-BEFORE = tl.constexpr(3)
-PART_SUMS = tl.constexpr(4)
+RAW_MASS = tl.constexpr(0)  # the int64 words that a part leaves: the weight of all tokens at temperature 1
+KEPT_MASS = tl.constexpr(1)  # the weight of the kept tokens
+KEPT_GAPS = tl.constexpr(2)  # the sum of the weights of the kept tokens times their gaps
+BEFORE = tl.constexpr(3)  # how many tokens come before the row's token
+PART_SUMS = tl.constexpr(4)  # how many words these are
 
 
 @triton.jit

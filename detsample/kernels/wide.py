@@ -84,11 +84,11 @@ from detsample.kernels.tiles import (
 )
 from detsample.kernels.weight import gap, weight
 
-SPAN = tl.constexpr(2048)  # tokens looked at at a time
-COUNTED = tl.constexpr(8192)  # and at a time where one is counted to
+SPAN = tl.constexpr(2048)  # how many tokens are looked at at a time
+COUNTED = tl.constexpr(8192)  # how many tokens are counted at a time, to find the n-th of equal ones
 FEW = tl.constexpr(64)
 CUTS = tl.constexpr(4)
-SCORED = tl.constexpr(512)  # listed tokens scored at a time
+SCORED = tl.constexpr(512)  # how many listed tokens are scored at a time
 
 
 @triton.jit
@@ -202,7 +202,7 @@ def search_row(
     weight or `limit` by count. Those from `high` on do not reach it, and have `above_count` and `above_weight`. At most
     `inside` tokens lie between.
     """
-    by_value = vocab > 0  # true
+    by_value = vocab > 0  # true, as a scalar of the GPU
     while (high - low > 1) & (inside > CAPACITY):
         before = inside
         cuts = cuts_between(low, high, by_value)
@@ -218,7 +218,7 @@ def search_row(
         high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, cuts), axis=0).to(tl.int64))
         low = tl.maximum(low, smallest.to(tl.int64))
         high = tl.minimum(high, biggest.to(tl.int64) + 1)
-        by_value = by_value ^ (inside * 2 > before)  # what shrinks the interval well goes on
+        by_value = by_value ^ (inside * 2 > before)  # go on like this while it halves the interval
     if inside <= CAPACITY:
         list_inside(row_logits, vocab, low, high, filled, scratch_code)
     return low, high, inside, above_count, above_weight
@@ -237,12 +237,12 @@ def search_list(
     w = tl.where(listed, weight_of_key(key, scale, largest), 0)
     worth = tl.where(by_weight, w, listed.to(tl.int64))
     goal = tl.where(by_weight, target - above_weight, limit - above_count)
-    # Worth and number in one word, so that a round has one sum: weights are at most 2^40, tokens 2^11.
+    # Weight and number share one word, so that a round has one sum: the weight is at most 2^40, the number 2^11.
     both = (worth.to(tl.uint64) << 12) | listed.to(tl.uint64)
     reached_number = found.to(tl.int64)
     above_number = tl.full([], 0, tl.int64)
     inside = reached_number
-    by_value = found >= 0  # true
+    by_value = found >= 0  # true, as a scalar of the GPU
     while (high - low > 1) & (inside > FEW):
         before = inside
         cuts = cuts_between(low, high, by_value)
@@ -408,17 +408,17 @@ def boundary_of_row(
     count = limit
     kept_weight = total
     attempt = last_attempt(records, row)
-    first_key, end_key = read_interval(records, row, attempt)  # means something for rows in doubt alone
+    first_key, end_key = read_interval(records, row, attempt)  # only means something for rows in doubt
     interval_low = first_key.to(tl.int64)
     interval_high = end_of(end_key, top_key)
     around = attempt * MEASURES + AROUND
     counted, weighed = read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE)
     counted_in, weighed_in = read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED)
     measured = ((mode & IN_DOUBT) != 0) & (read_sum(sums, row, around + ARRIVED) > 0)  # `mass` is not always launched
-    hit = drawable < 0  # no
+    hit = drawable < 0  # false, as a scalar of the GPU
     all_listed = hit
-    # First top-k by count, then top-p by weight, and min-p before or after it; a loop, so that code is compiled once.
-    # Min-p cuts further only where the boundary weighs too little; without top-k it is in `total`, if it comes first.
+    # Top-k cuts first, by count, then top-p by weight, with min-p before or after it. It is a loop, to compile it once.
+    # Min-p cuts further only if the boundary weighs too little. Without top-k, `total` has it if it comes first.
     cut_at = tl.where((mode & MIN_P_FIRST) != 0, tl.where(top_k > 0, 1, 3), 2)
     for stage in range(3):
         by_weight = stage == 1
@@ -442,7 +442,7 @@ def boundary_of_row(
                 too_high = tl.where(by_weight, weighed >= target, counted >= limit)
                 too_low = tl.where(by_weight, weighed_in < target, counted_in < limit)
                 hit = (too_high == 0) & (too_low == 0)
-                # Of one value nothing is listed: there is nothing to search either.
+                # If all tokens have one value, nothing is listed, and there is nothing to search.
                 listed = hit & (counted_in - counted <= LIST) & (interval_high - interval_low > 1)
                 low = tl.where(too_high, interval_high, tl.where(too_low, low, interval_low))
                 high = tl.where(too_high, high, tl.where(too_low, interval_low, interval_high))
@@ -528,7 +528,7 @@ def wide(
                         boundary_token,
                     )  # fmt: skip
                 else:
-                    # Of equal logits those with the lowest ids are kept: what is behind need not be looked at.
+                    # Of equal logits those with the lowest ids are kept, so the tokens behind need not be looked at.
                     last_token = tl.where(boundary_key == top_key, tl.minimum(boundary_token, vocab - 1), vocab - 1)
                     winner = draw(
                         row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -494,7 +495,7 @@ def test_record_check_and_diff(run: Run, tmp_path: Path) -> None:
     assert run("golden", "record", file, "--out", out, *how, "--keep-logits")[0] == 0
     read = golden.load(out)
     assert read == replace(
-        golden.record(x[1:], 5, position=np.arange(1, 6), top_k=9, temperature=0.7), logits_file="g.logits.npz"
+        golden.record(x[1:], 5, position=np.arange(1, 6), top_k=9, temperature=0.7), logits_file=read.logits_file
     )
     assert run("golden", "check", out, file, "--rows", "1:6")[:2] == (0, "5 rows: 5 same\n")
 
@@ -558,7 +559,7 @@ def test_odd_golden_files_are_no_verdict(run: Run, tmp_path: Path) -> None:
     assert whole["parameters"]["topp_seed"] == -1
 
     def check(**changed: Any) -> tuple[int, str, str]:
-        file.write_text(json.dumps(whole | {"parameters": whole["parameters"] | changed}))
+        file.write_text(json.dumps(sealed(whole | {"parameters": whole["parameters"] | changed})))
         return run("golden", "check", file, tmp_path / "x.npy")
 
     assert check(topp_seed=2**64 - 1)[:2] == (0, "3 rows: 3 same\n")
@@ -567,7 +568,7 @@ def test_odd_golden_files_are_no_verdict(run: Run, tmp_path: Path) -> None:
         status, out, error = check(**changed)
         assert (status, out, error.count("\n")) == (2, "", 1)
         assert error.startswith(f"detsample golden: error: {file}: row 0: {name} must be ")
-    (tmp_path / "g.logits.npz").write_bytes(b"PK")
+    (tmp_path / whole["logits_file"]).write_bytes(b"PK")
     assert check()[0] == 2
     file.write_text("[" * 100_000)
     assert run("golden", "diff", file, file)[0] == 2
@@ -628,7 +629,8 @@ def test_the_fixture_writes_checks_and_fails(pytester: pytest.Pytester) -> None:
     updated = pytest_run(pytester, "--golden-update")
     updated.assert_outcomes(passed=3)
     updated.stdout.fnmatch_lines(["*golden files written*", "*test_it.test_tokens.json"])
-    found = sorted(path.name for path in (pytester.path / "golden").iterdir())
+    names = (path.name for path in (pytester.path / "golden").iterdir())
+    found = sorted(re.sub(r"\.[0-9a-f]{16}(?=\.logits)", "", name) for name in names)
     assert found == [
         "test_it.TestGroup.test_k[2]-other seed.json", "test_it.TestGroup.test_k[2]-other seed.logits.npz",
         "test_it.TestGroup.test_k[2].json",

@@ -16,6 +16,7 @@ import detsample
 from detsample import frameworks, reference, rollout
 
 X = np.zeros((2, 5), np.float32)
+SEEDS = np.arange(2)
 
 
 @pytest.mark.parametrize("sample", [detsample.sample, reference.sample, rollout.draw, detsample.margin])
@@ -39,7 +40,7 @@ def test_a_masked_array_of_tokens_or_seeds_is_refused() -> None:
         lambda: detsample.fold_in(masked, 1),
         lambda: reference.gumbel_noise(7, 0, masked),
         lambda: rollout.observe(X, masked[:2], np.zeros((2, 1), np.int32)),
-        lambda: rollout.Record.of(rollout.draw(X, 7), masked[:2]),
+        lambda: rollout.Record.of(rollout.draw(X, SEEDS), masked[:2]),
     ):
         with pytest.raises(TypeError, match=r"(?i)masked"):
             call()
@@ -50,19 +51,19 @@ def test_a_bfloat16_scalar_is_a_number() -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     x = np.random.default_rng(1).standard_normal((2, 50), dtype=np.float32)
     scalar, vector = (
-        detsample.sample(x, 7, top_p=value, min_p=0.0).num_kept
+        detsample.sample(x, SEEDS, top_p=value, min_p=0.0).num_kept
         for value in (ml_dtypes.bfloat16(0.8), np.array([0.8, 0.8], ml_dtypes.bfloat16))
     )
     assert scalar.tolist() == vector.tolist()
     with pytest.raises(TypeError, match="top_k"):
-        detsample.sample(x, 7, top_k=ml_dtypes.bfloat16(3))
+        detsample.sample(x, SEEDS, top_k=ml_dtypes.bfloat16(3))
 
 
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_plan_says_that_it_cannot_be_pickled(copied: Any) -> None:
     """Would catch "Can't pickle local object": the reader is to be told what to do instead."""
     with pytest.raises(TypeError, match="call plan"):
-        copied(detsample.plan(X, 7))
+        copied(detsample.plan(X, SEEDS))
 
 
 def test_a_class_of_the_callers_is_freed() -> None:
@@ -72,7 +73,7 @@ def test_a_class_of_the_callers_is_freed() -> None:
         class Mine(np.ndarray):
             pass
 
-        detsample.sample(X.view(Mine), 7)
+        detsample.sample(X.view(Mine), SEEDS)
         return weakref.ref(Mine)
 
     there = made()
@@ -81,20 +82,20 @@ def test_a_class_of_the_callers_is_freed() -> None:
     assert frameworks.of(X).name == "numpy"
 
 
-NUMBERS = (Fraction(1, 3), Fraction(2**25 - 1, 2**26) + Fraction(1, 2**80), 10**400, np.longdouble("0.1"))
+NUMBERS = (Fraction(1, 3), Fraction(2**25 - 1, 2**26) + Fraction(1, 2**80), -(10**400), np.longdouble("0.1"))
 
 
 @pytest.mark.parametrize("value", NUMBERS)
 def test_a_record_has_the_number_that_was_drawn_with(value: Any) -> None:
     """Would catch a parameter rounded twice in a record, or one beyond float64: an honest record fails its replay."""
     x = np.random.default_rng(2).standard_normal((2, 50), dtype=np.float32)
-    record = rollout.Record.of(rollout.draw(x, 7, top_p=value, temperature=Fraction(7, 9)), 0)
+    record = rollout.Record.of(rollout.draw(x, SEEDS, top_p=value, temperature=Fraction(7, 9)), 0)
     assert rollout.replay(record, x).same
     from detsample.sampler import parameters
 
     assert record.top_p[0] == np.float32(parameters.to_fp32(value))
     from detsample import golden
 
-    made = golden.record(x, 7, top_p=value, temperature=Fraction(7, 9))
+    made = golden.record(x, SEEDS, top_p=value, temperature=Fraction(7, 9))
     assert made.rows[0].top_p == record.top_p[0] or made.rows[0].top_p == float(record.top_p[0])
     assert golden.check(made, x).exit_status == 0

@@ -310,13 +310,13 @@ def test_invalid_rows() -> None:
     x = np.zeros((3, 5), F32)
     x[1, 2] = np.nan
     top_p = F32([1, 1, np.nan])
-    found = detsample.margin(x, 1, top_p=top_p)
+    found = detsample.margin(x, np.arange(3), top_p=top_p)
     assert found.status.tolist() == [0, 1, 8]
     assert np.isnan(found.margin).tolist() == [False, True, True]
     assert bits(found.margin)[1:].tolist() == [0x7FC00000] * 2
     for call in (detsample.margin, reference.margin):
         with pytest.raises(ValueError, match="2 of 3 rows"):
-            call(x, 1, top_p=top_p, check=True)
+            call(x, np.arange(3), top_p=top_p, check=True)
     with pytest.raises(ValueError, match="temperature"):
         detsample.margin(x, 1, temperature=-1.0)
     assert detsample.margin(x[:0], 1).margin.shape == (0,)

@@ -79,7 +79,7 @@ inside, found = threading.Event(), []
 def slow():
     inside.set()
     threading.Event().wait(0.5)
-    detsample.sample(logits, 1)
+    detsample.sample(logits, 1, shared_noise=True)
 
 
 def first():
@@ -87,7 +87,7 @@ def first():
     found.append(len(warming.compilations([slow])))
     second.join()
     assert HERE.launched == []
-    detsample.sample(logits, 1)
+    detsample.sample(logits, 1, shared_noise=True)
     found.append(len(HERE.launched))
 
 
@@ -111,14 +111,14 @@ def test_only_this_thread_launches_nothing(tmp_path: Path) -> None:
     """Catches another thread's launches, of kernels that are loaded, being left out during a warmup."""
     body = """
 logits = Tensor(1 << 45, (4, 32000), (32000, 1), "float32", 0)
-detsample.sample(logits, 1)
+detsample.sample(logits, 1, shared_noise=True)
 alone, found = len(HERE.launched), []
 HERE.launched.clear()
 
 
 def other():
     HERE.launched = []
-    detsample.sample(logits, 1)
+    detsample.sample(logits, 1, shared_noise=True)
     found.append(len(HERE.launched))
 
 
@@ -128,7 +128,7 @@ def meanwhile():
     thread.join()
 
 
-assert warming.compilations([meanwhile, lambda: detsample.sample(logits, 1)]) == []
+assert warming.compilations([meanwhile, lambda: detsample.sample(logits, 1, shared_noise=True)]) == []
 assert (found, HERE.launched) == ([alone], []), (found, HERE.launched)
 """
     check(tmp_path, body)

@@ -11,6 +11,7 @@ import pytest
 import speculative_path
 from interleaved import interleaved
 from kernel_path import GPU
+from levels import amount
 from speculative_cases import chain_case, tree_case
 
 from detsample import reference
@@ -46,7 +47,7 @@ def compare_interleaved(logits: np.ndarray, params: dict[str, Any], seed: int, p
     kernel_path.assert_same(found, reference.sample(logits, **params, **wanted), (seed, params))
 
 
-@pytest.mark.full("more shapes and filters with programs that take turns", every=9)
+@pytest.mark.full("more shapes and filters with programs that take turns", every=12)
 @pytest.mark.parametrize("filters", FILTERS)
 @pytest.mark.parametrize("shape", ROWS)
 def test_programs_of_a_row_come_in_any_order(shape: str, filters: str) -> None:
@@ -69,7 +70,7 @@ def test_rows_of_a_batch_come_in_any_order(kind: str) -> None:
 @pytest.mark.parametrize("method", ["match", "rejection"])
 def test_requests_come_in_any_order(method: str) -> None:
     """Catches a request that is finished before all of its rows are."""
-    for seed in range(5):
+    for seed in range(amount(5, 2)):
         arguments, how = chain_case(seed, method, False)
         with interleaved(seed):
             found = speculative_path.verify(*arguments, **how)
@@ -78,7 +79,7 @@ def test_requests_come_in_any_order(method: str) -> None:
 
 def test_trees_come_in_any_order() -> None:
     """Catches the same for trees."""
-    for seed in range(5):
+    for seed in range(amount(5, 2)):
         arguments, how = tree_case(seed)
         with interleaved(seed):
             found = speculative_path.verify_tree(*arguments, **how)

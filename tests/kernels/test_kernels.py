@@ -40,7 +40,7 @@ def compare(logits: np.ndarray, params: dict[str, Any], kind: str | None = "bool
 # ---- all kinds of rows, all kinds of parameters
 
 
-@pytest.mark.full("more kinds of rows in the interpreter", every=4)
+@pytest.mark.full("more kinds of rows in the interpreter", every=6)
 @pytest.mark.parametrize("kind", cases.CASES)
 def test_every_case_kind(kind: str) -> None:
     """Catches any difference in order, ties, validity, weights, filters, noise, draw or logarithms, on rows
@@ -58,7 +58,7 @@ def test_every_case_kind(kind: str) -> None:
 def test_the_smallest_vocabularies(vocab: int) -> None:
     """Catches an index, a search or a sample of the row that needs more tokens than there are."""
     rng = rng_of("smallest", vocab)
-    rows = 1024 if GPU else 12
+    rows = 1024 if GPU else amount(12, 5)
     compare(cases.mixed(rng, rows, vocab), cases.parameters(rng, rows, vocab))
 
 
@@ -344,6 +344,7 @@ def test_sixteen_bit_logits(dtype: str) -> None:
         compare(np.repeat(smallest, 2, axis=0).view(element), {"topp_seed": 1, "top_k": np.array([7, 20])})
 
 
+@pytest.mark.full("masks of another kind", every=3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks(kind: str | None) -> None:
     """Catches a mask that disagrees with the count, or is wrong at the end of a word, a tile or the row."""
@@ -376,6 +377,7 @@ def test_csr_of_one_top_k_is_padded() -> None:
     assert found.mask.token_ids.tolist() == [*kept.tolist(), -1, -1, -1, -1]
 
 
+@pytest.mark.full("more outputs not asked for", every=3)
 @pytest.mark.parametrize("logprobs", [False, True])
 @pytest.mark.parametrize("log_z", [False, True])
 def test_outputs_not_asked_for(logprobs: bool, log_z: bool) -> None:
@@ -400,7 +402,7 @@ def forms(values: np.ndarray) -> list[Any]:
     return [*numbers, values, values[:, None], spread[:, 1], spread[:, 1:2], values[::-1]]
 
 
-@pytest.mark.full("more parameters in every form", every=5)
+@pytest.mark.full("more parameters in every form", every=8)
 @pytest.mark.parametrize(
     ("name", "value", "dtype"),
     [

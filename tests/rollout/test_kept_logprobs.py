@@ -200,7 +200,8 @@ def test_the_bits_of_a_draw_are_taken(name: str) -> None:
     logits = np.random.default_rng(10).standard_normal((30, 70), dtype=F32) * F32(3)
     heat = np.linspace(0, 2, 30, dtype=F32)
     given = logits if name == "numpy" else tensor(name, logits)
-    drawn = rollout.draw(given, 3, temperature=heat if name == "numpy" else tensor(name, heat), top_p=0.95)
+    heat = heat if name == "numpy" else tensor(name, heat)
+    drawn = rollout.draw(given, 3, temperature=heat, top_p=0.95, shared_noise=True)
     record = rollout.Record.of(drawn, 0)
     results = []
     for kept in (record.kept.csr(), drawn.kept):  # type: ignore[union-attr]

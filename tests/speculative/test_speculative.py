@@ -195,14 +195,17 @@ def test_cpu_tensors_are_served_by_the_reference(way: str) -> None:
     flat = np.ascontiguousarray(logits.reshape(16, 6)[:11])
     ragged = {"row_offsets": offsets, "temperature": np.float32([1, 0, 2, 0.5])}
     one = speculative.verify(
-        *map(tensor, (flat, drafts, lengths)), 9, position=3, **{n: tensor(v) for n, v in ragged.items()}
-    )
+        *map(tensor, (flat, drafts, lengths)), 9, position=3, shared_noise=True,
+        **{n: tensor(v) for n, v in ragged.items()},
+    )  # fmt: skip
     same(one, reference.verify(flat, drafts, lengths, 9, position=3, **ragged))
     one = speculative.verify(
-        tensor(logits), tensor(drafts), 3, 9, position=3, method="rejection", draft_probs=tensor(probs)
-    )
+        tensor(logits), tensor(drafts), 3, 9, position=3, shared_noise=True, method="rejection",
+        draft_probs=tensor(probs),
+    )  # fmt: skip
     same(one, reference.verify(logits, drafts, 3, 9, position=3, method="rejection", draft_probs=probs))
-    one = speculative.verify_tree(*map(tensor, (logits, np.append(drafts, drafts[:, :1], 1), parents)), 9, position=3)
+    given = map(tensor, (logits, np.append(drafts, drafts[:, :1], 1), parents))
+    one = speculative.verify_tree(*given, 9, position=3, shared_noise=True)
     same(one, reference.verify_tree(logits, np.append(drafts, drafts[:, :1], 1), parents, 9, position=3))
     out = speculative.draft(tensor(logits), tensor(seeds), position=tensor(np.arange(4)), return_logprobs=True)
     expected = speculative.draft(logits, seeds, position=np.arange(4), return_logprobs=True)
@@ -366,10 +369,12 @@ def test_check_raises_and_names_the_requests() -> None:
     """Catches an error that does not say which request is bad, or why."""
     logits, drafts = np.zeros((2, 3, 4), np.float32), np.array([[1, 1], [1, 9]])
     with pytest.raises(ValueError, match="1 of 2 requests are invalid: request 1: a draft token is outside"):
-        speculative.verify(logits, drafts, 2, 5, position=0, check=True)
+        speculative.verify(logits, drafts, 2, 5, position=0, shared_noise=True, check=True)
     parents = np.array([[-1, 0, 1], [-1, 2, 1]])
     with pytest.raises(ValueError, match="request 1: parents do not make a tree"):
-        speculative.verify_tree(logits, np.zeros((2, 3), np.int64), parents, 5, position=0, check=True)
+        speculative.verify_tree(
+            logits, np.zeros((2, 3), np.int64), parents, 5, position=0, shared_noise=True, check=True
+        )
     with pytest.raises(ValueError, match=r"request 1 .parents do not make a tree"):
         reference.verify_tree(logits, np.zeros((2, 3), np.int64), parents, 5, position=0, check=True)
 
@@ -401,7 +406,7 @@ def test_what_the_host_can_see_raises(
 ) -> None:
     """Catches an error without the argument's name, or an argument that is taken for something else."""
     with pytest.raises(error, match=message):
-        speculative.verify(*arguments, 5, position=0, **how)
+        speculative.verify(*arguments, 5, position=0, shared_noise=True, **how)
 
 
 def test_nothing_to_verify() -> None:

@@ -74,7 +74,8 @@ class FirstHour:
 
     def resolves(self, *wanted: str) -> None:
         """Whether these can be installed together, without installing them."""
-        requirements = "\n".join(word.replace("detsample", f"detsample @ file://{self.checkout}") for word in wanted)
+        local = f" @ file://{self.checkout}"
+        requirements = "\n".join(word + local if word.startswith("detsample") else word for word in wanted)
         (self.folder / "wanted.in").write_text(requirements)
         uv = [self.python, "-m", "uv", "pip", "compile", "--quiet", "--python", self.python, "wanted.in"]
         self.run(uv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
