@@ -57,7 +57,7 @@ def normal(scale: float) -> Callable[[int, int], Any]:
 
 
 def llm(rows: int, vocab: int) -> Any:
-    """Rows as language models make them: the logit of rank n is ``-s ln(n)`` and a little noise, with an `s` of 1.3 to 3
+    """Rows as language models make them: rank n has the logit ``-s ln(n)`` and a little noise, with an `s` of 1.3 to 3
     for each row and the ranks in no order. With ``top_p=0.95`` they keep one to some thousand tokens, the median 9.
     """
     import torch
