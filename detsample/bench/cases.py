@@ -10,7 +10,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no filter, logprobs and log_z": {"return_log_z": True},
     "k=50 p=.95 min_p=.05": {"top_k": 50, "top_p": 0.95, "min_p": 0.05},
     "p=.95": {"top_p": 0.95},
+    "p=.95, token only": {"top_p": 0.95, "return_logprobs": False},
     "min_p=.1": {"min_p": 0.1},
+    "min_p=.1, token only": {"min_p": 0.1, "return_logprobs": False},
     "mixed": {"mixed": True},
     "greedy": {"temperature": 0.0},
 }
@@ -52,6 +54,18 @@ def normal(scale: float) -> Callable[[int, int], Any]:
         return torch.randn(rows, vocab, device="cuda") * scale
 
     return make
+
+
+def llm(rows: int, vocab: int) -> Any:
+    """Rows as language models make them: rank n has the logit ``-s ln(n)`` and a little noise, with an `s` of 1.3 to 3
+    for each row and the ranks in no order. With ``top_p=0.95`` they keep one to some thousand tokens, the median 9.
+    """
+    import torch
+
+    slope = torch.rand(rows, 1, device="cuda") * 1.7 + 1.3
+    rank = torch.arange(1, vocab + 1, device="cuda")
+    sorted_rows = torch.randn(rows, vocab, device="cuda") * 0.25 - slope * torch.log(rank)
+    return sorted_rows.gather(1, torch.rand(rows, vocab, device="cuda").argsort(dim=1))
 
 
 def real(rows: int, vocab: int) -> Any:

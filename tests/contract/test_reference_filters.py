@@ -88,9 +88,8 @@ def test_top_k_keeps_exactly_k(vocab: int) -> None:
 def test_top_p_edges() -> None:
     """Catches top_p >= 1 dropping tokens of weight 0, top_p <= 0 keeping ties, and a boundary off by one."""
     x = np.float32([[0, 0, -200, 0, -np.inf, 0]])
-    kept = {
-        p: np.flatnonzero(reference.mask(x, top_p=np.array(float(p))).mask[0]).tolist() for p in (1, 2.5, 0, -1, 1e-45, 0.25)
-    }
+    given = {p: np.array(float(p)) for p in (1, 2.5, 0, -1, 1e-45, 0.25)}
+    kept = {p: np.flatnonzero(reference.mask(x, top_p=top_p).mask[0]).tolist() for p, top_p in given.items()}
     assert kept == {1: [0, 1, 2, 3, 5], 2.5: [0, 1, 2, 3, 5], 0: [0], -1: [0], 1e-45: [0], 0.25: [0]}
     assert reference.mask(x, top_p=np.nextafter(np.float32(0.25), np.float32(1))).num_kept == [2]
     assert reference.mask(x, top_p=np.float32(1 - 2**-24)).num_kept == [4]

@@ -33,7 +33,8 @@ def outcome(call: Any, name: str, value: Any) -> Any:
     try:
         out = call(LOGITS, **given_, **more, return_log_z=True)
     except (TypeError, ValueError) as error:
-        assert str(error).startswith(name), error
+        if not str(error).startswith(name):
+            raise AssertionError(f"{name} is not what the error names first") from error
         return type(error)
     results = (out.token_ids, out.num_kept, out.status, out.logprobs, out.log_z)
     return [np.asarray(array).tobytes() for array in results]
@@ -85,5 +86,5 @@ def test_kept_sets_in_words_and_octets() -> None:
         assert found.logprobs.tolist() == expected.logprobs.tolist()
         assert found.entropy.tolist() == expected.entropy.tolist()
     for kept in (octets[:, :5], octets.view(np.int8), words.astype(np.int64)):
-        with pytest.raises(ValueError, match="^kept: expected int32 or uint32"):
+        with pytest.raises(ValueError, match=r"^kept: expected int32 or uint32"):
             reference.observe(x, tokens, kept)
