@@ -369,7 +369,7 @@ def zeros() -> None:
 
 def large_equal_logits() -> None:
     """A draw that fp32 bounds cannot settle."""
-    compare(np.full((3, 400), 1e7, F32), {"topp_seed": np.arange(3)})
+    compare(np.full((3, 400), 1e6, F32), {"topp_seed": np.arange(3)})
 
 
 PROBES: dict[str, Callable[[], None]] = {
