@@ -109,7 +109,7 @@ def _scores(axes: Any, found: Explanation, rows: list[int]) -> None:
     names = {DRAWN: "drawn", KEPT: "kept", CUT: "cut"}
     shown = {_colour(found, index) for index in rows}
     handles = [Patch(color=colour, label=name) for colour, name in names.items() if colour in shown]
-    axes.legend(handles=handles, fontsize=8, loc="lower right")
+    axes.figure.legend(handles=handles, fontsize=8, loc="outside lower right", ncols=3)
 
 
 def _caption(found: Explanation) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,7 @@ def record(
         Whether the rows are the steps of one text.
     sampler : callable, optional
         What draws, in place of `detsample.sample`, whose signature it has: the sampler under test. It is given the
-        logits and the parameters as they are given here, but for `shared_noise`.
+        logits and the parameters as they are given here; `shared_noise` only where it is true.
 
     Returns
     -------
@@ -78,8 +77,8 @@ def record(
     # The arguments as they were given: `margin` refuses what `sample` refuses, whatever another sampler does with it.
     filters = {**dict(zip(REQUEST[1:], given[1:], strict=True)), "filter_order": filter_order}
     margins = detsample.margin(logits, topp_seed, **filters, shared_noise=shared_noise)
-    draw = sampler or partial(detsample.sample, shared_noise=True)  # `margin` has checked it
-    drawn = draw(logits, topp_seed, **filters)
+    said = {"shared_noise": True} if shared_noise else {}  # only where it is said, so that a sampler need not know it
+    drawn = (sampler or detsample.sample)(logits, topp_seed, **filters, **said)
     parameters = {name: column(name, x, len(host)) for name, x in zip(REQUEST, given, strict=True)}
     found = {
         "token_id": _host(drawn.token_ids),
@@ -153,8 +152,7 @@ def check(
     ops = operations.of(framework.name)
     recorded: dict[str, Any] = {name: ops.placed(x, logits) for name, x in request(golden.rows).items()}
     asked = {**recorded, "filter_order": golden.filter_order, **changed}
-    # The requests are those of the record, whatever noise they share.
-    today = record(logits, **asked, shared_noise=True, sequence=golden.sequence, sampler=sampler)
+    today = record(logits, **asked, sequence=golden.sequence, sampler=sampler)
     x = canonical(framework.fetch(logits))
     return against_reference(diff(golden, today, kept_logits, x), today, x)
 

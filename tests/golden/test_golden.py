@@ -511,7 +511,7 @@ def test_record_check_and_diff(run: Run, tmp_path: Path) -> None:
 
     whole = json.loads(out.read_text())
     whole["rows"][3]["token_id"] += 1
-    out.write_text(json.dumps(whole))
+    out.write_text(json.dumps(sealed(whole)))
     status, text, _ = run("golden", "check", out, file, "--rows", "1:6")
     assert status == 3
     assert "row 3, position 4: sampler changed: token was" in text

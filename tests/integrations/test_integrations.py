@@ -55,3 +55,18 @@ def test_the_committed_vllm_trial_found_nothing() -> None:
     assert report["tokens_not_those_of_their_logits_alone"] == 0
     for found in [*report["first_serving_against_the_others"], report["alone_against_first_serving"]]:
         assert found["tokens_that_differ_all_the_same"] == []
+
+
+def test_the_committed_run_of_vllm_on_a_gpu_found_nothing() -> None:
+    """Defect caught: a result that was committed with tokens in it that depend on the batch, or without a way to serve."""
+    report = json.loads((ROOT / "docs" / "results" / "h100-vllm.json").read_text())
+    ours = {way: found for way, found in report["alone against"].items() if ", installed, " in way}
+    assert len(ours) == 10
+    for found in ours.values():
+        assert found["equal"] == found["requests"] >= 48
+    told = [line for line in report["served"] if line["kind"] == "told"]
+    assert [line["engine"] for line in told] == ["first-telling", "second-telling"]
+    for line in told:
+        assert line["tokens"] > 0
+        assert [line[wrong] for wrong in ("other tokens", "other bits", "outside the kept set")] == [0, 0, 0]
+    assert report["failed"] == []

@@ -3,12 +3,12 @@
 SGLang 0.5.23 finds the entry point `register` in the group ``sglang.srt.plugins``. See docs/sglang.md.
 """
 
-from detsample.integrations.missing import missing
-
 try:
     import sglang  # noqa: F401
-except ImportError as error:
-    raise missing("detsample.integrations.sglang", "sglang", "sglang") from error
+except ImportError as error:  # no extra brings it: it pins its own torch
+    raise ImportError(
+        "detsample.integrations.sglang needs sglang, which is not installed: pip install sglang"
+    ) from error
 
 from detsample.integrations.sglang.routing import register, unregister
 from detsample.integrations.sglang.sampler import BACKEND, DetsampleSampler
