@@ -368,8 +368,8 @@ def zeros() -> None:
 
 
 def large_equal_logits() -> None:
-    """A draw that fp32 bounds cannot settle."""
-    compare(np.full((3, 400), 1e7, F32), {"topp_seed": np.arange(3)})
+    """A draw that fp32 bounds cannot settle: at 1e6 they are rounded to 1/16, which puts others ahead of the winner."""
+    compare(np.full((2, 300), 1e6, F32), {"topp_seed": np.arange(18, 20)})
 
 
 PROBES: dict[str, Callable[[], None]] = {
