@@ -96,7 +96,7 @@ def misleading(rows: int, vocab: int) -> Any:
     """
     import torch
 
-    from detsample.kernels.pivots import SAMPLE
+    from detsample.kernels.sampling.boundary.pivots import SAMPLE
 
     x = torch.randn(rows, vocab, device="cuda")
     sample = int(SAMPLE.value)

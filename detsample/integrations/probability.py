@@ -48,7 +48,7 @@ def log_probabilities(probs: Any) -> Any:
 def on_device(framework: Framework, probs: Any) -> Any:
     """`log_probabilities` by the kernel."""
     from detsample.frameworks.pointer import integer
-    from detsample.kernels import probability
+    from detsample.kernels.contract import probability
     from detsample.launching.launch import launcher
 
     shape, strides, device = framework.shape(probs), framework.strides(probs), framework.device(probs)

@@ -3,15 +3,31 @@
 The kernels of a call, in the order in which they are launched (see `detsample.sampler.on_gpu`):
 
 ============= =======================================================================================
-`scan`        kernel 1: reads every logit once; largest logits, bounds of scores, rough sums
-`narrow`      kernel 2: all that is left, for rows with few candidates or a known kept set
-`mass`        kernel 3: exact sums, and the tokens around a boundary, for rows that need them; then twice
+`summarize`   kernel 1: reads every logit once; largest logits, bounds of scores, rough sums
+`settle`      kernel 2: all that is left, for rows with few candidates or a known kept set
+`sum_weights` kernel 3: exact sums, and the tokens around a boundary, for rows that need them; then twice
               more around another guess, for those where the one before was wrong
-`wide`        kernel 4: all that is left, for the other rows
+`finish`      kernel 4: all that is left, for the other rows
 `masks`       kernel 5: the kept set written out, on request
 ============= =======================================================================================
 
-What they are made of:
+They are in `sampling/`, each in a file of its name, with what they share. The last three are in `sampling/boundary/`:
+
+================== ==================================================================================
+`rows`             a row's parameters, its record and its sums in the workspace  (spec sections 2, 3)
+`tiles`            how a row is cut into segments, tiles, quads and groups
+`score_bounds`     what no score exceeds
+`draw`             which token of the kept set has the largest score                 (spec section 8)
+`candidates`       all-pairs ranks of a few tokens, and the cut through them         (spec section 6)
+`compaction`       a few tokens among many, as bits, and the lists made of them
+`outcome`          what a row ends with                                        (spec sections 3, 6, 9)
+`dependent_launch` launches that start before the one ahead has ended
+`pivots`           rough sums of weights and their error, and values around which a boundary may lie
+`guess`            the interval where a boundary probably lies, from rough sums or from what was listed
+`measure`          what an interval holds, exactly, and whether that settles the boundary
+================== ==================================================================================
+
+In `contract/` are the functions that the contract defines bit by bit:
 
 ============= =======================================================================================
 `philox`      counter-based random words                                            (spec section 7)
@@ -21,30 +37,19 @@ What they are made of:
 `fraction`    fp32 times integer, exactly: the targets of min-p and top-p           (spec section 6)
 `order`       fp32 as integers that sort like it                                    (spec section 4)
 `fixed_point` scores and logarithms in units of 2^-32                           (spec sections 7, 8)
-`rows`        a row's parameters, its record and its sums in the workspace       (spec sections 2, 3)
-`tiles`       how a row is cut into segments, tiles, quads and groups
-`bounds`      what no score exceeds
-`lanes`       the draw: which token of the kept set has the largest score           (spec section 8)
-`candidates`  all-pairs ranks of a few tokens, and the cut through them             (spec section 6)
-`pivots`      rough sums of weights and their error, and values around which a boundary may lie
-`aim`         the interval where a boundary probably lies, from rough sums or from what was listed
-`marked`      a few tokens among many, as bits, and the lists made of them
-`measure`     what an interval holds, exactly, and whether that settles the boundary
-`outcome`     what a row ends with                                            (spec sections 3, 6, 9)
-`overlap`     launches that start before the one ahead has ended
+`mask_bits`   kept sets as bits                                                    (spec section 10)
+`products`    products of 64-bit integers                                           (spec section 17)
+`probability` logits of probabilities                                            (docs/fastdeploy.md)
 ============= =======================================================================================
 
 For other calls:
 
 ============= =======================================================================================
-`streams`     `gumbel_noise` and `fold_in` on their own                             (spec section 7)
-`margin`      how far logits may move before a token could change                   (spec section 13)
-`trainer`     what a trainer asks of a draw                                         (spec section 12)
-`bits`        kept sets as bits                                                    (spec section 10)
-`probability` logits of probabilities                                            (docs/fastdeploy.md)
-`speculative_rows`, `speculative_match`, `speculative_tree`, `speculative_rejection`
+`noise`       `gumbel_noise` and `fold_in` on their own                             (spec section 7)
+`margin`      how far logits may move before a token could change                  (spec section 13)
+`observation` what a trainer asks of a draw                                         (spec section 12)
+`rows`, `match`, `tree`, `rejection`, in `speculative/`
               drafted tokens, verified                                       (spec sections 14 to 17)
-`products`    products of 64-bit integers                                           (spec section 17)
 ============= =======================================================================================
 
 Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`.
@@ -78,7 +83,8 @@ How the rows are cut (tiles.py):
 What the kernels of a draw leave for each other:
     records: int64 [B, RECORD]. What is known of each row: rows.py names the words.
     sums: int64 [B, SUMS]. Integer sums that the programs of a row add to: rows.py names them.
-    missed: int32 [COUNTERS + 3 * B]. How many rows each launch of mass has to look at, then the numbers of these rows.
+    missed: int32 [COUNTERS + 3 * B]. How many rows each launch of sum_weights has to look at, then the numbers of these
+        rows.
     group_key, pitch: int32 [B, pitch]. The key of the largest logit of each group.
     list_token: int32 [B, pitch]. Tokens that were listed; unless a mask is asked for, in the memory of group_key.
     group_bound: fp32 [B, bounds]. What no score of a group exceeds, measured from the anchor.
@@ -86,7 +92,7 @@ What the kernels of a draw leave for each other:
     row_pivots: fp32 [B, RUNGS]. The pivots of each row, and its reference; later a bracket.
     part_rungs: fp32 [B, parts, RUNGS]. Rough sums of what reaches each pivot, and of all tokens.
     scratch_code: int64 [B, CAPACITY]. Candidates, as key and token in one number.
-    attempt: int. Which launch of mass this is, from 0.
+    attempt: int. Which launch of sum_weights this is, from 0.
 Results:
     token_ids: int64 [B]. Tokens; of requests [Q, K + 1] or [Q, N].
     num_kept, status: int32 [B]. Size of the kept set; status bits.

@@ -10,12 +10,13 @@ give all 32 bits. The only result is the margin.
 import triton
 import triton.language as tl
 
-from detsample.kernels.fixed_point import fixed_point
-from detsample.kernels.fraction import ceil_product
-from detsample.kernels.gumbel import token_gumbel
-from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of, within
-from detsample.kernels.outcome import quiet_nan
-from detsample.kernels.rows import (
+from detsample.kernels.contract.fixed_point import fixed_point
+from detsample.kernels.contract.fraction import ceil_product
+from detsample.kernels.contract.gumbel import token_gumbel
+from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of, within
+from detsample.kernels.contract.weight import gap, weight
+from detsample.kernels.sampling.outcome import quiet_nan
+from detsample.kernels.sampling.rows import (
     ORDER_JOINT,
     ORDER_MIN_P_FIRST,
     PARAMETER_NAMES,
@@ -24,8 +25,7 @@ from detsample.kernels.rows import (
     minimum_weight,
     row_parameters,
 )
-from detsample.kernels.tiles import load_span
-from detsample.kernels.weight import gap, weight
+from detsample.kernels.sampling.tiles import load_span
 
 FLT_MAX = tl.constexpr(3.4028234663852886e38)
 DOUBT = tl.constexpr(17)  # weights measured from two maxima differ by at most 2^-17 of each, plus a unit a token

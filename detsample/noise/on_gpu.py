@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detsample.frameworks.pointer import integer
-from detsample.kernels.streams import BLOCK, folded_seeds, noise
+from detsample.kernels.noise import BLOCK, folded_seeds, noise
 from detsample.launching.launch import launcher
 from detsample.noise.streams import NoiseWanted, SeedsWanted
 from detsample.sampler.kernel_arguments import POSITION, SEED, arguments

@@ -1,10 +1,10 @@
-"""The launches of `detsample.kernels.trainer`, which come after those of a draw."""
+"""The launches of `detsample.kernels.observation`, which come after those of a draw."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from detsample.kernels.trainer import PART, PART_SUMS, survey, tell, weigh
+from detsample.kernels.observation import PART, PART_SUMS, survey, tell, weigh
 from detsample.launching.launch import launcher
 from detsample.launching.workspace import allocate, layout
 from detsample.rollout.output import Observation

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from detsample.frameworks import Device, Framework
 from detsample.frameworks.pointer import missing
-from detsample.kernels.rows import (
+from detsample.kernels.sampling.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
     SEED_GIVEN,

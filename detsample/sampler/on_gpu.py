@@ -1,12 +1,12 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
-    scan    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
-    narrow  (rows)           finishes rows that are invalid, without a filter or with few candidates; guesses the
-                             boundary of others
-    mass    (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
-    mass    (fixed)          the same once more, for the rows where the guess was wrong; launched twice
-    wide    (rows)           finishes the rows that are left
-    masks   (rows x spans)   only if a mask is asked for
+    summarize    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
+    settle       (rows)           finishes rows that are invalid, without a filter or with few candidates; guesses the
+                                  boundary of others
+    sum_weights  (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
+    sum_weights  (fixed)          the same once more, for the rows where the guess was wrong; launched twice
+    finish       (rows)           finishes the rows that are left
+    masks        (rows x spans)   only if a mask is asked for
 
 There are six launches, because each needs what all parts of a row found in the one before. Nothing of size B x V is
 made on the way, and nothing comes back to the host. Every launch passes `enable_fp_fusion=False`, because a fused
@@ -23,13 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, pointer_types
-from detsample.kernels import overlap
-from detsample.kernels.candidates import CAPACITY, LIST, MOST_K
-from detsample.kernels.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
-from detsample.kernels.mass import mass as mass_kernel
-from detsample.kernels.narrow import narrow as narrow_kernel
-from detsample.kernels.pivots import RUNGS
-from detsample.kernels.rows import (
+from detsample.kernels.sampling import dependent_launch as overlap
+from detsample.kernels.sampling.boundary.pivots import RUNGS
+from detsample.kernels.sampling.candidates import CAPACITY, LIST, MOST_K
+from detsample.kernels.sampling.finish import finish as finish_kernel
+from detsample.kernels.sampling.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
+from detsample.kernels.sampling.rows import (
     COUNTERS,
     PARAMETER_NAMES,
     RECORD,
@@ -39,9 +38,10 @@ from detsample.kernels.rows import (
     WANT_LOGPROBS,
     WANT_TOKEN,
 )
-from detsample.kernels.scan import scan as scan_kernel
-from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
-from detsample.kernels.wide import wide as wide_kernel
+from detsample.kernels.sampling.settle import settle as settle_kernel
+from detsample.kernels.sampling.sum_weights import sum_weights as sum_weights_kernel
+from detsample.kernels.sampling.summarize import summarize as summarize_kernel
+from detsample.kernels.sampling.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
 from detsample.launching.launch import Names, Step, launcher, only_compiles, step_launcher
 from detsample.launching.workspace import Layout, addresses, as_argument, layout
 from detsample.sampler.kernel_arguments import parameter_arguments
@@ -59,27 +59,27 @@ class Tuning:
     Attributes
     ----------
     parts : int or None
-        How many programs a row gets in `scan` and `mass`. None means enough to fill the GPU.
+        How many programs a row gets in `summarize` and `sum_weights`. None means enough to fill the GPU.
     segment_tiles : int or None
         How many tiles a segment has. None means as few as possible with at most 64 segments in a row or, where rows are
         many, with as many groups as there may be.
     warps : tuple of int
-        How many warps a program of `scan`, of `mass`, of `narrow` and of `wide` has.
+        How many warps a program of `summarize`, of `sum_weights`, of `settle` and of `finish` has.
     overlap : tuple of str
-        Kernels whose programs start before the kernel ahead has ended (`kernels.overlap`), if the GPU and Triton can do
-        that; "retry" means the later launches of `mass`. With many rows `narrow` and `mass` would be slower for it,
-        because they would take registers from the kernel ahead (docs/performance.md).
+        Kernels whose programs start before the kernel ahead has ended (`kernels/sampling/dependent_launch.py`), if the
+        GPU and Triton can do that; "retry" means the later launches of `sum_weights`. With many rows `settle` and `sum_weights` would be
+        slower for it, because they would take registers from the kernel ahead (docs/performance.md).
     """
 
     parts: int | None = None
     segment_tiles: int | None = None
     warps: tuple[int, int, int, int] = (4, 4, 8, 16)
-    overlap: tuple[str, ...] = ("retry", "wide")
+    overlap: tuple[str, ...] = ("retry", "finish")
 
 
 FEW_ROWS = 8
 """With at most this many rows, kernels are short, and it matters most how soon the next one starts."""
-FEW_ROWS_TUNING = Tuning(overlap=("narrow", "mass", "retry", "wide"))
+FEW_ROWS_TUNING = Tuning(overlap=("settle", "sum_weights", "retry", "finish"))
 DEFAULT_TUNING = Tuning()
 
 
@@ -170,8 +170,9 @@ def _is_aligned(logits: Logits, buffer: Argument) -> bool:
     return buffer.data_ptr() % ALIGNMENT == 0 and logits.row_stride % 16 == 0
 
 
-def _may_need_mass(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
-    """Whether any row may need `mass`, as far as the host can tell. On the device, `narrow` decides this for each row.
+def _may_need_sums(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
+    """Whether any row may need `sum_weights`, as far as the host can tell. On the device, `settle` decides this for
+    each row.
     """
     top_k = parameters.top_k
     if wanted.log_z or not isinstance(top_k, Scalar):
@@ -196,17 +197,17 @@ def _is_off(parameter: Parameter, off: float) -> bool:
 class Steps(NamedTuple):
     """The launches of a call. `NAMES` has the arguments of their kernels."""
 
-    scan: Step
-    narrow: Step
-    mass: Step
+    summarize: Step
+    settle: Step
+    sum_weights: Step
     retry: Step
-    wide: Step
+    finish: Step
 
 
 @cache
 def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
     """The launches of a call, for a GPU where kernels can wait for the kernel before them (`waits`) or cannot."""
-    scan, mass, narrow, wide = tuning.warps
+    summarize, sum_weights, settle, finish = tuning.warps
 
     step = partial(Step, OVERLAP=waits, enable_fp_fusion=False)
 
@@ -214,11 +215,11 @@ def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
         return waits and kernel in tuning.overlap
 
     return Steps(
-        scan=step(scan_kernel, ALIGNED=aligned, num_warps=scan, maxnreg=72),
-        narrow=step(narrow_kernel, early("narrow"), num_warps=narrow, maxnreg=128),
-        mass=step(mass_kernel, early("mass"), ALIGNED=aligned, num_warps=mass, maxnreg=72),
-        retry=step(mass_kernel, early("retry"), ALIGNED=aligned, num_warps=mass, maxnreg=72),
-        wide=step(wide_kernel, early("wide"), ALIGNED=aligned, num_warps=wide),
+        summarize=step(summarize_kernel, ALIGNED=aligned, num_warps=summarize, maxnreg=72),
+        settle=step(settle_kernel, early("settle"), num_warps=settle, maxnreg=128),
+        sum_weights=step(sum_weights_kernel, early("sum_weights"), ALIGNED=aligned, num_warps=sum_weights, maxnreg=72),
+        retry=step(sum_weights_kernel, early("retry"), ALIGNED=aligned, num_warps=sum_weights, maxnreg=72),
+        finish=step(finish_kernel, early("finish"), ALIGNED=aligned, num_warps=finish),
     )
 
 
@@ -273,7 +274,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     order = FILTER_ORDERS.index(parameters.filter_order)
     values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), order, rows, 0]
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
-    needs_mass = rows > 0 and _may_need_mass(parameters, wanted, vocab)
+    needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
     return Prepared(logits, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits)
@@ -317,14 +318,14 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         aligned = _is_aligned(of, logits)
         steps = _steps(aligned, waits, tuning)
         start = step_launcher(device, NAMES, values)
-        start(steps.scan, (rows, cut.parts))
-        start(steps.narrow, (rows,))
+        start(steps.summarize, (rows, cut.parts))
+        start(steps.settle, (rows,))
         if needs_mass:
-            start(steps.mass, (rows * cut.parts,))
+            start(steps.sum_weights, (rows * cut.parts,))
             for attempt in range(1, 1 + ATTEMPTS):
                 values[ATTEMPT] = attempt
                 start(steps.retry, (retry_programs,))
-        start(steps.wide, (rows,))
+        start(steps.finish, (rows,))
         if wanted.mask is not None:
             records, maxima = as_argument(areas["records"], "int64"), as_argument(areas["group_key"], "int32")
             row = (logits, of.row_stride, of.vocab, records, maxima, cut.pitch, cut.quads, cut.segment_tiles)

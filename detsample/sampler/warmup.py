@@ -225,7 +225,7 @@ def compile_jobs(jobs: list[dict[str, Any]], workers: int) -> None:
         list(pool.map(work, range(workers)))
 
 
-LONG = ("narrow", "wide", "mass", "scan")
+LONG = ("settle", "finish", "sum_weights", "summarize")
 """The kernels that take longest to compile, the longest first."""
 
 

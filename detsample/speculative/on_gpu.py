@@ -15,10 +15,10 @@ from typing import Any
 
 from detsample.frameworks import Framework
 from detsample.frameworks.pointer import Argument, integer, missing
-from detsample.kernels.speculative_match import match as match_kernel
-from detsample.kernels.speculative_rejection import SPAN, accept, finish, measure_draft, measure_target, residual
-from detsample.kernels.speculative_rows import COUNT_GIVEN, ROWS, expand
-from detsample.kernels.speculative_tree import longest_path as longest_path_kernel
+from detsample.kernels.speculative.match import match as match_kernel
+from detsample.kernels.speculative.rejection import SPAN, accept, finish, measure_draft, measure_target, residual
+from detsample.kernels.speculative.rows import COUNT_GIVEN, ROWS, expand
+from detsample.kernels.speculative.tree import longest_path as longest_path_kernel
 from detsample.launching.launch import launcher
 from detsample.launching.workspace import allocate, layout
 from detsample.sampler.kernel_arguments import (

@@ -139,11 +139,11 @@ def test_a_kernels_own_hook_is_called(tmp_path: Path) -> None:
     body = """
 given = case(7)
 expected, seen = launches(given), []
-scan_module.scan.add_pre_run_hook(lambda *arguments, **options: seen.append(options["num_warps"]))
+summarize_module.summarize.add_pre_run_hook(lambda *arguments, **options: seen.append(options["num_warps"]))
 for times in (1, 2):
     assert launches(given) == expected
     assert len(seen) == times
-scan_module.scan.pre_run_hooks.clear()
+summarize_module.summarize.pre_run_hooks.clear()
 with Counting() as prepared:
     assert launches(given) == expected
 assert prepared.count == 0
@@ -380,15 +380,15 @@ def test_every_launch_says_that_nothing_may_be_fused() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "launch(scan, (1,), x, num_warps=4)", "launch(scan, (1,), x, enable_fp_fusion=True)",
-        "launch(scan, (1,), enable_fp_fusion=off)", "PLAIN = {'num_warps': 4}\nlaunch(scan, (1,), **PLAIN)",
-        "PLAIN = {'enable_fp_fusion': True}\nlaunch(scan, (1,), **PLAIN)", "launch(scan, (1,), **elsewhere)",
-        "step = partial(Step, enable_fp_fusion=False)\nlater = partial(step) if x else Step\nlater(scan, num_warps=4)",
+        "launch(summarize, (1,), x, num_warps=4)", "launch(summarize, (1,), x, enable_fp_fusion=True)",
+        "launch(summarize, (1,), enable_fp_fusion=off)", "PLAIN = {'num_warps': 4}\nlaunch(summarize, (1,), **PLAIN)",
+        "PLAIN = {'enable_fp_fusion': True}\nlaunch(summarize, (1,), **PLAIN)", "launch(summarize, (1,), **elsewhere)",
+        "step = partial(Step, enable_fp_fusion=False)\nlater = partial(step) if x else Step\nlater(summarize, num_warps=4)",  # noqa: E501
     ],
 )  # fmt: skip
 def test_a_launch_that_may_fuse_is_told(text: str) -> None:
     """Catches the test above seeing no launch, or taking whatever it does not know for right."""
-    tree = ast.parse("from detsample.kernels.scan import scan\n" + text)
+    tree = ast.parse("from detsample.kernels.sampling.summarize import summarize\n" + text)
     assert [forbids_fusion(call, tree) for _, call in launched(tree)] == [False]
 
 
@@ -396,7 +396,7 @@ def test_every_kernel_can_be_kept() -> None:
     """Catches an integer that a kernel specialises on: each value would be prepared by Triton, or compiled."""
     from compiled import KERNELS, place
 
-    from detsample.kernels.rows import PARAMETER_NAMES
+    from detsample.kernels.sampling.rows import PARAMETER_NAMES
 
     for name, (signature, _) in KERNELS.items():
         module, function = place(name)
@@ -428,7 +428,7 @@ for index in (0, 1):
 warm = len(COMPILED)
 kinds = [kind for index, *kind in COMPILED if index == 0]
 count = {name: sum(kind[0] == name for kind in kinds) for name in {kind[0] for kind in kinds}}
-assert count["scan"] == 2 * 3 and count["narrow"] == 3, f"types, and whether rows are aligned: {count}"
+assert count["summarize"] == 2 * 3 and count["settle"] == 3, f"types, and whether rows are aligned: {count}"
 for number in range(300):
     given = case(number)
     logits = given["logits"]
@@ -488,7 +488,7 @@ warming.compile_jobs(jobs, 1)
 before = sorted(cache.rglob("*.cubin"))
 assert len(before) == 1, before
 fake.compiler.compile = lambda *arguments, **options: really_compile(*arguments, **options)
-from detsample.kernels.streams import folded_seeds
+from detsample.kernels.noise import folded_seeds
 folded_seeds.device_caches.clear()
 from detsample.launching.launch import Buffer
 folded_seeds.warmup(

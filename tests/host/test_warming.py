@@ -31,15 +31,15 @@ detsample.sample(logits, Tensor(1 << 44, (4,), (1,), "int32", 0), top_p=0.9)
 assert HERE.launched
 HERE.launched.clear()
 jobs = warming.compilations(calls([], {}))
-assert {"scan", "mass"} <= set(names(jobs)) and "narrow" not in names(jobs), names(jobs)
+assert {"summarize", "sum_weights"} <= set(names(jobs)) and "settle" not in names(jobs), names(jobs)
 assert HERE.launched == [], HERE.launched
 detsample.warmup("fake", processes=0, masks=[], parameters={"top_k": "int32"})
 first = len(HERE.launched)
-assert [launched[2][0] for launched in HERE.launched[:2]] == ["scan", "narrow"], HERE.launched[:2]
+assert [launched[2][0] for launched in HERE.launched[:2]] == ["summarize", "settle"], HERE.launched[:2]
 HERE.launched.clear()
 detsample.warmup("fake", processes=0, masks=[], parameters={"top_k": "int64"})
 kernels = [launched[2][0] for launched in HERE.launched]
-assert kernels.count("scan") == kernels.count("narrow"), kernels
+assert kernels.count("summarize") == kernels.count("settle"), kernels
 """
     check(tmp_path, body)
 

@@ -58,7 +58,7 @@ def test_the_committed_vllm_trial_found_nothing() -> None:
 
 
 def test_the_committed_run_of_vllm_on_a_gpu_found_nothing() -> None:
-    """Defect caught: a result that was committed with tokens in it that depend on the batch, or without a way to serve."""
+    """Defect caught: a committed result with tokens that depend on the batch, or without a way to serve."""
     report = json.loads((ROOT / "docs" / "results" / "h100-vllm.json").read_text())
     ours = {way: found for way, found in report["alone against"].items() if ", installed, " in way}
     assert len(ours) == 10

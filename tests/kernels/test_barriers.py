@@ -11,26 +11,26 @@ import re
 
 import compiled
 import pytest
+from compiled import PASSES
 from compiling import Request, results
 from hazards import Access, Hazards, Kernel
 
 pytest.importorskip("triton", reason="Triton is not installed: nothing can be compiled")
 pytestmark = [pytest.mark.triton_contract, pytest.mark.xdist_group("sm_90")]
-NAMES = ("scan.scan", "narrow.narrow", "mass.mass", "wide.wide")
 
 SAME = {"list_token": "group_key"}
 """In calls without a mask the list lies where the groups' maxima are."""
 
 HARMLESS = {
-    "narrow.narrow": {
+    "sampling.settle.settle": {
         ("records", "read_field", "write_outcome"): "the status: who reads it late reads what it leads to itself",
         ("records", "read_field", "note"): "the mode: the sum over the parts comes between, for which warps wait",
     },
-    "mass.mass": {
+    "sampling.sum_weights.sum_weights": {
         ("sums", "measure", "read_sum"): "the number of programs that arrived, and another sum",
         ("records", "read_field", "judge"): "the next interval, and other fields",
     },
-    "wide.wide": {
+    "sampling.finish.finish": {
         ("records", "read_boundary", "write_boundary"): "a stage, with its barrier, always comes between",
         ("records", "last_attempt", "write_boundary"): "intervals, and the boundary",
         ("records", "read_interval", "write_boundary"): "intervals, and the boundary",
@@ -47,7 +47,7 @@ HARMLESS = {
 @functools.cache
 def kernels() -> dict[str, Kernel]:
     """The kernels that serve a call."""
-    texts = {name: result["ttgir"] for name, result in results([Request(name, 90) for name in NAMES]).items()}
+    texts = {name: result["ttgir"] for name, result in results([Request(name, 90) for name in PASSES]).items()}
     return {name: Kernel(text, arguments(name)) for name, text in texts.items()}
 
 
@@ -67,7 +67,7 @@ def described(first: Access, second: Access) -> tuple[str, str, str]:
     return first.argument, first.functions[0], second.functions[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PASSES)
 def test_what_a_program_writes_and_reads_has_a_barrier_in_between(name: str) -> None:
     """Catches a missing `tl.debug_barrier`: a warp that reads what another has not yet written, or no longer has."""
     found = {described(*pair): f"{pair[0]}, then {pair[1]}" for pair in hazards(name).found}
@@ -76,18 +76,18 @@ def test_what_a_program_writes_and_reads_has_a_barrier_in_between(name: str) -> 
     assert set(found) == set(harmless), "something listed as harmless does not occur"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PASSES)
 def test_without_any_of_the_barriers_there_is_a_hazard(name: str) -> None:
     """Catches a search that sees nothing: each barrier in turn is taken for none."""
     barriers = kernels()[name].barriers()
     for barrier in barriers:
         pairs = {described(*pair) for pair in hazards(name, barrier).found}
         assert pairs - set(HARMLESS.get(name, {})), barrier
-    expected = {"scan.scan": 0, "narrow.narrow": 4, "mass.mass": 2, "wide.wide": 4}
+    expected = dict(zip(PASSES, (0, 4, 2, 4), strict=True))
     assert len(barriers) == expected[name]
 
 
-@pytest.mark.parametrize("name", ["mass.mass"])
+@pytest.mark.parametrize("name", ["sampling.sum_weights.sum_weights"])
 def test_the_last_program_to_arrive_knows_what_the_others_did(name: str) -> None:
     """Catches an arrival that releases or acquires nothing, or comes before another warp's share: the row's judge would
     add up too little.
@@ -100,10 +100,10 @@ def test_the_last_program_to_arrive_knows_what_the_others_did(name: str) -> None
     assert [str(write) for write in hazards(name).unreleased] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PASSES)
 def test_what_other_programs_write_is_read_past_the_first_cache(name: str) -> None:
     """Catches a sum, or a list, read without `.cg`: a multiprocessor's first cache does not see what others add."""
-    shared = {"sums", "list_token"} if name == "mass.mass" else {"sums"}
+    shared = {"sums", "list_token"} if name == "sampling.sum_weights.sum_weights" else {"sums"}
     loads = [a for a in kernels()[name].accesses() if a.kind == "load" and a.argument in shared]
     assert [str(load) for load in loads if not re.search(r"\b(cache_modifier|cacheModifier) = cg\b", load.text)] == []
-    assert {load.argument for load in loads} == (set() if name == "scan.scan" else shared)
+    assert {load.argument for load in loads} == (set() if name == "sampling.summarize.summarize" else shared)

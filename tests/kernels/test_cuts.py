@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed: there are no kernels to cut rows for")
 
-from detsample.kernels.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, TILE
+from detsample.kernels.sampling.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, TILE
 from detsample.sampler import on_gpu as engine
 
 H100 = 132  # multiprocessors

@@ -10,7 +10,7 @@ import pytest
 
 import detsample
 
-KERNELS = sorted((Path(detsample.__file__).parent / "kernels").glob("*.py"))
+KERNELS = sorted((Path(detsample.__file__).parent / "kernels").rglob("*.py"))
 
 
 def constants_of(trees: list[ast.Module]) -> set[str]:

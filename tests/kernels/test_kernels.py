@@ -264,7 +264,7 @@ def test_boundaries_are_found_without_a_search(shape: str, monkeypatch: pytest.M
     """Catches aim so bad that one program has to search the row: right, but 20 times as slow."""
     if GPU:
         pytest.skip("looks into the kernels, which are Python in the interpreter alone")
-    from detsample.kernels import wide
+    from detsample.kernels.sampling import finish as wide
 
     looks: list[Any] = []
     look = wide.look_at_row
@@ -381,7 +381,7 @@ def test_csr_of_one_top_k_is_padded() -> None:
 @pytest.mark.parametrize("logprobs", [False, True])
 @pytest.mark.parametrize("log_z", [False, True])
 def test_outputs_not_asked_for(logprobs: bool, log_z: bool) -> None:
-    """Catches a result that depends on which others are wanted: fewer wanted lets `mass` leave rows out."""
+    """Catches a result that depends on which others are wanted: fewer wanted lets `sum_weights` leave rows out."""
     logits = np.concatenate([randn(300, 2)] * 6)
     params = {
         "topp_seed": np.arange(6),

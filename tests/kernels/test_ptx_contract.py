@@ -13,7 +13,7 @@ import cases
 import kernel_path
 import numpy as np
 import pytest
-from compiled import GUESSING, KERNELS, ROUGH, TARGETS, code_lines, offences
+from compiled import GUESSING, KERNELS, PASSES, READING, ROUGH, TARGETS, code_lines, offences
 from compiling import Request, results
 from kernel_path import assert_same
 
@@ -55,11 +55,11 @@ def test_ptx_has_only_exactly_rounded_operations(capability: int) -> None:
 @pytest.mark.parametrize("capability", on_targets((90,)))
 def test_overlapping_kernels_wait_before_they_touch_memory(capability: int) -> None:
     """Catches a load that the compiler moved ahead of the wait for the kernel that writes what is loaded."""
-    from detsample.kernels import overlap
+    from detsample.kernels.sampling import dependent_launch as overlap
 
     if not overlap.SUPPORTED:
         pytest.skip("this Triton cannot wait inside a kernel: launches never overlap")
-    names = ("scan.scan", "narrow.narrow", "mass.mass", "wide.wide")
+    names = PASSES
     touches = re.compile(r"(LDG|STG|ATOMG?|RED|ACQBULK)\b")
     for name, kernel in compile_all(capability, names).items():
         lines = code_lines(kernel["ptx"])
@@ -93,7 +93,7 @@ def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_sixteen_bit_logits_are_only_widened(dtype: str, capability: int) -> None:
     """Catches 16-bit arithmetic: 16-bit floats are converted to fp32 or compared, and nothing else."""
-    for name, kernel in compile_all(capability, ("scan.scan", "mass.mass"), dtype).items():
+    for name, kernel in compile_all(capability, READING, dtype).items():
         assert offences(kernel["ptx"], name) == [], name
         halves = {opcode for opcode in kernel["opcodes"] if re.search(r"\.b?f16", opcode)}
         assert all(re.fullmatch(r"cvt\.f32\.b?f16|setp\.\w+\.b?f16(x2)?", opcode) for opcode in halves), (name, halves)
@@ -106,7 +106,7 @@ def test_aligned_rows_are_loaded_a_quad_at_a_time(dtype: str, width: str, capabi
     """Catches the alignment of rows lost on its way through the compiler, which is told of it by ALIGNED alone; and one
     taken for granted, where a load faults.
     """
-    names = ("scan.scan", "mass.mass")
+    names = READING
     vectors = re.compile(r"\bld\.global\S*?\.(v\d\.\w+)")
     for aligned, expected in ((True, {width}), (False, set())):
         for name, kernel in compile_all(capability, names, dtype, aligned=aligned).items():
@@ -122,7 +122,7 @@ def test_with_fusion_the_compiler_does_fuse(capability: int) -> None:
     """Catches a check that would also pass with fusion on: then `fma` appears wherever weights or bounds are
     computed.
     """
-    for name, kernel in compile_all(capability, ("scan.scan", "mass.mass"), fusion=True).items():
+    for name, kernel in compile_all(capability, READING, fusion=True).items():
         assert any("fma.rn.f32" in line for line in offences(kernel["ptx"])), name
         if kernel["sass"] is not None:
             assert len(fused(kernel["sass"])) >= 4, name

@@ -29,23 +29,23 @@ TEMPERATURE = "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32
 CONSTANTS = {"SPAN": 128, "BITS": 4}
 
 KERNELS = {
-    "scan.scan": (
+    "sampling.summarize.summarize": (
         f"{CUT} segments:i32 segments_of_part:i32 parts:i32 stretches:i32 segments_of_stretch:i32 "
         f"want:i32 filter_order:i32 given:i32 {PARAMETERS} {SUMS} group_key:*i32 pitch:i32 {GROUPS} "
         "ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),
-    "narrow.narrow": (
+    "sampling.settle.settle": (
         f"{CUT} segments_of_part:i32 groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 {SUMS} "
         f"group_key:*i32 list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
         8,
     ),
-    "mass.mass": (
+    "sampling.sum_weights.sum_weights": (
         f"{STRETCHES} rows:i32 attempt:i32 {SUMS} list_token:*i32 pitch:i32 "
         "group_bound:*fp32 row_pivots:*fp32 ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),
-    "wide.wide": (
+    "sampling.finish.finish": (
         f"{STRETCHES} want:i32 records:*i64 sums:*i64 list_token:*i32 pitch:i32 group_bound:*fp32 "
         f"scratch_code:*i64 {RESULTS} ALIGNED:constexpr OVERLAP:constexpr",
         16,
@@ -72,13 +72,13 @@ KERNELS = {
         "SPAN:constexpr BITS:constexpr",
         8,
     ),
-    "streams.noise": (
+    "noise.noise": (
         "columns:i32 tokens:*i64 token_row_stride:i32 token_stride:i32 given:i32 "
         "seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 position_ptr:*i64 position_stride:i32 "
         "position_low:i32 position_high:i32 result:*fp64",
         4,
     ),
-    "streams.folded_seeds": (
+    "noise.folded_seeds": (
         "count:i32 given:i32 seed_ptr:*i64 seed_stride:i32 seed_low:i32 seed_high:i32 index_ptr:*i64 "
         "index_stride:i32 "
         "index_low:i32 index_high:i32 result:*i64",
@@ -106,7 +106,7 @@ def compiled(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from detsample.kernels import overlap
+    from detsample.kernels.sampling import dependent_launch as overlap
 
     module, name = place(kernel)
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
@@ -158,7 +158,14 @@ def code_lines(ptx: str) -> list[str]:
     return [line for line in lines if not re.match(r"\s*\.(file|loc)\b", line)]
 
 
-GUESSING = ("scan.scan", "narrow.narrow", "mass.mass")
+PASSES = (
+    "sampling.summarize.summarize", "sampling.settle.settle", "sampling.sum_weights.sum_weights",
+    "sampling.finish.finish",
+)  # fmt: skip
+"""The kernels of a draw, in the order in which they are launched."""
+READING = (PASSES[0], PASSES[2])
+"""Those that read every logit."""
+GUESSING = ("sampling.summarize.summarize", "sampling.settle.settle", "sampling.sum_weights.sum_weights")
 """Kernels that guess a boundary from rough weights, by the hardware's exp2: only speed hangs on these."""
 ROUGH = re.compile(r"ex2\.approx\.ftz\.f32")
 

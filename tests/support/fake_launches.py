@@ -12,7 +12,7 @@ from fake_framework import COMPILED, FRAMEWORK, HERE, Driver, Tensor
 from triton.runtime import driver
 
 import detsample
-from detsample.kernels import scan as scan_module
+from detsample.kernels.sampling import summarize as summarize_module
 from detsample.launching import launch
 
 VECTORS = {

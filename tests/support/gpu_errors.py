@@ -11,8 +11,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from detsample.kernels.gumbel import gumbel
-from detsample.kernels.weight import weight
+from detsample.kernels.contract.gumbel import gumbel
+from detsample.kernels.contract.weight import weight
 
 BLOCK = tl.constexpr(1024)
 CHUNK = 1 << 26

@@ -2,7 +2,7 @@
 
 import triton.runtime.jit as jit
 
-from detsample.kernels.scan import scan
+from detsample.kernels.sampling.summarize import summarize
 from detsample.launching import cache_keys
 
 hashed, key = [], jit.JITFunction.cache_key
@@ -15,8 +15,8 @@ def noted(function):
 
 
 jit.JITFunction.cache_key = property(noted)
-cache_keys.settle(scan)
-assert scan in hashed, hashed
+cache_keys.settle(summarize)
+assert summarize in hashed, hashed
 assert len(hashed) > 10, hashed
 for place, function in enumerate(hashed):
     called = [function.fn.__globals__.get(name) for name in function.fn.__code__.co_names]

@@ -288,7 +288,7 @@ def compile_beforehand(calls: Sequence[Callable[[], Any]]) -> int:
 @contextlib.contextmanager
 def records_kept() -> Iterator[list[np.ndarray]]:
     """Inside, each call appends its rows' records, which later kernels still change."""
-    from detsample.kernels.rows import RECORD
+    from detsample.kernels.sampling.rows import RECORD
     from detsample.sampler import on_gpu as engine
 
     found: list[np.ndarray] = []
@@ -308,8 +308,8 @@ def records_kept() -> Iterator[list[np.ndarray]]:
 
 @contextlib.contextmanager
 def left_to_wide() -> Iterator[list[np.ndarray]]:
-    """Inside, each call appends an array that says of which of its rows `narrow` left the draw to `wide`."""
-    from detsample.kernels.rows import DRAWN, MODE, PENDING, STATUS
+    """Inside, each call appends an array that says of which of its rows `settle` left the draw to `finish`."""
+    from detsample.kernels.sampling.rows import DRAWN, MODE, PENDING, STATUS
     from detsample.sampler import on_gpu as engine
 
     found: list[np.ndarray] = []

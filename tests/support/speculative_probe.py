@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from detsample.kernels.products import difference, ln_of_wide, product
-from detsample.kernels.speculative_rejection import is_accepted, residual_gumbel
+from detsample.kernels.contract.products import difference, ln_of_wide, product
+from detsample.kernels.speculative.rejection import is_accepted, residual_gumbel
 
 
 @triton.jit

@@ -28,8 +28,8 @@ def launches(index, dtype, B, V, top_k):
     assert set(asked) == {("gpu", index)}, asked
     for _, stream, (name, device, _), *_ in HERE.launched:
         assert (stream, device) == (1000 + index, index), (name, stream, device)
-    scan = next(kind for _, _, (name, _, kind), *_ in HERE.launched if name == "scan")
-    assert ("'*" + {"float32": "fp32", "bfloat16": "bf16"}[dtype] + "'") in scan[1], scan[1]
+    summarize = next(kind for _, _, (name, _, kind), *_ in HERE.launched if name == "summarize")
+    assert ("'*" + {"float32": "fp32", "bfloat16": "bf16"}[dtype] + "'") in summarize[1], summarize[1]
     return HERE.launched
 
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from detsample.kernels.logarithm import LN2_Q48, floor_log2, split_log
+from detsample.kernels.contract.logarithm import LN2_Q48, floor_log2, split_log
 
 
 @triton.jit

@@ -9,9 +9,9 @@ is sorted.
 import triton
 import triton.language as tl
 
-from detsample.kernels.lanes import NO_SCORE, best_of, exact_score
-from detsample.kernels.order import LAST_TOKEN, value_of
-from detsample.kernels.weight import gap, weight
+from detsample.kernels.contract.order import LAST_TOKEN, value_of
+from detsample.kernels.contract.weight import gap, weight
+from detsample.kernels.sampling.draw import NO_SCORE, best_of, exact_score
 
 CAPACITY = tl.constexpr(256)
 MOST_K = tl.constexpr(128)  # the largest top_k whose candidates are expected to fit

@@ -2,28 +2,28 @@
 this is a second look at the row.
 
 The rows to look at stand in a list, and their tiles are shared out among all programs. So the time is proportional to
-the number of these rows, and next to nothing if there are none. The kernel is launched once for the rows that `narrow`
+the number of these rows, and next to nothing if there are none. The kernel is launched once for the rows that `settle`
 lists. It is launched again for the rows whose interval missed the boundary or held too many tokens; these have another
-interval by then. Rows that are missed again are searched by `wide`.
+interval by then. Rows that are missed again are searched by `finish`.
 
-What is computed is what `narrow` asks for: the weight of all tokens; the weight and number of those that min-p keeps;
+What is computed is what `settle` asks for: the weight of all tokens; the weight and number of those that min-p keeps;
 and, where the boundary lies among thousands of tokens, what is above and in the interval where it probably lies. Rows
 whose kept set may be too light to hold the best score get bounds of the tokens that they may keep; other rows have
-bounds from `scan`. The sums are of integers, so programs can add to them in any order.
+bounds from `summarize`. The sums are of integers, so programs can add to them in any order.
 
-Rows are taken in the opposite order to `narrow`, because what `scan` read last is still in the L2 cache.
+Rows are taken in the opposite order to `settle`, because what `summarize` read last is still in the L2 cache.
 """
 
 import triton
 import triton.language as tl
 
-from detsample.kernels.bounds import score_bound, tile_bound
-from detsample.kernels.marked import TILES_MARKED, mark_tile, next_marked, no_marks, number_marked
-from detsample.kernels.measure import measure
-from detsample.kernels.order import value_of
-from detsample.kernels.overlap import wait_for_earlier
-from detsample.kernels.philox import TOKEN_HIGH, token_word
-from detsample.kernels.rows import (
+from detsample.kernels.contract.order import value_of
+from detsample.kernels.contract.philox import TOKEN_HIGH, token_word
+from detsample.kernels.contract.weight import gap, weight
+from detsample.kernels.sampling.boundary.measure import measure
+from detsample.kernels.sampling.compaction import TILES_MARKED, mark_tile, next_marked, no_marks, number_marked
+from detsample.kernels.sampling.dependent_launch import wait_for_earlier
+from detsample.kernels.sampling.rows import (
     BOUNDED_FROM,
     COUNTERS,
     IN_DOUBT,
@@ -42,7 +42,8 @@ from detsample.kernels.rows import (
     read_floats,
     read_interval,
 )
-from detsample.kernels.tiles import (
+from detsample.kernels.sampling.score_bounds import score_bound, tile_bound
+from detsample.kernels.sampling.tiles import (
     LANES,
     PASSING,
     STAYING,
@@ -53,7 +54,6 @@ from detsample.kernels.tiles import (
     split_quads,
     store_groups,
 )
-from detsample.kernels.weight import gap, weight
 
 SPARSE = tl.constexpr(8)  # up to this number of marks a lane, in TILES_MARKED tiles, going from mark to mark is quicker
 
@@ -200,7 +200,7 @@ NOT_SPECIALIZED = [
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
-def mass(
+def sum_weights(
     logits, row_stride, vocab, quads, stretch_tiles, stretches, rows, attempt,
     records, sums, missed, list_token, pitch, group_bound, row_pivots,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,

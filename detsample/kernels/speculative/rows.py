@@ -9,7 +9,7 @@ which is cheapest.
 import triton
 import triton.language as tl
 
-from detsample.kernels.rows import (
+from detsample.kernels.sampling.rows import (
     MIN_P_GIVEN,
     POSITION_GIVEN,
     SEED_GIVEN,

@@ -3,10 +3,10 @@
 import triton
 import triton.language as tl
 
-from detsample.kernels.fixed_point import fixed_point, from_units
-from detsample.kernels.logarithm import ln_of_weight
-from detsample.kernels.rows import QUIET_NAN, RECORD, STATUS, fp32_from_bits, write_boundary
-from detsample.kernels.weight import gap
+from detsample.kernels.contract.fixed_point import fixed_point, from_units
+from detsample.kernels.contract.logarithm import ln_of_weight
+from detsample.kernels.contract.weight import gap
+from detsample.kernels.sampling.rows import QUIET_NAN, RECORD, STATUS, fp32_from_bits, write_boundary
 
 
 @triton.jit

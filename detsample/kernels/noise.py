@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from detsample.kernels.gumbel import token_gumbel
-from detsample.kernels.philox import FOLD_IN, philox
-from detsample.kernels.rows import POSITION_GIVEN, SEED_GIVEN, join_words, scalar_or_vector
+from detsample.kernels.contract.gumbel import token_gumbel
+from detsample.kernels.contract.philox import FOLD_IN, philox
+from detsample.kernels.sampling.rows import POSITION_GIVEN, SEED_GIVEN, join_words, scalar_or_vector
 
 BLOCK = tl.constexpr(256)
 

@@ -1,8 +1,8 @@
 """Bounds that no score exceeds, at a fraction of a score's cost: they tell which tokens may win.
 
-A score is `G - a`, noise less gap, and the gap is measured from the row's largest logit M, which `scan` does not know
-yet. So a bound is measured from an anchor A: `fl(fl(fl(x - A) * r) + g)`, with `g` a bound of the noise and `r` one
-over the temperature. `scan` has the anchor 0, later kernels have M itself. Between the two measures lies the row's
+A score is `G - a`, noise less gap, and the gap is measured from the row's largest logit M, which `summarize` does not
+know yet. So a bound is measured from an anchor A: `fl(fl(fl(x - A) * r) + g)`, with `g` a bound of the noise and `r`
+one over the temperature. `summarize` has the anchor 0, later kernels have M itself. Between the two measures lies the row's
 *shift* `(M - A) * r`, and a score is compared with the bound less the shift.
 
 Why `may_beat` never misses a token that could win, in temperatures and with u = 2^-24. Noise lies between -3.81 and
@@ -19,9 +19,9 @@ except for tokens so far below M that they cannot win, whose bound may be -inf.
 import triton
 import triton.language as tl
 
-from detsample.kernels.fixed_point import from_units
-from detsample.kernels.philox import TOKEN_HIGH, philox
-from detsample.kernels.tiles import LANES
+from detsample.kernels.contract.fixed_point import from_units
+from detsample.kernels.contract.philox import TOKEN_HIGH, philox
+from detsample.kernels.sampling.tiles import LANES
 
 LN2_TIMES_2_POW_MINUS_23 = tl.constexpr(8.262958294867817e-08)
 LN2_TIMES_159 = tl.constexpr(110.2104017090313)

@@ -1,5 +1,5 @@
-"""Kernel 2, grid (rows): finishes or draws the rows for which the results of `scan` are enough, and says what `mass`
-has to measure of the others.
+"""Kernel 2, grid (rows): finishes or draws the rows for which the results of `summarize` are enough, and says what
+`sum_weights` has to measure of the others.
 
 Invalid rows end here. With top-k, the groups' maxima give a threshold that the boundary cannot lie below: if the maxima
 of k groups reach t, each of these groups has a logit that reaches t, so the k-th largest logit reaches t, too. With
@@ -12,9 +12,22 @@ the boundary is guessed.
 import triton
 import triton.language as tl
 
-from detsample.kernels.aim import first_interval, interval_keys, sum_rungs
-from detsample.kernels.bounds import FARTHEST, HOPELESS
-from detsample.kernels.candidates import (
+from detsample.kernels.contract.fraction import top_p_target
+from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
+from detsample.kernels.contract.weight import gap, weight
+from detsample.kernels.sampling.boundary.guess import first_interval, interval_keys, sum_rungs
+from detsample.kernels.sampling.boundary.pivots import (
+    PIVOTS,
+    RUNGS,
+    is_in_doubt,
+    is_weighed,
+    pick,
+    rate_of,
+    rough_weight,
+    total_between,
+    wanted_share,
+)
+from detsample.kernels.sampling.candidates import (
     CAPACITY,
     MOST_K,
     append,
@@ -26,23 +39,10 @@ from detsample.kernels.candidates import (
     ranks,
     weight_of_key,
 )
-from detsample.kernels.fraction import top_p_target
-from detsample.kernels.lanes import MOST_DRAWS, draw_from_groups
-from detsample.kernels.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.outcome import write_drawn, write_invalid
-from detsample.kernels.overlap import wait_for_earlier
-from detsample.kernels.pivots import (
-    PIVOTS,
-    RUNGS,
-    is_in_doubt,
-    is_weighed,
-    pick,
-    rate_of,
-    rough_weight,
-    total_between,
-    wanted_share,
-)
-from detsample.kernels.rows import (
+from detsample.kernels.sampling.dependent_launch import wait_for_earlier
+from detsample.kernels.sampling.draw import MOST_DRAWS, draw_from_groups
+from detsample.kernels.sampling.outcome import write_drawn, write_invalid
+from detsample.kernels.sampling.rows import (
     BOUNDED,
     BOUNDED_FROM,
     COUNT,
@@ -79,7 +79,8 @@ from detsample.kernels.rows import (
     read_sum,
     write_boundary,
 )
-from detsample.kernels.tiles import (
+from detsample.kernels.sampling.score_bounds import FARTHEST, HOPELESS
+from detsample.kernels.sampling.tiles import (
     MOST_GROUPS,
     MOST_SEGMENTS,
     TILE,
@@ -87,7 +88,6 @@ from detsample.kernels.tiles import (
     load_span,
     token_of_group,
 )
-from detsample.kernels.weight import gap, weight
 
 CHOICES = tl.constexpr(256)  # how many keys are tried at a time
 BISECTIONS = tl.constexpr(10)
@@ -333,7 +333,7 @@ NOT_SPECIALIZED = [
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
-def narrow(
+def settle(
     logits, row_stride, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
     records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
@@ -401,7 +401,7 @@ def narrow(
                 winner = tl.where(is_drawn, token, winner)
                 count = tl.where(is_drawn & (by_gap == 0), kept, count)
                 kept_weight = tl.where(is_drawn & (by_gap == 0), weight_kept, kept_weight)
-            if few & (is_drawn == 0):  # `mass` looks at everything that reaches the threshold
+            if few & (is_drawn == 0):  # `sum_weights` looks at everything that reaches the threshold
                 mode |= IN_DOUBT
                 note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
         if is_in_doubt(top_k, top_p) & (is_drawn == 0):

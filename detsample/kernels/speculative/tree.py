@@ -5,8 +5,8 @@ each node.
 import triton
 import triton.language as tl
 
-from detsample.kernels.outcome import quiet_nan
-from detsample.kernels.speculative_rows import STATUS_LENGTH, STATUS_TREE, foreign_tokens, rows_of_request
+from detsample.kernels.sampling.outcome import quiet_nan
+from detsample.kernels.speculative.rows import STATUS_LENGTH, STATUS_TREE, foreign_tokens, rows_of_request
 
 
 @triton.jit

@@ -5,8 +5,8 @@
 import triton
 import triton.language as tl
 
-from detsample.kernels.fixed_point import from_units
-from detsample.kernels.logarithm import LN2_Q48, split_log
+from detsample.kernels.contract.fixed_point import from_units
+from detsample.kernels.contract.logarithm import LN2_Q48, split_log
 
 BLOCK = tl.constexpr(1024)
 

@@ -2,20 +2,30 @@
 holds few enough tokens to list.
 
 There are two sources. In the tail of a row, where a group seldom holds two of the largest tokens, the groups' maxima
-tell nearly everything. Elsewhere the rough sums of `scan` at four pivots are used. Between two values, the logit of the
-share that reaches a value, ln(s / (1 - s)), is taken to be a straight line.
+tell nearly everything. Elsewhere the rough sums of `summarize` at four pivots are used. Between two values, the logit
+of the share that reaches a value, ln(s / (1 - s)), is taken to be a straight line.
 
-docs/performance.md says how often the first interval is right. If it is not, what `mass` found there gives the next
-one: by the straight line through what was measured or, if there were too many tokens, by those that were listed.
+docs/performance.md says how often the first interval is right. If it is not, what `sum_weights` found there gives
+the next one: by the straight line through what was measured or, if there were too many tokens, by those that were
+listed.
 """
 
 import triton
 import triton.language as tl
 
-from detsample.kernels.candidates import LIST
-from detsample.kernels.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.pivots import FLT_MAX, PIVOTS, RUNGS, pick, quotient, rough_log, rough_root, rough_weight
-from detsample.kernels.rows import join_words
+from detsample.kernels.contract.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
+from detsample.kernels.sampling.boundary.pivots import (
+    FLT_MAX,
+    PIVOTS,
+    RUNGS,
+    pick,
+    quotient,
+    rough_log,
+    rough_root,
+    rough_weight,
+)
+from detsample.kernels.sampling.candidates import LIST
+from detsample.kernels.sampling.rows import join_words
 
 STEPS = tl.constexpr(32)  # the number of values at which the tail is looked at
 CHUNK = tl.constexpr(256)  # how many groups are looked at at a time

@@ -3,17 +3,15 @@
 For each group of tokens it leaves the key of the largest logit. For rows whose kept set is likely to hold the row's
 best score it also leaves a bound that no score of the group exceeds; there is time to compute it while the row is read.
 For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows with top-p alone or
-a large top-k, rough sums from which `narrow` guesses the boundary. Part 0 also writes the row's record, and the zeros
+a large top-k, rough sums from which `settle` guesses the boundary. Part 0 also writes the row's record, and the zeros
 that later kernels add to.
 """
 
 import triton
 import triton.language as tl
 
-from detsample.kernels.bounds import tile_bound
-from detsample.kernels.order import key_of
-from detsample.kernels.overlap import wait_for_earlier
-from detsample.kernels.pivots import (
+from detsample.kernels.contract.order import key_of
+from detsample.kernels.sampling.boundary.pivots import (
     PIVOTS,
     RUNGS,
     is_in_doubt,
@@ -26,7 +24,8 @@ from detsample.kernels.pivots import (
     rough_weight,
     wanted_share,
 )
-from detsample.kernels.rows import (
+from detsample.kernels.sampling.dependent_launch import wait_for_earlier
+from detsample.kernels.sampling.rows import (
     BOUNDED,
     COUNTERS,
     FLOATS,
@@ -52,7 +51,8 @@ from detsample.kernels.rows import (
     parameter_status,
     row_parameters,
 )
-from detsample.kernels.tiles import (
+from detsample.kernels.sampling.score_bounds import tile_bound
+from detsample.kernels.sampling.tiles import (
     LANES,
     PASSING,
     TILE,
@@ -82,7 +82,7 @@ def drawable(x):
 
 @triton.jit
 def start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode):
-    """Writes what later kernels need of a row's parameters into its record. The fields that `narrow` writes are left
+    """Writes what later kernels need of a row's parameters into its record. The fields that `settle` writes are left
     alone.
     """
     record = records + row * RECORD
@@ -123,7 +123,7 @@ NOT_SPECIALIZED = [
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
-def scan(
+def summarize(
     logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts, stretches, segments_of_stretch,
     want, filter_order, given,
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,

@@ -10,14 +10,14 @@ A part is `PART` tokens. The sums are of integers, so the parts can be added in 
 import triton
 import triton.language as tl
 
-from detsample.kernels.bits import kept_tokens
-from detsample.kernels.candidates import NO_CODE, code_of, key_of_code, token_of_code
-from detsample.kernels.fixed_point import from_units
-from detsample.kernels.logarithm import ln_of_weight
-from detsample.kernels.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.outcome import log_probability, quiet_nan
-from detsample.kernels.rows import TEMPERATURE_GIVEN, fp32_from_bits, inverse_temperature, scalar_or_vector
-from detsample.kernels.weight import GAP_UNITS, LARGEST_GAP, gap, weight
+from detsample.kernels.contract.fixed_point import from_units
+from detsample.kernels.contract.logarithm import ln_of_weight
+from detsample.kernels.contract.mask_bits import kept_tokens
+from detsample.kernels.contract.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
+from detsample.kernels.contract.weight import GAP_UNITS, LARGEST_GAP, gap, weight
+from detsample.kernels.sampling.candidates import NO_CODE, code_of, key_of_code, token_of_code
+from detsample.kernels.sampling.outcome import log_probability, quiet_nan
+from detsample.kernels.sampling.rows import TEMPERATURE_GIVEN, fp32_from_bits, inverse_temperature, scalar_or_vector
 
 PART = tl.constexpr(2048)
 MOST_PARTS = tl.constexpr(1024)

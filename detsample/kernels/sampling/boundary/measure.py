@@ -8,13 +8,14 @@ missed rows.
 import triton
 import triton.language as tl
 
-from detsample.kernels.aim import interval_keys, interval_of_list, next_interval
-from detsample.kernels.candidates import LIST
-from detsample.kernels.fraction import top_p_target
-from detsample.kernels.marked import TILES_MARKED, list_marked, mark_tile, no_marks, number_marked
-from detsample.kernels.order import key_of, value_of
-from detsample.kernels.pivots import rate_of
-from detsample.kernels.rows import (
+from detsample.kernels.contract.fraction import top_p_target
+from detsample.kernels.contract.order import key_of, value_of
+from detsample.kernels.contract.weight import gap, weight
+from detsample.kernels.sampling.boundary.guess import interval_keys, interval_of_list, next_interval
+from detsample.kernels.sampling.boundary.pivots import rate_of
+from detsample.kernels.sampling.candidates import LIST
+from detsample.kernels.sampling.compaction import TILES_MARKED, list_marked, mark_tile, no_marks, number_marked
+from detsample.kernels.sampling.rows import (
     ABOVE,
     ABOVE_COUNT,
     AROUND,
@@ -42,8 +43,7 @@ from detsample.kernels.rows import (
     read_interval,
     read_sum,
 )
-from detsample.kernels.tiles import LANES, PASSING, TILE, load_tile
-from detsample.kernels.weight import gap, weight
+from detsample.kernels.sampling.tiles import LANES, PASSING, TILE, load_tile
 
 
 @triton.jit

@@ -8,8 +8,8 @@ word. Afterwards every lane goes through its own marks, in as many rounds as the
 import triton
 import triton.language as tl
 
-from detsample.kernels.candidates import LIST
-from detsample.kernels.tiles import LANES, TILE
+from detsample.kernels.sampling.candidates import LIST
+from detsample.kernels.sampling.tiles import LANES, TILE
 
 TILES_MARKED = tl.constexpr(8)
 

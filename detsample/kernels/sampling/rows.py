@@ -11,7 +11,7 @@ row add up together.
 import triton
 import triton.language as tl
 
-from detsample.kernels.fraction import ceil_product
+from detsample.kernels.contract.fraction import ceil_product
 
 PARAMETER_NAMES = (
     "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
@@ -68,7 +68,7 @@ ORDER_JOINT = tl.constexpr(2)
 
 PENDING = tl.constexpr(1 << 16)
 
-SUMS = tl.constexpr(25)  # int64 sums of a row, which the programs of `mass` add to. These are the sums:
+SUMS = tl.constexpr(25)  # int64 sums of a row, which the programs of `sum_weights` add to. These are the sums:
 TOTAL = tl.constexpr(0)  # the weight of all tokens
 MINIMUM = tl.constexpr(1)  # the weight of the tokens that min-p keeps
 MINIMUM_COUNT = tl.constexpr(2)  # the number of the tokens that min-p keeps
@@ -80,11 +80,11 @@ REACHED = tl.constexpr(2)  # the weight of the tokens above or in the interval
 REACHED_COUNT = tl.constexpr(3)  # the number of the tokens above or in the interval
 LISTED = tl.constexpr(4)  # how many places in the list are taken
 ARRIVED = tl.constexpr(5)  # how many programs have added their share
-SELECTED = tl.constexpr(21)  # the number of groups that `narrow` has selected
-FILLED = tl.constexpr(22)  # the number of candidates, used by `narrow` and by both stages of `wide`
+SELECTED = tl.constexpr(21)  # the number of groups that `settle` has selected
+FILLED = tl.constexpr(22)  # the number of candidates, used by `settle` and by both stages of `finish`
 
-RETRIES = tl.constexpr(2)  # how often `mass` is launched again
-COUNTERS = tl.constexpr(4)  # how many numbers stand before the lists of rows for `mass`: the length of each list
+RETRIES = tl.constexpr(2)  # how often `sum_weights` is launched again
+COUNTERS = tl.constexpr(4)  # how many numbers stand before the lists of rows for `sum_weights`: the length of each list
 NO_INTERVAL = tl.constexpr(-1)  # no float has the key -1
 
 WEIGHT_ONE = tl.constexpr(1 << 40)
@@ -219,7 +219,7 @@ def last_attempt(records, row):
 
 @triton.jit
 def list_row(missed, row, rows, attempt):
-    """Puts a row on the list of those that an attempt of `mass` looks at."""
+    """Puts a row on the list of those that an attempt of `sum_weights` looks at."""
     place = tl.atomic_add(missed + attempt, 1, sem="relaxed")
     tl.store(missed + COUNTERS + attempt * rows + place, row.to(tl.int32))
 

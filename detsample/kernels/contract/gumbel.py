@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from detsample.kernels.logarithm import LN2_Q48, split_log
-from detsample.kernels.philox import TOKEN_HIGH, TOKEN_LOW, token_word
+from detsample.kernels.contract.logarithm import LN2_Q48, split_log
+from detsample.kernels.contract.philox import TOKEN_HIGH, TOKEN_LOW, token_word
 
 H0 = tl.constexpr(1073741824)
 H1 = tl.constexpr(447392303)

@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from detsample.kernels.outcome import quiet_nan
-from detsample.kernels.speculative_rows import STATUS_LENGTH, drafted_length, foreign_tokens, rows_of_request
+from detsample.kernels.sampling.outcome import quiet_nan
+from detsample.kernels.speculative.rows import STATUS_LENGTH, drafted_length, foreign_tokens, rows_of_request
 
 
 @triton.jit(

@@ -1,18 +1,20 @@
-"""Kernel 4, grid (rows): finishes the rows that `narrow` left. Some only wait for a sum; of others the boundary is
+"""Kernel 4, grid (rows): finishes the rows that `settle` left. Some only wait for a sum; of others the boundary is
 still unknown.
 
-The boundary is searched by bisection between keys, among the tokens that `mass` listed. If the guess was wrong or the
-list too short, the whole row is searched. Each look at the row measures what reaches each of four cuts, and the
+The boundary is searched by bisection between keys, among the tokens that `sum_weights` listed. If the guess was wrong
+or the list too short, the whole row is searched. Each look at the row measures what reaches each of four cuts, and the
 interval between two of them is the next one. A look cuts values, or keys, whichever halves the number of tokens that
 are left. Every look also shrinks the interval to the keys that occur in it. So no row takes more than about forty
-looks, and a row of equal values takes none. The last few dozen tokens are ranked like those of `narrow`.
+looks, and a row of equal values takes none. The last few dozen tokens are ranked like those of `settle`.
 """
 
 import triton
 import triton.language as tl
 
-from detsample.kernels.bounds import tile_bound
-from detsample.kernels.candidates import (
+from detsample.kernels.contract.fraction import top_p_target
+from detsample.kernels.contract.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of, within
+from detsample.kernels.contract.weight import gap, weight
+from detsample.kernels.sampling.candidates import (
     CAPACITY,
     LIST,
     append,
@@ -23,12 +25,10 @@ from detsample.kernels.candidates import (
     ranks,
     weight_of_key,
 )
-from detsample.kernels.fraction import top_p_target
-from detsample.kernels.lanes import MOST_DRAWS, NO_SCORE, best_of, better_of, draw_from_groups, exact_score
-from detsample.kernels.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of, within
-from detsample.kernels.outcome import write_drawn
-from detsample.kernels.overlap import wait_for_earlier
-from detsample.kernels.rows import (
+from detsample.kernels.sampling.dependent_launch import wait_for_earlier
+from detsample.kernels.sampling.draw import MOST_DRAWS, NO_SCORE, best_of, better_of, draw_from_groups, exact_score
+from detsample.kernels.sampling.outcome import write_drawn
+from detsample.kernels.sampling.rows import (
     ABOVE,
     ABOVE_COUNT,
     AROUND,
@@ -70,7 +70,8 @@ from detsample.kernels.rows import (
     read_sum,
     write_boundary,
 )
-from detsample.kernels.tiles import (
+from detsample.kernels.sampling.score_bounds import tile_bound
+from detsample.kernels.sampling.tiles import (
     LANES,
     MOST_GROUPS,
     PASSING,
@@ -82,7 +83,6 @@ from detsample.kernels.tiles import (
     split_quads,
     store_groups,
 )
-from detsample.kernels.weight import gap, weight
 
 SPAN = tl.constexpr(2048)  # how many tokens are looked at at a time
 COUNTED = tl.constexpr(8192)  # how many tokens are counted at a time, to find the n-th of equal ones
@@ -414,7 +414,8 @@ def boundary_of_row(
     around = attempt * MEASURES + AROUND
     counted, weighed = read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE)
     counted_in, weighed_in = read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED)
-    measured = ((mode & IN_DOUBT) != 0) & (read_sum(sums, row, around + ARRIVED) > 0)  # `mass` is not always launched
+    # `sum_weights` is not always launched.
+    measured = ((mode & IN_DOUBT) != 0) & (read_sum(sums, row, around + ARRIVED) > 0)
     hit = drawable < 0  # false, as a scalar of the GPU
     all_listed = hit
     # Top-k cuts first, by count, then top-p by weight, with min-p before or after it. It is a loop, to compile it once.
@@ -438,7 +439,7 @@ def boundary_of_row(
             above_weight = tl.full([], 0, tl.int64)
             inside = tl.where(hit, counted_in, drawable)
             listed = all_listed
-            if measured & (by_weight == (top_k == 0)):  # the goal that `mass` worked towards
+            if measured & (by_weight == (top_k == 0)):  # the goal that `sum_weights` worked towards
                 too_high = tl.where(by_weight, weighed >= target, counted >= limit)
                 too_low = tl.where(by_weight, weighed_in < target, counted_in < limit)
                 hit = (too_high == 0) & (too_low == 0)
@@ -472,13 +473,13 @@ NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "stretch_tiles", "stretches",
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
-def wide(
+def finish(
     logits, row_stride, vocab, quads, stretch_tiles, stretches, want,
     records, sums, list_token, pitch, group_bound, scratch_code,
     token_ids, num_kept, status, logprobs, log_z,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Finishes the rows that `narrow` left: finds the boundary, draws, and computes logarithms (spec sections 6, 8 and
+    """Finishes the rows that `settle` left: finds the boundary, draws, and computes logarithms (spec sections 6, 8 and
     9).
 
     Grid (rows).

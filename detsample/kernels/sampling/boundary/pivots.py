@@ -8,8 +8,8 @@ cannot get wrong.
 import triton
 import triton.language as tl
 
-from detsample.kernels.candidates import MOST_K
-from detsample.kernels.rows import JOINT
+from detsample.kernels.sampling.candidates import MOST_K
+from detsample.kernels.sampling.rows import JOINT
 
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
@@ -55,7 +55,7 @@ def rate_of(scale, by_weight):
 @triton.jit
 def rough_weight(x, reference, rate):
     """The weight of tokens, roughly, relative to a token with the logit `reference`. For tokens that cannot be drawn it
-    is 0 if tokens are weighed, and means nothing if they are counted: a condition here would make `scan` a third
+    is 0 if tokens are weighed, and means nothing if they are counted: a condition here would make `summarize` a third
     slower.
     """
     return tl.exp2(tl.minimum((x - reference) * rate, 60.0))
@@ -139,7 +139,7 @@ def total_between(whole, reference, top, rate, chain):
     lies.
 
     It is computed from the rough sum `whole`, whose weights are relative to the logit `reference`. `top` is the row's
-    largest logit. Each lane of `scan` has added up `chain` quads.
+    largest logit. Each lane of `summarize` has added up `chain` quads.
 
     These are the relative errors, with u = 2^-24. A weight is exp2 of y = fl(fl(x - reference) * rate), and y is at
     most h, that of `top`. The two roundings of y change a weight by at most 2 |y| u ln 2 < 1.4 |y| u. Where y is below

@@ -1,14 +1,15 @@
 """Kernel 5, on request: the kept sets as bools, as bits or as CSR, made from each row's boundary (spec section 10).
 
-Logits are read only where they may be kept: where the maximum of their group, which `scan` left, reaches the boundary.
+Logits are read only where they may be kept: where the maximum of their group, which `summarize` left, reaches the
+boundary.
 """
 
 import triton
 import triton.language as tl
 
-from detsample.kernels.order import NAN_KEY, value_of
-from detsample.kernels.rows import read_boundary
-from detsample.kernels.tiles import LANES, QUADS_BITS, TILE, groups_of_segment, logits_of_row
+from detsample.kernels.contract.order import NAN_KEY, value_of
+from detsample.kernels.sampling.rows import read_boundary
+from detsample.kernels.sampling.tiles import LANES, QUADS_BITS, TILE, groups_of_segment, logits_of_row
 
 MASKED = tl.constexpr(4096)  # how many tokens of one segment a program takes: four tiles
 QUADS_MASKED = tl.constexpr(1024)

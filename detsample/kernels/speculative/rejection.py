@@ -11,15 +11,16 @@ Weights are integers, so sums of them are exact. p/q is never divided: two produ
 import triton
 import triton.language as tl
 
-from detsample.kernels.bits import kept_tokens
-from detsample.kernels.fixed_point import fixed_point
-from detsample.kernels.gumbel import gumbel
-from detsample.kernels.lanes import NO_SCORE, best_of, better_of
-from detsample.kernels.order import LAST_TOKEN
-from detsample.kernels.outcome import log_probability, quiet_nan
-from detsample.kernels.philox import philox, token_word
-from detsample.kernels.products import below, difference, ln_of_wide, product
-from detsample.kernels.rows import (
+from detsample.kernels.contract.fixed_point import fixed_point
+from detsample.kernels.contract.gumbel import gumbel
+from detsample.kernels.contract.mask_bits import kept_tokens
+from detsample.kernels.contract.order import LAST_TOKEN
+from detsample.kernels.contract.philox import philox, token_word
+from detsample.kernels.contract.products import below, difference, ln_of_wide, product
+from detsample.kernels.contract.weight import gap, weight
+from detsample.kernels.sampling.draw import NO_SCORE, best_of, better_of
+from detsample.kernels.sampling.outcome import log_probability, quiet_nan
+from detsample.kernels.sampling.rows import (
     SEED_GIVEN,
     STATUS_PARAMETER,
     TEMPERATURE_GIVEN,
@@ -28,7 +29,7 @@ from detsample.kernels.rows import (
     join_words,
     scalar_or_vector,
 )
-from detsample.kernels.speculative_rows import (
+from detsample.kernels.speculative.rows import (
     STATUS_DRAFT_WEIGHTS,
     STATUS_LENGTH,
     STATUS_OFFSETS,
@@ -36,7 +37,6 @@ from detsample.kernels.speculative_rows import (
     foreign_tokens,
     rows_of_request,
 )
-from detsample.kernels.weight import gap, weight
 
 COIN = tl.constexpr(3)  # the domains of section 7 of docs/contract/spec.md
 RESIDUAL_HIGH = tl.constexpr(4)

@@ -3,12 +3,12 @@
 import triton
 import triton.language as tl
 
-from detsample.kernels.bounds import may_beat
-from detsample.kernels.fixed_point import fixed_point
-from detsample.kernels.gumbel import token_gumbel
-from detsample.kernels.order import LAST_TOKEN, key_of, within
-from detsample.kernels.tiles import MOST_GROUPS, token_of_group
-from detsample.kernels.weight import gap
+from detsample.kernels.contract.fixed_point import fixed_point
+from detsample.kernels.contract.gumbel import token_gumbel
+from detsample.kernels.contract.order import LAST_TOKEN, key_of, within
+from detsample.kernels.contract.weight import gap
+from detsample.kernels.sampling.score_bounds import may_beat
+from detsample.kernels.sampling.tiles import MOST_GROUPS, token_of_group
 
 NO_SCORE = tl.constexpr(-9223372036854775808)
 MEMBERS = tl.constexpr(256)  # how many tokens of a group are scored at a time

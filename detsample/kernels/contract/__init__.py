@@ -1,0 +1,1 @@
+"""Device functions that the contract defines bit by bit, one section of it in each file."""

@@ -1,0 +1,1 @@
+"""The kernels of speculative verification: rows of requests, chains, trees and rejection."""
