@@ -202,6 +202,7 @@ def motion(x: np.ndarray, token: int, p: Parameters) -> Motion:
     return Motion(as_x(x), p, token)
 
 
+@unaffected
 def margin(
     logits: np.ndarray,
     topp_seed: Any,

@@ -36,7 +36,6 @@ class MarginOutput(Generic[T]):
     _kept_alive: Any = field(default=None, repr=False, compare=False)
 
 
-@usual_mode
 @overload
 def margin(
     logits: np.ndarray | Rows,
@@ -69,6 +68,7 @@ def margin(
 ) -> MarginOutput[T]: ...
 
 
+@usual_mode
 def margin(
     logits: Any,
     topp_seed: Any,

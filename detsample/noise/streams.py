@@ -34,7 +34,6 @@ _POSITIONS = (0, (1 << 63) - 1)
 _TOKEN_IDS = (0, LARGEST_VOCABULARY - 1)
 
 
-@usual_mode
 # Of two that fit, type checkers take the first: numbers for numbers.
 @overload
 def gumbel_noise(  # type: ignore[overload-overlap]
@@ -90,6 +89,7 @@ def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     return gumbel_noise_now(topp_seed, position, token_ids)
 
 
+@usual_mode
 def gumbel_noise_now(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     """`gumbel_noise`, where nobody is recording it."""
     if not _is_tensor(token_ids):
@@ -99,7 +99,6 @@ def gumbel_noise_now(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     return serving("detsample.noise", asked.device).gumbel_noise(asked)
 
 
-@usual_mode
 @overload
 def fold_in(topp_seed: Integer, i: Integer) -> int: ...  # type: ignore[overload-overlap]
 
@@ -146,6 +145,7 @@ def fold_in(topp_seed: Any, i: Any) -> Any:
     return fold_in_now(topp_seed, i)
 
 
+@usual_mode
 def fold_in_now(topp_seed: Any, i: Any) -> Any:
     """`fold_in`, where nobody is recording it."""
     tensor = next((x for x in (topp_seed, i) if _is_tensor(x)), None)

@@ -63,7 +63,6 @@ class Plan(Generic[T]):
         return out
 
 
-@usual_mode
 @overload
 def plan(
     logits: np.ndarray,
@@ -100,6 +99,7 @@ def plan(
 ) -> Plan[T]: ...
 
 
+@usual_mode
 def plan(
     logits: Any,
     topp_seed: Any,

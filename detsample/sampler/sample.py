@@ -15,7 +15,6 @@ from detsample.sampler.run import run
 from detsample.sampler.status import raise_for_status
 
 
-@usual_mode
 @overload
 def sample(
     logits: np.ndarray | Rows,
@@ -145,6 +144,7 @@ def sample(
     return sample_now(*given)
 
 
+@usual_mode
 def sample_now(
     logits: Any, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str,
     return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
@@ -158,7 +158,6 @@ def sample_now(
     return out
 
 
-@usual_mode
 @overload
 def mask(
     logits: np.ndarray | Rows,
@@ -263,6 +262,7 @@ def mask(
     return mask_now(logits, temperature, top_k, top_p, min_p, filter_order, kind, return_log_z, check)
 
 
+@usual_mode
 def mask_now(
     logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, kind: str, return_log_z: bool,
     check: bool,

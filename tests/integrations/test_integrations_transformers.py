@@ -107,7 +107,7 @@ def test_tokens_are_those_of_their_logits(tiny: Any, how: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.8, "min_p": 0.1, "temperature": 2}, {"repetition_penalty": 2.0}],
+    [{}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.8, "min_p": 0.1}, {"repetition_penalty": 2.0}],
     ids=["plain", "top_k", "top_p+min_p", "penalty"],
 )
 def test_custom_generate_is_the_same_with_the_parameters_of_generate(tiny: Any, how: dict[str, Any]) -> None:

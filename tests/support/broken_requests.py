@@ -16,11 +16,12 @@ LIMITS = np.iinfo(np.int64)
 F32 = np.float32
 
 
-def broken_call(seed: int) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """(``"verify"`` or ``"verify_tree"``, arguments, keywords) of one call."""
+def broken_call(seed: int, most: int = 5) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """(``"verify"`` or ``"verify_tree"``, arguments, keywords) of one call of up to `most` requests."""
     rng = np.random.default_rng([seed, 17])
     kind = ("match", "rejection", "tree")[seed % 3]
-    requests, vocab = int(rng.integers(1, 6)), int(rng.choice([1, 2, 3, 33], p=[0.1, 0.3, 0.4, 0.2]))
+    requests = int(rng.integers(1, most + 1))
+    vocab = int(rng.choice([1, 2, 3, 33], p=[0.1, 0.3, 0.4, 0.2]))
     width = int(rng.integers(1, 5))
     counts = rng.integers(1, width + 1, requests)
     offsets, rows = _offsets(rng, counts)
@@ -51,21 +52,24 @@ def _some(rng: np.random.Generator, values: np.ndarray, odd: list[int], share: f
 
 
 def _offsets(rng: np.random.Generator, counts: np.ndarray) -> tuple[np.ndarray, int]:
-    """(row_offsets, how many rows there are): in order, or pushed about in one of several ways."""
+    """(row_offsets, how many rows there are): in order, or pushed about in several ways, at one place of eight."""
     offsets = np.append(0, np.cumsum(counts))
     rows = int(offsets[-1]) + int(rng.integers(0, 2))
-    way, at = rng.integers(0, 7), int(rng.integers(0, len(offsets)))
-    if way == 1:
-        offsets[at] += rng.integers(-2, 3)
-    elif way == 2:
-        offsets[at:] -= rng.integers(0, 3)
-    elif way == 3:
-        offsets = np.where(rng.random(len(offsets)) < 0.3, rng.integers(-1, rows + 2, len(offsets)), offsets)
-    elif way == 4:
-        offsets[at] = rng.choice(np.array([LIMITS.min, LIMITS.max, -1, 2**32]))
-    elif way == 5:
+    for _ in range(1 + len(counts) // 8):
+        way, at = rng.integers(0, 5), int(rng.integers(0, len(offsets)))
+        near = slice(at, at + 8)
+        if way == 1:
+            offsets[at : at + 1] += rng.integers(-2, 3)
+        elif way == 2:
+            offsets[near] -= rng.integers(0, 3)
+        elif way == 3:
+            here = offsets[near]
+            offsets[near] = np.where(rng.random(len(here)) < 0.3, rng.integers(-1, rows + 2, len(here)), here)
+        elif way == 4:
+            offsets[at] = rng.choice(np.array([LIMITS.min, LIMITS.max, -1, 2**32]))
+    if rng.random() < 0.1:
         offsets = offsets[::-1].copy()
-    elif way == 6:
+    if rng.random() < 0.2:
         rows = max(1, rows - int(rng.integers(0, 4)))
     return offsets, rows
 

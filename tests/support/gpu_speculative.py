@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import numpy as np
 
 REQUESTS, DRAFTED, VOCAB = 64, 5, 151_936
 COMPILED_FROM = 400  # so many calls of each kind need nearly all kernels that more would need
+BROKEN_TOGETHER = 1000  # the most broken requests of one call
 FILTERS: dict[str, dict[str, Any]] = {
     "no filter": {},
     "k=50 p=.95": {"top_k": 50, "top_p": 0.95},
@@ -59,6 +61,39 @@ def differences(cases: int) -> list[str]:
                 found.append(f"{kind} {seed}: {error}")
                 print(found[-1])
     return found
+
+
+def expected_of(seed: int) -> tuple[str, tuple[Any, ...], dict[str, Any], Any]:
+    """One call of many broken requests, and what the reference makes of it."""
+    from broken_requests import broken_call
+
+    from detsample import reference
+
+    name, arguments, how = broken_call(seed, BROKEN_TOGETHER)
+    with np.errstate(all="ignore"):
+        return name, arguments, how, getattr(reference, name)(*arguments, **how)
+
+
+def broken(requests: int) -> dict[str, Any]:
+    """Broken requests, at least so many: how many there were, how many were refused, and what differs."""
+    import speculative_path
+
+    found: list[str] = []
+    seen, refused, seed = 0, 0, 0
+    calls = range(3 * requests // BROKEN_TOGETHER + 20)  # half as many requests come in a call, on average
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        for seed, (name, arguments, how, expected) in enumerate(pool.imap(expected_of, calls)):
+            seen, refused = seen + len(expected.status), refused + int((expected.status != 0).sum())
+            try:
+                speculative_path.assert_same(getattr(speculative_path, name)(*arguments, **how), expected, seed)
+            except AssertionError as error:
+                found.append(f"{name} {seed}: {error}")
+                print(found[-1])
+            if seen >= requests:
+                pool.terminate()
+                break
+    print(f"{seen} broken requests in {seed + 1} calls, {refused} refused or ended, {len(found)} calls differ")
+    return {"requests": seen, "calls": seed + 1, "with a status": refused, "differences": found}
 
 
 def replayed(call: Callable[[], Any]) -> float:
@@ -145,6 +180,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--framework", choices=("torch", "paddle"), default="torch")
     parser.add_argument("--cases", type=int, default=500, help="random calls of each of three kinds")
+    parser.add_argument("--broken", type=int, default=0, help="broken requests, in calls of up to 1,000")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     os.environ["DETSAMPLE_TEST_FRAMEWORK"] = given.framework
@@ -159,6 +195,9 @@ def main() -> int:
         "framework": kernel_path.GPU or "interpreter", "cases": given.cases, "differences": found,
         "shape": {"B": REQUESTS, "K": DRAFTED, "V": VOCAB}, "numpy": np.__version__,
     }  # fmt: skip
+    if given.broken:
+        report["broken"] = broken(given.broken)
+        found += report["broken"]["differences"]
     if not found and kernel_path.GPU == "torch":
         report["microseconds"] = times()
     if given.out:
