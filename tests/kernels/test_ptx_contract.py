@@ -76,7 +76,7 @@ def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
     known = re.compile(
         r"(add|sub|mul)\.rn\.f(32|64)|div\.rn\.f64|(min|max)(\.NaN)?\.f32|abs\.f32|neg\.f32|(mov|selp)\.f(32|64)"
         r"|setp\.\w+\.f(32|64)|(ld|st)\.[\w:.]+\.f(32|64)|cvt\.(f64\.f32|rn\.f32\.f64)"
-        r"|cvt\.rn\.f(32|64)\.[su](32|64)|cvt\.rzi\.[su](32|64)\.f32"
+        r"|cvt\.rn\.f(32|64)\.[su](32|64)|cvt\.rzi\.[su](32|64)\.f(32|64)"
     )
     found = {
         f"{name}: {opcode}"
