@@ -66,9 +66,10 @@ class Tuning:
     warps : tuple of int
         How many warps a program of `summarize`, of `sum_weights`, of `settle` and of `finish` has.
     overlap : tuple of str
-        Kernels whose programs start before the kernel ahead has ended (`kernels/sampling/dependent_launch.py`), if the
-        GPU and Triton can do that; "retry" means the later launches of `sum_weights`. With many rows `settle` and `sum_weights` would be
-        slower for it, because they would take registers from the kernel ahead (docs/performance.md).
+        Kernels whose programs start before the kernel ahead has ended (`kernels/sampling/dependent_launch.py`),
+        if the GPU and Triton can do that; "retry" means the later launches of `sum_weights`. With many rows
+        `settle` and `sum_weights` would be slower for it, because they would take registers from the kernel
+        ahead (docs/performance.md).
     """
 
     parts: int | None = None

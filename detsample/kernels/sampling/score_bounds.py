@@ -2,8 +2,8 @@
 
 A score is `G - a`, noise less gap, and the gap is measured from the row's largest logit M, which `summarize` does not
 know yet. So a bound is measured from an anchor A: `fl(fl(fl(x - A) * r) + g)`, with `g` a bound of the noise and `r`
-one over the temperature. `summarize` has the anchor 0, later kernels have M itself. Between the two measures lies the row's
-*shift* `(M - A) * r`, and a score is compared with the bound less the shift.
+one over the temperature. `summarize` has the anchor 0, later kernels have M itself. Between the two measures lies the
+row's *shift* `(M - A) * r`, and a score is compared with the bound less the shift.
 
 Why `may_beat` never misses a token that could win, in temperatures and with u = 2^-24. Noise lies between -3.81 and
 45.06 (spec section 7). The token of M is kept and has the gap 0, so its score is at least -3.81, and only tokens with
