@@ -77,7 +77,8 @@ def record(
     # The arguments as they were given: `margin` refuses what `sample` refuses, whatever another sampler does with it.
     filters = {**dict(zip(REQUEST[1:], given[1:], strict=True)), "filter_order": filter_order}
     margins = detsample.margin(logits, topp_seed, **filters, shared_noise=shared_noise)
-    said: dict[str, Any] = {"shared_noise": True} if shared_noise else {}  # only where it is said, so that a sampler need not know it
+    # Passed only where it is said, so that a sampler under test need not know it.
+    said: dict[str, Any] = {"shared_noise": True} if shared_noise else {}
     drawn = (sampler or detsample.sample)(logits, topp_seed, **filters, **said)
     parameters = {name: column(name, x, len(host)) for name, x in zip(REQUEST, given, strict=True)}
     found = {
