@@ -18,6 +18,7 @@ PARAMETERS = (
 )
 SUMS = "records:*i64 sums:*i64 missed:*i32"
 GROUPS = "group_bound:*fp32 part_key:*i32 part_counts:*i32 row_pivots:*fp32 part_rungs:*fp32"
+MASK = "mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr"
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
 CUT = ROW + " quads:i32 segment_tiles:i32"
@@ -50,8 +51,8 @@ KERNELS = {
         f"scratch_code:*i64 {RESULTS} ALIGNED:constexpr OVERLAP:constexpr",
         16,
     ),
-    "sampling.masks.dense_mask/bools": (f"{ROW} {MAXIMA} mask:*i1 mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr", 4),
-    "sampling.masks.dense_mask/bits": (f"{ROW} {MAXIMA} mask:*i32 mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr", 4),
+    "sampling.masks.dense_mask/bools": (f"{ROW} {MAXIMA} mask:*i1 {MASK}", 4),
+    "sampling.masks.dense_mask/bits": (f"{ROW} {MAXIMA} mask:*i32 {MASK}", 4),
     "sampling.masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
     "sampling.masks.csr_counts": (f"{ROW} {MAXIMA} span_counts:*i32 ALIGNED:constexpr", 4),
     "sampling.masks.csr_tokens": (f"{ROW} {MAXIMA} span_counts:*i32 row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
