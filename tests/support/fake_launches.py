@@ -45,7 +45,7 @@ def launches(given):
     """What a call launches, its memory at the same addresses each time."""
     HERE.address = 1 << 40
     HERE.launched = []
-    detsample.sample(**given)
+    detsample.sample(**given, shared_noise=True)
     return HERE.launched
 
 
