@@ -148,7 +148,8 @@ def test_what_is_not_an_error() -> None:
     """Catches a check that is too strict: these calls are right."""
     for right in (
         {"temperature": 0}, {"temperature": -0.0}, {"temperature": 1e-46}, {"top_k": -5}, {"top_k": 2**62},
-        {"top_p": np.full(4, 7.5)}, {"top_p": -np.inf}, {"min_p": np.full(4, np.inf)}, {"topp_seed": 2**64 - 1}, {"temperature": 1},
+        {"top_p": np.full(4, 7.5)}, {"top_p": -np.inf}, {"min_p": np.full(4, np.inf)},
+        {"topp_seed": 2**64 - 1}, {"temperature": 1},
         {"temperature": np.float16(0.5)}, {"top_k": np.int8(3)}, {"top_p": np.float64(0.3)},
         {"temperature": fractions.Fraction(1, 3)}, {"topp_seed": np.uint64(2**63)},
         {"logits": LOGITS.astype(">f4")}, {"logits": np.asfortranarray(LOGITS)}, {"logits": LOGITS[:, ::-1]},
