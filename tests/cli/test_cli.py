@@ -69,9 +69,10 @@ def test_table_is_what_sample_returns(run: Run, file: Path, logits: np.ndarray) 
     """Defect caught: a parameter is not passed on, or a column holds another result."""
     parameters = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.02}
     words = [w for name, value in parameters.items() for w in (f"--{name.replace('_', '-')}", value)]
+    words += ["--filter-order", "min_p_first"]
     status, out, _ = run("sample", file, "--seed", "-3", "--position", "5", "--log-z", *words)
     seeds = reference.fold_in(-3, np.arange(ROWS))
-    right = reference.sample(logits, seeds, position=5, **parameters, return_log_z=True)
+    right = reference.sample(logits, seeds, position=5, **parameters, filter_order="min_p_first", return_log_z=True)
     rows = [line.split() for line in out.splitlines()[1 : ROWS + 1]]
     assert status == 0
     assert out.splitlines()[0].split() == ["row", "token", "kept", "logprob", "log_z", "status"]
