@@ -79,7 +79,7 @@ How the rows are cut (tiles.py):
     segments, parts, stretches, groups: int. How many there are in a row.
     segments_of_part, segments_of_stretch, stretch_tiles: int. Segments in a part and in a stretch; tiles in a stretch.
     ALIGNED: bool. Whether every row starts at a multiple of 16 bytes.
-    OVERLAP: bool. Whether the kernel may start before the one ahead has ended (overlap.py).
+    OVERLAP: bool. Whether the kernel may start before the one ahead has ended (dependent_launch.py).
 What the kernels of a draw leave for each other:
     records: int64 [B, RECORD]. What is known of each row: rows.py names the words.
     sums: int64 [B, SUMS]. Integer sums that the programs of a row add to: rows.py names them.
@@ -135,11 +135,11 @@ Drafted tokens (spec sections 14 to 17):
     part_score, part_token: int64, int32 [Q, parts]. The best score in each part, in units of 2^-32, and its token.
     WIDTH, PARTS: int. Powers of two that are at least the number of rows, or parts.
     FLAT, TREE, LOGITS, LOGPROBS: bool. Rows are ragged; drafts are trees; the draft gives logits; logprobs are wanted.
-What a trainer asks for (trainer.py):
+What a trainer asks for (observation.py):
     listed, top_n: int. How many first tokens each part lists; how many are asked for.
     part_places: int64 [B, parts, listed]. The first tokens of each part, as key and token in one number.
     part_kept_key: int32 [B, parts]. The key of the largest kept logit of each part.
-    part_sums: int64 [B, parts, PART_SUMS]. Sums of each part: trainer.py names them.
+    part_sums: int64 [B, parts, PART_SUMS]. Sums of each part: observation.py names them.
     raw_logprobs, entropy: fp32 [B]. Natural logarithms, in the full softmax; nats.
     rank: int32 [B]. How many tokens come before the token in the order.
     top_token_ids, top_logprobs: int32, fp32 [B, top_n]. The first tokens, and their log probabilities.

@@ -1,4 +1,4 @@
-"""Turns a call's parameters into the arguments of kernels: see `kernels.rows`."""
+"""Turns a call's parameters into the arguments of kernels: see `kernels.sampling.rows`."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ MIN_P = Kind(MIN_P_GIVEN.value, "float32", _float_bits, (0,))
 SEED = Kind(SEED_GIVEN.value, "int64", _halves, (0, 0))
 POSITION = Kind(POSITION_GIVEN.value, "int64", _halves, (0, 0))
 
-# In the order of `kernels.rows.PARAMETER_NAMES`.
+# In the order of `kernels.sampling.rows.PARAMETER_NAMES`.
 _KINDS = (TEMPERATURE, TOP_K, TOP_P, MIN_P, SEED, POSITION)
 _ORDER = attrgetter("temperature", "top_k", "top_p", "min_p", "topp_seed", "position")
 
 
 def parameter_arguments(parameters: Parameters, framework: Framework, device: Device) -> list[Any]:
-    """Return `given`, then what `kernels.rows.PARAMETER_NAMES` names, of all of a call's parameters."""
+    """Return `given`, then what `kernels.sampling.rows.PARAMETER_NAMES` names, of all of a call's parameters."""
     return arguments(framework, device, zip(_KINDS, _ORDER(parameters), strict=True))
 
 

@@ -90,7 +90,7 @@ def tuning_for(rows: int) -> Tuning:
 
 
 class Cut(NamedTuple):
-    """How the rows of a call are cut; see `kernels.tiles` for the words."""
+    """How the rows of a call are cut; see `kernels.sampling.tiles` for the words."""
 
     quads: int
     segment_tiles: int

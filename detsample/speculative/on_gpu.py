@@ -4,8 +4,8 @@
     ...                         all rows drawn, as by `detsample.sample`
     match          (requests)   the longest agreeing prefix; `longest_path` for trees
 
-For rejection, the kept sets of the rows are found instead, and the kernels of `speculative_rejection` draw. Nothing
-comes back to the host.
+For rejection, the kept sets of the rows are found instead, and the kernels of `kernels.speculative.rejection` draw.
+Nothing comes back to the host.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def _pointer(of: Logits, tensor: Any, dtype: str) -> Argument:
 
 
 def request_arguments(batch: Batch, rows: Rows) -> list[Any]:
-    """The arguments with which kernels find a request's rows, from `rows` on: see `speculative_rows.rows_of_request`.
+    """The arguments with which kernels find a request's rows, from `rows` on: see `rows_of_request` in
+    `kernels.speculative.rows`.
     """
     of, counts, offsets = batch.logits, batch.counts, batch.row_offsets
     if isinstance(counts, Scalar):

@@ -313,18 +313,19 @@ def test_every_launch_goes_this_way() -> None:
 
 
 def entries() -> set[str]:
-    """The kernels that are launched, by their names in the source."""
+    """The kernels that are launched, by their modules and names: two modules have a `finish`."""
     import compiled
     import compiled_speculative
 
-    return {compiled.place(name)[1] for name in (*compiled.KERNELS, *compiled_speculative.KERNELS)}
+    names = (*compiled.KERNELS, *compiled_speculative.KERNELS)
+    return {".".join(("detsample.kernels", *compiled.place(name))) for name in names}
 
 
 def launched(tree: ast.Module) -> list[tuple[str, ast.Call]]:
     """The kernels that a file hands to anything as the first argument, and these calls."""
     kernels = entries()
     imported = {
-        alias.asname or alias.name: alias.name
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("detsample.kernels")
         for alias in node.names
@@ -332,8 +333,9 @@ def launched(tree: ast.Module) -> list[tuple[str, ast.Call]]:
 
     def kernel(value: ast.expr) -> str | None:
         if isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name) and value.value.id in imported:
-            return value.attr if value.attr in kernels else None
-        name = imported.get(value.id) if isinstance(value, ast.Name) else None
+            name: str | None = f"{imported[value.value.id]}.{value.attr}"
+        else:
+            name = imported.get(value.id) if isinstance(value, ast.Name) else None
         return name if name in kernels else None
 
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]

@@ -249,6 +249,7 @@ def test_nothing_waits_for_the_device() -> None:
     x, given = on_device(logits), tensors(params)
     tokens = on_device(np.arange(100))
     scalars: dict[str, Any] = {"topp_seed": 1, "top_k": 50, "top_p": 0.9, "temperature": 0.7, "position": 3}
+    scalars["shared_noise"] = True  # one number for all rows: nothing is left to fetch from a vector
     calls: list[Callable[[], Any]] = [
         lambda: detsample.sample(x, **given, **WANTED, return_mask="bits"),
         lambda: detsample.sample(x, **scalars, **WANTED, return_mask="csr"),

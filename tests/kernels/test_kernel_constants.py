@@ -10,7 +10,7 @@ import pytest
 
 import detsample
 
-KERNELS = sorted((Path(detsample.__file__).parent / "kernels").rglob("*.py"))
+FOLDER = Path(detsample.__file__).parent / "kernels"
 
 
 def constants_of(trees: list[ast.Module]) -> set[str]:
@@ -48,7 +48,8 @@ def test_no_constant_is_left_of_an_operator() -> None:
     """Defect caught: from Triton 3.7 on its interpreter takes a named constant times a scalar for a constant that holds
     a tensor, and fails where that is compared; how far it comes depends on the row, so a test of results may miss it.
     """
-    trees = {file.name: ast.parse(file.read_text(encoding="utf-8")) for file in KERNELS}
+    files = sorted(FOLDER.rglob("*.py"))
+    trees = {str(file.relative_to(FOLDER)): ast.parse(file.read_text(encoding="utf-8")) for file in files}
     names = constants_of(list(trees.values()))
     assert len(names) > 50
     assert {name: found for name, tree in trees.items() if (found := list(wrong_sides(tree, names)))} == {}

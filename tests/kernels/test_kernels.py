@@ -17,7 +17,7 @@ import searched
 from cases import rng_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_path import GPU, assert_same, left_to_wide
+from kernel_path import GPU, assert_same, left_to_finish
 from levels import amount
 
 from detsample import reference
@@ -173,7 +173,7 @@ def test_every_way_through_the_kernels(way: str) -> None:
     if GPU:
         compare(logits, params)
         return
-    with left_to_wide() as left:
+    with left_to_finish() as left:
         compare(logits, params)
     assert [rows.tolist() for rows in left] == [[wide]]
 
@@ -199,7 +199,7 @@ def test_temperatures_near_zero(params: dict[str, Any], temperature: float) -> N
     if GPU:
         found = compare(logits, given)
     else:
-        with left_to_wide() as left:
+        with left_to_finish() as left:
             found = compare(logits, given)
         assert not left[0].any()
     assert found.token_ids.tolist() == [int(logits[0].argmax())]
@@ -305,7 +305,7 @@ def test_a_draw_that_bounds_cannot_settle(value: float) -> None:
         if GPU or vocab != 1300:
             compare(logits, {"topp_seed": 11, "position": 3, **params}, None)
             continue
-        with left_to_wide() as left:
+        with left_to_finish() as left:
             compare(logits, {"topp_seed": 11, "position": 3, **params}, None)
         assert left[0].tolist() == [True], "the bounds settled a draw that they must not be able to settle"
 

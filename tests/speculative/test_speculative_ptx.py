@@ -45,4 +45,4 @@ def test_sixteen_bit_values_are_only_widened() -> None:
 @pytest.mark.full("compiled with fusion, to see that it is noticed")
 def test_with_fusion_the_compiler_does_fuse() -> None:
     """Catches a check that sees nothing: with fusion on, weights are computed by multiply-adds."""
-    assert any("fma.rn.f32" in line for line in offences(compile_all(90, fusion=True)["speculative_rejection.accept"]))
+    assert any("fma.rn.f32" in line for line in offences(compile_all(90, fusion=True)["speculative.rejection.accept"]))

@@ -18,6 +18,7 @@ PARAMETERS = (
 )
 SUMS = "records:*i64 sums:*i64 missed:*i32"
 GROUPS = "group_bound:*fp32 part_key:*i32 part_counts:*i32 row_pivots:*fp32 part_rungs:*fp32"
+MASK = "mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr"
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
 CUT = ROW + " quads:i32 segment_tiles:i32"
@@ -50,18 +51,18 @@ KERNELS = {
         f"scratch_code:*i64 {RESULTS} ALIGNED:constexpr OVERLAP:constexpr",
         16,
     ),
-    "masks.dense_mask/bools": (f"{ROW} {MAXIMA} mask:*i1 mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr", 4),
-    "masks.dense_mask/bits": (f"{ROW} {MAXIMA} mask:*i32 mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr", 4),
-    "masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
-    "masks.csr_counts": (f"{ROW} {MAXIMA} span_counts:*i32 ALIGNED:constexpr", 4),
-    "masks.csr_tokens": (f"{ROW} {MAXIMA} span_counts:*i32 row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
-    "masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
-    "trainer.survey": (f"{ROW} {SETS} part_places:*i64 part_kept_key:*i32", 4),
-    "trainer.weigh": (
+    "sampling.masks.dense_mask/bools": (f"{ROW} {MAXIMA} mask:*i1 {MASK}", 4),
+    "sampling.masks.dense_mask/bits": (f"{ROW} {MAXIMA} mask:*i32 {MASK}", 4),
+    "sampling.masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
+    "sampling.masks.csr_counts": (f"{ROW} {MAXIMA} span_counts:*i32 ALIGNED:constexpr", 4),
+    "sampling.masks.csr_tokens": (f"{ROW} {MAXIMA} span_counts:*i32 row_offsets:*i64 kept:*i32 ALIGNED:constexpr", 4),
+    "sampling.masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
+    "observation.survey": (f"{ROW} {SETS} part_places:*i64 part_kept_key:*i32", 4),
+    "observation.weigh": (
         f"{ROW} {SETS} given:i32 {TEMPERATURE} token_ids:*i64 part_places:*i64 part_kept_key:*i32 part_sums:*i64",
         8,
     ),
-    "trainer.tell": (
+    "observation.tell": (
         f"{ROW} {SETS} top_n:i32 given:i32 {TEMPERATURE} token_ids:*i64 part_places:*i64 part_kept_key:*i32 "
         "part_sums:*i64 logprobs:*fp32 raw_logprobs:*fp32 rank:*i32 entropy:*fp32 top_token_ids:*i32 "
         "top_logprobs:*fp32",
@@ -84,7 +85,7 @@ KERNELS = {
         "index_low:i32 index_high:i32 result:*i64",
         4,
     ),
-    "probability.log_probabilities": ("vocab:i32 probabilities:*fp32 row_stride:i32 result:*fp32", 4),
+    "contract.probability.log_probabilities": ("vocab:i32 probabilities:*fp32 row_stride:i32 result:*fp32", 4),
 }
 
 

@@ -21,7 +21,7 @@ VALUES = "draft_values:*{dtype} draft_values_stride:i32"
 MEASURED, OF_DRAFT = "peak:*fp32 mass:*i64", "draft_peak:*fp32 draft_mass:*i64"
 
 KERNELS = {
-    "speculative_rows.expand": (
+    "speculative.rows.expand": (
         "rows:i32 requests:i32 width:i32 extra:i32 given:i32 counts:*i32 count_stride:i32 count_scalar:i32 "
         "row_offsets:*i32 offset_stride:i32 parents:*i32 parent_row_stride:i32 parent_stride:i32 temperature:*fp64 "
         "temperature_stride:i32 top_k:*i32 top_k_stride:i32 top_p:*bf16 top_p_stride:i32 min_p:*fp16 min_p_stride:i32 "
@@ -30,31 +30,31 @@ KERNELS = {
         "row_position:*i64",
         {"FLAT": True, "TREE": True},
     ),
-    "speculative_match.match": (
+    "speculative.match.match": (
         f"vocab:i32 {REQUEST} {DRAFTS} {DRAWN} token_ids:*i64 num_accepted:*i32 status:*i32 logprobs:*fp32",
         {"WIDTH": 8, "FLAT": True, "LOGPROBS": True},
     ),
-    "speculative_tree.longest_path": (
+    "speculative.tree.longest_path": (
         f"vocab:i32 {REQUEST} {DRAFTS} {DRAWN} parents:*i64 parent_row_stride:i32 parent_stride:i32 token_ids:*i64 "
         "num_accepted:*i32 nodes:*i32 status:*i32 logprobs:*fp32",
         {"WIDTH": 64, "FLAT": True, "LOGPROBS": True},
     ),
-    "speculative_rejection.measure_target": (f"{ROW} row_status:*i32 {TEMPERATURE} {MEASURED}", {}),
-    "speculative_rejection.measure_draft": (
+    "speculative.rejection.measure_target": (f"{ROW} row_status:*i32 {TEMPERATURE} {MEASURED}", {}),
+    "speculative.rejection.measure_draft": (
         "rows:*{dtype} row_stride:i32 vocab:i32 peak:*fp32 mass:*i64",
         {"LOGITS": False},
     ),
-    "speculative_rejection.accept": (
+    "speculative.rejection.accept": (
         f"{ROW} row_status:*i32 {TEMPERATURE} {MEASURED} {SEED} {VALUES} draft_rows_count:i32 {OF_DRAFT} {REQUEST} "
         f"{DRAFTS} token_ids:*i64 num_accepted:*i32 status:*i32 logprobs:*fp32 decisions:*i64",
         {"WIDTH": 8, "FLAT": True, "LOGITS": True, "LOGPROBS": True},
     ),
-    "speculative_rejection.residual": (
+    "speculative.rejection.residual": (
         f"{ROW} {TEMPERATURE} {MEASURED} {SEED} {VALUES} {OF_DRAFT} decisions:*i64 parts:i32 spans:i32 "
         "part_score:*i64 part_token:*i32",
         {"LOGITS": True},
     ),
-    "speculative_rejection.finish": (
+    "speculative.rejection.finish": (
         f"{TARGET} {TEMPERATURE} {MEASURED} decisions:*i64 parts:i32 part_score:*i64 part_token:*i32 width:i32 "
         "token_ids:*i64 num_accepted:*i32 logprobs:*fp32",
         {"PARTS": 16, "LOGPROBS": True},

@@ -38,6 +38,7 @@ def case(number):
             given[name] = Tensor(at, (rows,), (rng.choice([1, 3, 2**32]),), rng.choice(types), index)
     given["return_logprobs"], given["return_log_z"] = rng.random() < 0.5, rng.random() < 0.5
     given["return_mask"] = rng.choice([None, "bool", "bits", "csr"])
+    given["shared_noise"] = True  # where seed and position are numbers, or may be
     return given
 
 

@@ -307,7 +307,7 @@ def records_kept() -> Iterator[list[np.ndarray]]:
 
 
 @contextlib.contextmanager
-def left_to_wide() -> Iterator[list[np.ndarray]]:
+def left_to_finish() -> Iterator[list[np.ndarray]]:
     """Inside, each call appends an array that says of which of its rows `settle` left the draw to `finish`."""
     from detsample.kernels.sampling.rows import DRAWN, MODE, PENDING, STATUS
     from detsample.sampler import on_gpu as engine
@@ -320,7 +320,7 @@ def left_to_wide() -> Iterator[list[np.ndarray]]:
 
         def launch_and_look(step: Any, grid: tuple[int, ...]) -> None:
             launch(step, grid)
-            if step.kernel is engine.narrow_kernel:
+            if step.kernel is engine.settle_kernel:
                 mode, pending = records[-1][:, int(MODE.value)], records[-1][:, int(STATUS.value)] == int(PENDING.value)
                 found.append(pending & (mode & int(DRAWN.value) == 0))
 

@@ -66,7 +66,7 @@ def draw_from_groups(
     `most_groups` evaluations are not enough, `decided` is false and the token means nothing.
 
     `group_bound` points at the row's bounds, which may be of more tokens than the kept set. `shift` says from where
-    they are measured: see `bounds`.
+    they are measured: see `score_bounds`.
     """
     index = tl.arange(0, MOST_GROUPS)
     bounds = tl.load(group_bound + index, mask=index < groups, other=float("-inf"))

@@ -14,8 +14,8 @@ from detsample.kernels.sampling.rows import JOINT
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
 BISECTIONS = tl.constexpr(10)
-RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `aim`), and
-# that a part keeps (what reaches each pivot, then all)
+RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `guess`),
+# and that a part keeps (what reaches each pivot, then all)
 
 HIGHEST = tl.constexpr(59.0)  # in a useful sum the largest weight is at most 2 to this power times the reference's
 
