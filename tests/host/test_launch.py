@@ -57,7 +57,7 @@ def test_a_plan_launches_what_sample_launches(tmp_path: Path) -> None:
 for number in range(150):
     given = case(number)
     logits = given["logits"]
-    draw = detsample.plan(**given, shared_noise=True)
+    draw = detsample.plan(**given)
     for address in (logits.address, 2**46, 2**46 + 8):
         other = Tensor(address, logits.shape, logits.strides, logits.dtype, logits.index)
         expected = launches({**given, "logits": other})
