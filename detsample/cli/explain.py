@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     seed = int(seeds_of_rows(options, rows)[options.row])
     how: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "min_p")}
     how["position"] = options.position + options.row * options.consecutive
+    how["filter_order"] = options.filter_order
     try:
         status = int(detsample.sample(row.reshape(1, -1), seed, **how).status[0])
         if status:

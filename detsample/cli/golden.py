@@ -89,6 +89,7 @@ def _record(options: argparse.Namespace) -> int:
         top_k=options.top_k,
         top_p=options.top_p,
         min_p=options.min_p,
+        filter_order=options.filter_order,
         sequence=options.sequence,
     )
     golden.save(made, options.out, canonical(host) if options.keep_logits else None)

@@ -20,6 +20,7 @@ from detsample.cli.digest import Digest, host_fields
 from detsample.cli.failure import Failure
 from detsample.cli.progress import Progress
 from detsample.cli.tables import bits, line, shortest
+from detsample.sampler.parameters import FILTER_ORDERS
 from detsample.sampler.status import describe
 
 BLOCK = 1 << 21
@@ -80,6 +81,12 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=integer, default=0, help="keep the first k; 0 is off (default)")
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the first of this mass; 1 is off (default)")
     parser.add_argument("--min-p", type=float, default=0.0, help="relative to the best; 0 is off (default)")
+    parser.add_argument(
+        "--filter-order",
+        choices=FILTER_ORDERS,
+        default=FILTER_ORDERS[0],
+        help="of what top-p takes its share: of what top-k keeps (default), of what top-k and min-p keep, of all",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -131,6 +138,7 @@ def sampled(
                 top_k=options.top_k,
                 top_p=options.top_p,
                 min_p=options.min_p,
+                filter_order=options.filter_order,
                 return_logprobs=options.logprobs,
                 return_log_z=options.log_z,
             )
@@ -295,7 +303,10 @@ class Json:
             "shape": list(logits.shape),
             "rows": [start, stop],
             "device": options.device,
-            "parameters": {name: _number(getattr(options, name)) for name in names},
+            "parameters": {
+                **{name: _number(getattr(options, name)) for name in names},
+                "filter_order": options.filter_order,
+            },
         }
         self._results: list[dict[str, Any]] = []
 

@@ -12,6 +12,7 @@ import numpy as np
 
 import detsample.reference as reference
 from detsample import frameworks
+from detsample.frameworks.types import FilterOrder
 from detsample.reference.filters import min_p_weight, top_k_length, top_p_mass
 from detsample.reference.fixed_point import fixed_point
 from detsample.reference.float_mode import usual_mode
@@ -33,7 +34,7 @@ class Cut:
     on : bool
         Whether its parameter lets it drop anything. In a greedy row no filter is on.
     kept : int
-        How many tokens, of those that are finite; top-p looks at the survivors of top-k only. At least 1.
+        How many tokens, of those that are finite, at least 1. `filter_order` says of which ones top-p takes its share.
     value : float
         The logit of the last one.
     tied_kept, tied_cut : int
@@ -130,6 +131,7 @@ def explain(
     top_k: int = 0,
     top_p: float = 1.0,
     min_p: float = 0.0,
+    filter_order: FilterOrder = "top_k_first",
 ) -> Explanation:
     """Take one draw apart.
 
@@ -137,8 +139,8 @@ def explain(
     ----------
     logits : [V] or [1, V] fp32, bf16 or fp16
         One row, of any framework and on any device.
-    topp_seed, position, temperature, top_k, top_p, min_p
-        Numbers, as for `detsample.sample`.
+    topp_seed, position, temperature, top_k, top_p, min_p, filter_order
+        Numbers and a name, as for `detsample.sample`.
 
     Returns
     -------
@@ -162,6 +164,7 @@ def explain(
     if len(host) != 1 or host.ndim != 2:
         raise ValueError(f"logits must be one row, [V] or [1, V], got {list(host.shape)}")
     given: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    given["filter_order"] = filter_order
     drawn = reference.sample(host, topp_seed, position=position, **given, return_log_z=True, check=True)
     p = parameters(1, topp_seed=topp_seed, position=position, **given)
     x = as_x(host[0])
@@ -198,14 +201,15 @@ def _cuts(logit: np.ndarray, w: np.ndarray, p: Any, vocab: int) -> tuple[Cut, ..
     """What each filter keeps: section 6 of docs/contract/spec.md."""
     n = len(logit)
     survivors = int(top_k_length(p.top_k, vocab, np.array([n]))[0])
+    by_weight = int((w >= min_p_weight(p.min_p)[0]).sum())
+    shared = {"top_k_first": survivors, "min_p_first": min(survivors, by_weight), "joint": n}[p.filter_order]
     sums = np.cumsum(w)
     top_p = float(p.top_p[0])
-    by_mass = survivors
+    by_mass = n
     if top_p <= 0:
         by_mass = 1
     elif top_p < 1:
-        by_mass = int((sums[:survivors] < top_p_mass(p.top_p, sums[survivors - 1 : survivors])[0]).sum()) + 1
-    by_weight = int((w >= min_p_weight(p.min_p)[0]).sum())
+        by_mass = int((sums < top_p_mass(p.top_p, sums[shared - 1 : shared])[0]).sum()) + 1
     k = int(p.top_k[0])
     on = {"top_k": 1 <= k < vocab, "top_p": top_p < 1, "min_p": float(p.min_p[0]) > 0}
     counts = {"top_k": survivors, "top_p": by_mass, "min_p": by_weight}

@@ -21,8 +21,6 @@ from detsample.sampler.output import Csr
 from detsample.sampler.parameters import INTEGER_TYPES, is_scalar
 
 LOGIT_TYPES = ("float32", "float64", "bfloat16", "float16")
-LARGEST = float(np.finfo(np.float32).max)
-"""Where the contract's scaled logits saturate (docs/contract/spec.md, section 4)."""
 LARGEST_GAP = float(1 << 30)
 """Where its gaps to the largest logit saturate (section 9)."""
 
@@ -76,8 +74,8 @@ def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, te
     the vocabulary; no sum depends on the order in which a device adds. Rows that keep more than half the vocabulary
     are treated whole.
 
-    Scaled logits and gaps saturate where those of the draw do (docs/contract/spec.md, sections 4 and 9), so that tiny
-    temperatures make no infinities; a saturated number has the gradient 0.
+    Gaps saturate where those of the draw do (docs/contract/spec.md, section 9), so that tiny temperatures make no
+    infinities; a saturated number has the gradient 0.
 
     Examples
     --------
@@ -101,35 +99,38 @@ def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, te
         return KeptLogprobs(nothing, nothing == -np.inf)
     order, found = [], []
     with np.errstate(over="ignore", invalid="ignore"):  # Arrays would warn of infinities that are meant.
-        for chosen, z, valid in _groups(ops, x, sets, scale):
+        for chosen, own, valid in _groups(ops, x, sets):
             order.append(chosen)
-            found.append(_logprobs(ops, z, valid, column[chosen], inside[chosen]))
+            rate = ops.beside(scale[chosen][:, None], x)
+            found.append(_logprobs(ops, own, rate, valid, column[chosen], inside[chosen]))
     back = np.argsort(np.concatenate(order))
     logprobs = ops.take(ops.join(found), ops.beside(back, x))
     return KeptLogprobs(logprobs, logprobs == -np.inf)  # gaps are finite: no token inside has -inf
 
 
-def _logprobs(ops: Operations, z: Any, valid: Any, column: np.ndarray, inside: np.ndarray) -> Any:
+def _logprobs(ops: Operations, x: Any, scale: Any, valid: Any, column: np.ndarray, inside: np.ndarray) -> Any:
     """Log probability of each row's own column among the valid ones; -inf, without a gradient, where it is outside.
 
-    The gradients of a row's own logit and of its sum are added before they are scaled. At a tiny temperature each of
-    them alone would overflow.
+    Everything is a function of gaps to the row's largest kept logit, as in the draw. The gradients of a row's own logit
+    and of its sum are added before they are scaled: at a tiny temperature each of them alone would overflow.
     """
-    own = ops.take(z.reshape([-1]), ops.beside(np.arange(len(column)) * z.shape[1] + column, z))
-    member = ops.both(ops.beside(inside, z), own != -np.inf)
+    place = ops.beside(np.arange(len(column)) * x.shape[1] + column, x)
+    member = ops.both(ops.beside(inside, x), ops.take(x.reshape([-1]), place) != -np.inf)
     # A row without a token gets the weight 0, so that a NaN among its logits stays out of the gradient.
-    z = ops.where(ops.both(valid, member.reshape([-1, 1])), z, -np.inf)
-    m = ops.largest_of_rows(z)
-    m = ops.where(m != -np.inf, m, 0.0)
-    mass = ops.sum_of_rows(ops.exp(z - m.reshape([-1, 1])))
-    gap = own - m
-    gap = ops.where((gap < -LARGEST_GAP) == False, gap, -LARGEST_GAP)  # noqa: E712 (Paddle has no ~; a NaN stays)
-    # A NaN is not 0, and stays.
-    return ops.where(member, gap - ops.log(ops.where(mass != 0, mass, 1.0)), -np.inf)
+    x = ops.where(ops.both(valid, member.reshape([-1, 1])), x, -np.inf)
+    largest = ops.largest_of_rows(x)
+    largest = ops.where(largest != -np.inf, largest, 0.0)
+    rise = (x - largest.reshape([-1, 1])) * scale  # a gap, negated
+    mass = ops.sum_of_rows(ops.exp(rise))
+    own = ops.take(rise.reshape([-1]), place)
+    found = own - ops.log(ops.where(mass != 0, mass, 1.0))  # a NaN is not 0, and stays
+    # Beside 2^30 the logarithm is less than a rounding, and as a constant the whole has no gradient.
+    found = ops.where((found < -LARGEST_GAP) == False, found, -LARGEST_GAP)  # noqa: E712 (Paddle has no ~; a NaN stays)
+    return ops.where(member, found, -np.inf)
 
 
-def _groups(ops: Operations, x: Any, sets: KeptSets, scale: np.ndarray) -> Iterator[tuple[np.ndarray, Any, Any]]:
-    """(row numbers, scaled logits [n, K], which of them are kept) of rows of like size; each row in one group."""
+def _groups(ops: Operations, x: Any, sets: KeptSets) -> Iterator[tuple[np.ndarray, Any, Any]]:
+    """(row numbers, logits [n, K], which of them are kept) of rows of like size; each row in one group."""
     listed = sets.listed
     width = np.where(listed > 1, 1 << np.ceil(np.log2(np.maximum(listed, 2))).astype(np.int64), 1)
     sparse = [np.flatnonzero(~sets.dropped & (width == w)) for w in np.unique(width[~sets.dropped])]
@@ -141,21 +142,10 @@ def _groups(ops: Operations, x: Any, sets: KeptSets, scale: np.ndarray) -> Itera
     for rows, (at, valid) in zip(sparse, padded, strict=True):
         own = every[start : start + at.size].reshape(list(at.shape))
         start += at.size
-        yield rows, _scaled(ops, own, scale[rows]), ops.beside(valid, x)
+        yield rows, own, ops.beside(valid, x)
     whole = np.flatnonzero(sets.dropped)
     if whole.size:
-        z = _scaled(ops, ops.take(x, ops.beside(whole, x)), scale[whole])
-        yield whole, z, ops.beside(sets.rows(whole).mask(), x)
-
-
-def _scaled(ops: Operations, x: Any, scale: np.ndarray) -> Any:
-    """Logits times a number a row, saturated; infinities and NaN stay."""
-    z = x * ops.beside(scale[:, None], x)
-    if (scale <= 1).all():
-        return z
-    above, below = ops.both(z > LARGEST, x < np.inf), ops.both(z < -LARGEST, x > -np.inf)
-    z = ops.where(above == False, z, LARGEST)  # noqa: E712
-    return ops.where(below == False, z, -LARGEST)  # noqa: E712
+        yield whole, ops.take(x, ops.beside(whole, x)), ops.beside(sets.rows(whole).mask(), x)
 
 
 def _padded(sets: KeptSets, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -130,7 +130,11 @@ def as_rows(logits: Any) -> Any:
                 f"{exact[tuple(lost[0])]} at {lost[0].tolist()}: cast them to float32"
             )
         logits = framework.from_array(rounded, framework.device(logits))
-    return logits[None] if len(framework.shape(logits)) == 1 else logits
+    try:
+        is_row = len(framework.shape(logits)) == 1
+    except RuntimeError:  # some nested tensors have no shape; `read_logits` refuses them by name
+        is_row = False
+    return logits[None] if is_row else logits
 
 
 def _from_lists(rows: Sequence[Any]) -> np.ndarray:

@@ -69,9 +69,10 @@ def test_table_is_what_sample_returns(run: Run, file: Path, logits: np.ndarray) 
     """Defect caught: a parameter is not passed on, or a column holds another result."""
     parameters = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.02}
     words = [w for name, value in parameters.items() for w in (f"--{name.replace('_', '-')}", value)]
+    words += ["--filter-order", "min_p_first"]
     status, out, _ = run("sample", file, "--seed", "-3", "--position", "5", "--log-z", *words)
     seeds = reference.fold_in(-3, np.arange(ROWS))
-    right = reference.sample(logits, seeds, position=5, **parameters, return_log_z=True)
+    right = reference.sample(logits, seeds, position=5, **parameters, filter_order="min_p_first", return_log_z=True)
     rows = [line.split() for line in out.splitlines()[1 : ROWS + 1]]
     assert status == 0
     assert out.splitlines()[0].split() == ["row", "token", "kept", "logprob", "log_z", "status"]
@@ -176,7 +177,7 @@ def test_json_has_the_bits(run: Run, file: Path, logits: np.ndarray) -> None:
     seeds = reference.fold_in(0, np.arange(ROWS))
     found, right = strict_json(out), reference.sample(logits, seeds, min_p=0.01, return_log_z=True)
     assert status == 0
-    assert found["contract"] == 1
+    assert found["contract"] == 2
     assert found["shape"] == [ROWS, 300]
     for name, key in (("logprobs", "logprob"), ("log_z", "log_z")):
         values = getattr(right, name)
@@ -421,7 +422,7 @@ def test_selftest_starts_over_where_triton_is_loaded(run: Run, monkeypatch: pyte
     monkeypatch.setattr(selftest, "triton_is_installed", lambda: True)
     monkeypatch.setattr(selftest.subprocess, "run", start)
     assert run("selftest", "--device", "interpreter", "--rows", "3")[0] == 1
-    assert started == [(["-m", "detsample.cli", "selftest", "--device", "interpreter", "--rows", "3"], "1")]
+    assert started == [(["-m", "detsample", "selftest", "--device", "interpreter", "--rows", "3"], "1")]
 
 
 @pytest.mark.full("the whole self-test in the interpreter")

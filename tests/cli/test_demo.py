@@ -86,10 +86,10 @@ def test_extra_or_missing_section_fails(run: Run, stored: Path) -> None:
 def test_golden_file_missing_or_of_another_contract(run: Run, stored: Path) -> None:
     """Defect caught: a traceback, or another contract's bits taken for a mismatch."""
     golden = json.loads(stored.read_text())
-    stored.write_text(json.dumps(golden | {"contract_version": 2}))
+    stored.write_text(json.dumps(golden | {"contract_version": 3}))
     status, out, err = run()
     assert (status, out) == (2, "")
-    assert "is of contract 2, this is contract 1" in err
+    assert "is of contract 3, this is contract 2" in err
     stored.unlink()
     status, out, err = run()
     assert (status, out) == (2, "")

@@ -20,19 +20,20 @@ from detsample.inspect.explanation import explain
 F32 = np.float32
 
 
+@pytest.mark.parametrize("order", ["top_k_first", "min_p_first", "joint"])
 @pytest.mark.parametrize(
     "kind", ["randn", "randn_x5", "few_levels", "neg_inf_some", "bfloat16_rounded", "flat", "huge"]
 )
-def test_an_explanation_agrees_with_the_draw(kind: str) -> None:
+def test_an_explanation_agrees_with_the_draw(kind: str, order: str) -> None:
     """Catches a winner, a kept set, a log probability or a margin told otherwise than it was computed."""
     rng = np.random.default_rng([ord(letter) for letter in kind])
     x, params = cases.CASES[kind](rng, 12, 40), cases.parameters(rng, 12, 40, invalid=False)
-    out = reference.sample(x, **params, return_log_z=True)
-    margins = reference.margin(x, **params).margin
+    out = reference.sample(x, **params, filter_order=order, return_log_z=True)
+    margins = reference.margin(x, **params, filter_order=order).margin
     for row in range(12):
         own: dict[str, Any] = {name: value[row].item() for name, value in params.items()}
         own |= {name: min(own[name], 1.0) for name in ("top_p", "min_p")}  # what is above it is 1 in a vector alone
-        found = explain(x[row], own.pop("topp_seed"), **own)
+        found = explain(x[row], own.pop("topp_seed"), **own, filter_order=order)
         assert found.token_ids[found.winner] == out.token_ids[row]
         assert found.num_kept == out.num_kept[row]
         assert (F32(found.logprob), F32(found.log_z)) == (out.logprobs[row], out.log_z[row])
@@ -66,7 +67,8 @@ def test_text_of_a_row_in_a_file(run: Run, tmp_path: Path) -> None:
     assert status == 0
     lines = text.splitlines()
     assert lines[:2] == [
-        "x.npy, row 2", "topp_seed 5, position 9, temperature 1.0, top_k 9, top_p 1.0, min_p 0.0",
+        "x.npy, row 2", "topp_seed 5, position 9, temperature 1.0, top_k 9, top_p 1.0, min_p 0.0, "
+        "filter_order top_k_first",
     ]  # fmt: skip
     (drawn,) = (line for line in lines if line.endswith("<- drawn"))
     assert int(drawn.split()[1]) == out.token_ids[0]

@@ -8,13 +8,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from paths import SUPPORT
+from paths import ROOT, SUPPORT
+
+import detsample
 
 
 def interpreter(version: str) -> str | None:
     """A Python of a version: on the path, or where pyenv keeps them."""
     kept = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"))
     return shutil.which(f"python{version}") or (str(kept[-1]) if kept else None)
+
+
+def test_a_checkout_imports_as_it_is() -> None:
+    """Defect caught: `reference` is not found beside the package's folder, which comes first on the path there."""
+    code = "import detsample, detsample.reference; print(detsample.reference.CONTRACT_VERSION)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, str(detsample.CONTRACT_VERSION)), done.stderr
 
 
 @pytest.mark.full("makes environments and asks a package registry: minutes")

@@ -23,7 +23,7 @@ LOGITS = np.random.default_rng(8).standard_normal((4, 9), dtype=F32)
 
 def sample(**changed: Any) -> Any:
     """A call that is right but for what is changed."""
-    return detsample.sample(**{"logits": LOGITS, "topp_seed": 1} | changed)
+    return detsample.sample(**{"logits": LOGITS, "topp_seed": 1, "shared_noise": True} | changed)
 
 
 # ---- the logits
@@ -148,8 +148,9 @@ def test_what_is_not_an_error() -> None:
     """Catches a check that is too strict: these calls are right."""
     for right in (
         {"temperature": 0}, {"temperature": -0.0}, {"temperature": 1e-46}, {"top_k": -5}, {"top_k": 2**62},
-        {"top_p": 7.5}, {"top_p": -np.inf}, {"min_p": np.inf}, {"topp_seed": 2**64 - 1}, {"temperature": 1},
-        {"top_p": 10**400}, {"temperature": np.float16(0.5)}, {"top_k": np.int8(3)}, {"top_p": np.float64(0.3)},
+        {"top_p": np.full(4, 7.5)}, {"top_p": -np.inf}, {"min_p": np.full(4, np.inf)},
+        {"topp_seed": 2**64 - 1}, {"temperature": 1},
+        {"temperature": np.float16(0.5)}, {"top_k": np.int8(3)}, {"top_p": np.float64(0.3)},
         {"temperature": fractions.Fraction(1, 3)}, {"topp_seed": np.uint64(2**63)},
         {"logits": LOGITS.astype(">f4")}, {"logits": np.asfortranarray(LOGITS)}, {"logits": LOGITS[:, ::-1]},
     ):  # fmt: skip
@@ -230,8 +231,8 @@ def test_check_names_the_rows_and_why() -> None:
     temperature[11] = np.nan
     for call in (detsample.sample, lambda logits, seed, **given: detsample.mask(logits, **given)):
         with pytest.raises(ValueError, match=r"3 of 20 rows.*row 3:.*inf.*row 7:.*finite.*row 11:.*parameter"):
-            call(logits, 1, temperature=temperature, check=True)
-        call(LOGITS, 1, check=True)
+            call(logits, np.arange(20), temperature=temperature, check=True)
+        call(LOGITS, np.arange(4), check=True)
     with pytest.raises(ValueError, match=r"row 7: .*and 12 more"):
         sample(logits=np.full((20, 3), np.nan, F32), check=True)
 

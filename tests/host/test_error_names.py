@@ -42,7 +42,7 @@ def test_counts_are_named_as_they_were_given(verify: Callable[..., Any], name: s
         verify(**{name: np.array([1, 2, 3])})
     with says(TypeError, f"{name}: expected an integer or a NumPy array of integers, got list"):
         verify(**{name: [1, 2]})
-    with says(TypeError, f"{name}: expected integers, got float32"):
+    with says(TypeError, f"{name}: expected int64 or int32, got float32"):
         verify(**{name: np.ones(2, F32)})
 
 

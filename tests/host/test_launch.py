@@ -85,17 +85,19 @@ def test_another_driver_is_asked_for_its_stream(tmp_path: Path) -> None:
     body = """
 given = case(5)
 index = given["logits"].index
-first = launches(given)
+with Counting() as prepared:
+    first = launches(given)
+kinds = prepared.count
+assert kinds > 3
 assert {stream for _, stream, *_ in first} == {1000 + index}
 driver.active.streams = 2000
 assert {stream for _, stream, *_ in launches(given)} == {2000 + index}
 driver.set_active(Driver(7000))
 with Counting() as prepared:
     assert {stream for _, stream, *_ in launches(given)} == {7000 + index}
-    steps = len({(grid, function) for grid, _, function, *_ in first})  # two of them launch one kernel
-    assert prepared.count == steps, "another driver may load and launch in its own way"
+    assert prepared.count == kinds, "another driver may load and launch in its own way"
     launches(given)
-    assert prepared.count == steps
+    assert prepared.count == kinds
 """
     check(tmp_path, body)
 

@@ -188,7 +188,7 @@ def test_saturated_logits_have_no_gradient(name: str) -> None:
     mine = tensor(name, logits, gradient=True)
     found = kept_logprobs(mine, np.ones((4, 4), bool), np.array([0, 0, 1, 1]), temperature=F32([1e-39, 0.5, 1, 1]))
     values = found.logprobs.detach().numpy()
-    assert np.abs(values[:2] - [-np.log(2), 0]).max() < 1e-6
+    assert values[:2].tolist() == [-(2.0**30), 0]
     assert np.isnan(values[2:]).all()
     found.logprobs[:2].sum().backward()
     assert (gradient_of(mine)[:2] == 0).all()
@@ -268,7 +268,7 @@ def test_tensors_for_sets_and_tokens() -> None:
     logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(1))
     expected = None
     for kind in ("bool", "csr"):
-        out = sample(logits, 4, top_p=0.8, return_mask=kind)
+        out = sample(logits, torch.arange(6), top_p=0.8, return_mask=kind)
         assert kind == "bool" or isinstance(out.mask, Csr)
         found = kept_logprobs(logits, out.mask, out.token_ids).logprobs
         expected = found if expected is None else expected

@@ -148,7 +148,7 @@ def test_large_sets_make_a_batch_sooner(tmp_path: Path, monkeypatch: pytest.Monk
     """Catches memory that grows with the kept sets, and lists too long for a column."""
     from detsample.rollout import writer as module
 
-    drawn = rollout.draw(np.zeros((4, V), F32), 1, top_k=25)
+    drawn = rollout.draw(np.zeros((4, V), F32), np.arange(4), top_k=25)
     monkeypatch.setattr(module, "BATCH_IDS", 150)
     with rollout.Writer(tmp_path) as writer:
         for _ in range(3):
