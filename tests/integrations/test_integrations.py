@@ -47,16 +47,6 @@ else:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_committed_vllm_trial_found_nothing() -> None:
-    """Defect caught: a result that was committed with differences in it, or of fewer requests than we say."""
-    path = ROOT / "docs" / "results" / "vllm-neighbours.json"
-    report = json.loads(path.read_text())
-    assert report["requests"] >= 1000
-    assert report["tokens_not_those_of_their_logits_alone"] == 0
-    for found in [*report["first_serving_against_the_others"], report["alone_against_first_serving"]]:
-        assert found["tokens_that_differ_all_the_same"] == []
-
-
 def test_the_committed_run_of_vllm_on_a_gpu_found_nothing() -> None:
     """Defect caught: a committed result with tokens that depend on the batch, or without a way to serve."""
     report = json.loads((ROOT / "docs" / "results" / "h100-vllm.json").read_text())

@@ -4,7 +4,7 @@ As a program, the trial over many requests: each is served several times among o
 and are aborted and use other filters. Every drawn token is compared with `detsample.sample` of its logits alone, and
 between servings as long as the logits have the same bits.
 
-    python tests/support/vllm_engine.py --requests 1000 --out docs/results/vllm-neighbours.json
+    python tests/support/vllm_engine.py --requests 1000 --out report.json
 
 With ``--preempt``, an engine whose memory holds two of three requests at a time, so that it preempts.
 """
