@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from plugin import LOADED
 
 from detsample import files, golden
 from detsample.golden.record import dumps, sealed
 
 pytest_plugins = ["pytester"]
-PLUGIN = "detsample.integrations.pytest_plugin"
 
 
 def made(seed: int, rows: int = 4, vocab: int = 50, **how: Any) -> tuple[golden.Golden, np.ndarray]:
@@ -212,8 +212,8 @@ def test_names_of_any_length_and_script(pytester: pytest.Pytester) -> None:
         f"@pytest.mark.parametrize('word', ['{long}', '{long}x', 'a' * 300])\n"
         f"def test_it(golden_tokens, word):\n    golden_tokens.check(X, 7, name='{long}' * 9, keep_logits=True)\n"
     )
-    pytester.runpytest("-p", PLUGIN, "--golden-update").assert_outcomes(passed=3)
-    pytester.runpytest("-p", PLUGIN).assert_outcomes(passed=3)
+    pytester.runpytest(*LOADED, "--golden-update").assert_outcomes(passed=3)
+    pytester.runpytest(*LOADED).assert_outcomes(passed=3)
     names = [path.name for path in (pytester.path / "golden").iterdir()]
     assert len(names) == 6
     assert max(len(name.encode()) for name in names) <= 255
