@@ -14,11 +14,13 @@ from detsample.sampler.status import raise_for_status
 @usual_mode
 def sample_now(
     logits: Any, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str,
-    return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
+    allowed: Any, return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
 ) -> SampleOutput[Any]:  # fmt: skip
     """See `detsample.sample`."""
     wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
-    of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
+    of, given = read_draw(
+        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise
+    )
     out = run(of, given, wanted)
     if wait:
         raise_for_status(out.status)
@@ -27,14 +29,14 @@ def sample_now(
 
 @usual_mode
 def mask_now(
-    logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, kind: str, return_log_z: bool,
-    check: bool,
+    logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, allowed: Any, kind: str,
+    return_log_z: bool, check: bool,
 ) -> MaskOutput[Any, Any]:  # fmt: skip
     """See `detsample.mask`."""
     if read_mask_kind("kind", kind) is None:
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
     wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)
-    of, given = read_draw(logits, 0, 0, temperature, top_k, top_p, min_p, filter_order, shared_noise=True)
+    of, given = read_draw(logits, 0, 0, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise=True)
     out = run(of, given, wanted)
     if wait:
         raise_for_status(out.status)

@@ -23,6 +23,7 @@ def sample(
     top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -42,6 +43,7 @@ def sample(
     top_p: Real | T = 1.0,
     min_p: Real | T = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -60,6 +62,7 @@ def sample(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -131,8 +134,8 @@ def sample(
     (array([3]), array([2], dtype=int32))
     """
     given = (
-        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, return_logprobs, return_log_z,
-        return_mask, shared_noise, check,
+        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, return_logprobs,
+        return_log_z, return_mask, shared_noise, check,
     )  # fmt: skip
     if recording():
         from detsample.sampler import recorded
@@ -151,6 +154,7 @@ def mask(
     top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None,
     kind: Literal["bool", "bits"] = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -166,6 +170,7 @@ def mask(
     top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None,
     kind: Literal["csr"],
     return_log_z: bool = False,
     check: bool = False,
@@ -181,6 +186,7 @@ def mask(
     top_p: Real | T = 1.0,
     min_p: Real | T = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None,
     kind: Literal["bool", "bits"] = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -196,6 +202,7 @@ def mask(
     top_p: Real | T = 1.0,
     min_p: Real | T = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None,
     kind: Literal["csr"],
     return_log_z: bool = False,
     check: bool = False,
@@ -210,6 +217,7 @@ def mask(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     kind: MaskKind = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -218,7 +226,7 @@ def mask(
 
     Parameters
     ----------
-    logits, temperature, top_k, top_p, min_p, filter_order, return_log_z, check
+    logits, temperature, top_k, top_p, min_p, filter_order, allowed, return_log_z, check
         As for `sample`.
     kind : "bool", "bits" or "csr"
         The form of the mask: [B, V] bool, [B, ceil(V / 32)] int32 with the lowest bit first, or `Csr`.
@@ -239,8 +247,9 @@ def mask(
     >>> mask(np.array([[0.0, 3.0, 3.0, 3.0]], np.float32), top_k=2).mask
     array([[False,  True,  True, False]])
     """
+    given = (logits, temperature, top_k, top_p, min_p, filter_order, allowed, kind, return_log_z, check)
     if recording():
         from detsample.sampler import recorded
 
-        return recorded.mask(logits, temperature, top_k, top_p, min_p, filter_order, kind, return_log_z, check)
-    return mask_now(logits, temperature, top_k, top_p, min_p, filter_order, kind, return_log_z, check)
+        return recorded.mask(*given)
+    return mask_now(*given)
