@@ -110,3 +110,14 @@ def look(
     tl.store(message + HEAVY_COUNT, tl.sum(heavy_count, axis=0).to(tl.int64))
     tl.store(message + BEST, best)
     tl.store(message + BEST_CODE, best_code)
+
+
+@triton.jit(do_not_specialize=["columns"])
+def count_mask(mask, columns, counts):
+    """Counts the tokens of a mask of bools [rows, columns]. Grid (rows)."""
+    row = tl.program_id(0).to(tl.int64)
+    count = tl.zeros([TILE], tl.int32)
+    for start in range(0, columns, TILE):
+        column = start + tl.arange(0, TILE)
+        count += tl.load(mask + row * columns + column, mask=column < columns, other=0).to(tl.int32)
+    tl.store(counts + row, tl.sum(count, axis=0))

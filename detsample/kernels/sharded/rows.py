@@ -116,3 +116,10 @@ def columns_of_part(start, columns, parts, part):
 def order_of(x):
     """Numbers from 0 to 2^32 - 1 that rise in the order of the tokens, as int64."""
     return MOST_INT32 - key_of(x).to(tl.int64)
+
+
+@triton.jit
+def clear(message, DIGITS: tl.constexpr):
+    """Zeros for the next round."""
+    tl.store(message + tl.arange(0, DIGITS), tl.zeros([DIGITS], tl.int64))
+    tl.store(message + DIGITS + tl.arange(0, DIGITS), tl.zeros([DIGITS], tl.int64))
