@@ -69,6 +69,7 @@ def verify(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: np.ndarray | None = None,
     method: str = "match",
     draft_probs: np.ndarray | None = None,
     draft_logits: np.ndarray | None = None,
@@ -92,6 +93,8 @@ def verify(
         Absolute index of the first drafted token.
     row_offsets : integer array [B + 1]
         Request b has rows ``row_offsets[b] .. row_offsets[b + 1] - 1``.
+    allowed : array of bits [B, K + 1, ...], or [R, ...] with ``row_offsets``, or None
+        As for ``sample``: one set for each row of the logits.
     method : "match" or "rejection"
     draft_probs, draft_logits : array [B, K, V], or [D, V] with ``row_offsets``, of float32, float16 or bfloat16
         What the drafter drew from: exactly one of them, and with ``method="rejection"`` only.
@@ -124,6 +127,7 @@ def verify(
         "top_k": top_k, "top_p": top_p, "min_p": min_p, "filter_order": filter_order,
     }  # fmt: skip
     batch, drafts, drafted = chains(target_logits, draft_tokens, num_draft, row_offsets, how)
+    batch = batch.allowing(allowed, target_logits.shape[:-1])
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
     if method == "rejection":
@@ -157,6 +161,7 @@ def verify_tree(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: np.ndarray | None = None,
     return_logprobs: bool = True,
     check: bool = False,
 ) -> TreeOutput:
@@ -175,7 +180,7 @@ def verify_tree(
     num_nodes : None, integer or integer array [B]
         How many nodes a request has, the root counted; None: N.
 
-    topp_seed, row_offsets, temperature, top_k, top_p, min_p, filter_order, return_logprobs, check
+    topp_seed, row_offsets, temperature, top_k, top_p, min_p, filter_order, allowed, return_logprobs, check
         As for ``verify``; a request has as many rows as nodes.
 
     Returns
@@ -206,6 +211,7 @@ def verify_tree(
     }  # fmt: skip
     counts = as_integers("num_nodes", drafts.shape[1] if num_nodes is None else num_nodes)
     batch = rows_of(target_logits, drafts.shape[1], "num_nodes", counts, row_offsets, how)
+    batch = batch.allowing(allowed, target_logits.shape[:-1])
     drafts = draft_ids(drafts, len(batch.count))
     below = np.where(drafts == NOTHING, 0, drafts)[:, 1:]
     batch = _refuse_foreign_tokens(batch, counts - 1, below, batch.logits.shape[1])

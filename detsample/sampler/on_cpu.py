@@ -29,6 +29,7 @@ def draw(logits: Logits, given: dict[str, Any], wanted: Wanted) -> SampleOutput:
     """Serve a call whose parameters are numbers and arrays."""
     framework = logits.framework
     values = framework.as_array(logits.tensor)
+    given = {**given, "allowed": None if logits.allowed is None else framework.as_array(logits.allowed.tensor)}
     found: Any
     if wanted.token:
         found = reference.sample(
