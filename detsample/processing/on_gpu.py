@@ -47,8 +47,8 @@ def process(asked: Asked) -> None:
     given = arguments(framework, device, [(kind, asked.numbers[name]) for name, kind in NUMBERS])
     lists: list[Any] = []
     for name in LISTS:
-        ids, starts, ends, *numbers = asked.lists.get(name, Ids(None, None, None, 0, 0, 0))
-        lists += [pointer(ids), pointer(starts), pointer(ends), *numbers]
+        of_name = asked.lists.get(name, Ids(None, None, None, 0, 0, 0))
+        lists += [*map(pointer, of_name[:3]), *of_name[3:]]
         if name == "bias":
             lists.append(pointer(asked.values, "float32"))
     with framework.launching(device):
