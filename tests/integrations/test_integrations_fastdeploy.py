@@ -261,13 +261,21 @@ def test_min_p_sampling() -> None:
 
 @pytest.mark.paddles_own_kernels
 def test_sampling_mask_is_the_samplers_own_kept_set() -> None:
-    """Defect caught: a mask that ignores min-p, keeps all ties, or breaks the row of top_k 0; a lost log_z."""
+    """Defect caught: a mask that ignores min-p, keeps all ties, or breaks the row of top_k 0; a lost log_z; a draw with
+    another order of filters than the mask.
+    """
     p = some_probabilities(12, 97, 5)
     rng = np.random.default_rng(5)
     k, top_p = rng.choice([0, 2, 5], 12), rng.choice([1.0, 0.8], 12).astype(np.float32)
     min_p = rng.choice([0.0, 0.1], 12).astype(np.float32)
     given = tensor(p), tensor(top_p[:, None]), tensor(k[:, None], "int64"), k.tolist()
-    due = reference.mask(log_probabilities(p), top_k=k, top_p=top_p, min_p=min_p, return_log_z=True)
+    filters = {"top_k": k, "top_p": top_p, "min_p": min_p, "filter_order": "min_p_first"}
+    due = reference.mask(log_probabilities(p), **filters, return_log_z=True)
+    other = reference.mask(log_probabilities(p), **filters | {"filter_order": "top_k_first"})
+    assert (due.num_kept != other.num_kept).any()
+    left, seeds = fastdeploy.min_p_sampling(given[0], tensor(min_p)), rng.integers(-(1 << 62), 1 << 62, 12)
+    _, drawn = fastdeploy.top_k_top_p_sampling(left, *given[1:], topp_seed=tensor(seeds, "int64"))
+    assert drawn[:, 0].tolist() == reference.sample(log_probabilities(p), seeds, **filters).token_ids.tolist()
     for bound in (None, 97, 1000):
         ids, mask, log_z, rows = fastdeploy._compute_sampling_mask(*given, min_p=tensor(min_p), max_kept=bound)
         assert (ids.dtype, mask.dtype, log_z.dtype, rows) == (paddle.int64, paddle.bool, paddle.float32, 12)

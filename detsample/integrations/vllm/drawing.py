@@ -73,10 +73,24 @@ class Rows:
         self.plain = all(r.plain for r in self.requests if r.drawn)
         self.told = any(r.told for r in self.requests)
         self.simple = self.all_drawn and self.plain and not self.told
+        self.shared = shared_filters([r for r in self.requests if r.drawn])
         self.others_np = np.flatnonzero(~drawn)
         if self.any_drawn and not self.all_drawn:
             self.drawn = to_device(drawn, device)
             self.others = to_device(self.others_np, device)
+
+
+def shared_filters(requests: list[Request]) -> dict[str, Any]:
+    """Filters as numbers, where all requests have the same top-k or no filter at all: then `plan` knows that half of
+    its kernels have nothing to do. A greedy request has its token whatever the filters are.
+    """
+    filters = {(max(k, 0), p < 1.0 or m > 0.0) for _, k, t, p, m in (r.values for r in requests) if t > 0}
+    if len({k for k, _ in filters}) > 1:
+        return {}
+    if (0, True) in filters:
+        return {}
+    top_k = next(iter(filters), (0, False))[0]
+    return {"top_k": top_k} if top_k else {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 class Columns:
@@ -124,6 +138,7 @@ class Drawer:
     def __init__(self, device: Any, capacity: int, dtype: torch.dtype) -> None:
         self._dtype, self._device = dtype, torch.device(device)
         self._columns = Columns(device, capacity)
+        self._shared: dict[str, Any] = {}
         self._plans: dict[tuple[Any, ...], detsample.Plan] = {}
         self._graphs: dict[tuple[Any, ...], tuple[Any, Any]] = {}
         self._sightings: dict[tuple[Any, ...], int] = {}
@@ -136,6 +151,7 @@ class Drawer:
     def load(self, rows: Rows) -> None:
         """Take a new batch's parameters."""
         self._columns.load(rows.requests)
+        self._shared = rows.shared
 
     def draw(self, logits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         """Draw a token a row.
@@ -152,14 +168,16 @@ class Drawer:
         [R] of the dtype of this drawer
             New memory. An invalid row has token 0, and the log reports it.
         """
-        key = (logits.shape[0], logits.dtype, logits.stride(0), position.data_ptr())
+        shared = self._shared
+        key = (logits.shape[0], logits.dtype, logits.stride(0), position.data_ptr(), *shared.values())
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MOST_PLANS:
                 for known in (self._plans, self._graphs, self._sightings):
                     known.clear()
+            of = self._columns.of(logits.shape[0]) | shared
             plan = self._plans[key] = detsample.plan(
-                logits, position=position, return_logprobs=False, **ORDER, **self._columns.of(logits.shape[0])
+                logits, position=position, return_logprobs=False, **ORDER, **of
             )
         captured = self._captured((*key, logits.data_ptr()), plan, logits) if logits.is_cuda else None
         if captured is None:
