@@ -259,7 +259,7 @@ def plan(
     wanted = read_wanted(return_logprobs, return_log_z, return_mask)
     logits, columns = _with_columns(local_logits)
     parameters = (topp_seed, position, temperature, top_k, top_p, min_p)
-    of, given = read_draw(logits, *parameters, filter_order, shared_noise)
+    of, given = read_draw(logits, *parameters, filter_order, None, shared_noise)
     ranks = group_of(group, of.framework.name)
     place = agreed_place(
         ranks, ranks if group is None else group, "sample", _bits(wanted), of, columns, given, vocab_start, vocab, True
@@ -279,7 +279,7 @@ def _serve(
     """What `sample` and `mask` have in common: the outputs of this rank, or of all shards."""
 
     def read(logits: Any, own: Callable[[Any], Any]) -> tuple[Logits, Parameters, Callable[[Place], Steps[SampleOutput]]]:
-        of, given = read_draw(logits, *map(own, parameters), filter_order, shared_noise)
+        of, given = read_draw(logits, *map(own, parameters), filter_order, None, shared_noise)
         steps = serving("detsample.sharded", of.device).draw
         return of, given, lambda place: steps(place, of, given, wanted)
 
