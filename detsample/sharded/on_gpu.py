@@ -30,7 +30,7 @@ from detsample.launching.workspace import allocate, layout
 from detsample.sampler import on_gpu
 from detsample.sampler.kernel_arguments import parameter_arguments
 from detsample.sampler.output import SampleOutput, Wanted
-from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameters, Scalar
+from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameters, Scalar, Vector
 from detsample.sharded.agreement import Place
 from detsample.sharded.groups import Steps
 from detsample.sharded.rounds import Rounds, rounds_of
@@ -50,6 +50,8 @@ def draw(place: Place, of: Logits, given: Parameters, wanted: Wanted) -> Steps[S
     rounds = rounds_of(of.rows, place.vocab, given, wanted)
     if not of.rows:
         return on_gpu.run(of, given, wanted)
+    if of.allowed is not None:
+        of = _without_forbidden(of)
     size = of.rows * place.vocab * (4 if of.dtype == "float32" else 2)
     if wanted.mask is None and 0 not in place.widths and rounds.cost_more_than(size):
         return (yield from _draw_whole(place, of, given, wanted))
@@ -79,10 +81,26 @@ def _draw_whole(place: Place, of: Logits, given: Parameters, wanted: Wanted) -> 
     return replace(out, _kept_alive=None if framework.frees_behind_stream(device) else (own, gathered, whole, out))
 
 
-def _copy(of: Logits, logits: Argument, row_stride: int, columns: int, result: Argument, result_stride: int) -> None:
+def _without_forbidden(of: Logits) -> Logits:
+    """A copy of the logits in which tokens that are not allowed have -inf."""
+    framework = of.framework
+    result = framework.empty((of.rows, of.vocab), of.dtype, of.device)
+    _copy(of, framework.argument(of.tensor), of.row_stride, of.vocab, framework.argument(result), of.vocab, of.allowed)
+    return of._replace(tensor=result, row_stride=of.vocab, pointer=None, allowed=None)
+
+
+def _copy(
+    of: Logits, logits: Argument, row_stride: int, columns: int, result: Argument, result_stride: int,
+    allowed: Vector | None = None,
+) -> None:  # fmt: skip
+    sets, stride, word = missing(of.device[0], "int32"), 0, 0
+    if allowed is not None:
+        sets, stride = of.framework.argument(allowed.tensor), allowed.stride
+        word = 8 if of.framework.dtype_name(allowed.tensor) == "uint8" else 32
     with of.framework.launching(of.device):
         grid = (of.rows, -(-columns // int(TILE.value)))
-        launcher(of.device)(copy_rows, grid, logits, row_stride, columns, result, result_stride, **PLAIN)
+        where = (logits, row_stride, columns, sets, stride, result, result_stride)
+        launcher(of.device)(copy_rows, grid, *where, WORD=word, **PLAIN)
 
 
 def _power_of_two(number: int) -> int:
@@ -240,7 +258,7 @@ class _Call:
         found = [areas["unwanted"] if x is None else argument(x) for x in (token_ids, num_kept, status, logprobs, log_z)]
         self._settle(heads, sums, best, missing(device[0], "int64"), stages.DONE, how, tuple(found))
         mask = None if wanted.mask is None else self._mask(wanted.mask)
-        alive = None if of.framework.frees_behind_stream(device) else (self.kept_alive, token_ids, logprobs)
+        alive = None if of.framework.frees_behind_stream(device) else (self.kept_alive, of.tensor, *found)
         return SampleOutput(token_ids if wanted.token else None, num_kept, status, logprobs, log_z, mask, alive)
 
     def _mask(self, kind: str) -> Any:

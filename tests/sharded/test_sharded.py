@@ -140,3 +140,15 @@ def test_torch_tensors_give_torch_tensors() -> None:
     found = sharded.sample([logits[:, :20], logits[:, 20:]], [seeds, seeds.clone()], top_p=0.9, return_mask="bool")
     assert torch.equal(torch.cat([one.mask for one in found], dim=1), expected.mask)
     assert all(torch.equal(one.token_ids, expected.token_ids) for one in found)
+
+
+def test_allowed_tokens_are_of_the_own_columns() -> None:
+    """Would catch a rank that reads its bits from where they would stand in a whole row."""
+    logits = rng_of("allowed").standard_normal((5, 100)).astype(np.float32)
+    sets = logits < 1
+    sets[2] = False
+    expected = reference.sample(logits, np.arange(5), top_p=0.8, allowed=bits_of(sets))
+    cut = [0, 33, 34, 90]
+    own = [bits_of(each) for each in np.split(sets, cut, axis=1)]
+    for found in sharded.sample(list(np.split(logits, cut, axis=1)), np.arange(5), top_p=0.8, allowed=own):
+        sharded_cases.require_equal(found, expected)

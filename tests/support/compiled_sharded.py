@@ -20,7 +20,8 @@ KERNELS = {
         f"{LOGITS} told:i32 drawn_status:*i32 row_offsets:*i64 tokens:*i32 message:*i64", {"GIVEN": 1, "SLOTS": 64}
     ),
     "sharded.heads.copy_rows": (
-        "logits:*{dtype} row_stride:i32 columns:i32 result:*{dtype} result_stride:i32", {}
+        "logits:*{dtype} row_stride:i32 columns:i32 allowed:*i32 allowed_stride:i32 result:*{dtype} result_stride:i32",
+        {"WORD": 32},
     ),
     "sharded.look.look": (
         f"{LOGITS} {COUNTS} {GIVEN} heads:*i64 state:*i64 message:*i64",

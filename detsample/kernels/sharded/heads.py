@@ -45,11 +45,17 @@ def tell_heads(
 
 
 @triton.jit(
-    do_not_specialize=["row_stride", "columns", "result_stride"], do_not_specialize_on_alignment=["logits", "result"]
+    do_not_specialize=["row_stride", "columns", "allowed_stride", "result_stride"],
+    do_not_specialize_on_alignment=["logits", "allowed", "result"],
 )
-def copy_rows(logits, row_stride, columns, result, result_stride):
-    """Copies rows of logits. Grid (rows, tiles)."""
+def copy_rows(logits, row_stride, columns, allowed, allowed_stride, result, result_stride, WORD: tl.constexpr):
+    """Copies rows of logits; if `allowed` has words of WORD bits, and not 0, with -inf for tokens whose bit is not set. Grid
+    (rows, tiles).
+    """
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * TILE + tl.arange(0, TILE)
     x = tl.load(logits + row * row_stride + column, mask=column < columns, other=0.0)
+    if WORD > 0:
+        word = tl.load(allowed + row * allowed_stride + column // WORD, mask=column < columns, other=0)
+        x = tl.where((word >> (column % WORD).to(word.dtype)) & 1 != 0, x, float("-inf"))
     tl.store(result + row * result_stride + column, x, mask=column < columns)
