@@ -8,15 +8,20 @@ does. A parameter that is a number is an argument of the operator, so another po
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from detsample.noise.streams import fold_in_now, gumbel_noise_now
 from detsample.sampler.output import Csr, MaskOutput, SampleOutput
 from detsample.sampler.parameters import class_name, read_flag, read_mask_kind, read_wanted
 from detsample.sampler.sample import mask_now, sample_now
 
+P = ParamSpec("P")
+R = TypeVar("R")
 INTEGERS, REALS = ("topp_seed", "position", "top_k"), ("temperature", "top_p", "min_p")
 _SEED, _POSITION, _TOP_K = (f"Tensor? {name}, SymInt {name}_number" for name in INTEGERS)
 _FILTERS = (
@@ -24,6 +29,25 @@ _FILTERS = (
     "Tensor? min_p, float min_p_number, str filter_order"
 )
 _MODULUS = 1 << 64
+
+
+_REASON = "detsample does it between two graphs; sample, mask, gumbel_noise and fold_in are operators of one"
+_WHY = {"reason": _REASON} if "reason" in signature(torch.compiler.disable).parameters else {}  # since torch 2.7
+
+
+@torch.compiler.disable(**_WHY)
+def outside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function that is no operator, between two graphs of `torch.compile`.
+
+    Raises
+    ------
+    TypeError
+        If one graph is to hold everything: the call's result would be a constant in it.
+    """
+    if get_proxy_mode() is not None:
+        able = "sample, mask, gumbel_noise and fold_in can"
+        raise TypeError(f"{function.__name__} cannot be in a graph of make_fx or torch.export, {able}: call it outside")
+    return function(*args, **kwargs)
 
 
 def _given(name: str, value: Any) -> tuple[torch.Tensor | None, Any]:

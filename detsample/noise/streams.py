@@ -11,7 +11,7 @@ import detsample.reference as reference
 from detsample import frameworks
 from detsample.frameworks import Description, Device, Framework
 from detsample.frameworks.pointer import integer
-from detsample.frameworks.recording import recording
+from detsample.frameworks.recording import recording, untranslated
 from detsample.frameworks.types import Integer, T
 from detsample.reference.float_mode import usual_mode
 from detsample.sampler.parameters import (
@@ -51,6 +51,7 @@ def gumbel_noise(
 def gumbel_noise(topp_seed: Integer | T, position: Integer | T, token_ids: T) -> T: ...
 
 
+@untranslated
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     """The Gumbel noise that `sample` adds to the scores of these tokens, exactly.
 
@@ -111,6 +112,7 @@ def fold_in(topp_seed: Integer | np.ndarray, i: Integer | np.ndarray) -> np.ndar
 def fold_in(topp_seed: Integer | T, i: Integer | T) -> T: ...
 
 
+@untranslated
 def fold_in(topp_seed: Any, i: Any) -> Any:
     """The seed of the i-th of several samples of one request. It is unrelated to the request's seed and to the seeds of
     all other samples.

@@ -6,7 +6,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from detsample.frameworks.recording import recording
+from detsample.frameworks.recording import recording, untranslated
 from detsample.frameworks.types import FilterOrder, Integer, MaskKind, Real, Rows, T
 from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import Csr, MaskOutput, SampleOutput, Wanted
@@ -53,6 +53,7 @@ def sample(
 ) -> SampleOutput[T]: ...
 
 
+@untranslated
 def sample(
     logits: Any,
     topp_seed: Any,
@@ -218,6 +219,7 @@ def mask(
 ) -> MaskOutput[T, Csr[T]]: ...
 
 
+@untranslated
 def mask(
     logits: Any,
     *,
