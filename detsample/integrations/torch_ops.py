@@ -21,7 +21,7 @@ INTEGERS, REALS = ("topp_seed", "position", "top_k"), ("temperature", "top_p", "
 _SEED, _POSITION, _TOP_K = (f"Tensor? {name}, SymInt {name}_number" for name in INTEGERS)
 _FILTERS = (
     f"Tensor? temperature, float temperature_number, {_TOP_K}, Tensor? top_p, float top_p_number, "
-    "Tensor? min_p, float min_p_number, str filter_order"
+    "Tensor? min_p, float min_p_number, str filter_order, Tensor? allowed"
 )
 _MODULUS = 1 << 64
 
@@ -43,15 +43,16 @@ def _either(tensor: torch.Tensor | None, number: Any) -> Any:
 
 def sample(
     logits: torch.Tensor, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any,
-    filter_order: str, return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool,
-    check: bool,
+    filter_order: str, allowed: Any, return_logprobs: bool, return_log_z: bool, return_mask: str | None,
+    shared_noise: bool, check: bool,
 ) -> SampleOutput[Any]:  # fmt: skip
     """`detsample.sample` by way of the operator."""
     wanted = read_wanted(return_logprobs, return_log_z, return_mask)
     found = _sample(
         logits, *_given("topp_seed", topp_seed), *_given("position", position), *_given("temperature", temperature),
-        *_given("top_k", top_k), *_given("top_p", top_p), *_given("min_p", min_p), filter_order, wanted.logprobs,
-        wanted.log_z, wanted.mask or "", read_flag("shared_noise", shared_noise), read_flag("check", check),
+        *_given("top_k", top_k), *_given("top_p", top_p), *_given("min_p", min_p), filter_order, allowed,
+        wanted.logprobs, wanted.log_z, wanted.mask or "", read_flag("shared_noise", shared_noise),
+        read_flag("check", check),
     )  # fmt: skip
     token_ids, num_kept, status, *rest = found
     logprobs = rest.pop(0) if wanted.logprobs else None
@@ -60,14 +61,15 @@ def sample(
 
 
 def mask(
-    logits: torch.Tensor, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, kind: str,
-    return_log_z: bool, check: bool,
+    logits: torch.Tensor, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, allowed: Any,
+    kind: str, return_log_z: bool, check: bool,
 ) -> MaskOutput[Any, Any]:  # fmt: skip
     """`detsample.mask` by way of the operator."""
     log_z = read_flag("return_log_z", return_log_z)
     found = _mask(
         logits, *_given("temperature", temperature), *_given("top_k", top_k), *_given("top_p", top_p),
-        *_given("min_p", min_p), filter_order, read_mask_kind("kind", kind) or "", log_z, read_flag("check", check),
+        *_given("min_p", min_p), filter_order, allowed, read_mask_kind("kind", kind) or "", log_z,
+        read_flag("check", check),
     )  # fmt: skip
     num_kept, status, *rest = found
     return MaskOutput(log_z=rest.pop(0) if log_z else None, num_kept=num_kept, status=status, mask=_mask_of(rest))
@@ -85,12 +87,12 @@ def _mask_of(rest: list[torch.Tensor]) -> Any:
 )
 def _sample(
     logits: Any, seed: Any, seed_n: Any, position: Any, position_n: Any, t: Any, t_n: Any, k: Any, k_n: Any, p: Any,
-    p_n: Any, m: Any, m_n: Any, filter_order: str, logprobs: bool, log_z: bool, mask: str, shared_noise: bool,
-    check: bool,
+    p_n: Any, m: Any, m_n: Any, filter_order: str, allowed: Any, logprobs: bool, log_z: bool, mask: str,
+    shared_noise: bool, check: bool,
 ) -> Any:  # fmt: skip
     out = sample_now(
         logits, _either(seed, seed_n), _either(position, position_n), _either(t, t_n), _either(k, k_n), _either(p, p_n),
-        _either(m, m_n), filter_order, logprobs, log_z, mask or None, shared_noise, check,
+        _either(m, m_n), filter_order, allowed, logprobs, log_z, mask or None, shared_noise, check,
     )  # fmt: skip
     return [out.token_ids, out.num_kept, out.status, *_optional(out)]
 
@@ -101,11 +103,12 @@ def _sample(
     schema=f"(Tensor logits, {_FILTERS}, str kind, bool log_z, bool check) -> Tensor[]",
 )
 def _mask(
-    logits: Any, t: Any, t_n: Any, k: Any, k_n: Any, p: Any, p_n: Any, m: Any, m_n: Any, filter_order: str, kind: str,
-    log_z: bool, check: bool,
+    logits: Any, t: Any, t_n: Any, k: Any, k_n: Any, p: Any, p_n: Any, m: Any, m_n: Any, filter_order: str,
+    allowed: Any, kind: str, log_z: bool, check: bool,
 ) -> Any:  # fmt: skip
     out = mask_now(
-        logits, _either(t, t_n), _either(k, k_n), _either(p, p_n), _either(m, m_n), filter_order, kind, log_z, check
+        logits, _either(t, t_n), _either(k, k_n), _either(p, p_n), _either(m, m_n), filter_order, allowed, kind,
+        log_z, check,
     )
     return [out.num_kept, out.status, *_optional(out)]
 

@@ -26,6 +26,7 @@ def sample(
     top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -45,6 +46,7 @@ def sample(
     top_p: Real | T = 1.0,
     min_p: Real | T = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -63,6 +65,7 @@ def sample(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -134,8 +137,8 @@ def sample(
     (array([3]), array([2], dtype=int32))
     """
     given = (
-        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, return_logprobs, return_log_z,
-        return_mask, shared_noise, check,
+        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, return_logprobs,
+        return_log_z, return_mask, shared_noise, check,
     )  # fmt: skip
     if recording():
         from detsample.integrations import torch_ops
@@ -147,11 +150,13 @@ def sample(
 @usual_mode
 def sample_now(
     logits: Any, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str,
-    return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
+    allowed: Any, return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
 ) -> SampleOutput[Any]:  # fmt: skip
     """`sample`, where nobody is recording it."""
     wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
-    of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
+    of, given = read_draw(
+        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise
+    )
     out = run(of, given, wanted)
     if wait:
         raise_for_status(out.status)
@@ -167,6 +172,7 @@ def mask(
     top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None,
     kind: Literal["bool", "bits"] = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -182,6 +188,7 @@ def mask(
     top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None,
     kind: Literal["csr"],
     return_log_z: bool = False,
     check: bool = False,
@@ -197,6 +204,7 @@ def mask(
     top_p: Real | T = 1.0,
     min_p: Real | T = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None,
     kind: Literal["bool", "bits"] = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -212,6 +220,7 @@ def mask(
     top_p: Real | T = 1.0,
     min_p: Real | T = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None,
     kind: Literal["csr"],
     return_log_z: bool = False,
     check: bool = False,
@@ -226,6 +235,7 @@ def mask(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     kind: MaskKind = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -234,7 +244,7 @@ def mask(
 
     Parameters
     ----------
-    logits, temperature, top_k, top_p, min_p, filter_order, return_log_z, check
+    logits, temperature, top_k, top_p, min_p, filter_order, allowed, return_log_z, check
         As for `sample`.
     kind : "bool", "bits" or "csr"
         The form of the mask: [B, V] bool, [B, ceil(V / 32)] int32 with the lowest bit first, or `Csr`.
@@ -255,23 +265,24 @@ def mask(
     >>> mask(np.array([[0.0, 3.0, 3.0, 3.0]], np.float32), top_k=2).mask
     array([[False,  True,  True, False]])
     """
+    given = (logits, temperature, top_k, top_p, min_p, filter_order, allowed, kind, return_log_z, check)
     if recording():
         from detsample.integrations import torch_ops
 
-        return torch_ops.mask(logits, temperature, top_k, top_p, min_p, filter_order, kind, return_log_z, check)
-    return mask_now(logits, temperature, top_k, top_p, min_p, filter_order, kind, return_log_z, check)
+        return torch_ops.mask(*given)
+    return mask_now(*given)
 
 
 @usual_mode
 def mask_now(
-    logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, kind: str, return_log_z: bool,
-    check: bool,
+    logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, allowed: Any, kind: str,
+    return_log_z: bool, check: bool,
 ) -> MaskOutput[Any, Any]:  # fmt: skip
     """`mask`, where nobody is recording it."""
     if read_mask_kind("kind", kind) is None:
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
     wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)
-    of, given = read_draw(logits, 0, 0, temperature, top_k, top_p, min_p, filter_order, shared_noise=True)
+    of, given = read_draw(logits, 0, 0, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise=True)
     out = run(of, given, wanted)
     if wait:
         raise_for_status(out.status)

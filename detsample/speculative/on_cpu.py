@@ -17,7 +17,11 @@ def _how(batch: Batch) -> dict[str, Any]:
     """The keyword arguments that are the same for chains and trees."""
     framework, offsets = batch.logits.framework, batch.row_offsets
     row_offsets = None if offsets is None else framework.as_array(offsets.tensor)
-    return {**on_cpu.as_arrays(framework, batch.given), "row_offsets": row_offsets}
+    sets = batch.logits.allowed
+    allowed = None if sets is None else framework.as_array(sets.tensor)
+    if allowed is not None and offsets is None:
+        allowed = allowed.reshape(batch.requests, batch.width, -1)
+    return {**on_cpu.as_arrays(framework, batch.given), "row_offsets": row_offsets, "allowed": allowed}
 
 
 def _count(batch: Batch) -> Any:

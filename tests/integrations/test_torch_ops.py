@@ -116,7 +116,8 @@ def test_the_operators_keep_torchs_rules() -> None:
 
     seeds = (SEEDS, 0, None, 4)
     filters = (None, 0.8, None, 20, torch.full((3,), 0.9), 0.0, None, 0.0, "top_k_first")
-    for kind in ("", "bool", "bits"):
-        torch.library.opcheck(torch_ops._sample, (logits(1), *seeds, *filters, True, True, kind, False, False))
+    sets = torch.full((3, -(-logits(1).shape[1] // 32)), 5, dtype=torch.int32)
+    for kind, allowed in (("", sets), ("bool", None), ("bits", sets)):
+        torch.library.opcheck(torch_ops._sample, (logits(1), *seeds, *filters, allowed, True, True, kind, False, False))
         if kind:
-            torch.library.opcheck(torch_ops._mask, (logits(1), *filters, kind, True, False))
+            torch.library.opcheck(torch_ops._mask, (logits(1), *filters, allowed, kind, True, False))
