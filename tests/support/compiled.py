@@ -37,12 +37,12 @@ KERNELS = {
         4,
     ),
     "sampling.settle.settle": (
-        f"{CUT} segments_of_part:i32 groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 {SUMS} "
+        f"{CUT} segments_of_part:i32 groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 every_row:i32 {SUMS} "
         f"group_key:*i32 list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
         8,
     ),
     "sampling.sum_weights.sum_weights": (
-        f"{STRETCHES} rows:i32 attempt:i32 {SUMS} list_token:*i32 pitch:i32 "
+        f"{STRETCHES} rows:i32 attempt:i32 every_row:i32 {SUMS} list_token:*i32 pitch:i32 "
         "group_bound:*fp32 row_pivots:*fp32 ALIGNED:constexpr OVERLAP:constexpr",
         4,
     ),

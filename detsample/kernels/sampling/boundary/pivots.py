@@ -8,12 +8,12 @@ cannot get wrong.
 import triton
 import triton.language as tl
 
-from detsample.kernels.sampling.candidates import MOST_K
+from detsample.kernels.sampling.candidates import MOST_K, MOST_K_LISTED
 from detsample.kernels.sampling.rows import JOINT
 
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
-BISECTIONS = tl.constexpr(10)
+BISECTIONS = tl.constexpr(8)
 RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `guess`),
 # and that a part keeps (what reaches each pivot, then all)
 
@@ -26,7 +26,7 @@ FLT_MAX = tl.constexpr(3.4028234663852886e38)
 @triton.jit
 def is_in_doubt(top_k, top_p):
     """Whether the boundary may lie among thousands of tokens: with top-p but without top-k, or with a large top-k."""
-    return ((top_k == 0) & (top_p < 1.0)) | (top_k > MOST_K)
+    return ((top_k == 0) & (top_p < 1.0)) | (top_k > MOST_K_LISTED)
 
 
 @triton.jit
