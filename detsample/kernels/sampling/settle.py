@@ -93,6 +93,8 @@ CHOICES = tl.constexpr(256)  # how many keys are tried at a time
 HEAVIEST = tl.constexpr(1 << 61)  # the largest weight that a row can have
 MOST_SELECTED = tl.constexpr(192)  # the most groups to gather, if they reach the threshold of top-k or top-p
 MOST_REACHING = tl.constexpr(64)  # the most groups to gather, if they reach what min-p keeps, which may be all groups
+BISECTIONS = tl.constexpr(8)
+MOST_SHARING = tl.constexpr(160.0)  # about the most tokens to gather, if they hold the share of top-p
 GATHER = tl.constexpr(4096)  # how many tokens are gathered at a time
 GATHERED = tl.constexpr(128)  # how many of these are of one group
 
@@ -121,6 +123,22 @@ def row_status(row_logits, vocab, top_key, of_parameters):
     if top_key == MINUS_INF_KEY:
         status |= STATUS_EMPTY
     return status
+
+
+@triton.jit
+def threshold_key(group_keys, wanted, top_key):
+    """A key that the maxima of at least `wanted` groups reach, found by bisection between values; the lowest key if
+    there are not that many groups.
+    """
+    present = group_keys > MINUS_INF_KEY
+    low = value_of(tl.min(tl.where(present, group_keys, top_key), axis=0))
+    high = value_of(top_key)
+    for _ in range(BISECTIONS):
+        middle = low * 0.5 + high * 0.5
+        reached = tl.sum((group_keys >= key_of(middle)).to(tl.int32), axis=0) >= wanted
+        low = tl.where(reached, middle, low)
+        high = tl.where(reached, high, middle)
+    return tl.where(tl.sum(present.to(tl.int32), axis=0) >= wanted, key_of(low), LOWEST_KEY)
 
 
 @triton.jit
@@ -187,14 +205,15 @@ def load_maxima(group_key, groups):
 
 @triton.jit
 def list_candidates(
-    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, by_maxima, by_count, goal, rate,
-    lowest, most_groups, sums, row, scratch_code,
+    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, wanted, goal, rate, lowest,
+    most_groups, sums, row, scratch_code,
 ):  # fmt: skip
     """Lists the tokens that reach a threshold: (candidates, threshold, low key, end, found).
 
     `candidates` is their number. If it is above CAPACITY, there are more tokens, or more groups to look at, than fit.
-    If `by_maxima`, the goal is that of `interval_of_maxima`, and the interval found there is returned, too. The threshold
-    is where it begins, but at least `lowest`.
+    The threshold is at least `lowest`. It is reached by the maxima of the number of groups that is `wanted`, if that is
+    not 0, and otherwise by tokens that together probably have the weight `goal`, if that is not 0. The keys returned
+    are those of the interval in which the boundary is.
 
     The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are. So all
     maxima are read before.
@@ -202,19 +221,19 @@ def list_candidates(
     group_keys = load_maxima(group_key, groups)
     low_key = lowest
     end_key = top_key * 0 + INF_KEY
-    found = by_maxima == 0
-    if by_maxima:
-        low, high, found = interval_of_maxima(group_keys, value_of(top_key), by_count, goal, rate)
+    found = wanted > 0
+    if wanted > 0:
+        low_key = threshold_key(group_keys, wanted, top_key)
+    elif goal > 0.0:
+        low, high, tokens, found = interval_of_maxima(group_keys, value_of(top_key), goal, rate)
         low_key = tl.where(found, key_of(low), LOWEST_KEY)
         end_key = tl.where(found, key_of(high), INF_KEY)
+        most_groups = tl.where(found & (tokens <= MOST_SHARING), most_groups, MOST_REACHING)
     threshold = tl.maximum(low_key, lowest)
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
     selected = tl.sum(reaches.to(tl.int32), axis=0)
-    # A number of maxima is what makes a threshold sure. With fewer groups than that, everything is looked at.
-    sure = (by_count == 0) | (selected >= goal) | (found == 0)
-    low_key = tl.where(sure, low_key, LOWEST_KEY)
     filled = tl.full([], CAPACITY + 1, tl.int32)
-    if sure & (selected <= most_groups) & (end_key == INF_KEY):
+    if (selected <= most_groups) & (end_key == INF_KEY):
         tl.debug_barrier()  # every lane has read the maxima
         select_groups(reaches, sums + row * SUMS + SELECTED, list_token)
         tl.debug_barrier()
@@ -266,13 +285,13 @@ def draw_listed(
 
 @triton.jit
 def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, weighed, top_p):
-    """(lightest, heaviest, wanted): two numbers between which the weight of all tokens lies, and the share of it that
+    """(lightest, heaviest, share): two numbers between which the weight of all tokens lies, and the share of it that
     top-p keeps, with a little added to be safe, relative to the weight of the largest logit `top`.
 
-    If the weight is not known, `wanted` is 0.
+    If the weight is not known, `share` is 0.
     """
     lightest, heaviest = tl.full([], 1, tl.int64), tl.full([], HEAVIEST, tl.int64)
-    wanted = tl.full([], 0.0, tl.float32)
+    share_kept = tl.full([], 0.0, tl.float32)
     if weighed:
         reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
         whole = pick(sum_rungs(part_rungs, row, parts, 1, MOST_SEGMENTS), PIVOTS - 1)
@@ -280,8 +299,8 @@ def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, weighed,
         lightest = tl.where(usable, light, lightest)
         heaviest = tl.where(usable, heavy, heaviest)
         share = (heavy.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 1e-6) * 1.0001
-        wanted = tl.where(usable, share, wanted)
-    return lightest, heaviest, wanted
+        share_kept = tl.where(usable, share, share_kept)
+    return lightest, heaviest, share_kept
 
 
 @triton.jit
@@ -360,23 +379,21 @@ def settle(
             lowest = lowest_key_of(scale, largest, top_key, min_weight)
         weighed = is_weighed(mode, top_k, top_p) & (min_p_first == 0)
         rate = rate_of(scale, is_weighed(mode, top_k, top_p))
-        lightest, heaviest, wanted = shared_weight(
+        lightest, heaviest, share = shared_weight(
             row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, weighed, top_p
         )
         in_doubt = is_in_doubt(top_k, top_p)
         interval = join_words(lowest, lowest * 0 + INF_KEY)
         found = few
         if few | by_gap | weighed | by_min_p:
-            by_maxima = few | weighed
-            by_count = few | (weighed & (wanted == 0.0))
-            goal = tl.where(few, top_k.to(tl.float32), tl.where(by_count, MOST_REACHING, wanted))
-            most_groups = tl.where(top_k > MOST_K, 0, tl.where(by_maxima, MOST_SELECTED, MOST_REACHING))
+            wanted = tl.where(few, top_k.to(tl.int32), tl.where(weighed & (share == 0.0), MOST_REACHING, 0))
+            most_groups = tl.where(top_k > MOST_K, 0, tl.where(few | weighed, MOST_SELECTED, MOST_REACHING))
             filled, threshold, low_key, end_key, found = list_candidates(
                 row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key,
-                by_maxima, by_count, goal, rate, lowest, most_groups, sums, row, scratch_code + row * CAPACITY,
+                wanted, share, rate, lowest, most_groups, sums, row, scratch_code + row * CAPACITY,
             )  # fmt: skip
             interval = join_words(low_key, end_key)
-            found = found & weighed & (by_count == 0)
+            found = found & weighed & (wanted == 0)
             if filled <= CAPACITY:
                 is_drawn, token, kept, weight_kept = draw_listed(
                     records, row, filled, mode, weighed, lightest, heaviest, count, threshold,
@@ -395,7 +412,8 @@ def settle(
                 )  # fmt: skip
                 interval = tl.where(found, interval, aimed)
             note(records, row, INTERVAL, interval)  # without an end, everything from its start on is listed
-            if (min_weight == 0) & ((interval >> 32) < INF_KEY) & ((want & WANT_TOKEN) != 0):
+            ends = (interval >> 32) < INF_KEY
+            if ((mode & BOUNDED) == 0) & (min_weight == 0) & ends & ((want & WANT_TOKEN) != 0):
                 mode |= BOUNDED_FROM
         if by_min_p & (is_drawn == 0):
             mode |= tl.where((want & WANT_TOKEN) != 0, BOUNDED_FROM, 0) | NEEDS_MINIMUM

@@ -197,13 +197,13 @@ def look_at_stretches(
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "stretch_tiles", "stretches", "rows", "attempt", "every_row", "pitch",
+    "row_stride", "vocab", "quads", "stretch_tiles", "parts", "stretches", "rows", "attempt", "every_row", "pitch",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
 def sum_weights(
-    logits, row_stride, vocab, quads, stretch_tiles, stretches, rows, attempt, every_row,
+    logits, row_stride, vocab, quads, stretch_tiles, parts, stretches, rows, attempt, every_row,
     records, sums, missed, list_token, pitch, group_bound, row_pivots,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -219,26 +219,30 @@ def sum_weights(
         listed = tl.load(missed + attempt)
     if listed > 0:
         # Each listed row gets as many programs as there are for one, and each program one share of a row.
-        each = tl.cdiv(tiles, tl.num_programs(0) // listed)
-        tasks = tl.cdiv(tiles, each)
-        place = listed - 1 - tl.program_id(0) // tasks
+        tasks = parts
+        if every == 0:
+            tasks = tl.cdiv(tiles, tl.cdiv(tiles, tl.num_programs(0) // listed))
+        each = tl.cdiv(tiles, tasks)
+        nth = tl.program_id(0) // tasks
+        task = tl.program_id(0) - nth * tasks
+        place = listed - 1 - nth
         if place >= 0:
             row = place.to(tl.int64)
             if every == 0:
                 row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
-            task = tl.program_id(0) % tasks
             mode = read_field(records, row, MODE)
             row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
             scale, top_p = read_floats(records, row)
             largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
             first_tile = task * each
             last_tile = tl.minimum(first_tile + each, tiles)
-            stretches_of_task = tl.cdiv(stretches, tasks)
-            first_stretch = task * stretches_of_task
-            if (attempt == 0) & (first_stretch < stretches):
+            if (attempt == 0) & ((mode & (NEEDS_MINIMUM | BOUNDED_FROM)) != 0):
+                stretches_of_task = tl.cdiv(stretches, tasks)
+                first_stretch = task * stretches_of_task
+                last_stretch = tl.minimum(first_stretch + stretches_of_task, stretches)
                 look_at_stretches(
-                    row_logits, vocab, first_stretch, tl.minimum(first_stretch + stretches_of_task, stretches), quads,
-                    stretch_tiles, records, sums, row, mode, scale, largest, is_likely(records, row, top_p),
+                    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, records, sums, row, mode,
+                    scale, largest, is_likely(records, row, top_p),
                     group_bound + row * stretches * groups_of_segment(quads),
                 )  # fmt: skip
             if (mode & IN_DOUBT) != 0:

@@ -16,6 +16,7 @@ import triton.language as tl
 from detsample.kernels.contract.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.sampling.boundary.pivots import (
     FLT_MAX,
+    LOG2E,
     PIVOTS,
     RUNGS,
     pick,
@@ -29,7 +30,7 @@ from detsample.kernels.sampling.rows import join_words
 
 BINS = tl.constexpr(256)  # into how many classes the groups are sorted by their maxima
 CROWDED = tl.constexpr(0.93)  # if a larger share of the groups is reached, maxima say too little about the other tokens
-SAFE = tl.constexpr(1.004)  # by how much the estimated weight of a list is to exceed the goal
+SAFE = tl.constexpr(1.001)  # by how much the estimated weight of a list is to exceed the goal
 AIMED_AT = tl.constexpr(700.0)  # how many tokens to list on either side of the guess
 FAR = tl.constexpr(2800.0)  # the same after a miss: more than a list holds, but the list is then a sample
 EASY = tl.constexpr(1400.0)  # how many tokens to list in all, if everything from a value on is listed
@@ -45,21 +46,31 @@ def logit(share):
 
 
 @triton.jit
+def inverse(x):
+    """1 / x of positive fp32 numbers to about 0.02%, by two of Newton's steps: a guess needs no real division."""
+    y = (0x7EF311C7 - x.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+    y = y * (2.0 - x * y)
+    return y * (2.0 - x * y)
+
+
+@triton.jit
 def bins_of_maxima(group_keys, top):
-    """(bin, width): the bin of each group, [MOST_GROUPS], by how far its largest logit is below `top`, the row's. Bins
-    are of this width, but the last one holds all groups that are farther away, or without any token.
+    """(bin, width, present): the bin of each group, [MOST_GROUPS], by how far its largest logit is below `top`, the
+    row's. Bins are of this width, but the last one holds all groups that are farther away, or without any token.
+    `present` is the number of groups with a token.
 
     The bins reach one and a half times as far as most maxima do. What is taken for most is the square of the harmonic
     mean of the distances' roots, because a few maxima far away, or very close, do not move it.
     """
     below = tl.minimum(top - value_of(group_keys), 1e30)
-    some = (group_keys > MINUS_INF_KEY) & (below > 0.0)
+    there = group_keys > MINUS_INF_KEY
+    some = there & (below > 1e-30)
     inverse_root = (0x5F3759DF - (below.to(tl.int32, bitcast=True) >> 1)).to(tl.float32, bitcast=True)  # within 4%
-    number = tl.sum(some.to(tl.int32), axis=0).to(tl.float32)
-    root = quotient(number, tl.sum(tl.where(some, inverse_root, 0.0), axis=0))
-    width = root * root * (1.5 / BINS)
-    per_width = tl.minimum(quotient(width * 0.0 + 1.0, width), FLT_MAX)
-    return tl.minimum(below * per_width, BINS - 1.0).to(tl.int32), width
+    numbers = tl.sum(there.to(tl.int32) + (some.to(tl.int32) << 16), axis=0)
+    inverse_roots = tl.maximum(tl.sum(tl.where(some, inverse_root, 0.0), axis=0), 1e-15)
+    root = (numbers >> 16).to(tl.float32) * inverse(inverse_roots)
+    width = tl.minimum(tl.maximum(root * root * (1.5 / BINS), 1e-30), 1e30)
+    return tl.minimum(below * inverse(width), BINS - 1.0).to(tl.int32), width, (numbers & 0xFFFF).to(tl.float32)
 
 
 @triton.jit
@@ -69,43 +80,54 @@ def first_where(condition):
 
 
 @triton.jit
-def interval_of_maxima(group_keys, top, by_count, goal, rate):
-    """(low, high, found): values between which the boundary probably lies, found from the groups' maxima.
-
-    The goal is a number of tokens, which the maxima from `low` on surely are, or a weight in units of that of `top`.
-    If all tokens from `low` on fit a list, `high` is infinite.
+def interval_of_maxima(group_keys, top, goal, rate):
+    """(low, high, tokens, found): values between which the boundary probably lies, found from the groups' maxima, and
+    about how many tokens reach `low`. The goal is a weight in units of that of `top`. If all tokens from `low` on fit
+    a list, `high` is infinite.
 
     If tokens fell into groups at random and a share f of the groups is reached by a value, f is also the share of the
-    tokens there that larger ones hide. So each maximum there stands for 1 / (1 - f) tokens.
+    tokens there that larger ones hide. So each maximum there stands for 1 / (1 - f) tokens, and -ln(1 - f) tokens of
+    a group reach the value.
     """
-    group_bin, width = bins_of_maxima(group_keys, top)
+    group_bin, width, present = bins_of_maxima(group_keys, top)
     place = tl.arange(0, BINS)
     number = tl.histogram(group_bin, BINS)
     reached = tl.cumsum(number, axis=0).to(tl.float32)
-    present = tl.sum((group_keys > MINUS_INF_KEY).to(tl.int32), axis=0).to(tl.float32)
     number = number.to(tl.float32)
-    here = number * quotient(number * 0.0 + present, present - reached + 0.5 * number)
-    tokens = tl.cumsum(here, axis=0)
-    each = tl.exp2((place.to(tl.float32) + 0.5) * width * -rate)
-    amount = tl.cumsum(tl.where(by_count, number, here * each), axis=0)
+    each = number * tl.exp2((place.to(tl.float32) + 0.5) * width * -rate)
+    amount = tl.cumsum(each * present * inverse(tl.maximum(present - reached + 0.5 * number, 0.5)), axis=0)
     at = first_where(amount >= goal)
-    # Bins of a few heavy tokens are far from their mean: twice, the maxima as they are replace them.
-    missing = tl.full([], 0.0, tl.float32)
-    for _ in range(tl.where(by_count, 0, 2)):
-        weights = rough_weight(value_of(group_keys), top, rate)
-        exact = tl.sum(tl.where(group_bin <= at, weights, 0.0), axis=0)
-        missing = exact - tl.sum(tl.where(place <= at, number * each, 0.0), axis=0)
-        at = first_where(amount + missing >= goal)
+    # Bins of a few heavy tokens are far from their mean: the maxima as they are take their place.
+    exact = tl.sum(tl.where(group_bin <= at, rough_weight(value_of(group_keys), top, rate), 0.0), axis=0)
+    missing = exact - tl.sum(tl.where(place <= at, each, 0.0), axis=0)
+    at = first_where(amount + missing >= goal)
 
-    safe = tl.where(by_count, at, first_where(amount + missing >= goal * SAFE))
-    all_above = (safe < BINS - 1) & (by_count | (pick(tokens, safe) <= EASY))
-    around = pick(tokens, at)
-    first = tl.sum((tokens <= around - AIMED_AT).to(tl.int32), axis=0)
-    last = first_where(tokens >= around + AIMED_AT)
+    hidden_weight = tl.maximum(pick(amount, at) + missing - exact, 0.0)
+    at_reached = pick(reached, at)
+    around = tokens_reached(at_reached, present)
+    # What is hidden is not known better than the root of its number.
+    unsure = tl.minimum(4.0 * rough_root(inverse(tl.maximum(around - at_reached, 1.0))), 1.0) * hidden_weight
+    safe = first_where(amount + missing >= goal * SAFE + unsure)
+    tokens = tokens_reached(pick(reached, safe), present)
+    all_above = (safe < BINS - 1) & (tokens <= EASY)
+    first = tl.sum((reached <= groups_reached(around - AIMED_AT, present)).to(tl.int32), axis=0)
+    last = first_where(reached >= groups_reached(around + AIMED_AT, present))
     found = all_above | ((last < BINS - 1) & (pick(reached, last) <= present * CROWDED))
     low = top - (tl.where(all_above, safe, last).to(tl.float32) + 1.01) * width
     high = tl.where(all_above | (first == 0), float("inf"), top - first.to(tl.float32) * width)
-    return low, high, found
+    return low, high, tokens, found
+
+
+@triton.jit
+def tokens_reached(groups, present):
+    """About how many tokens reach a value that so many of the groups reach."""
+    return -present * rough_log(tl.maximum(1.0 - groups * inverse(present), 1e-7))
+
+
+@triton.jit
+def groups_reached(tokens, present):
+    """The inverse of `tokens_reached`."""
+    return present * (1.0 - tl.exp2(tokens * inverse(present) * -LOG2E))
 
 
 @triton.jit
