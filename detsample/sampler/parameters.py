@@ -229,12 +229,12 @@ def read_parameters(
         If a number is out of range, or a tensor is not [B], [B, 1] or a scalar, or is on another device.
     """
     return Parameters(
-        topp_seed=_integer("topp_seed", topp_seed, logits, -(1 << 63), (1 << 64) - 1, SEED_TYPES),
-        position=_integer("position", position, logits, 0, (1 << 63) - 1),
-        temperature=_real("temperature", temperature, logits, "finite and at least 0", _is_temperature),
-        top_k=_integer("top_k", top_k, logits, -(1 << 63), (1 << 63) - 1),
-        top_p=_real("top_p", top_p, logits, "a share of 1, not above it (1 is off) and not NaN", _is_share),
-        min_p=_real("min_p", min_p, logits, "a share of 1, not above it (0 is off) and not NaN", _is_share),
+        topp_seed=read_integer("topp_seed", topp_seed, logits, -(1 << 63), (1 << 64) - 1, SEED_TYPES),
+        position=read_integer("position", position, logits, 0, (1 << 63) - 1),
+        temperature=read_real("temperature", temperature, logits, "finite and at least 0", _is_temperature),
+        top_k=read_integer("top_k", top_k, logits, -(1 << 63), (1 << 63) - 1),
+        top_p=read_real("top_p", top_p, logits, "a share of 1, not above it (1 is off) and not NaN", _is_share),
+        min_p=read_real("min_p", min_p, logits, "a share of 1, not above it (0 is off) and not NaN", _is_share),
         filter_order=read_filter_order(filter_order),
     )
 
@@ -348,16 +348,18 @@ def _is_share(value: float) -> bool:
     return value <= 1.0
 
 
-def _integer(
+def read_integer(
     name: str, value: Any, logits: Logits, least: int, most: int, types: tuple[str, ...] = INTEGER_TYPES
 ) -> Parameter:
+    """Check a parameter that is an integer in a range, or a vector of integers."""
     # A tensor like the logits is the usual case, and it is quicker to see that it is one than that it is not a number.
     if type(value) is not type(logits.tensor) and is_scalar(value):
         return Scalar(as_integer(name, value, least, most))
     return _vector(name, value, logits, types)
 
 
-def _real(name: str, value: Any, logits: Logits, expected: str, valid: Callable[[float], bool]) -> Parameter:
+def read_real(name: str, value: Any, logits: Logits, expected: str, valid: Callable[[float], bool]) -> Parameter:
+    """Check a parameter that is a real number for which `valid` holds, or a vector of real numbers."""
     if type(value) is not type(logits.tensor) and is_scalar(value):
         return Scalar(_real_number(name, value, expected, valid))
     return _vector(name, value, logits, REAL_TYPES)

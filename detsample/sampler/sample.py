@@ -6,13 +6,10 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from detsample.frameworks.recording import recording
+from detsample.frameworks.recording import recording, untranslated
 from detsample.frameworks.types import FilterOrder, Integer, MaskKind, Real, Rows, T
-from detsample.reference.float_mode import usual_mode
-from detsample.sampler.output import Csr, MaskOutput, SampleOutput, Wanted
-from detsample.sampler.parameters import read_draw, read_flag, read_mask_kind, read_wanted
-from detsample.sampler.run import run
-from detsample.sampler.status import raise_for_status
+from detsample.sampler.now import mask_now, sample_now
+from detsample.sampler.output import Csr, MaskOutput, SampleOutput
 
 
 @overload
@@ -55,6 +52,7 @@ def sample(
 ) -> SampleOutput[T]: ...
 
 
+@untranslated
 def sample(
     logits: Any,
     topp_seed: Any,
@@ -141,26 +139,11 @@ def sample(
         return_log_z, return_mask, shared_noise, check,
     )  # fmt: skip
     if recording():
-        from detsample.integrations import torch_ops
+        from detsample.sampler import recorded
 
-        return torch_ops.sample(*given)
+        return recorded.sample(*given)
     return sample_now(*given)
 
-
-@usual_mode
-def sample_now(
-    logits: Any, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str,
-    allowed: Any, return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
-) -> SampleOutput[Any]:  # fmt: skip
-    """`sample`, where nobody is recording it."""
-    wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
-    of, given = read_draw(
-        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise
-    )
-    out = run(of, given, wanted)
-    if wait:
-        raise_for_status(out.status)
-    return out
 
 
 @overload
@@ -227,6 +210,7 @@ def mask(
 ) -> MaskOutput[T, Csr[T]]: ...
 
 
+@untranslated
 def mask(
     logits: Any,
     *,
@@ -267,23 +251,7 @@ def mask(
     """
     given = (logits, temperature, top_k, top_p, min_p, filter_order, allowed, kind, return_log_z, check)
     if recording():
-        from detsample.integrations import torch_ops
+        from detsample.sampler import recorded
 
-        return torch_ops.mask(*given)
+        return recorded.mask(*given)
     return mask_now(*given)
-
-
-@usual_mode
-def mask_now(
-    logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, allowed: Any, kind: str,
-    return_log_z: bool, check: bool,
-) -> MaskOutput[Any, Any]:  # fmt: skip
-    """`mask`, where nobody is recording it."""
-    if read_mask_kind("kind", kind) is None:
-        raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
-    wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)
-    of, given = read_draw(logits, 0, 0, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise=True)
-    out = run(of, given, wanted)
-    if wait:
-        raise_for_status(out.status)
-    return MaskOutput(out.mask, out.num_kept, out.status, out.log_z, out._kept_alive)

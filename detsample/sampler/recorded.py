@@ -1,9 +1,10 @@
-"""`sample`, `mask`, `gumbel_noise` and `fold_in` as operators of torch, for what writes calls down instead of doing
-them: `torch.compile`, `torch.export`, `make_fx`.
+"""`sample` and `mask` as operators of torch, for what records calls instead of doing them: `torch.compile`,
+`torch.export`, `make_fx`.
 
-Those four find by themselves that they are being recorded, and then call the operators here, which are one node of a
+The two find by themselves that they are being recorded, and then call the operators here, which are one node of a
 graph each. An operator does what the call does when the graph runs: it checks its arguments and raises as the call
 does. A parameter that is a number is an argument of the operator, so another position compiles nothing anew.
+`noise.recorded` does the same for `gumbel_noise` and `fold_in`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from typing import Any
 
 import torch
 
-from detsample.noise.streams import fold_in_now, gumbel_noise_now
+from detsample.sampler.now import mask_now, sample_now
 from detsample.sampler.output import Csr, MaskOutput, SampleOutput
-from detsample.sampler.parameters import class_name, read_flag, read_mask_kind, read_wanted
-from detsample.sampler.sample import mask_now, sample_now
+from detsample.sampler.parameters import read_flag, read_mask_kind, read_wanted
 
 INTEGERS, REALS = ("topp_seed", "position", "top_k"), ("temperature", "top_p", "min_p")
-_SEED, _POSITION, _TOP_K = (f"Tensor? {name}, SymInt {name}_number" for name in INTEGERS)
+SEED, POSITION, _TOP_K = (f"Tensor? {name}, SymInt {name}_number" for name in INTEGERS)
 _FILTERS = (
     f"Tensor? temperature, float temperature_number, {_TOP_K}, Tensor? top_p, float top_p_number, "
     "Tensor? min_p, float min_p_number, str filter_order, Tensor? allowed"
@@ -26,7 +26,7 @@ _FILTERS = (
 _MODULUS = 1 << 64
 
 
-def _given(name: str, value: Any) -> tuple[torch.Tensor | None, Any]:
+def given(name: str, value: Any) -> tuple[torch.Tensor | None, Any]:
     """A parameter as the operators take it: a tensor, or a number of 64 bits."""
     if isinstance(value, torch.Tensor):
         return value, 0
@@ -37,7 +37,8 @@ def _given(name: str, value: Any) -> tuple[torch.Tensor | None, Any]:
     return None, value - _MODULUS if value >= _MODULUS >> 1 else value
 
 
-def _either(tensor: torch.Tensor | None, number: Any) -> Any:
+def either(tensor: torch.Tensor | None, number: Any) -> Any:
+    """A parameter from what `given` made of it."""
     return number if tensor is None else tensor
 
 
@@ -49,8 +50,8 @@ def sample(
     """`detsample.sample` by way of the operator."""
     wanted = read_wanted(return_logprobs, return_log_z, return_mask)
     found = _sample(
-        logits, *_given("topp_seed", topp_seed), *_given("position", position), *_given("temperature", temperature),
-        *_given("top_k", top_k), *_given("top_p", top_p), *_given("min_p", min_p), filter_order, allowed,
+        logits, *given("topp_seed", topp_seed), *given("position", position), *given("temperature", temperature),
+        *given("top_k", top_k), *given("top_p", top_p), *given("min_p", min_p), filter_order, allowed,
         wanted.logprobs, wanted.log_z, wanted.mask or "", read_flag("shared_noise", shared_noise),
         read_flag("check", check),
     )  # fmt: skip
@@ -67,8 +68,8 @@ def mask(
     """`detsample.mask` by way of the operator."""
     log_z = read_flag("return_log_z", return_log_z)
     found = _mask(
-        logits, *_given("temperature", temperature), *_given("top_k", top_k), *_given("top_p", top_p),
-        *_given("min_p", min_p), filter_order, allowed, read_mask_kind("kind", kind) or "", log_z,
+        logits, *given("temperature", temperature), *given("top_k", top_k), *given("top_p", top_p),
+        *given("min_p", min_p), filter_order, allowed, read_mask_kind("kind", kind) or "", log_z,
         read_flag("check", check),
     )  # fmt: skip
     num_kept, status, *rest = found
@@ -82,7 +83,7 @@ def _mask_of(rest: list[torch.Tensor]) -> Any:
 @torch.library.custom_op(
     "detsample::sample",
     mutates_args=(),
-    schema=f"(Tensor logits, {_SEED}, {_POSITION}, {_FILTERS}, bool logprobs, bool log_z, str mask, bool shared_noise, "
+    schema=f"(Tensor logits, {SEED}, {POSITION}, {_FILTERS}, bool logprobs, bool log_z, str mask, bool shared_noise, "
     "bool check) -> Tensor[]",
 )
 def _sample(
@@ -91,8 +92,8 @@ def _sample(
     shared_noise: bool, check: bool,
 ) -> Any:  # fmt: skip
     out = sample_now(
-        logits, _either(seed, seed_n), _either(position, position_n), _either(t, t_n), _either(k, k_n), _either(p, p_n),
-        _either(m, m_n), filter_order, allowed, logprobs, log_z, mask or None, shared_noise, check,
+        logits, either(seed, seed_n), either(position, position_n), either(t, t_n), either(k, k_n), either(p, p_n),
+        either(m, m_n), filter_order, allowed, logprobs, log_z, mask or None, shared_noise, check,
     )  # fmt: skip
     return [out.token_ids, out.num_kept, out.status, *_optional(out)]
 
@@ -107,7 +108,7 @@ def _mask(
     allowed: Any, kind: str, log_z: bool, check: bool,
 ) -> Any:  # fmt: skip
     out = mask_now(
-        logits, _either(t, t_n), _either(k, k_n), _either(p, p_n), _either(m, m_n), filter_order, allowed, kind,
+        logits, either(t, t_n), either(k, k_n), either(p, p_n), either(m, m_n), filter_order, allowed, kind,
         log_z, check,
     )
     return [out.num_kept, out.status, *_optional(out)]
@@ -120,16 +121,16 @@ def _optional(out: Any) -> list[torch.Tensor]:
 
 
 @_sample.register_fake
-def _(logits: Any, *given: Any) -> Any:
-    logprobs, log_z, mask = given[-5:-2]
+def _(logits: Any, *others: Any) -> Any:
+    logprobs, log_z, mask = others[-5:-2]
     rows = logits.shape[0]
     found = [logits.new_empty(rows, dtype=kind) for kind in (torch.int64, torch.int32, torch.int32)]
     return found + _fake_optional(logits, int(logprobs) + int(log_z), mask)
 
 
 @_mask.register_fake
-def _(logits: Any, *given: Any) -> Any:
-    kind, log_z, _ = given[-3:]
+def _(logits: Any, *others: Any) -> Any:
+    kind, log_z, _ = others[-3:]
     found = [logits.new_empty(logits.shape[0], dtype=torch.int32) for _ in range(2)]
     return found + _fake_optional(logits, int(log_z), kind)
 
@@ -145,48 +146,3 @@ def _fake_optional(logits: Any, floats: int, mask: str) -> list[Any]:
         capacity = torch.library.get_ctx().new_dynamic_size()
         found += [logits.new_empty(rows + 1, dtype=torch.int64), logits.new_empty(capacity, dtype=torch.int32)]
     return found
-
-
-def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
-    """`detsample.gumbel_noise` by way of the operator."""
-    if not isinstance(token_ids, torch.Tensor):
-        raise TypeError(f"token_ids must be a tensor where torch records the call, got {class_name(token_ids)}")
-    return _gumbel_noise(*_given("topp_seed", topp_seed), *_given("position", position), token_ids)
-
-
-@torch.library.custom_op(
-    "detsample::gumbel_noise", mutates_args=(), schema=f"({_SEED}, {_POSITION}, Tensor token_ids) -> Tensor"
-)
-def _gumbel_noise(seed: Any, seed_n: Any, position: Any, position_n: Any, token_ids: Any) -> Any:
-    return gumbel_noise_now(_either(seed, seed_n), _either(position, position_n), token_ids)
-
-
-@_gumbel_noise.register_fake
-def _(seed: Any, seed_n: Any, position: Any, position_n: Any, token_ids: Any) -> Any:
-    with_rows = (seed, position, token_ids if token_ids.ndim == 2 else None)
-    rows = [x.shape[:1] for x in with_rows if x is not None and x.ndim]
-    shape = token_ids.shape[-1:] if token_ids.ndim else ()
-    return token_ids.new_empty((*(rows[0] if rows else ()), *shape), dtype=torch.float64)
-
-
-def fold_in(topp_seed: Any, i: Any) -> Any:
-    """`detsample.fold_in` by way of the operator; of two numbers, as it is."""
-    if not (isinstance(topp_seed, torch.Tensor) or isinstance(i, torch.Tensor)):
-        return fold_in_now(topp_seed, i)
-    return _fold_in(*_given("topp_seed", topp_seed), *_given("i", i))
-
-
-@torch.library.custom_op(
-    "detsample::fold_in", mutates_args=(), schema=f"({_SEED}, Tensor? i, SymInt i_number) -> Tensor"
-)
-def _fold_in(seed: Any, seed_n: Any, i: Any, i_n: Any) -> Any:
-    return fold_in_now(_either(seed, seed_n), _either(i, i_n))
-
-
-@_fold_in.register_fake
-def _(seed: Any, seed_n: Any, i: Any, i_n: Any) -> Any:
-    tensors = [x for x in (seed, i) if x is not None]
-    longest = max(tensors, key=lambda x: x.ndim)
-    if all(x.ndim == 1 for x in tensors) and len(tensors) == 2 and seed.shape[0] == 1:
-        longest = i
-    return longest.new_empty(longest.shape, dtype=torch.int64)
