@@ -60,7 +60,7 @@ def unrecorded(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if recording():
-            from detsample.integrations.torch_ops import outside
+            from detsample.frameworks.graph_break import outside
 
             return outside(usual, *args, **kwargs)
         return usual(*args, **kwargs)

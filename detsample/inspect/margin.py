@@ -114,7 +114,9 @@ def margin(
     (array([2]), array([0.5], dtype=float32))
     """
     wait = read_flag("check", check)
-    of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
+    of, given = read_draw(
+        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, None, shared_noise
+    )
     drawn = run(of, given, Wanted(True, False, False, None))
     found = serving("detsample.inspect", of.device).margin(of, given, drawn.token_ids, drawn.status)
     if wait:

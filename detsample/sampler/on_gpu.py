@@ -230,7 +230,7 @@ _RESULTS = {"token_ids": "int64", "num_kept": "int32", "status": "int32", "logpr
 NAMES = Names(
     ["logits", "row_stride", "given", *PARAMETER_NAMES],
     {
-        **dict.fromkeys(["vocab", *Cut._fields, "want", "filter_order", "rows", "attempt"], int),
+        **dict.fromkeys(["vocab", *Cut._fields, "want", "filter_order", "rows", "attempt", "every_row"], int),
         **{name: pointer_types(dtype)[0] for name, dtype in _RESULTS.items()}, **_KINDS,
     },
 )  # fmt: skip
@@ -274,6 +274,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     given = parameter_arguments(parameters, framework, device)
     order = FILTER_ORDERS.index(parameters.filter_order)
     values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), order, rows, 0]
+    values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)

@@ -76,7 +76,7 @@ def draft(
     shape, logprobs = framework.shape(logits), read_flag("return_logprobs", return_logprobs)
     sampling = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
     if len(shape) != 3:
-        of, given = read_draw(logits, *sampling, shared_noise)
+        of, given = read_draw(logits, *sampling, None, shared_noise)
         out = run(of, given, Wanted(True, logprobs, False, None))
         return DraftOutput(out.token_ids, out.status, out.logprobs, out)
     if shape[1] == 0:

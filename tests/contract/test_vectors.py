@@ -18,10 +18,12 @@ from detsample import reference
 
 FOLDER = TESTS / "vectors"
 DIGESTS = {
+    "contract-2-allowed.json": "27ce1c393b23ee336e65c5c70a2c8e55ec72255586d4803bfadb801e5b5db78e",
     "contract-2-functions.json": "0e278576e34661e4190bd1cfc81537ad64857916d9ae157d4c3e6505e0164873",
     "contract-2-rows.json": "3f1f4561f919f83b726aa6148d74aa2bfa7c0169591eaf8fb74d17faea74be3c",
 }
 BATCHES = dict(vectors.batches())
+BATCHES |= {f"allowed {name}": rows for name, rows in vectors.batches(vectors.ALLOWED)}
 
 
 @pytest.mark.parametrize("name", [name for name, _ in vectors.functions(reference)])

@@ -13,8 +13,12 @@ from detsample.sampler.output import Csr
 
 torch = pytest.importorskip("torch", reason="torch is not installed: its compilers are not tested here")
 
-from torch._dynamo.testing import CompileCounter  # noqa: E402
-from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
+
+def make_fx(call: Any, **how: Any) -> Any:
+    """torch's, which takes seconds to import: not where tests are collected."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    return make_fx(call, **how)
 
 
 def logits(seed: int, rows: int = 3, vocab: int = 70) -> Any:
@@ -47,6 +51,8 @@ def test_make_fx_writes_no_constants_down() -> None:
 
 def test_compile_in_one_graph_without_doing_it_again() -> None:
     """Defect caught: Dynamo goes through the reference, or a new position, seed or row compiles all anew."""
+    from torch._dynamo.testing import CompileCounter
+
     counter = CompileCounter()
     compiled = torch.compile(draw, fullgraph=True, backend=counter)
     for number in range(6):
@@ -139,11 +145,12 @@ def test_what_is_no_operator_is_between_the_graphs_or_an_error(name: str) -> Non
 
 def test_the_operators_keep_torchs_rules() -> None:
     """Defect caught: a fake result of another shape or type than the real one, an input that is returned."""
-    from detsample.integrations import torch_ops
+    from detsample.sampler import recorded
 
     seeds = (SEEDS, 0, None, 4)
     filters = (None, 0.8, None, 20, torch.full((3,), 0.9), 0.0, None, 0.0, "top_k_first")
-    for kind in ("", "bool", "bits"):
-        torch.library.opcheck(torch_ops._sample, (logits(1), *seeds, *filters, True, True, kind, False, False))
+    sets = torch.full((3, -(-logits(1).shape[1] // 32)), 5, dtype=torch.int32)
+    for kind, allowed in (("", sets), ("bool", None), ("bits", sets)):
+        torch.library.opcheck(recorded._sample, (logits(1), *seeds, *filters, allowed, True, True, kind, False, False))
         if kind:
-            torch.library.opcheck(torch_ops._mask, (logits(1), *filters, kind, True, False))
+            torch.library.opcheck(recorded._mask, (logits(1), *filters, allowed, kind, True, False))

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,10 +74,24 @@ class Rows:
         self.plain = all(r.plain for r in self.requests if r.drawn)
         self.told = any(r.told for r in self.requests)
         self.simple = self.all_drawn and self.plain and not self.told
+        self.shared = shared_filters([r for r in self.requests if r.drawn])
         self.others_np = np.flatnonzero(~drawn)
         if self.any_drawn and not self.all_drawn:
             self.drawn = to_device(drawn, device)
             self.others = to_device(self.others_np, device)
+
+
+def shared_filters(requests: list[Request]) -> dict[str, Any]:
+    """Filters as numbers, where all requests have the same top-k or no filter at all: then `plan` knows that half of
+    its kernels have nothing to do. A greedy request has its token whatever the filters are.
+    """
+    filters = {(max(k, 0), p < 1.0 or m > 0.0) for _, k, t, p, m in (r.values for r in requests) if t > 0}
+    if len({k for k, _ in filters}) > 1:
+        return {}
+    if (0, True) in filters:
+        return {}
+    top_k = next(iter(filters), (0, False))[0]
+    return {"top_k": top_k} if top_k else {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 class Columns:
@@ -124,6 +139,7 @@ class Drawer:
     def __init__(self, device: Any, capacity: int, dtype: torch.dtype) -> None:
         self._dtype, self._device = dtype, torch.device(device)
         self._columns = Columns(device, capacity)
+        self._shared: dict[str, Any] = {}
         self._plans: dict[tuple[Any, ...], detsample.Plan] = {}
         self._graphs: dict[tuple[Any, ...], tuple[Any, Any]] = {}
         self._sightings: dict[tuple[Any, ...], int] = {}
@@ -136,6 +152,7 @@ class Drawer:
     def load(self, rows: Rows) -> None:
         """Take a new batch's parameters."""
         self._columns.load(rows.requests)
+        self._shared = rows.shared
 
     def draw(self, logits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         """Draw a token a row.
@@ -152,14 +169,16 @@ class Drawer:
         [R] of the dtype of this drawer
             New memory. An invalid row has token 0, and the log reports it.
         """
-        key = (logits.shape[0], logits.dtype, logits.stride(0), position.data_ptr())
+        shared = self._shared
+        key = (logits.shape[0], logits.dtype, logits.stride(0), position.data_ptr(), *shared.values())
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MOST_PLANS:
                 for known in (self._plans, self._graphs, self._sightings):
                     known.clear()
+            of = self._columns.of(logits.shape[0]) | shared
             plan = self._plans[key] = detsample.plan(
-                logits, position=position, return_logprobs=False, **ORDER, **self._columns.of(logits.shape[0])
+                logits, position=position, return_logprobs=False, **ORDER, **of
             )
         captured = self._captured((*key, logits.data_ptr()), plan, logits) if logits.is_cuda else None
         if captured is None:
@@ -318,6 +337,62 @@ class Kept(NamedTuple):
             rollout.observe(self.logits, ids[:, i].contiguous(), self.bits, **heat).logprobs for i in range(1, 1 + top)
         ]
         return ids.clamp(min=0), torch.stack((own.logprobs, *others), 1), own.rank.long() + 1
+
+
+class Runner:
+    """A model runner's batch, as detsample draws it."""
+
+    def __init__(self, runner: Any, every: bool, dtype: torch.dtype) -> None:
+        mode = runner.model_config.logprobs_mode
+        self.processed_mode, self.exact_mode = mode.startswith("processed_"), mode == "processed_logprobs"
+        self.drawer = Drawer(runner.device, runner.max_num_reqs, dtype)
+        self._device, self._every = runner.device, every
+        self._key: Any = None
+        self._rows: Rows | None = None
+        self.current: Rows | None = None
+        """Set while vLLM's sampler is to ask for tokens."""
+        self.kept: Kept | None = None
+
+    def _batch(self, key: Any, requests: Callable[[], Iterable[Request]]) -> Rows | None:
+        """The rows of a batch that has another key than the last one, if detsample draws any of them."""
+        if key != self._key:
+            self._key, self._rows = key, Rows(requests(), self._device)
+            if self._rows.any_drawn:
+                self.drawer.load(self._rows)
+        return self._rows if self._rows is not None and self._rows.any_drawn else None
+
+    @contextmanager
+    def asked(self, rows: Rows) -> Iterator[None]:
+        """Inside this context, vLLM's sampler gets its tokens from here."""
+        self.current, self.kept = rows, None
+        try:
+            yield
+        finally:
+            self.current = None
+
+    def told(self, out: Any, rows: Rows) -> Any:
+        """vLLM's output, with detsample's bits in its table of log probabilities for the rows that it drew."""
+        tensors = out.logprobs_tensors
+        if self.kept is None or not self.exact_mode or tensors is None:
+            return out
+        ids, values, rank = self.kept.logprobs(tensors.logprobs.shape[1] - 1)
+        if not rows.all_drawn:
+            drawn = rows.drawn[:, None]
+            ids = torch.where(drawn, ids, tensors.logprob_token_ids.int())
+            values = torch.where(drawn, values, tensors.logprobs)
+            rank = torch.where(rows.drawn, rank, tensors.selected_token_ranks.long())
+        out.logprobs_tensors = tensors._replace(
+            logprob_token_ids=ids.to(tensors.logprob_token_ids.dtype), logprobs=values,
+            selected_token_ranks=rank.to(tensors.selected_token_ranks.dtype),
+        )  # fmt: skip
+        return out
+
+
+def derive(sampler: Any, mixin: type, ours: Runner) -> None:
+    """Make an object one of a class derived from its own."""
+    kind = type(sampler)
+    sampler.detsample = ours
+    sampler.__class__ = type(f"{mixin.__name__}Of{kind.__name__}", (mixin, kind), {})
 
 
 def to_host_memory(array: np.ndarray, device: Any) -> torch.Tensor:
