@@ -6,6 +6,8 @@ shards in this process, which also compiles what it needs. `bench` measures besi
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import statistics
@@ -105,7 +107,7 @@ def in_process(name: str) -> None:
     for seed in range(6):
         for rows in (8, 96):
             logits, how, bounds = cases(seed, rows, name)
-            shards = [logits[:, a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+            shards = [logits[:, a:b] for a, b in itertools.pairwise(bounds)]
             expected = detsample.sample(logits, **how, return_mask="bool")
             kind = ("bool", None, "bits", "csr")[seed % 4]
             found = sharded.sample(shards, **how, return_mask=kind)
@@ -138,7 +140,8 @@ def bits(rank: int, ranks: int) -> None:
     told = torch.tensor([wrong], device="cuda")
     distributed.all_reduce(told)
     if not rank:
-        print(f"bits: {rows} rows on {ranks} GPUs, {int(told)} mismatches on all ranks, {time.time() - start:.0f} s", flush=True)
+        took = f"{time.time() - start:.0f} s"
+        print(f"bits: {rows} rows on {ranks} GPUs, {int(told)} mismatches on all ranks, {took}", flush=True)
 
 
 def replayed(calls: list[Callable[[], Any]]) -> float:
@@ -183,13 +186,13 @@ def bench(rank: int, ranks: int) -> None:
             how = CONFIGS[name](rows)
             draws = sharded.plan(shards[0], seeds, vocab_start=rank * width, vocab=VOCAB, **how)
             alone = detsample.plan(whole(shards[0]), seeds, **how)
-            taken = replayed([lambda own=own: draws(own) for own in shards])
-            usual = replayed([lambda own=own: alone(whole(own)) for own in shards])
+            taken = replayed([functools.partial(draws, own) for own in shards])
+            usual = replayed([functools.partial(lambda draw, own: draw(whole(own)), alone, own) for own in shards])
             equal = mismatches(draws(shards[0]), alone(whole(shards[0])))
             results.append({"rows": rows, "case": name, "sharded_us": taken, "gathered_us": usual, "mismatches": equal})
             if not rank:
                 print(json.dumps(results[-1]), flush=True)
-        gathering = replayed([lambda own=own: whole(own) for own in shards])
+        gathering = replayed([functools.partial(whole, own) for own in shards])
         if not rank:
             print(json.dumps({"rows": rows, "gather_us": gathering}), flush=True)
     if not rank and "OUT" in os.environ:
@@ -199,8 +202,8 @@ def bench(rank: int, ranks: int) -> None:
 
 def one_rank(rank: int, what: str, ranks: int) -> None:
     torch.cuda.set_device(rank)
-    where = torch.device("cuda", rank)
-    distributed.init_process_group("nccl", init_method="tcp://127.0.0.1:29533", rank=rank, world_size=ranks, device_id=where)
+    where, device = "tcp://127.0.0.1:29533", torch.device("cuda", rank)
+    distributed.init_process_group("nccl", init_method=where, rank=rank, world_size=ranks, device_id=device)
     {"bits": bits, "bench": bench}[what](rank, ranks)
     distributed.destroy_process_group()
 
