@@ -1,10 +1,9 @@
-"""One rank on a GPU (or, for tests, in Triton's interpreter): launches, and a message to the other ranks after some
-of them.
+"""One rank on a GPU (or, for tests, in Triton's interpreter): launches, and messages to the other ranks between them.
 
     tell_heads                   round 1: status and first tokens, which the kernels of `detsample.sample` find
     look                         round 2: exact sums; the best score, where min-p or nothing decides what is kept
     settle                       what is kept, or what to search for
-    count_digits, narrow         a round for each digit of a key; then of a column, without the other ranks
+    count_digits, narrow         a round for each digit of where it ends
     look                         the best score of what was found
     settle                       the results
 
@@ -55,7 +54,7 @@ def draw(place: Place, of: Logits, given: Parameters, wanted: Wanted) -> Steps[S
     size = of.rows * place.vocab * (4 if of.dtype == "float32" else 2)
     if wanted.mask is None and 0 not in place.widths and rounds.cost_more_than(size):
         return (yield from _draw_whole(place, of, given, wanted))
-    return (yield from _Call(place, of, given, wanted, rounds).draw())
+    return (yield from Call(place, of, given, wanted, rounds).draw())
 
 
 def verify(place: Place, batch: Batch, drafts: Table, logprobs: bool) -> Steps[VerifyOutput]:
@@ -107,7 +106,7 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-class _Call:
+class Call:
     """A call that takes rounds."""
 
     def __init__(self, place: Place, of: Logits, given: Parameters, wanted: Wanted, rounds: Rounds) -> None:

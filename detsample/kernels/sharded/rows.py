@@ -121,7 +121,7 @@ def columns_of_part(start, columns, parts, part):
 @triton.jit
 def place_of(key):
     """Numbers from 0 to 2^32 - 1 that rise in the order of the tokens, as int64."""
-    return MOST_INT32 - key.to(tl.int64)
+    return -key.to(tl.int64) + MOST_INT32
 
 
 @triton.jit

@@ -136,7 +136,7 @@ def narrow(logits, row_stride, columns, rows, ranks, own_rank, told_digits, stat
             own = tl.load(told_digits + (own_rank * rows + row) * 2 * DIGITS + digit)
             mine = tl.sum(tl.where(digit == step, own, 0), axis=0)
             taken_here = taken - tl.sum(tl.where(digit == step, lower, 0), axis=0)
-            key = (MOST_INT32 - base).to(tl.int32)
+            key = (-base + MOST_INT32).to(tl.int32)
             column = tl.where(taken_here >= mine, LAST_TOKEN, -1)
             if (taken_here > 0) & (taken_here < mine):
                 column = column_of_tie(logits + row * row_stride, columns, key, taken_here)

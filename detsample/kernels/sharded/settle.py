@@ -119,7 +119,7 @@ def place_reaching(least_gap, largest, scale):
     for byte in tl.static_range(4):
         step = 1 << (24 - 8 * byte)
         last = place + (tl.arange(0, 256).to(tl.int64) + 1) * step - 1
-        key = tl.maximum(MOST_INT32 - last, LOWEST_KEY).to(tl.int32)
+        key = tl.maximum(-last + MOST_INT32, LOWEST_KEY).to(tl.int32)
         below = (gap(value_of(key), largest, scale) < least_gap) & (last <= MOST_INT32 - LOWEST_KEY)
         place += tl.sum(below.to(tl.int64), axis=0) * step
     return place
