@@ -24,8 +24,9 @@ FIELDS: tuple[tuple[str, Any], ...] = (
     ("topp_seed", np.int64), ("top_k", np.int64),
     ("temperature", np.float32), ("top_p", np.float32), ("min_p", np.float32),
 )  # fmt: skip
-SIGHTINGS = 3  # of the same logits' address, before a graph is made for it
-MOST_GRAPHS = 64
+RING = 8  # so many draws' tokens stay in memory; vLLM has at most one step more than pipeline stages in flight
+SIGHTINGS = 2  # of the same addresses, before a graph is made for them
+MOST_GRAPHS = 256
 MOST_PLANS = 4096
 LOOK_EVERY = 64  # how many steps there are from one look at the rows' status to the next
 
@@ -134,18 +135,20 @@ class Drawer:
         The most rows.
     dtype : torch.dtype
         Of the tokens, as the runner has them.
+    ring : int
+        How many draws' tokens stay in memory.
     """
 
-    def __init__(self, device: Any, capacity: int, dtype: torch.dtype) -> None:
+    def __init__(self, device: Any, capacity: int, dtype: torch.dtype, ring: int = RING) -> None:
         self._dtype, self._device = dtype, torch.device(device)
         self._columns = Columns(device, capacity)
         self._shared: dict[str, Any] = {}
         self._plans: dict[tuple[Any, ...], detsample.Plan] = {}
-        self._graphs: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+        self._graphs: dict[tuple[Any, ...], Any] = {}
         self._sightings: dict[tuple[Any, ...], int] = {}
         self._invalid = torch.zeros(capacity, dtype=torch.int32, device=device)
-        self._zero = torch.zeros((), dtype=torch.int64, device=device)
-        self._calls = 0
+        self._tokens = torch.zeros((ring, -(-capacity // 16) * 16), dtype=dtype, device=device)
+        self._calls = self._draws = 0
         self._look: tuple[torch.Tensor, Any] | None = None
         self._pool = None
 
@@ -167,32 +170,37 @@ class Drawer:
         Returns
         -------
         [R] of the dtype of this drawer
-            New memory. An invalid row has token 0, and the log reports it.
+            Written to again `ring` draws later. An invalid row has token 0, and the log reports it.
         """
         shared = self._shared
-        key = (logits.shape[0], logits.dtype, logits.stride(0), position.data_ptr(), *shared.values())
+        rows, slot = logits.shape[0], self._draws % len(self._tokens)
+        self._draws += 1
+        key = (rows, logits.dtype, logits.stride(0), position.data_ptr(), *shared.values())
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MOST_PLANS:
                 for known in (self._plans, self._graphs, self._sightings):
                     known.clear()
-            of = self._columns.of(logits.shape[0]) | shared
-            plan = self._plans[key] = detsample.plan(
-                logits, position=position, return_logprobs=False, **ORDER, **of
-            )
-        captured = self._captured((*key, logits.data_ptr()), plan, logits) if logits.is_cuda else None
-        if captured is None:
-            out = self._drawn(plan, logits)
+            of = self._columns.of(rows) | shared
+            plan = self._plans[key] = detsample.plan(logits, position=position, return_logprobs=False, **ORDER, **of)
+        tokens = self._tokens[slot, :rows]
+        graph = self._captured((*key, logits.data_ptr(), slot), plan, logits, tokens) if logits.is_cuda else None
+        if graph is None:
+            self._draw_into(tokens, plan, logits)
         else:
-            graph, out = captured
             graph.replay()
         self._look_at_status()
-        return self._settled(out)
+        return tokens
 
-    def _drawn(self, plan: detsample.Plan, logits: torch.Tensor) -> Any:
+    def _draw_into(self, tokens: torch.Tensor, plan: detsample.Plan, logits: torch.Tensor) -> None:
         out = plan(logits)
-        self._collect(out.status, 0)
-        return out
+        if logits.is_cuda:
+            from detsample.integrations.vllm.kernels import settle_tokens
+
+            settle_tokens(out.token_ids, out.status, self._invalid, tokens)
+        else:
+            self._collect(out.status, 0)
+            tokens.copy_(out.token_ids.clamp(min=0))
 
     def draw_and_keep(self, logits: torch.Tensor, position: torch.Tensor, rows: Any = None) -> Kept:
         """Draw with the kept sets, as log probabilities need them.
@@ -209,7 +217,7 @@ class Drawer:
         if rows is None:  # else `verify` draws the same requests
             self._collect(out.status, 0)
         self._look_at_status()
-        return Kept(self._settled(out), out.mask, logits, of["temperature"])
+        return Kept(out.token_ids.clamp(min=0).to(self._dtype), out.mask, logits, of["temperature"])
 
     def verify(
         self, logits: torch.Tensor, drafts: torch.Tensor, offsets: torch.Tensor, position: torch.Tensor,
@@ -254,11 +262,9 @@ class Drawer:
         every = self._columns.of(len(self._invalid))
         return {name: column.index_select(0, rows.long()) for name, column in every.items()}
 
-    def _settled(self, out: Any) -> torch.Tensor:
-        tokens = torch.empty(out.token_ids.shape, dtype=self._dtype, device=out.token_ids.device)
-        return torch.maximum(out.token_ids, self._zero, out=tokens)  # `clamp` does not convert
-
-    def _captured(self, key: tuple[Any, ...], plan: detsample.Plan, logits: torch.Tensor) -> Any:
+    def _captured(
+        self, key: tuple[Any, ...], plan: detsample.Plan, logits: torch.Tensor, tokens: torch.Tensor
+    ) -> Any:
         """The graph of a call with logits at this address: vLLM's are at one or two, step after step."""
         if key in self._graphs:
             return self._graphs[key]
@@ -272,12 +278,12 @@ class Drawer:
             # Only this thread: others copy the last step's results meanwhile.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                out = self._drawn(plan, logits)
+                self._draw_into(tokens, plan, logits)
             finally:
                 graph.capture_end()
         here.wait_stream(aside)
-        self._graphs[key] = graph, out
-        return self._graphs[key]
+        self._graphs[key] = graph
+        return graph
 
     def _collect(self, status: torch.Tensor, start: int) -> None:
         self._invalid[start : start + len(status)].bitwise_or_(status)
@@ -334,7 +340,7 @@ class Kept(NamedTuple):
         own = rollout.observe(self.logits, self.tokens, self.bits, top_n=top, **heat)
         ids = torch.cat((self.tokens[:, None].int(), own.top_token_ids), 1)
         others = [
-            rollout.observe(self.logits, ids[:, i].contiguous(), self.bits, **heat).logprobs for i in range(1, 1 + top)
+            rollout.observe(self.logits, ids[:, i].clone(), self.bits, **heat).logprobs for i in range(1, 1 + top)
         ]
         return ids.clamp(min=0), torch.stack((own.logprobs, *others), 1), own.rank.long() + 1
 
@@ -345,7 +351,8 @@ class Runner:
     def __init__(self, runner: Any, every: bool, dtype: torch.dtype) -> None:
         mode = runner.model_config.logprobs_mode
         self.processed_mode, self.exact_mode = mode.startswith("processed_"), mode == "processed_logprobs"
-        self.drawer = Drawer(runner.device, runner.max_num_reqs, dtype)
+        stages = runner.parallel_config.pipeline_parallel_size
+        self.drawer = Drawer(runner.device, runner.max_num_reqs, dtype, max(RING, stages + 2))
         self._device, self._every = runner.device, every
         self._key: Any = None
         self._rows: Rows | None = None
