@@ -7,6 +7,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
+
 @triton.jit(do_not_specialize=["rows", "slots", "pitch"])
 def _settle(token_ids, status, invalid, ring, draws, rows, slots, pitch, WIDTH: tl.constexpr):
     number = tl.load(draws)
