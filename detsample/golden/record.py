@@ -1,9 +1,9 @@
 """The golden file: JSON that a person can read, and from which every bit can be restored.
 
 It is sealed: a digest of the request stands in it, and one of the rest, so that a bit that flipped is found, and a
-request that was changed by hand is told from a sampler that was. They are digests of the numbers and words, not of blanks
-and line ends, which an editor or a version control may change. Against malice they are no help: who changes a file can
-seal it anew.
+request that was changed by hand is told from a sampler that was. They are digests of the numbers and words, not of
+blanks and line ends, which an editor or a version control may change. Against malice they are no help: who changes a
+file can seal it anew.
 """
 
 from __future__ import annotations

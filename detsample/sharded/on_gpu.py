@@ -23,7 +23,7 @@ from detsample.kernels.sampling.tiles import QUADS, TILE
 from detsample.kernels.sharded import settle as stages
 from detsample.kernels.sharded.heads import ALL, LISTS, ONE, copy_rows, tell_heads
 from detsample.kernels.sharded.look import count_mask, look
-from detsample.kernels.sharded.rows import STATE, SUMS
+from detsample.kernels.sharded.rows import DIGITS, STATE, SUMS
 from detsample.kernels.sharded.search import count_digits, narrow
 from detsample.launching.launch import launcher
 from detsample.launching.workspace import allocate, layout
@@ -33,21 +33,20 @@ from detsample.sampler.output import SampleOutput, Wanted
 from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameters, Scalar, Vector
 from detsample.sharded.agreement import Place
 from detsample.sharded.groups import Steps
-from detsample.sharded.rounds import Rounds, rounds_of
+from detsample.sharded.rounds import SEARCH_ROUNDS, Rounds, rounds_of
 from detsample.speculative.arguments import Batch, Table
 from detsample.speculative.on_gpu import expand_rows, match_drawn
 from detsample.speculative.output import VerifyOutput
 
 PROGRAMS = 1024
 MOST_PARTS = 64
-COLUMN_BITS = 21
 PLAIN = {"num_warps": 4, "enable_fp_fusion": False}
 WIDE = {"num_warps": 8, "enable_fp_fusion": False}
 
 
 def draw(place: Place, of: Logits, given: Parameters, wanted: Wanted) -> Steps[SampleOutput]:
     """One rank of `sample` or `mask`."""
-    rounds = rounds_of(of.rows, place.vocab, given, wanted)
+    rounds = rounds_of(place.vocab, given, wanted)
     if not of.rows:
         return on_gpu.run(of, given, wanted)
     if of.allowed is not None:
@@ -114,7 +113,6 @@ class _Call:
         self.place, self.of, self.given, self.wanted, self.rounds = place, of, given, wanted, rounds
         self.ranks = len(place.widths)
         self.parts = max(1, min(PROGRAMS // of.rows, MOST_PARTS, -(-max(place.widths) // int(TILE.value))))
-        self.digits = 1 << max(rounds.bits)
         self.kept_alive: list[Any] = []
         self.areas = self._allocate({
             "state": ("int64", of.rows * int(STATE.value) if rounds.searches else 0),
@@ -166,28 +164,20 @@ class _Call:
         heads = self._told((yield self._heads()))
         sums = best = missing(of.device[0], "int64")
         if rounds.sums:
-            sums = best = self._told((yield self._look(heads, True, rounds.draws)))
+            weighs = wanted.log_z or not rounds.draws
+            sums = best = self._told((yield self._look(heads, weighs, rounds.draws)))
         how: dict[str, Any] = {"SUMMED": rounds.sums, "TOLD_BEST": False, "DRAW": False}
         if rounds.searches:
-            digits, message = self._message(2, self.digits)
-            for at, by_weight in enumerate(rounds.searches):
-                stage = stages.BEGIN if at == 0 else stages.COUNTED
+            digits, message = self._message(2, int(DIGITS.value))
+            for stage in (stages.BEGIN, stages.COUNTED)[: rounds.searches]:
                 self._settle(heads, sums, best, message, stage, how)
-                shift = 32
-                for bits in rounds.bits:
-                    shift -= bits
-                    self._count_digits(heads, message, shift, bits, False)
-                    self._narrow(self._told((yield digits)), message, bits, shift == 0, False)
-                shift = COLUMN_BITS
-                while shift:
-                    bits = min(max(rounds.bits), shift)
-                    shift -= bits
-                    self._count_digits(heads, message, shift, bits, True)
-                    self._narrow(message, message, bits, shift == 0, True)
+                for at in range(SEARCH_ROUNDS):
+                    self._count_digits(heads, message)
+                    self._narrow(self._told((yield digits)), message, at == SEARCH_ROUNDS - 1)
             if wanted.token:
                 self._settle(heads, sums, best, message, stages.DONE, how)
                 best = self._told((yield self._look(heads, False, True, True)))
-        how |= {"TOLD_BEST": bool(rounds.searches) or rounds.draws, "DRAW": wanted.token}
+        how |= {"TOLD_BEST": rounds.searches > 0 or rounds.draws, "DRAW": wanted.token}
         return self._results(heads, sums, best, how)
 
     def _heads(self) -> Any:
@@ -217,7 +207,8 @@ class _Call:
         tensor, message = self._message(self.parts, int(SUMS.value))
         self._start(
             look, (self.of.rows, self.parts), *self._logits, *self._counts, *self._parameters, heads,
-            self.areas["state"], message, SUM=sums, DRAW=draws, TO_LAST=to_last, **self._shifted, **self.merge, **PLAIN,
+            self.areas["state"], message, SUM=sums, SEARCH=sums and self.rounds.searches > 0, DRAW=draws,
+            TO_LAST=to_last, **self._shifted, **self.merge, **PLAIN,
         )  # fmt: skip
         return tensor
 
@@ -232,21 +223,19 @@ class _Call:
             stages.settle, (self.of.rows,), self.place.start, *self._counts, order, *self._parameters,
             heads, sums, best, self.parts, areas["state"], message, areas["records"], areas["maxima"], *results,
             STAGE=int(stage.value), WRITES=outputs is not None, **how, **self.merge,
-            PARTS=_power_of_two(self.ranks * MOST_PARTS), DIGITS=self.digits, **WIDE,
+            PARTS=_power_of_two(self.ranks * MOST_PARTS), **WIDE,
         )  # fmt: skip
 
-    def _count_digits(self, heads: Argument, message: Argument, shift: int, bits: int, of_columns: bool) -> None:
+    def _count_digits(self, heads: Argument, message: Argument) -> None:
         self._start(
             count_digits, (self.of.rows, self.parts), *self._logits, *self._counts, *self._parameters, heads,
-            self.areas["state"], message, shift, bits,
-            OF_COLUMNS=of_columns, DIGITS=self.digits, **self._shifted, **self.merge, **PLAIN,
+            self.areas["state"], message, **self._shifted, **self.merge, **PLAIN,
         )  # fmt: skip
 
-    def _narrow(self, told: Argument, message: Argument, bits: int, last: bool, of_columns: bool) -> None:
-        ranks, own = (1, 0) if of_columns else (self.ranks, self.place.rank)
+    def _narrow(self, told: Argument, message: Argument, last: bool) -> None:
         self._start(
-            narrow, (self.of.rows,), self.of.rows, ranks, own, bits, told, self.areas["state"], message,
-            OF_COLUMNS=of_columns, LAST=last, DIGITS=self.digits, **PLAIN,
+            narrow, (self.of.rows,), *self._logits[:3], self.of.rows, self.ranks, self.place.rank, told,
+            self.areas["state"], message, LAST=last, **PLAIN,
         )  # fmt: skip
 
     def _results(self, heads: Argument, sums: Argument, best: Argument, how: dict[str, Any]) -> SampleOutput:

@@ -88,7 +88,7 @@ def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
     assert found == set()
 
 
-@pytest.mark.full("compiled for another element type", every=2)
+@pytest.mark.full("compiled for another element type")
 @pytest.mark.parametrize("capability", on_targets((90,)))
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_sixteen_bit_logits_are_only_widened(dtype: str, capability: int) -> None:
@@ -99,7 +99,7 @@ def test_sixteen_bit_logits_are_only_widened(dtype: str, capability: int) -> Non
         assert all(re.fullmatch(r"cvt\.f32\.b?f16|setp\.\w+\.b?f16(x2)?", opcode) for opcode in halves), (name, halves)
 
 
-@pytest.mark.full("compiled for another element type", every=2)
+@pytest.mark.full("compiled for another element type")
 @pytest.mark.parametrize("capability", on_targets((90,)))
 @pytest.mark.parametrize(("dtype", "width"), [("fp32", "v4.b32"), ("bf16", "v2.b32")])
 def test_aligned_rows_are_loaded_a_quad_at_a_time(dtype: str, width: str, capability: int) -> None:

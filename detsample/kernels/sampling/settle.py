@@ -205,26 +205,25 @@ def load_maxima(group_key, groups):
 
 @triton.jit
 def list_candidates(
-    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, wanted, goal, rate, lowest,
-    most_groups, sums, row, scratch_code,
+    row_logits, vocab, quads, segment_tiles, group_keys, list_token, top_key, wanted, goal, rate, lowest, most_groups,
+    sums, row, scratch_code, BY_SHARE: tl.constexpr,
 ):  # fmt: skip
     """Lists the tokens that reach a threshold: (candidates, threshold, low key, end, found).
 
     `candidates` is their number. If it is above CAPACITY, there are more tokens, or more groups to look at, than fit.
     The threshold is at least `lowest`. It is reached by the maxima of the number of groups that is `wanted`, if that is
-    not 0, and otherwise by tokens that together probably have the weight `goal`, if that is not 0. The keys returned
-    are those of the interval in which the boundary is.
+    not 0, and otherwise, if BY_SHARE, by tokens that together probably have the weight `goal`. The keys returned are
+    those of the interval in which the boundary is.
 
     The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are. So all
     maxima are read before.
     """
-    group_keys = load_maxima(group_key, groups)
     low_key = lowest
     end_key = top_key * 0 + INF_KEY
     found = wanted > 0
     if wanted > 0:
         low_key = threshold_key(group_keys, wanted, top_key)
-    elif goal > 0.0:
+    elif BY_SHARE:
         low, high, tokens, found = interval_of_maxima(group_keys, value_of(top_key), goal, rate)
         low_key = tl.where(found, key_of(low), LOWEST_KEY)
         end_key = tl.where(found, key_of(high), INF_KEY)
@@ -248,33 +247,36 @@ def list_candidates(
 
 @triton.jit
 def draw_listed(
-    records, row, filled, mode, by_share, lightest, heaviest, others, threshold, complete, top_k, top_p, min_weight,
-    scale, largest, seed, position, scratch_code,
+    records, row, filled, mode, lightest, heaviest, others, threshold, complete, top_k, top_p, min_weight, scale,
+    largest, seed, position, scratch_code, BY_SHARE: tl.constexpr,
 ):  # fmt: skip
     """Draws from the kept set, if the listed candidates hold all of it: (settled, token, count, weight). The boundary
     is written to the row's record.
 
-    Top-p takes its share of what top-k or min-p leaves of the candidates or, if `by_share`, of the weight of all
-    tokens. That weight lies between `lightest` and `heaviest`. It exceeds the weight of the candidates by at most that
-    of `others` tokens at the threshold, which no token reaches that is not listed. If what remains unknown could make a
+    Top-p takes its share of what top-k or min-p leaves of the candidates or, if BY_SHARE, of the weight of all tokens.
+    That weight lies between `lightest` and `heaviest`. It exceeds the weight of the candidates by at most that of
+    `others` tokens at the threshold, which no token reaches that is not listed. If what remains unknown could make a
     difference, nothing is settled. Nothing is settled either if the candidates, which are the first tokens, weigh too
     little, unless no other token can be kept (`complete`).
     """
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)
     rank, before = ranks(scratch_code, filled, code, scale, largest)
-    survives = (tl.arange(0, CAPACITY) < filled) & ((rank < top_k) | (top_k == 0))
+    listed = tl.arange(0, CAPACITY) < filled
+    survives = listed & ((rank < top_k) | (top_k == 0))
     heavy = own >= min_weight
-    shared = tl.where(by_share, tl.arange(0, CAPACITY) < filled, survives & (heavy | ((mode & MIN_P_FIRST) == 0)))
-    whole = tl.sum(tl.where(shared, own, 0), axis=0)
-    target = top_p_target(top_p, tl.where(by_share, tl.maximum(whole, lightest), whole))
-    keep = survives & heavy & (before < target)
-    count = tl.sum(keep.to(tl.int32), axis=0)
-    settled = count >= 0  # true, as a scalar of the GPU
-    if by_share:
+    settled = filled >= 0  # true, as a scalar of the GPU
+    if BY_SHARE:
+        whole = tl.sum(tl.where(listed, own, 0), axis=0)
+        target = top_p_target(top_p, tl.maximum(whole, lightest))
         most = top_p_target(top_p, tl.minimum(whole + others * weight_of_key(threshold, scale, largest), heaviest))
         doubtful = survives & heavy & (before >= target) & (before < most)
         settled = (tl.sum(doubtful.to(tl.int32), axis=0) == 0) & (complete | (whole >= most))
+    else:
+        shared = survives & (heavy | ((mode & MIN_P_FIRST) == 0))
+        target = top_p_target(top_p, tl.sum(tl.where(shared, own, 0), axis=0))
+    keep = survives & heavy & (before < target)
+    count = tl.sum(keep.to(tl.int32), axis=0)
     winner = tl.full([], -1, tl.int32)
     if settled:
         last_key, last_token = last_kept(keep, rank, code, count)
@@ -284,23 +286,17 @@ def draw_listed(
 
 
 @triton.jit
-def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, weighed, top_p):
+def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, top_p):
     """(lightest, heaviest, share): two numbers between which the weight of all tokens lies, and the share of it that
     top-p keeps, with a little added to be safe, relative to the weight of the largest logit `top`.
 
     If the weight is not known, `share` is 0.
     """
-    lightest, heaviest = tl.full([], 1, tl.int64), tl.full([], HEAVIEST, tl.int64)
-    share_kept = tl.full([], 0.0, tl.float32)
-    if weighed:
-        reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
-        whole = pick(sum_rungs(part_rungs, row, parts, 1, MOST_SEGMENTS), PIVOTS - 1)
-        light, heavy, usable = total_between(whole, reference, top, rate, chain)
-        lightest = tl.where(usable, light, lightest)
-        heaviest = tl.where(usable, heavy, heaviest)
-        share = (heavy.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 1e-6) * 1.0001
-        share_kept = tl.where(usable, share, share_kept)
-    return lightest, heaviest, share_kept
+    reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
+    whole = pick(sum_rungs(part_rungs, row, parts, 1, MOST_SEGMENTS), PIVOTS - 1)
+    lightest, heaviest, usable = total_between(whole, reference, top, rate, chain)
+    share = (heaviest.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 1e-6) * 1.0001
+    return tl.where(usable, lightest, 1), tl.where(usable, heaviest, HEAVIEST), tl.where(usable, share, 0.0)
 
 
 @triton.jit
@@ -343,24 +339,26 @@ def settle(
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits + row * row_stride
-    group_key += row * pitch
     bounds = stretches * groups_of_segment(quads)
     group_bound += row * bounds
 
+    # Everything that rows need is loaded before any of it is waited for.
+    group_keys = load_maxima(group_key + row * pitch, groups)
+    scale, top_p = read_floats(records, row)
+    top_k = read_field(records, row, TOP_K)
+    min_weight = read_field(records, row, MIN_WEIGHT)
+    seed = read_field(records, row, SEED)
+    position = read_field(records, row, POSITION)
+    mode = read_field(records, row, MODE)
+    of_parameters = (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32)
     top_key = largest_key(part_key, row, parts)
-    reason = row_status(row_logits, vocab, top_key, (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32))
+    count = drawable_tokens(part_counts, row, parts)
+    reason = row_status(row_logits, vocab, top_key, of_parameters)
     if reason != 0:
         write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
     else:
-        scale, top_p = read_floats(records, row)
-        top_k = read_field(records, row, TOP_K)
-        min_weight = read_field(records, row, MIN_WEIGHT)
-        seed = read_field(records, row, SEED)
-        position = read_field(records, row, POSITION)
-        mode = read_field(records, row, MODE)
         largest = value_of(top_key)
         winner = tl.full([], -1, tl.int32)
-        count = drawable_tokens(part_counts, row, parts)
         kept_weight = tl.full([], 0, tl.int64)
         is_drawn = min_weight < 0
         if (want & WANT_LOG_Z) != 0:
@@ -379,30 +377,45 @@ def settle(
             lowest = lowest_key_of(scale, largest, top_key, min_weight)
         weighed = is_weighed(mode, top_k, top_p) & (min_p_first == 0)
         rate = rate_of(scale, is_weighed(mode, top_k, top_p))
-        lightest, heaviest, share = shared_weight(
-            row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, weighed, top_p
-        )
         in_doubt = is_in_doubt(top_k, top_p)
         interval = join_words(lowest, lowest * 0 + INF_KEY)
         found = few
-        if few | by_gap | weighed | by_min_p:
-            wanted = tl.where(few, top_k.to(tl.int32), tl.where(weighed & (share == 0.0), MOST_REACHING, 0))
-            most_groups = tl.where(top_k > MOST_K, 0, tl.where(few | weighed, MOST_SELECTED, MOST_REACHING))
+        list_token += row * pitch
+        scratch_code += row * CAPACITY
+        if weighed:
+            lightest, heaviest, share = shared_weight(
+                row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, top_p
+            )
+            wanted = tl.where(few, top_k.to(tl.int32), tl.where(share == 0.0, MOST_REACHING, 0))
             filled, threshold, low_key, end_key, found = list_candidates(
-                row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key,
-                wanted, share, rate, lowest, most_groups, sums, row, scratch_code + row * CAPACITY,
+                row_logits, vocab, quads, segment_tiles, group_keys, list_token, top_key, wanted, share, rate, lowest,
+                tl.where(top_k > MOST_K, 0, MOST_SELECTED), sums, row, scratch_code, True,
             )  # fmt: skip
             interval = join_words(low_key, end_key)
-            found = found & weighed & (wanted == 0)
+            found = found & (wanted == 0)
             if filled <= CAPACITY:
                 is_drawn, token, kept, weight_kept = draw_listed(
-                    records, row, filled, mode, weighed, lightest, heaviest, count, threshold,
-                    few | (threshold == lowest), top_k, top_p, min_weight, scale, largest, seed, position,
-                    scratch_code + row * CAPACITY,
+                    records, row, filled, mode, lightest, heaviest, count, threshold, few | (threshold == lowest),
+                    top_k, top_p, min_weight, scale, largest, seed, position, scratch_code, True,
                 )  # fmt: skip
                 winner = tl.where(is_drawn, token, winner)
-                count = tl.where(is_drawn & (by_gap == 0), kept, count)
-                kept_weight = tl.where(is_drawn & (by_gap == 0), weight_kept, kept_weight)
+                count = tl.where(is_drawn, kept, count)
+                kept_weight = tl.where(is_drawn, weight_kept, kept_weight)
+        elif few | by_gap | by_min_p:
+            filled, threshold, low_key, end_key, found = list_candidates(
+                row_logits, vocab, quads, segment_tiles, group_keys, list_token, top_key, tl.where(few, top_k, 0).to(tl.int32),
+                0.0, rate, lowest, tl.where(few, tl.where(top_k > MOST_K, 0, MOST_SELECTED), MOST_REACHING), sums, row,
+                scratch_code, False,
+            )  # fmt: skip
+            interval = join_words(low_key, end_key)
+            is_drawn = filled <= CAPACITY
+            if is_drawn:
+                _settled, winner, kept, weight_kept = draw_listed(
+                    records, row, filled, mode, kept_weight, kept_weight, count, threshold, few, top_k, top_p,
+                    min_weight, scale, largest, seed, position, scratch_code, False,
+                )  # fmt: skip
+                count = tl.where(by_gap, count, kept)
+                kept_weight = tl.where(by_gap, 0, weight_kept)
         if (few | in_doubt) & (is_drawn == 0):
             mode |= tl.where(top_k == 0, NEEDS_TOTAL, 0) | IN_DOUBT
             if in_doubt:
@@ -410,7 +423,7 @@ def settle(
                     row_pivots, part_rungs, row, parts, largest, count, scale, top_k, top_p,
                     tl.where(min_p_first, lowest, LOWEST_KEY), vocab,
                 )  # fmt: skip
-                interval = tl.where(found, interval, aimed)
+                interval = tl.where(found & weighed, interval, aimed)
             note(records, row, INTERVAL, interval)  # without an end, everything from its start on is listed
             ends = (interval >> 32) < INF_KEY
             if ((mode & BOUNDED) == 0) & (min_weight == 0) & ends & ((want & WANT_TOKEN) != 0):
