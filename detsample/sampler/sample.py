@@ -101,6 +101,9 @@ def sample(
     filter_order : "top_k_first", "min_p_first" or "joint"
         Which tokens' weight top-p takes its share of: of those that top-k keeps, of those that top-k and min-p keep, or
         of all tokens.
+    allowed : None, or [B, ceil(V / 32)] int32 or uint32, or [B, ceil(V / 8)] uint8
+        For each row the tokens that may be drawn: one bit for each token, the lowest bit first, as in a mask of the form
+        ``"bits"``. A token whose bit is 0 counts as if its logit were ``-inf``.
     return_logprobs : bool
         Whether to return the token's log probability in the kept set.
     return_log_z : bool
