@@ -1,7 +1,7 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
     summarize    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
-    settle       (rows)           finishes rows that are invalid, without a filter or with few candidates; guesses the
+    settle       (rows x 2)       finishes rows that are invalid, without a filter or with few candidates; guesses the
                                   boundary of others
     sum_weights  (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
     sum_weights  (fixed)          the same once more, for the rows where the guess was wrong; launched twice
@@ -39,7 +39,6 @@ from detsample.kernels.sampling.rows import (
     WANT_TOKEN,
 )
 from detsample.kernels.sampling.settle import settle as settle_kernel
-from detsample.kernels.sampling.settle_top_p import settle_top_p as settle_top_p_kernel
 from detsample.kernels.sampling.sum_weights import sum_weights as sum_weights_kernel
 from detsample.kernels.sampling.summarize import summarize as summarize_kernel
 from detsample.kernels.sampling.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
@@ -210,7 +209,6 @@ class Steps(NamedTuple):
 
     summarize: Step
     settle: Step
-    settle_top_p: Step
     sum_weights: Step
     retry: Step
     finish: Step
@@ -229,7 +227,6 @@ def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
     return Steps(
         summarize=step(summarize_kernel, ALIGNED=aligned, num_warps=summarize, maxnreg=72),
         settle=step(settle_kernel, early("settle"), num_warps=settle, maxnreg=128),
-        settle_top_p=step(settle_top_p_kernel, waits, num_warps=settle, maxnreg=128),
         sum_weights=step(sum_weights_kernel, early("sum_weights"), ALIGNED=aligned, num_warps=sum_weights, maxnreg=72),
         retry=step(sum_weights_kernel, early("retry"), ALIGNED=aligned, num_warps=sum_weights, maxnreg=72),
         finish=step(finish_kernel, early("finish"), ALIGNED=aligned, num_warps=finish),
@@ -261,7 +258,8 @@ class Prepared(NamedTuple):
     laid: Layout
     values: list[Any]
     """The values of the first arguments in `NAMES`, up to the results."""
-    needs_top_p: bool
+    ways: int
+    """How many of the two ways through `settle` rows may go."""
     needs_mass: bool
     retry_programs: int
     waits: bool
@@ -290,12 +288,10 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
-    needs_top_p = _may_be_for_top_p(parameters, vocab)
+    ways = 1 + _may_be_for_top_p(parameters, vocab)
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
-    return Prepared(
-        logits, parameters, wanted, tuning, cut, laid, values, needs_top_p, needs_mass, retry_programs, waits
-    )
+    return Prepared(logits, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits)
 
 
 def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
@@ -313,7 +309,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     SampleOutput
         Tensors of the logits' framework on the logits' device, not yet computed: nothing waits for the device.
     """
-    of, parameters, wanted, tuning, cut, laid, values, needs_top_p, needs_mass, retry_programs, waits = prepared
+    of, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits = prepared
     framework, device, rows = of.framework, of.device, of.rows
     with framework.launching(device):
         areas = addresses(framework, device, laid)
@@ -337,9 +333,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         steps = _steps(aligned, waits, tuning)
         start = step_launcher(device, NAMES, values)
         start(steps.summarize, (rows, cut.parts))
-        start(steps.settle, (rows,))
-        if needs_top_p:
-            start(steps.settle_top_p, (rows,))
+        start(steps.settle, (rows, ways))
         if needs_mass:
             start(steps.sum_weights, (rows * cut.parts,))
             for attempt in range(1, 1 + ATTEMPTS):

@@ -138,7 +138,7 @@ def pivots_of_sample(row_logits, vocab, rate, share):
     whole = tl.sum(measure, axis=0)
     squares = tl.sum(measure * measure, axis=0)
     goals = shares_around(share, whole, squares) * whole
-    return reference, values_reached(x, measure, goals, lowest, reference), whole * whole >= FLAT * squares
+    return reference, values_reached(x, measure, goals, lowest, reference), whole * whole >= squares * FLAT
 
 
 @triton.jit
