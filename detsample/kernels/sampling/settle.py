@@ -148,8 +148,8 @@ def settle_row(
             is_drawn = is_drawn | ((want & WANT_TOKEN) == 0)
             if bounds_serve & ((want & WANT_TOKEN) != 0):
                 winner, is_drawn = draw_from_groups(
-                    row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound, shift, scale, largest, seed, position,
-                    LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
+                    row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound, shift,
+                    scale, largest, seed, position, LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
                 )  # fmt: skip
             if (want & WANT_LOGPROBS) != 0:
                 mode |= NEEDS_TOTAL

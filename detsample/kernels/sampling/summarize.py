@@ -170,8 +170,8 @@ def summarize(
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
-    # A share p of the weight holds the row's best score with the probability p: worth it from a half on. Other rows than
-    # flat ones are drawn from a list.
+    # A share p of the weight holds the row's best score with the probability p: worth it from a half on. Rows that are
+    # not flat are drawn from a list.
     likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5) & flat
     bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
 
