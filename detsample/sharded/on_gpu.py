@@ -1,9 +1,9 @@
-"""One rank on a GPU (or, for tests, in Triton's interpreter): launches, and a message to the other ranks after some of them.
+"""One rank on a GPU (or, for tests, in Triton's interpreter): launches, and messages to the other ranks between them.
 
     tell_heads                   round 1: status and first tokens, which the kernels of `detsample.sample` find
     look                         round 2: exact sums; the best score, where min-p or nothing decides what is kept
     settle                       what is kept, or what to search for
-    count_digits, narrow         a round for each digit of a key; then of a column, without the other ranks
+    count_digits, narrow         a round for each digit of where it ends
     look                         the best score of what was found
     settle                       the results
 
@@ -29,7 +29,7 @@ from detsample.launching.launch import launcher
 from detsample.launching.workspace import allocate, layout
 from detsample.sampler import on_gpu
 from detsample.sampler.kernel_arguments import parameter_arguments
-from detsample.sampler.output import SampleOutput, Wanted
+from detsample.sampler.output import Csr, SampleOutput, Wanted
 from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameters, Scalar, Vector
 from detsample.sharded.agreement import Place
 from detsample.sharded.groups import Steps
@@ -54,7 +54,7 @@ def draw(place: Place, of: Logits, given: Parameters, wanted: Wanted) -> Steps[S
     size = of.rows * place.vocab * (4 if of.dtype == "float32" else 2)
     if wanted.mask is None and 0 not in place.widths and rounds.cost_more_than(size):
         return (yield from _draw_whole(place, of, given, wanted))
-    return (yield from _Call(place, of, given, wanted, rounds).draw())
+    return (yield from Call(place, of, given, wanted, rounds).draw())
 
 
 def verify(place: Place, batch: Batch, drafts: Table, logprobs: bool) -> Steps[VerifyOutput]:
@@ -106,7 +106,7 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-class _Call:
+class Call:
     """A call that takes rounds."""
 
     def __init__(self, place: Place, of: Logits, given: Parameters, wanted: Wanted, rounds: Rounds) -> None:
@@ -187,13 +187,15 @@ class _Call:
         tokens, given = drawn, ALL
         argument = of.framework.argument
         if told < of.vocab:
-            first = Parameters(*map(Scalar, (0, 0, 0.0 if told == 1 else 1.0, 0 if told == 1 else told, 1.0, 0.0)))
+            off, one = Scalar(0), Scalar(1.0)
+            first = Parameters(off, off, Scalar(0.0 if told == 1 else 1.0), Scalar(told), one, Scalar(0.0))
             found = on_gpu.run(of, first, Wanted(told == 1, False, False, None if told == 1 else "csr"))
             self.kept_alive.append(found)
             drawn = argument(found.status)
             if told == 1:
                 tokens, given = argument(found.token_ids), ONE
             else:
+                assert isinstance(found.mask, Csr)
                 lists, tokens, given = argument(found.mask.row_offsets), argument(found.mask.token_ids), LISTS
         tensor, message = self._message(1 + told)
         self._start(
@@ -244,14 +246,15 @@ class _Call:
         token_ids, num_kept, status = (empty(rows, kind, device) for kind in ("int64", "int32", "int32"))
         logprobs = empty(rows, "float32", device) if wanted.logprobs else None
         log_z = empty(rows, "float32", device) if wanted.log_z else None
-        found = [areas["unwanted"] if x is None else argument(x) for x in (token_ids, num_kept, status, logprobs, log_z)]
+        results = (token_ids, num_kept, status, logprobs, log_z)
+        found = [areas["unwanted"] if x is None else argument(x) for x in results]
         self._settle(heads, sums, best, missing(device[0], "int64"), stages.DONE, how, tuple(found))
         mask = None if wanted.mask is None else self._mask(wanted.mask)
-        alive = None if of.framework.frees_behind_stream(device) else (self.kept_alive, of.tensor, *found)
+        alive = None if of.framework.frees_behind_stream(device) else (self.kept_alive, of.tensor, *results)
         return SampleOutput(token_ids if wanted.token else None, num_kept, status, logprobs, log_z, mask, alive)
 
     def _mask(self, kind: str) -> Any:
-        """This rank's part of the kept sets, from the ends that `settle` wrote: one segment of groups that all may be kept."""
+        """This rank's part of the kept sets, from the ends that `settle` wrote; any group of tokens may be kept."""
         of, areas, argument = self.of, self.areas, self.of.framework.argument
         tiles = -(-of.vocab // int(TILE.value))
         grid = (of.rows, -(-tiles * int(TILE.value) // int(MASKED.value)), 1)

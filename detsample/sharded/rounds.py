@@ -39,7 +39,7 @@ class Rounds(NamedTuple):
 def rounds_of(vocab: int, given: Parameters, wanted: Wanted) -> Rounds:
     """Return the rounds of a call."""
     if _is(given.temperature, 0.0):
-        return Rounds(1, wanted.log_z, False, 0)
+        return Rounds(1, False, False, 0)
     top_k, any_p = given.top_k, not _is(given.top_p, 1.0)
     known_k = top_k.value if isinstance(top_k, Scalar) else None
     if known_k is not None and 1 <= known_k < vocab and known_k <= int(MOST_K.value):

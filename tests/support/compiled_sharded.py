@@ -47,7 +47,8 @@ KERNELS = {
         {"SHIFTED": False, **MERGE},
     ),
     "sharded.search.narrow": (
-        f"logits:*{{dtype}} row_stride:i32 columns:i32 rows:i32 ranks:i32 own_rank:i32 told_digits:*i64 state:*i64 message:*i64",
+        "logits:*{dtype} row_stride:i32 columns:i32 rows:i32 ranks:i32 own_rank:i32 told_digits:*i64 state:*i64 "
+        "message:*i64",
         {"LAST": True},
     ),
 }  # fmt: skip

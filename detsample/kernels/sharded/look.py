@@ -39,8 +39,8 @@ MEMBERS = tl.constexpr(64)  # how many tokens of a lane are scored at a time
 def draw_from_lanes(
     row_logits, first, end, start, bounds, largest, scale, seed, position, last_key, last_column
 ):  # fmt: skip
-    """(score, code) of the best token up to the last one in a part of a row. Each lane has the tokens of one quad of every
-    tile, and a bound of their scores; lanes are evaluated exactly until none is left that may hold the best.
+    """(score, code) of the best token up to the last one in a part of a row. Each lane has the tokens of one quad of
+    every tile, and a bound of their scores; lanes are evaluated exactly until none is left that may hold the best.
     """
     lane = tl.arange(0, LANES)
     best = tl.full([], NO_SCORE, tl.int64)
@@ -56,7 +56,8 @@ def draw_from_lanes(
             kept = (x > float("-inf")) & within(key_of(x), column, last_key, last_column)
             score = tl.where(kept, exact_score(gap(x, largest, scale), seed, column + start, position), NO_SCORE)
             here, token = best_of(score, column + start)
-            code = tl.max(tl.where(kept & (column + start == token), code_of(key_of(x), column + start), NO_CODE), axis=0)
+            own = kept & (column + start == token)
+            code = tl.max(tl.where(own, code_of(key_of(x), column + start), NO_CODE), axis=0)
             best, better = better_of(best, winner, here, token)
             best_code = tl.where(better == winner, best_code, code)
             winner = better
@@ -94,12 +95,12 @@ def look(
 ):  # fmt: skip
     """Writes the SUMS of each part of a shard. Grid (rows, parts).
 
-    If SUM, the weight of all tokens is wanted in rows with min-p, too; if SEARCH, the ladder. If DRAW, the best score is of the
-    tokens that min-p keeps or, if TO_LAST, of those up to the last kept token, in the rows that ask for it.
+    If SUM, the weight of all tokens is wanted in rows with min-p, too; if SEARCH, the ladder. If DRAW, the best score
+    is of the tokens that min-p keeps or, if TO_LAST, of those up to the last kept token, in the rows that ask for it.
     """
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
-    status, greedy, scale, top_k, top_p, min_weight, seed, position = effective_parameters(
+    status, greedy, scale, _top_k, _top_p, min_weight, seed, position = effective_parameters(
         row, vocab, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
         top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
         seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,

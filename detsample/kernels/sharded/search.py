@@ -1,9 +1,9 @@
 """The search for the last token of a prefix: between two places of the order, some bits of the distance in each round.
 
-A round has two kernels. `count_digits` adds up the tokens of a shard for each of DIGITS equal parts of the places in question.
-`narrow` takes what all ranks have added up, and chooses the part in which the goal is reached. When one place is left, its
-tokens have the same logit and so the same weight, and those of lower ranks come first. So every rank knows how many of its
-own belong to the prefix.
+A round has two kernels. `count_digits` adds up the tokens of a shard for each of DIGITS equal parts of the places in
+question. `narrow` takes what all ranks have added up, and chooses the part in which the goal is reached. When one
+place is left, its tokens have the same logit and so the same weight, and those of lower ranks come first. So every
+rank knows how many of its own belong to the prefix.
 """
 
 import triton
@@ -16,7 +16,6 @@ from detsample.kernels.sampling.tiles import TILE, load_span
 from detsample.kernels.sharded.rows import (
     BASE,
     BEFORE,
-    BITS,
     BY_WEIGHT,
     DIGITS,
     FOUND,
@@ -100,8 +99,8 @@ def column_of_tie(row_logits, columns, key, number):
     do_not_specialize=["row_stride", "columns", "rows", "ranks", "own_rank"], do_not_specialize_on_alignment=["logits"]
 )
 def narrow(logits, row_stride, columns, rows, ranks, own_rank, told_digits, state, message, LAST: tl.constexpr):
-    """Chooses the next digit from what all ranks told, and clears this rank's message; with the LAST digit, writes the prefix.
-    Grid (rows).
+    """Chooses the next digit from what all ranks told, and clears this rank's message; with the LAST digit, writes
+    the prefix. Grid (rows).
     """
     row = tl.program_id(0).to(tl.int64)
     state += row * STATE
@@ -109,7 +108,8 @@ def narrow(logits, row_stride, columns, rows, ranks, own_rank, told_digits, stat
     if goal > 0:
         base, before, weight_before = tl.load(state + BASE), tl.load(state + BEFORE), tl.load(state + BEFORE + 1)
         digit = tl.arange(0, DIGITS)
-        numbers, weights, lower = tl.zeros([DIGITS], tl.int64), tl.zeros([DIGITS], tl.int64), tl.zeros([DIGITS], tl.int64)
+        numbers, weights = tl.zeros([DIGITS], tl.int64), tl.zeros([DIGITS], tl.int64)
+        lower = tl.zeros([DIGITS], tl.int64)
         for rank in range(ranks):
             of_rank = told_digits + (rank * rows + row) * 2 * DIGITS
             here = tl.load(of_rank + digit)
@@ -136,7 +136,7 @@ def narrow(logits, row_stride, columns, rows, ranks, own_rank, told_digits, stat
             own = tl.load(told_digits + (own_rank * rows + row) * 2 * DIGITS + digit)
             mine = tl.sum(tl.where(digit == step, own, 0), axis=0)
             taken_here = taken - tl.sum(tl.where(digit == step, lower, 0), axis=0)
-            key = (MOST_INT32 - base).to(tl.int32)
+            key = (-base + MOST_INT32).to(tl.int32)
             column = tl.where(taken_here >= mine, LAST_TOKEN, -1)
             if (taken_here > 0) & (taken_here < mine):
                 column = column_of_tie(logits + row * row_stride, columns, key, taken_here)

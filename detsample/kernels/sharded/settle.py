@@ -31,9 +31,9 @@ from detsample.kernels.sharded.rows import (
     GOAL,
     HEAVY,
     HEAVY_COUNT,
+    LADDER,
     LAST_COLUMN,
     LAST_KEY,
-    LADDER,
     MOST_INT32,
     MOST_INT64,
     PREFIX,
@@ -112,14 +112,14 @@ def best_told(message, row, rows, ranks, parts, PARTS: tl.constexpr):
 
 @triton.jit
 def place_reaching(least_gap, largest, scale):
-    """The first place whose gap is at least this, or the one behind all tokens. One byte is decided at a time, by trying all
-    256, as in `lowest_key_of`.
+    """The first place whose gap is at least this, or the one behind all tokens. One byte is decided at a time, by
+    trying all 256, as in `lowest_key_of`.
     """
     place = place_of(key_of(largest))
     for byte in tl.static_range(4):
         step = 1 << (24 - 8 * byte)
         last = place + (tl.arange(0, 256).to(tl.int64) + 1) * step - 1
-        key = tl.maximum(MOST_INT32 - last, LOWEST_KEY).to(tl.int32)
+        key = tl.maximum(-last + MOST_INT32, LOWEST_KEY).to(tl.int32)
         below = (gap(value_of(key), largest, scale) < least_gap) & (last <= MOST_INT32 - LOWEST_KEY)
         place += tl.sum(below.to(tl.int64), axis=0) * step
     return place
@@ -174,8 +174,8 @@ def settle(
 ):  # fmt: skip
     """Finds the kept set of each row as far as it is known at this stage. Grid (rows).
 
-    With WRITES it writes the results; the token is drawn from the first tokens if these are all that is kept, otherwise it
-    is the best that was told. Else it writes what to search for, or where the kept set ends.
+    With WRITES it writes the results; the token is drawn from the first tokens if these are all that is kept,
+    otherwise it is the best that was told. Else it writes what to search for, or where the kept set ends.
     """
     row = tl.program_id(0).to(tl.int64)
     state += row * STATE
