@@ -18,7 +18,7 @@ if not (Path(__file__).parent / "reference").is_dir():
 from detsample.lazy import attributes
 
 if TYPE_CHECKING:
-    from detsample import golden, reference, rollout, speculative
+    from detsample import golden, reference, rollout, sharded, speculative
     from detsample.inspect.margin import MarginOutput, margin
     from detsample.noise.streams import fold_in, gumbel_noise
     from detsample.sampler.output import Csr, MaskOutput, SampleOutput
@@ -49,6 +49,7 @@ __getattr__, __dir__ = attributes(
         "reference": "detsample.reference",
         "rollout": "detsample.rollout",
         "sample": "detsample.sampler.sample",
+        "sharded": "detsample.sharded",
         "speculative": "detsample.speculative",
         "warmup": "detsample.sampler.warmup",
     },
@@ -72,6 +73,7 @@ __all__ = [
     "reference",
     "rollout",
     "sample",
+    "sharded",
     "speculative",
     "warmup",
 ]

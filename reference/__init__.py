@@ -11,6 +11,7 @@ Examples
 
 import numpy as np  # noqa: F401  (for the examples)
 
+from . import sharded
 from .gumbel import gumbel_noise
 from .margin import MarginOutput, margin
 from .mask import Csr
@@ -41,6 +42,7 @@ __all__ = [
     "mask",
     "observe",
     "sample",
+    "sharded",
     "verify",
     "verify_tree",
 ]

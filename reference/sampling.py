@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from .allowed import forbid, read_allowed
 from .chunks import row_blocks
 from .draw import draw
 from .float_mode import unaffected
 from .kept import GREEDY, Kept, kept_set, ways
 from .logprob import log_z, logprob
 from .mask import Mask, MaskBuilder
-from .order import as_x
 from .parameters import Parameters, check_logits, parameters
 from .status import QUIET_NAN, bad_rows_message, logit_status, parameter_status
 
@@ -59,6 +59,7 @@ def sample(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: np.ndarray | None = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: str | None = None,
@@ -87,6 +88,8 @@ def sample(
     filter_order : "top_k_first", "min_p_first" or "joint"
         Which tokens' weight top-p takes its share of: of those that top-k keeps, of those that top-k and min-p keep, or
         of all tokens. One for all rows.
+    allowed : array of bits, as section 10 has sets of tokens, or None
+        A token that is not in its row's set is as if its logit were -inf. None: every token is allowed.
     return_logprobs, return_log_z : bool
         Whether to compute ``logprobs`` and ``log_z``.
     return_mask : None, "bool", "bits" or "csr"
@@ -119,7 +122,7 @@ def sample(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, filter_order=filter_order,
     )  # fmt: skip
     masks = MaskBuilder("return_mask", return_mask, rows, vocab)
-    r = _run(logits, p, masks, _Wanted(True, return_logprobs, return_log_z, check))
+    r = _run(logits, read_allowed(allowed, rows, vocab), p, masks, _Wanted(True, return_logprobs, return_log_z, check))
     return SampleOutput(r.token_ids, r.num_kept, r.status, r.logprobs, r.log_z, masks.result())
 
 
@@ -132,6 +135,7 @@ def mask(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: np.ndarray | None = None,
     kind: str | None = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -142,7 +146,7 @@ def mask(
     ----------
     logits : array [B, V] of float32, float16 or bfloat16
         Any strides; never written to. ``1 <= V <= 2^21``.
-    temperature, top_k, top_p, min_p, filter_order
+    temperature, top_k, top_p, min_p, filter_order, allowed
         As for ``sample``.
     kind : None, "bool", "bits" or "csr"
         Format of the mask (section 10).
@@ -172,7 +176,7 @@ def mask(
         rows, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, filter_order=filter_order
     )  # fmt: skip
     masks = MaskBuilder("kind", kind, rows, vocab)
-    r = _run(logits, p, masks, _Wanted(False, False, return_log_z, check))
+    r = _run(logits, read_allowed(allowed, rows, vocab), p, masks, _Wanted(False, False, return_log_z, check))
     return MaskOutput(masks.result(), r.num_kept, r.status, r.log_z)
 
 
@@ -216,12 +220,17 @@ class _Results:
                 mine[rows] = theirs
 
 
-def _run(logits: np.ndarray, p: Parameters, masks: MaskBuilder, want: _Wanted) -> _Results:
+def _run(
+    logits: np.ndarray, octets: np.ndarray | None, p: Parameters, masks: MaskBuilder, want: _Wanted
+) -> _Results:
     rows, vocab = logits.shape
     results = _Results(rows, want)
     results.status |= parameter_status(p)
     for block in row_blocks(rows, vocab):
-        _block(block, logits, p, masks, want, results)
+        with np.errstate(invalid="ignore"):  # A signalling NaN would cause a warning.
+            # A copy, in C order, with +0 for -0 (section 4, step 1).
+            x = forbid(logits[block], None if octets is None else octets[block])
+        _block(block, x, p, masks, want, results)
     message = bad_rows_message(results.status) if want.check else None
     if message:
         raise ValueError(message)
@@ -229,12 +238,9 @@ def _run(logits: np.ndarray, p: Parameters, masks: MaskBuilder, want: _Wanted) -
 
 
 def _block(
-    block: slice, logits: np.ndarray, p: Parameters, masks: MaskBuilder, want: _Wanted, results: _Results
+    block: slice, x: np.ndarray, p: Parameters, masks: MaskBuilder, want: _Wanted, results: _Results
 ) -> None:
     """Results of the rows ``block`` of a call."""
-    with np.errstate(invalid="ignore"):  # A signalling NaN would cause a warning.
-        # A copy, in C order, with +0 for -0 (section 4, step 1).
-        x = as_x(logits[block])
     p = p.rows(block)
     results.status[block] |= logit_status(x)
     valid = results.status[block] == 0

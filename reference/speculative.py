@@ -6,19 +6,19 @@ it, and drafts are accepted while they are what was drawn. ``method="rejection"`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .float_mode import unaffected
-from .parameters import as_integers
-from .sampling import sample
+from .parameters import Parameters, as_integers
+from .sampling import SampleOutput, sample
 from .speculative_rejection import draft_rows, reject
 from .speculative_rows import Batch, RequestStatus, bad_requests_message, draft_ids, rows_of
 from .status import QUIET_NAN
 
-__all__ = ["METHODS", "TreeOutput", "VerifyOutput", "verify", "verify_tree"]
+__all__ = ["METHODS", "TreeOutput", "VerifyOutput", "chains", "match", "slot_rows", "verify", "verify_tree"]
 
 METHODS = ("match", "rejection")
 NOTHING = -1
@@ -69,6 +69,7 @@ def verify(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: np.ndarray | None = None,
     method: str = "match",
     draft_probs: np.ndarray | None = None,
     draft_logits: np.ndarray | None = None,
@@ -92,6 +93,8 @@ def verify(
         Absolute index of the first drafted token.
     row_offsets : integer array [B + 1]
         Request b has rows ``row_offsets[b] .. row_offsets[b + 1] - 1``.
+    allowed : array of bits [B, K + 1, ...], or [R, ...] with ``row_offsets``, or None
+        As for ``sample``: one set for each row of the logits.
     method : "match" or "rejection"
     draft_probs, draft_logits : array [B, K, V], or [D, V] with ``row_offsets``, of float32, float16 or bfloat16
         What the drafter drew from: exactly one of them, and with ``method="rejection"`` only.
@@ -119,20 +122,17 @@ def verify(
     >>> verify(logits, np.array([[1, 1]]), 2, 5, position=3, temperature=0).token_ids.tolist()
     [[1, 0, -1]]
     """
-    drafts = draft_ids(draft_tokens)
     how = {
         "topp_seed": topp_seed, "position": position, "temperature": temperature,
         "top_k": top_k, "top_p": top_p, "min_p": min_p, "filter_order": filter_order,
     }  # fmt: skip
-    counts = as_integers("num_draft", num_draft) + 1
-    batch = rows_of(target_logits, drafts.shape[1] + 1, "num_draft", counts, row_offsets, how)
-    drafts = draft_ids(drafts, len(batch.count))
+    batch, drafts, drafted = chains(target_logits, draft_tokens, num_draft, row_offsets, how)
+    batch = batch.allowing(allowed, target_logits.shape[:-1])
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
-    drafted = np.minimum(counts - 1, _until_stop(drafts))
-    batch = _refuse_foreign_tokens(batch, drafted, drafts)
     if method == "rejection":
-        draft = draft_rows(batch, counts - 1, draft_probs, draft_logits, row_offsets is not None)
+        told = as_integers("num_draft", num_draft)
+        draft = draft_rows(batch, told, draft_probs, draft_logits, row_offsets is not None)
         batch = batch.refuse(draft.missing, RequestStatus.OFFSETS)
         found = reject(batch.shortened(drafted + 1), drafts, draft)
         logprobs = found.logprobs if return_logprobs else None
@@ -140,7 +140,8 @@ def verify(
     else:
         if draft_probs is not None or draft_logits is not None:
             raise ValueError("draft_probs, draft_logits: expected with method='rejection' only")
-        out = _match(batch.shortened(drafted + 1), drafts, return_logprobs)
+        batch = batch.shortened(drafted + 1)
+        out = match(batch, drafts, _draw(batch, None, return_logprobs))
     _raise_if(check, out.status)
     return out
 
@@ -160,6 +161,7 @@ def verify_tree(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: np.ndarray | None = None,
     return_logprobs: bool = True,
     check: bool = False,
 ) -> TreeOutput:
@@ -178,7 +180,7 @@ def verify_tree(
     num_nodes : None, integer or integer array [B]
         How many nodes a request has, the root counted; None: N.
 
-    topp_seed, row_offsets, temperature, top_k, top_p, min_p, filter_order, return_logprobs, check
+    topp_seed, row_offsets, temperature, top_k, top_p, min_p, filter_order, allowed, return_logprobs, check
         As for ``verify``; a request has as many rows as nodes.
 
     Returns
@@ -209,13 +211,36 @@ def verify_tree(
     }  # fmt: skip
     counts = as_integers("num_nodes", drafts.shape[1] if num_nodes is None else num_nodes)
     batch = rows_of(target_logits, drafts.shape[1], "num_nodes", counts, row_offsets, how)
+    batch = batch.allowing(allowed, target_logits.shape[:-1])
     drafts = draft_ids(drafts, len(batch.count))
-    batch = _refuse_foreign_tokens(batch, counts - 1, np.where(drafts == NOTHING, 0, drafts)[:, 1:])
+    below = np.where(drafts == NOTHING, 0, drafts)[:, 1:]
+    batch = _refuse_foreign_tokens(batch, counts - 1, below, batch.logits.shape[1])
     depth = _depths(above, np.where(batch.status & RequestStatus.LENGTH, 0, counts))
     batch = batch.refuse(np.asarray((depth < 0).any(axis=1)), RequestStatus.TREE)
     out = _longest(batch, drafts, above, depth, return_logprobs)
     _raise_if(check, out.status)
     return out
+
+
+def chains(
+    target_logits: np.ndarray, draft_tokens: np.ndarray, num_draft: Any, row_offsets: Any, how: dict[str, Any],
+    vocab: int | None = None,
+) -> tuple[Batch, np.ndarray, np.ndarray]:  # fmt: skip
+    """The requests of ``verify``, their drafted tokens [B, K], and how many of these count for each.
+
+    ``vocab`` is how many tokens there are, if it is not how many columns the logits have.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``verify``.
+    """
+    drafts = draft_ids(draft_tokens)
+    told = as_integers("num_draft", num_draft)
+    batch = rows_of(target_logits, drafts.shape[1] + 1, "num_draft", told + 1, row_offsets, how)
+    drafts = draft_ids(drafts, len(batch.count))
+    drafted = np.minimum(told, _until_stop(drafts))
+    return _refuse_foreign_tokens(batch, drafted, drafts, vocab or batch.logits.shape[1]), drafts, drafted
 
 
 def _raise_if(check: bool, status: np.ndarray) -> None:
@@ -229,50 +254,54 @@ def _until_stop(drafts: np.ndarray) -> np.ndarray:
     return np.cumprod(drafts != NOTHING, axis=1).sum(axis=1)
 
 
-def _refuse_foreign_tokens(batch: Batch, counts: np.ndarray, drafts: np.ndarray) -> Batch:
+def _refuse_foreign_tokens(batch: Batch, counts: np.ndarray, drafts: np.ndarray, vocab: int) -> Batch:
     """Refuse requests with a drafted token outside the vocabulary, [B, K] of which the first ``counts`` count."""
     used: np.ndarray = np.arange(drafts.shape[1]) < np.broadcast_to(counts, len(drafts))[:, None]
     used &= (batch.status & RequestStatus.LENGTH == 0)[:, None]
-    foreign: np.ndarray = used & ((drafts < 0) | (drafts >= batch.logits.shape[1]))
+    foreign: np.ndarray = used & ((drafts < 0) | (drafts >= vocab))
     return batch.refuse(np.asarray(foreign.any(axis=1)), RequestStatus.DRAFT_TOKEN)
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """What ``sample`` found in the slots of a batch, [B, width] each."""
+def _draw(batch: Batch, ahead: np.ndarray | None, want_logprobs: bool) -> SampleOutput:
+    """Draw the rows of ``slot_rows``."""
+    logits, given = slot_rows(batch, ahead)
+    return sample(
+        logits, given.topp_seed, position=given.position, temperature=given.temperature, top_k=given.top_k,
+        top_p=given.top_p, min_p=given.min_p, filter_order=given.filter_order, return_logprobs=want_logprobs,
+    )  # fmt: skip
 
-    token_ids: np.ndarray
-    status: np.ndarray
-    logprobs: np.ndarray
 
-
-def _draw(batch: Batch, ahead: np.ndarray, want_logprobs: bool) -> _Drawn:
-    """Draw every slot, ``ahead`` (int64 [B, width]) positions behind the request's first."""
+def slot_rows(batch: Batch, ahead: np.ndarray | None = None) -> tuple[np.ndarray, Parameters]:
+    """The rows of logits of all slots that have one, and their parameters, ``ahead`` positions behind the request's
+    first; None: as far as the slot is along a chain.
+    """
     request, slot = np.nonzero(batch.slots)
     given = batch.given.rows(request)
     with np.errstate(over="ignore"):
-        position = given.position + ahead[request, slot]
-    found = sample(
-        _rows(batch.logits, batch.first[request] + slot), given.topp_seed, position=position,
-        temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, min_p=given.min_p,
-        filter_order=given.filter_order, return_logprobs=want_logprobs,
-    )  # fmt: skip
-    shape = batch.slots.shape
-    drawn = _Drawn(np.full(shape, -1, np.int64), np.zeros(shape, np.int32), np.full(shape, QUIET_NAN))
-    drawn.token_ids[request, slot], drawn.status[request, slot] = found.token_ids, found.status
-    if found.logprobs is not None:
-        drawn.logprobs[request, slot] = found.logprobs
-    return drawn
+        position = given.position + (slot if ahead is None else ahead[request, slot])
+    return _rows(batch.logits, batch.first[request] + slot), replace(given, position=position)
+
+
+def _in_slots(batch: Batch, found: SampleOutput) -> SampleOutput:
+    """What was found in the rows of ``slot_rows``, [B, width] each."""
+
+    def place(values: np.ndarray, nothing: Any) -> np.ndarray:
+        placed = np.full(batch.slots.shape, nothing, values.dtype)
+        placed[batch.slots] = values
+        return placed
+
+    logprobs = None if found.logprobs is None else place(found.logprobs, QUIET_NAN)
+    token_ids, status = place(found.token_ids, -1), place(found.status, 0)
+    return SampleOutput(token_ids, place(found.num_kept, 0), status, logprobs, None, None)
 
 
 def _rows(logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return logits if len(rows) == len(logits) and (rows == np.arange(len(rows))).all() else logits[rows]
 
 
-def _match(batch: Batch, drafts: np.ndarray, want_logprobs: bool) -> VerifyOutput:
-    """Section 15."""
-    slot = np.arange(batch.width)
-    drawn = _draw(batch, np.broadcast_to(slot, batch.slots.shape), want_logprobs)
+def match(batch: Batch, drafts: np.ndarray, found: SampleOutput) -> VerifyOutput:
+    """Section 15, of what ``sample`` finds in the rows of ``slot_rows``."""
+    slot, drawn = np.arange(batch.width), _in_slots(batch, found)
     agree = (drafts == drawn.token_ids[:, :-1]) & (drawn.status[:, :-1] == 0) & (slot[1:] < batch.count[:, None])
     accepted = np.cumprod(agree, axis=1).sum(axis=1)
     said = (slot <= accepted[:, None]) & batch.slots
@@ -280,7 +309,7 @@ def _match(batch: Batch, drafts: np.ndarray, want_logprobs: bool) -> VerifyOutpu
         np.where(said, drawn.token_ids, -1),
         accepted.astype(np.int32),
         batch.status | drawn.status[np.arange(len(accepted)), accepted],
-        np.where(said, drawn.logprobs, QUIET_NAN) if want_logprobs else None,
+        None if drawn.logprobs is None else np.where(said, drawn.logprobs, QUIET_NAN),
     )
 
 
@@ -301,7 +330,7 @@ def _longest(
 ) -> TreeOutput:
     """Section 16."""
     requests, width = drafts.shape
-    drawn = _draw(batch, np.where(batch.slots, depth, 0), want_logprobs)
+    drawn = _in_slots(batch, _draw(batch, np.where(batch.slots, depth, 0), want_logprobs))
     out = TreeOutput(
         np.full((requests, width), -1, np.int64), np.zeros(requests, np.int32),
         np.full((requests, width), -1, np.int32), batch.status.copy(), np.full((requests, width), QUIET_NAN),
@@ -313,7 +342,7 @@ def _longest(
         out.num_accepted[b] = len(path) - 1
         out.status[b] |= drawn.status[b, path[-1]]
         if out.logprobs is not None:
-            out.logprobs[b, said] = drawn.logprobs[b, path]
+            out.logprobs[b, said] = QUIET_NAN if drawn.logprobs is None else drawn.logprobs[b, path]
     if want_logprobs:
         return out
     return TreeOutput(out.token_ids, out.num_accepted, out.nodes, out.status, None)

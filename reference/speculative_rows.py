@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .allowed import forbid, read_allowed
 from .parameters import Parameters, as_integers, check_logits, parameters
 
 __all__ = ["Batch", "RequestStatus", "bad_requests_message", "check_floats", "draft_ids", "rows_of"]
@@ -70,6 +71,15 @@ class Batch:
     def slots(self) -> np.ndarray:
         """Bool [B, width]: which slots have a row."""
         return np.arange(self.width) < self.count[:, None]
+
+    def allowing(self, allowed: Any, leading: tuple[int, ...]) -> Batch:
+        """The batch with -inf for every token that its row does not allow; ``leading`` is the logits' shape without V.
+        """
+        if isinstance(allowed, np.ndarray) and allowed.shape[:-1] != leading:
+            raise ValueError(f"allowed: expected one set for each row of {list(leading)}, got {list(allowed.shape)}")
+        flat = allowed.reshape(len(self.logits), -1) if isinstance(allowed, np.ndarray) else allowed
+        octets = read_allowed(flat, *self.logits.shape)
+        return self if octets is None else replace(self, logits=forbid(self.logits, octets))
 
     def shortened(self, count: np.ndarray) -> Batch:
         """The batch with at most ``count`` rows of each request (int64 [B]) looked at."""

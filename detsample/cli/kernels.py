@@ -79,20 +79,20 @@ class InInterpreter:
 
     def gumbel_noise(self, seeds: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """The noise on its own."""
-        from detsample.noise import on_gpu, streams
+        from detsample.noise import arguments, on_gpu
 
         _mend_interpreter()
         with np.errstate(all="ignore"):
-            asked = streams.read_noise(frameworks.of(tokens), seeds, positions, tokens)
+            asked = arguments.read_noise(frameworks.of(tokens), seeds, positions, tokens)
             return _fetched(on_gpu.gumbel_noise(asked))
 
     def fold_in(self, seeds: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Derived seeds."""
-        from detsample.noise import on_gpu, streams
+        from detsample.noise import arguments, on_gpu
 
         _mend_interpreter()
         with np.errstate(all="ignore"):
-            asked = streams.read_seeds(frameworks.of(seeds), ("cpu", 0), seeds, indices)
+            asked = arguments.read_seeds(frameworks.of(seeds), ("cpu", 0), seeds, indices)
             return _fetched(on_gpu.fold_in(asked))
 
 

@@ -7,8 +7,8 @@ from typing import Any, Generic, overload
 
 import numpy as np
 
+from detsample.frameworks.recording import unrecorded
 from detsample.frameworks.types import FilterOrder, Integer, Real, Rows, T
-from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import Wanted
 from detsample.sampler.parameters import read_draw, read_flag
 from detsample.sampler.run import run, serving
@@ -68,7 +68,7 @@ def margin(
 ) -> MarginOutput[T]: ...
 
 
-@usual_mode
+@unrecorded
 def margin(
     logits: Any,
     topp_seed: Any,
@@ -114,7 +114,9 @@ def margin(
     (array([2]), array([0.5], dtype=float32))
     """
     wait = read_flag("check", check)
-    of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
+    of, given = read_draw(
+        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, None, shared_noise
+    )
     drawn = run(of, given, Wanted(True, False, False, None))
     found = serving("detsample.inspect", of.device).margin(of, given, drawn.token_ids, drawn.status)
     if wait:

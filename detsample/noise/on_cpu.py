@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import detsample.reference as reference
-from detsample.noise.streams import NoiseWanted, SeedsWanted
+from detsample.noise.arguments import NoiseWanted, SeedsWanted
 from detsample.sampler.on_cpu import as_array
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from detsample.frameworks.pointer import integer
 from detsample.kernels.noise import BLOCK, folded_seeds, noise
 from detsample.launching.launch import launcher
-from detsample.noise.streams import NoiseWanted, SeedsWanted
+from detsample.noise.arguments import NoiseWanted, SeedsWanted
 from detsample.sampler.kernel_arguments import POSITION, SEED, arguments
 
 MOST_ON_AN_AXIS = 65_535

@@ -7,7 +7,7 @@ from typing import Any
 from detsample import frameworks
 from detsample.frameworks import Framework
 from detsample.frameworks.pointer import integer
-from detsample.reference.float_mode import usual_mode
+from detsample.frameworks.recording import unrecorded
 from detsample.rollout import operations
 from detsample.rollout.output import Draw, Observation
 from detsample.sampler.output import Wanted
@@ -27,7 +27,7 @@ from detsample.sampler.run import run, serving
 MOST_TOP = 128
 
 
-@usual_mode
+@unrecorded
 def draw(
     logits: Any,
     topp_seed: Any,
@@ -38,17 +38,18 @@ def draw(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: Any = None,
     top_n: int = 0,
     shared_noise: bool = False,
 ) -> Draw:
     """Draw one token for each row, and return everything that a trainer needs of the draw.
 
     The token, its log probability, `log_z` and the kept set are those of `detsample.sample`; the rest is that of
-    `observe`. Nothing waits for the device.
+    `observe`, which knows no forbidden tokens. Nothing waits for the device.
 
     Parameters
     ----------
-    logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise
+    logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise
         As for `detsample.sample`. Vectors are copied, on their device: they may be changed afterwards.
     top_n : int
         How many of the most probable tokens to name, at most 128.
@@ -77,7 +78,7 @@ def draw(
         "topp_seed": topp_seed, "position": position, "temperature": temperature,
         "top_k": top_k, "top_p": top_p, "min_p": min_p, "filter_order": filter_order,
     }  # fmt: skip
-    of, given = read_draw(logits, **said, shared_noise=shared_noise)
+    of, given = read_draw(logits, **said, allowed=allowed, shared_noise=shared_noise)
     own: dict[str, Any] = {name: _own(of, x) for name, x in given._asdict().items() if isinstance(x, Vector)}
     given = given._replace(**own)
     out = run(of, given, Wanted(True, True, True, "bits"))
@@ -99,7 +100,7 @@ def _own(of: Logits, vector: Vector) -> Vector:
     return Vector(tensor, integer(strides[0]) if strides and of.rows > 1 else 0)
 
 
-@usual_mode
+@unrecorded
 def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, top_n: int = 0) -> Observation:
     """Return log probabilities, rank and entropy for one token of each row: over a given kept set, and in the whole
     softmax.

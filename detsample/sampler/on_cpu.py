@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import detsample.reference as reference
-from detsample.frameworks import Framework
+from detsample.frameworks import Device, Framework
 from detsample.sampler.output import Csr, SampleOutput, Wanted
 from detsample.sampler.parameters import Logits, Parameter, Parameters, Scalar
 
@@ -29,6 +29,7 @@ def draw(logits: Logits, given: dict[str, Any], wanted: Wanted) -> SampleOutput:
     """Serve a call whose parameters are numbers and arrays."""
     framework = logits.framework
     values = framework.as_array(logits.tensor)
+    given = {**given, "allowed": None if logits.allowed is None else framework.as_array(logits.allowed.tensor)}
     found: Any
     if wanted.token:
         found = reference.sample(
@@ -38,15 +39,21 @@ def draw(logits: Logits, given: dict[str, Any], wanted: Wanted) -> SampleOutput:
         given = {name: value for name, value in given.items() if name not in ("topp_seed", "position")}
         found = reference.mask(values, **given, kind=wanted.mask or "bool", return_log_z=wanted.log_z)
 
+    return as_output(framework, logits.device, found)
+
+
+def as_output(framework: Framework, device: Device, found: Any) -> SampleOutput:
+    """The reference's output of `sample` or `mask`, with tensors."""
+
     def tensor(result: np.ndarray | None) -> Any:
-        return None if result is None else framework.from_array(result, logits.device)
+        return None if result is None else framework.from_array(result, device)
 
     def mask(result: Any) -> Any:
         if isinstance(result, reference.Csr):
             return Csr(tensor(result.row_offsets), tensor(result.token_ids))
         return tensor(result)
 
-    token_ids, logprobs = (tensor(found.token_ids), tensor(found.logprobs)) if wanted.token else (None, None)
+    token_ids, logprobs = (tensor(getattr(found, name, None)) for name in ("token_ids", "logprobs"))
     return SampleOutput(
         token_ids, tensor(found.num_kept), tensor(found.status), logprobs, tensor(found.log_z), mask(found.mask)
     )

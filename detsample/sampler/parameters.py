@@ -78,6 +78,8 @@ class Logits(NamedTuple):
     dtype: str
     pointer: Pointer | None = None
     """See `Vector`."""
+    allowed: Vector | None = None
+    """The tokens that each row allows, as bits; the stride is in elements. None: all."""
 
 
 def read_draw(
@@ -89,6 +91,7 @@ def read_draw(
     top_p: Any,
     min_p: Any,
     filter_order: Any,
+    allowed: Any,
     shared_noise: Any,
 ) -> tuple[Logits, Parameters]:
     """Check the logits and the parameters of a call that draws from each row.
@@ -96,10 +99,10 @@ def read_draw(
     Raises
     ------
     TypeError, ValueError
-        As `read_logits`, `read_parameters` and `refuse_shared_noise`.
+        As `read_logits`, `read_allowed`, `read_parameters` and `refuse_shared_noise`.
     """
     logits = as_rows(logits)
-    of = read_logits(logits, frameworks.of(logits, "logits"))
+    of = read_allowed(read_logits(logits, frameworks.of(logits, "logits")), allowed)
     given = read_parameters(of, topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
     refuse_shared_noise(given, of.rows, "row", shared_noise)
     return of, given
@@ -175,6 +178,37 @@ def read_logits(tensor: Any, framework: Framework) -> Logits:
     return Logits(tensor, framework, device, rows, vocab, row_stride, dtype, pointer)
 
 
+def read_allowed(of: Logits, allowed: Any) -> Logits:
+    """Check the sets of allowed tokens, and return the logits with them.
+
+    Raises
+    ------
+    TypeError
+        If the sets are no tensor like the logits, or their element type is none of int32, uint32 and uint8.
+    ValueError
+        If they have not a bit for each token of each row, in the form that section 10 of the contract gives sets, or
+        are on another device.
+    """
+    if allowed is None:
+        return of
+    _check_class(of, "allowed", allowed)
+    shape, dtype, device, strides, pointer = described("allowed", allowed, of.framework)
+    words = -(-of.vocab // 32)
+    widths = {"int32": (words,), "uint32": (words,), "uint8": (-(-of.vocab // 8), 4 * words)}
+    if dtype not in widths:
+        raise TypeError(f"allowed must be of type int32, uint32 or uint8, got {dtype}")
+    if shape not in [(of.rows, width) for width in widths[dtype]]:
+        raise ValueError(
+            f"allowed must have a bit for each of {of.vocab} tokens, as {dtype} [{of.rows}, {widths[dtype][0]}], got "
+            f"{list(shape)}"
+        )
+    if device != of.device:
+        raise ValueError(f"allowed must be on the logits' device {of.device}, got {device}")
+    if device[0] == "gpu" and of.rows and shape[1] > 1 and strides[1] != 1:
+        raise ValueError(f"allowed on a GPU must have neighbouring bits side by side, got strides {list(strides)}")
+    return of._replace(allowed=Vector(allowed, strides[0] if of.rows > 1 else 0, pointer))
+
+
 def read_parameters(
     logits: Logits,
     topp_seed: Any,
@@ -195,12 +229,12 @@ def read_parameters(
         If a number is out of range, or a tensor is not [B], [B, 1] or a scalar, or is on another device.
     """
     return Parameters(
-        topp_seed=_integer("topp_seed", topp_seed, logits, -(1 << 63), (1 << 64) - 1, SEED_TYPES),
-        position=_integer("position", position, logits, 0, (1 << 63) - 1),
-        temperature=_real("temperature", temperature, logits, "finite and at least 0", _is_temperature),
-        top_k=_integer("top_k", top_k, logits, -(1 << 63), (1 << 63) - 1),
-        top_p=_real("top_p", top_p, logits, "a share of 1, not above it (1 is off) and not NaN", _is_share),
-        min_p=_real("min_p", min_p, logits, "a share of 1, not above it (0 is off) and not NaN", _is_share),
+        topp_seed=read_integer("topp_seed", topp_seed, logits, -(1 << 63), (1 << 64) - 1, SEED_TYPES),
+        position=read_integer("position", position, logits, 0, (1 << 63) - 1),
+        temperature=read_real("temperature", temperature, logits, "finite and at least 0", _is_temperature),
+        top_k=read_integer("top_k", top_k, logits, -(1 << 63), (1 << 63) - 1),
+        top_p=read_real("top_p", top_p, logits, "a share of 1, not above it (1 is off) and not NaN", _is_share),
+        min_p=read_real("min_p", min_p, logits, "a share of 1, not above it (0 is off) and not NaN", _is_share),
         filter_order=read_filter_order(filter_order),
     )
 
@@ -314,16 +348,18 @@ def _is_share(value: float) -> bool:
     return value <= 1.0
 
 
-def _integer(
+def read_integer(
     name: str, value: Any, logits: Logits, least: int, most: int, types: tuple[str, ...] = INTEGER_TYPES
 ) -> Parameter:
+    """Check a parameter that is an integer in a range, or a vector of integers."""
     # A tensor like the logits is the usual case, and it is quicker to see that it is one than that it is not a number.
     if type(value) is not type(logits.tensor) and is_scalar(value):
         return Scalar(as_integer(name, value, least, most))
     return _vector(name, value, logits, types)
 
 
-def _real(name: str, value: Any, logits: Logits, expected: str, valid: Callable[[float], bool]) -> Parameter:
+def read_real(name: str, value: Any, logits: Logits, expected: str, valid: Callable[[float], bool]) -> Parameter:
+    """Check a parameter that is a real number for which `valid` holds, or a vector of real numbers."""
     if type(value) is not type(logits.tensor) and is_scalar(value):
         return Scalar(_real_number(name, value, expected, valid))
     return _vector(name, value, logits, REAL_TYPES)
@@ -380,9 +416,7 @@ def _cut(numerator: int, denominator: int) -> float:
 
 def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> Vector:
     framework = logits.framework
-    if type(tensor) is not type(logits.tensor) and not framework.is_tensor(tensor):
-        got = class_name(tensor)
-        raise TypeError(f"{name} must be a number or a {framework.name} tensor like the logits, got {got}")
+    _check_class(logits, name, tensor, "a number or ")
     shape, dtype, device, strides, pointer = described(name, tensor, framework)
     if dtype not in types:
         raise TypeError(f"{name} must be of type {' or '.join(types)}, got {dtype}")
@@ -394,6 +428,13 @@ def _vector(name: str, tensor: Any, logits: Logits, types: tuple[str, ...]) -> V
     if shape not in ((rows,), (rows, 1)):
         raise ValueError(f"{name} must be a number or have shape [{rows}] (or [{rows}, 1]), got {list(shape)}")
     return Vector(tensor, integer(strides[0]) if rows > 1 else 0, pointer)
+
+
+def _check_class(logits: Logits, name: str, tensor: Any, others: str = "") -> None:
+    framework = logits.framework
+    if type(tensor) is not type(logits.tensor) and not framework.is_tensor(tensor):
+        got = class_name(tensor)
+        raise TypeError(f"{name} must be {others}a {framework.name} tensor like the logits, got {got}")
 
 
 def class_name(value: object) -> str:

@@ -7,8 +7,8 @@ from typing import Any, Generic, NoReturn, overload
 
 import numpy as np
 
+from detsample.frameworks.recording import unrecorded
 from detsample.frameworks.types import FilterOrder, Integer, MaskKind, Real, T
-from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import SampleOutput
 from detsample.sampler.parameters import Logits, described, read_draw, read_flag, read_wanted
 from detsample.sampler.run import serving
@@ -29,7 +29,7 @@ class Plan(Generic[T]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Plan cannot be pickled or copied: it reads its tensors where they are; call plan() there")
 
-    @usual_mode
+    @unrecorded
     def __call__(self, logits: T, *, check: bool = False) -> SampleOutput[T]:
         """Draw one token a row.
 
@@ -74,6 +74,7 @@ def plan(
     top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -92,6 +93,7 @@ def plan(
     top_p: Real | T = 1.0,
     min_p: Real | T = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -99,7 +101,7 @@ def plan(
 ) -> Plan[T]: ...
 
 
-@usual_mode
+@unrecorded
 def plan(
     logits: Any,
     topp_seed: Any,
@@ -110,6 +112,7 @@ def plan(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -124,7 +127,7 @@ def plan(
     ----------
     logits : [B, V] tensor
         Like those to come, in class, shape, strides, type and device. Their values are not read.
-    topp_seed, position, temperature, top_k, top_p, min_p, filter_order : as for `sample`
+    topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed : as for `sample`
     return_logprobs, return_log_z, return_mask, shared_noise
         As for `sample`.
 
@@ -151,7 +154,9 @@ def plan(
     array([ True])
     """
     wanted = read_wanted(return_logprobs, return_log_z, return_mask)
-    of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
+    of, given = read_draw(
+        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise
+    )
     return Plan(of, serving("detsample.sampler", of.device).planned(of._replace(tensor=None), given, wanted))
 
 

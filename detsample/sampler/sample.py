@@ -6,13 +6,10 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from detsample.frameworks.recording import recording
+from detsample.frameworks.recording import recording, untranslated
 from detsample.frameworks.types import FilterOrder, Integer, MaskKind, Real, Rows, T
-from detsample.reference.float_mode import usual_mode
-from detsample.sampler.output import Csr, MaskOutput, SampleOutput, Wanted
-from detsample.sampler.parameters import read_draw, read_flag, read_mask_kind, read_wanted
-from detsample.sampler.run import run
-from detsample.sampler.status import raise_for_status
+from detsample.sampler.now import mask_now, sample_now
+from detsample.sampler.output import Csr, MaskOutput, SampleOutput
 
 
 @overload
@@ -26,6 +23,7 @@ def sample(
     top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -45,6 +43,7 @@ def sample(
     top_p: Real | T = 1.0,
     min_p: Real | T = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -53,6 +52,7 @@ def sample(
 ) -> SampleOutput[T]: ...
 
 
+@untranslated
 def sample(
     logits: Any,
     topp_seed: Any,
@@ -63,6 +63,7 @@ def sample(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -134,28 +135,15 @@ def sample(
     (array([3]), array([2], dtype=int32))
     """
     given = (
-        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, return_logprobs, return_log_z,
-        return_mask, shared_noise, check,
+        logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, return_logprobs,
+        return_log_z, return_mask, shared_noise, check,
     )  # fmt: skip
     if recording():
-        from detsample.integrations import torch_ops
+        from detsample.sampler import recorded
 
-        return torch_ops.sample(*given)
+        return recorded.sample(*given)
     return sample_now(*given)
 
-
-@usual_mode
-def sample_now(
-    logits: Any, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str,
-    return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
-) -> SampleOutput[Any]:  # fmt: skip
-    """`sample`, where nobody is recording it."""
-    wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
-    of, given = read_draw(logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise)
-    out = run(of, given, wanted)
-    if wait:
-        raise_for_status(out.status)
-    return out
 
 
 @overload
@@ -167,6 +155,7 @@ def mask(
     top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None,
     kind: Literal["bool", "bits"] = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -182,6 +171,7 @@ def mask(
     top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None,
     kind: Literal["csr"],
     return_log_z: bool = False,
     check: bool = False,
@@ -197,6 +187,7 @@ def mask(
     top_p: Real | T = 1.0,
     min_p: Real | T = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None,
     kind: Literal["bool", "bits"] = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -212,12 +203,14 @@ def mask(
     top_p: Real | T = 1.0,
     min_p: Real | T = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None,
     kind: Literal["csr"],
     return_log_z: bool = False,
     check: bool = False,
 ) -> MaskOutput[T, Csr[T]]: ...
 
 
+@untranslated
 def mask(
     logits: Any,
     *,
@@ -226,6 +219,7 @@ def mask(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     kind: MaskKind = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -234,7 +228,7 @@ def mask(
 
     Parameters
     ----------
-    logits, temperature, top_k, top_p, min_p, filter_order, return_log_z, check
+    logits, temperature, top_k, top_p, min_p, filter_order, allowed, return_log_z, check
         As for `sample`.
     kind : "bool", "bits" or "csr"
         The form of the mask: [B, V] bool, [B, ceil(V / 32)] int32 with the lowest bit first, or `Csr`.
@@ -255,24 +249,9 @@ def mask(
     >>> mask(np.array([[0.0, 3.0, 3.0, 3.0]], np.float32), top_k=2).mask
     array([[False,  True,  True, False]])
     """
+    given = (logits, temperature, top_k, top_p, min_p, filter_order, allowed, kind, return_log_z, check)
     if recording():
-        from detsample.integrations import torch_ops
+        from detsample.sampler import recorded
 
-        return torch_ops.mask(logits, temperature, top_k, top_p, min_p, filter_order, kind, return_log_z, check)
-    return mask_now(logits, temperature, top_k, top_p, min_p, filter_order, kind, return_log_z, check)
-
-
-@usual_mode
-def mask_now(
-    logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str, kind: str, return_log_z: bool,
-    check: bool,
-) -> MaskOutput[Any, Any]:  # fmt: skip
-    """`mask`, where nobody is recording it."""
-    if read_mask_kind("kind", kind) is None:
-        raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
-    wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)
-    of, given = read_draw(logits, 0, 0, temperature, top_k, top_p, min_p, filter_order, shared_noise=True)
-    out = run(of, given, wanted)
-    if wait:
-        raise_for_status(out.status)
-    return MaskOutput(out.mask, out.num_kept, out.status, out.log_z, out._kept_alive)
+        return recorded.mask(*given)
+    return mask_now(*given)

@@ -19,6 +19,7 @@ from detsample.sampler.parameters import (
     as_integer,
     class_name,
     is_scalar,
+    read_allowed,
     read_logits,
     read_parameters,
     refuse_shared_noise,
@@ -91,7 +92,13 @@ class Drafter:
 
 
 def read_chains(
-    target_logits: Any, draft_tokens: Any, num_draft: Any, row_offsets: Any, sampling: Sampling, shared_noise: Any
+    target_logits: Any,
+    draft_tokens: Any,
+    num_draft: Any,
+    row_offsets: Any,
+    sampling: Sampling,
+    shared_noise: Any,
+    allowed: Any = None,
 ) -> tuple[Batch, Table]:
     """Check requests with a chain of drafted tokens each; the second result has these.
 
@@ -106,8 +113,8 @@ def read_chains(
     drafts = _read_drafts(framework, framework.device(target_logits), "draft_tokens", draft_tokens, None)
     requests, most = framework.shape(draft_tokens)
     counts = ("num_draft", num_draft, 1)
-    read = read_batch("target_logits", target_logits, (requests, most + 1), counts, row_offsets, sampling, shared_noise)
-    return read, drafts
+    rows = ("target_logits", target_logits, (requests, most + 1))
+    return read_batch(*rows, counts, row_offsets, sampling, shared_noise, allowed), drafts
 
 
 def read_trees(
@@ -118,6 +125,7 @@ def read_trees(
     row_offsets: Any,
     sampling: Sampling,
     shared_noise: Any,
+    allowed: Any = None,
 ) -> tuple[Batch, Table, Table]:
     """Check requests with a tree of drafted tokens each; the other results have these, and the nodes that they follow.
 
@@ -134,7 +142,7 @@ def read_trees(
         raise ValueError(f"draft_tokens must have shape [B, N] with a root, got {list(shape)}")
     above = _read_drafts(framework, device, "parents", parents, shape)
     counts = ("num_nodes", shape[1] if num_nodes is None else num_nodes, 0)
-    read = read_batch("target_logits", target_logits, shape, counts, row_offsets, sampling, shared_noise)
+    read = read_batch("target_logits", target_logits, shape, counts, row_offsets, sampling, shared_noise, allowed)
     return read, drafts, above
 
 
@@ -146,6 +154,7 @@ def read_batch(
     row_offsets: Any,
     sampling: Sampling,
     shared_noise: Any,
+    allowed: Any = None,
 ) -> Batch:
     """Check logits, number of rows and parameters of B requests.
 
@@ -157,7 +166,7 @@ def read_batch(
         B, and the most rows that a request may have.
     counts
         The caller's name for the number of rows, the number as it was given, and how many more rows there are.
-    row_offsets, sampling, shared_noise
+    row_offsets, sampling, shared_noise, allowed
         As they came.
 
     Raises
@@ -167,8 +176,12 @@ def read_batch(
     """
     requests, width = shape
     framework = frameworks.of(logits, name)
-    rows = read_logits(_rows(framework, name, logits, requests, width, row_offsets is not None), framework)
-    of = rows._replace(rows=requests, pointer=None)
+    flat = row_offsets is not None
+    rows = read_logits(_rows(framework, name, logits, requests, width, flat), framework)
+    if allowed is not None:
+        _check_tensor(framework, rows.device, "allowed", allowed, ("int32", "uint32", "uint8"))
+        rows = read_allowed(rows, _rows(framework, "allowed", allowed, requests, width, flat))
+    of = rows._replace(rows=requests, pointer=None, allowed=None)
     given = read_parameters(of, *sampling)
     refuse_shared_noise(given, requests, "request", shared_noise)
     offsets = None if row_offsets is None else _integers(of, "row_offsets", row_offsets, requests + 1)

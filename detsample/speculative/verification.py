@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detsample.reference.float_mode import usual_mode
+from detsample.frameworks.recording import unrecorded
 from detsample.sampler.parameters import read_flag
 from detsample.sampler.run import serving
 from detsample.speculative.arguments import read_chains, read_drafter, read_trees
@@ -14,7 +14,7 @@ from detsample.speculative.status import raise_for_status
 METHODS = ("match", "rejection")
 
 
-@usual_mode
+@unrecorded
 def verify(
     target_logits: Any,
     draft_tokens: Any,
@@ -28,6 +28,7 @@ def verify(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: Any = None,
     method: str = "match",
     draft_probs: Any = None,
     draft_logits: Any = None,
@@ -59,6 +60,8 @@ def verify(
     row_offsets : [B + 1] int64 or int32, or None
         Request b has the rows from ``row_offsets[b]`` up to ``row_offsets[b + 1]``, ``num_draft[b] + 1`` of them. Rows
         outside all requests (the padding of a captured graph) are ignored.
+    allowed : [B, K + 1, ...], or [R, ...] with `row_offsets`; int32, uint32 or uint8, or None
+        As for `detsample.sample`, one set for each row of the logits: what may follow the drafted tokens before it.
     method : "match" or "rejection"
         ``"rejection"`` accepts with probability p/q and draws from the residual: right in distribution for drafts
         that were drawn with any other noise, but not the tokens of plain decoding.
@@ -99,7 +102,7 @@ def verify(
         raise ValueError("draft_probs and draft_logits must be None with method='match', which does not look at them")
     logprobs, wait = read_flag("return_logprobs", return_logprobs), read_flag("check", check)
     sampling = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
-    batch, drafts = read_chains(target_logits, draft_tokens, num_draft, row_offsets, sampling, shared_noise)
+    batch, drafts = read_chains(target_logits, draft_tokens, num_draft, row_offsets, sampling, shared_noise, allowed)
     drafter = read_drafter(batch, method, draft_probs, draft_logits)
     out: VerifyOutput = serving("detsample.speculative", batch.logits.device).verify(batch, drafts, drafter, logprobs)
     if wait:
@@ -107,7 +110,7 @@ def verify(
     return out
 
 
-@usual_mode
+@unrecorded
 def verify_tree(
     target_logits: Any,
     draft_tokens: Any,
@@ -122,6 +125,7 @@ def verify_tree(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: Any = None,
     return_logprobs: bool = True,
     shared_noise: bool = False,
     check: bool = False,
@@ -144,8 +148,10 @@ def verify_tree(
         Absolute index, from 0, of the tokens that follow the root.
     num_nodes : int, or [B] int64 or int32, or None
         How many nodes each request has, with the root, 1 to N; None: N.
-    row_offsets, topp_seed, temperature, top_k, top_p, min_p, filter_order, return_logprobs, shared_noise, check
+    row_offsets, topp_seed, temperature, top_k, top_p, min_p, filter_order, allowed, return_logprobs
         As for `verify`; a request has a row for each node.
+    shared_noise, check
+        As for `verify`.
 
     Returns
     -------
@@ -167,7 +173,7 @@ def verify_tree(
     """
     logprobs, wait = read_flag("return_logprobs", return_logprobs), read_flag("check", check)
     sampling = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
-    read = read_trees(target_logits, draft_tokens, parents, num_nodes, row_offsets, sampling, shared_noise)
+    read = read_trees(target_logits, draft_tokens, parents, num_nodes, row_offsets, sampling, shared_noise, allowed)
     out: TreeOutput = serving("detsample.speculative", read[0].logits.device).verify_tree(*read, logprobs)
     if wait:
         raise_for_status(out.status)

@@ -18,10 +18,12 @@ from detsample import reference
 
 FOLDER = TESTS / "vectors"
 DIGESTS = {
+    "contract-2-allowed.json": "27ce1c393b23ee336e65c5c70a2c8e55ec72255586d4803bfadb801e5b5db78e",
     "contract-2-functions.json": "0e278576e34661e4190bd1cfc81537ad64857916d9ae157d4c3e6505e0164873",
     "contract-2-rows.json": "3f1f4561f919f83b726aa6148d74aa2bfa7c0169591eaf8fb74d17faea74be3c",
 }
 BATCHES = dict(vectors.batches())
+BATCHES |= {f"allowed {name}": rows for name, rows in vectors.batches(vectors.ALLOWED)}
 
 
 @pytest.mark.parametrize("name", [name for name, _ in vectors.functions(reference)])
@@ -38,7 +40,7 @@ def test_rows(batch: str) -> None:
         assert vectors.margins_agree(reference.margin, BATCHES[batch])
 
 
-@pytest.mark.full("more vectors in the interpreter", every=9)
+@pytest.mark.full("more vectors in the interpreter", every=18)
 @pytest.mark.parametrize("batch", BATCHES)
 def test_rows_by_the_kernels(batch: str) -> None:
     """Catches any change of contract 2 in the kernels."""
@@ -61,6 +63,7 @@ def test_requests(path: str) -> None:
     assert [n for n, vector in enumerate(some) if not vectors.request_agrees(calls, vector)] == []
 
 
+@pytest.mark.full("more wrong implementations", every=2)
 @pytest.mark.parametrize("name", MISTAKES)
 @pytest.mark.filterwarnings("ignore")
 def test_each_classic_mistake_fails_a_vector(name: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import detsample
 from detsample import reference
-from detsample.noise.streams import read_noise
+from detsample.noise.arguments import read_noise
 
 HERE = ["cpu", "kernels"]
 INT64 = np.iinfo(np.int64)

@@ -73,7 +73,7 @@ def test_signatures_are_fastdeploys(name: str) -> None:
     for p, pinned in zip(positional, PINNED[name]["parameters"], strict=True):
         if len(pinned) == 2:
             assert p.default == (float(pinned[1]) if p.name == "mask_value" else pinned[1]), p.name
-    assert routing.SIGNATURES[name] == tuple(pinned[0] for pinned in PINNED[name]["parameters"])
+    assert routing.expected(name) == [pinned[0] for pinned in PINNED[name]["parameters"]]
 
 
 def test_known_revisions_have_the_names_that_the_routing_is_written_for() -> None:
@@ -261,13 +261,21 @@ def test_min_p_sampling() -> None:
 
 @pytest.mark.paddles_own_kernels
 def test_sampling_mask_is_the_samplers_own_kept_set() -> None:
-    """Defect caught: a mask that ignores min-p, keeps all ties, or breaks the row of top_k 0; a lost log_z."""
+    """Defect caught: a mask that ignores min-p, keeps all ties, or breaks the row of top_k 0; a lost log_z; a draw with
+    another order of filters than the mask.
+    """
     p = some_probabilities(12, 97, 5)
     rng = np.random.default_rng(5)
     k, top_p = rng.choice([0, 2, 5], 12), rng.choice([1.0, 0.8], 12).astype(np.float32)
     min_p = rng.choice([0.0, 0.1], 12).astype(np.float32)
     given = tensor(p), tensor(top_p[:, None]), tensor(k[:, None], "int64"), k.tolist()
-    due = reference.mask(log_probabilities(p), top_k=k, top_p=top_p, min_p=min_p, return_log_z=True)
+    filters = {"top_k": k, "top_p": top_p, "min_p": min_p, "filter_order": "min_p_first"}
+    due = reference.mask(log_probabilities(p), **filters, return_log_z=True)
+    other = reference.mask(log_probabilities(p), **filters | {"filter_order": "top_k_first"})
+    assert (due.num_kept != other.num_kept).any()
+    left, seeds = fastdeploy.min_p_sampling(given[0], tensor(min_p)), rng.integers(-(1 << 62), 1 << 62, 12)
+    _, drawn = fastdeploy.top_k_top_p_sampling(left, *given[1:], topp_seed=tensor(seeds, "int64"))
+    assert drawn[:, 0].tolist() == reference.sample(log_probabilities(p), seeds, **filters).token_ids.tolist()
     for bound in (None, 97, 1000):
         ids, mask, log_z, rows = fastdeploy._compute_sampling_mask(*given, min_p=tensor(min_p), max_kept=bound)
         assert (ids.dtype, mask.dtype, log_z.dtype, rows) == (paddle.int64, paddle.bool, paddle.float32, 12)
@@ -572,7 +580,7 @@ def test_masks_of_speculative_rows_have_their_owners_min_p() -> None:
     now = step.Step(step.Lengths(this_time, decoder, tensor([0, 0, 2, 2, 3], "int32")), wants_masks=True)
     masked = now.apply_top_k_top_p_triton(tensor(logits), tensor([9, 9, 9], "int32"), None)
     probs = now.min_p_sampling(paddle.nn.functional.softmax(masked), tensor(min_p[:, None]), min_p.tolist())
-    ids, mask, log_z, _ = now.compute_sampling_mask(probs, tensor(np.ones((3, 1))))
+    ids, mask, log_z, _ = now._compute_sampling_mask(probs, tensor(np.ones((3, 1))))
     due = reference.mask(logits, top_k=9, min_p=min_p[owner], return_log_z=True)
     for b in range(3):
         assert ids.numpy()[b][mask.numpy()[b]].tolist() == np.flatnonzero(due.mask[b]).tolist()

@@ -12,7 +12,7 @@ import pytest
 import detsample.integrations.missing
 import detsample.integrations.probability
 from detsample import frameworks
-from detsample.integrations.probability import log_probabilities, on_device
+from detsample.integrations.probability import log_probabilities
 
 TINY = 2.0**-149
 EDGES = [0.0, -0.0, 1.0, 0.5, 2.0**-126, TINY, 2.0**-127, 3.4028235e38, np.inf, -np.inf, np.nan, -1.0, -TINY]
@@ -60,12 +60,14 @@ def test_what_is_no_probability() -> None:
 def test_kernel_has_the_bits_of_the_reference(dtype: str) -> None:
     """Defect caught: a kernel that rounds, or treats an edge, otherwise."""
     pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
+    from detsample.integrations.probability import on_gpu
+
     kernel_path.prepare_interpreter()
     p = some(3_000 if kernel_path.GPU is None else 3_000_000, 1)
     with np.errstate(over="ignore"):
         p = np.resize(p, (3, len(p) // 3)).astype(dtype)
     given = kernel_path.on_device(p[:, 5:])  # a stride that is not the width
-    got = kernel_path.to_array(on_device(frameworks.of(given), given))
+    got = kernel_path.to_array(on_gpu.log_probabilities(frameworks.of(given), given))
     due = detsample.reference.probability.log_probabilities(p[:, 5:])
     same = got.view(np.int32) == due.view(np.int32)
     assert (same | (np.isnan(got) & np.isnan(due))).all()

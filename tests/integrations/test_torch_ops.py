@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 import detsample
+from detsample import rollout
 from detsample.sampler.output import Csr
 
 torch = pytest.importorskip("torch", reason="torch is not installed: its compilers are not tested here")
 
-from torch._dynamo.testing import CompileCounter  # noqa: E402
-from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
+
+def make_fx(call: Any, **how: Any) -> Any:
+    """torch's, which takes seconds to import: not where tests are collected."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    return make_fx(call, **how)
 
 
 def logits(seed: int, rows: int = 3, vocab: int = 70) -> Any:
@@ -46,6 +51,8 @@ def test_make_fx_writes_no_constants_down() -> None:
 
 def test_compile_in_one_graph_without_doing_it_again() -> None:
     """Defect caught: Dynamo goes through the reference, or a new position, seed or row compiles all anew."""
+    from torch._dynamo.testing import CompileCounter
+
     counter = CompileCounter()
     compiled = torch.compile(draw, fullgraph=True, backend=counter)
     for number in range(6):
@@ -110,13 +117,40 @@ def test_a_graph_raises_as_the_call_does() -> None:
         program(logits(1), SEEDS, torch.tensor([1.0, -1.0, 1.0]))
 
 
+BETWEEN_GRAPHS = {
+    "plan": lambda x, s: detsample.plan(x, s, top_p=0.9)(x).token_ids,
+    "margin": lambda x, s: detsample.margin(x, s).margin,
+    "draw": lambda x, s: rollout.draw(x, s, top_p=0.9).entropy,
+    "observe": lambda x, s: rollout.observe(x, s, torch.full((3, 3), -1, dtype=torch.int32)).raw_logprobs,
+    "kept_logprobs": lambda x, s: rollout.kept_logprobs(x, torch.ones(3, 70, dtype=torch.bool), s.abs() % 70).logprobs,
+}
+
+
+@pytest.mark.full("Dynamo takes seconds for each function", every=4)
+@pytest.mark.parametrize("name", BETWEEN_GRAPHS)
+def test_what_is_no_operator_is_between_the_graphs_or_an_error(name: str) -> None:
+    """Defect caught: Dynamo dies in the reference, or a result becomes a constant of the graph without a word."""
+    call = BETWEEN_GRAPHS[name]
+    compiled = torch.compile(lambda x, s: call(x * 2, s) + 1, backend="eager")
+    for number in range(3):
+        due = call(logits(number) * 2, SEEDS + number) + 1
+        assert equal([compiled(logits(number), SEEDS + number)], [due])
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=r"between two graphs|compiler\.disable"):
+        torch.compile(call, backend="eager", fullgraph=True)(logits(1), SEEDS)
+    for mode in ("real", "fake"):
+        with pytest.raises(TypeError, match=f"{name} cannot be in a graph"):
+            make_fx(call, tracing_mode=mode)(logits(1), SEEDS)
+
+
 def test_the_operators_keep_torchs_rules() -> None:
     """Defect caught: a fake result of another shape or type than the real one, an input that is returned."""
-    from detsample.integrations import torch_ops
+    from detsample.sampler import recorded
 
     seeds = (SEEDS, 0, None, 4)
     filters = (None, 0.8, None, 20, torch.full((3,), 0.9), 0.0, None, 0.0, "top_k_first")
-    for kind in ("", "bool", "bits"):
-        torch.library.opcheck(torch_ops._sample, (logits(1), *seeds, *filters, True, True, kind, False, False))
+    sets = torch.full((3, -(-logits(1).shape[1] // 32)), 5, dtype=torch.int32)
+    for kind, allowed in (("", sets), ("bool", None), ("bits", sets)):
+        torch.library.opcheck(recorded._sample, (logits(1), *seeds, *filters, allowed, True, True, kind, False, False))
         if kind:
-            torch.library.opcheck(torch_ops._mask, (logits(1), *filters, kind, True, False))
+            torch.library.opcheck(recorded._mask, (logits(1), *filters, allowed, kind, True, False))

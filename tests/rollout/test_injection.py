@@ -8,6 +8,7 @@ import injection
 import pytest
 
 
+@pytest.mark.full("more calls that fail", every=5)
 @pytest.mark.parametrize("late", [False, True], ids=["before", "behind"])
 @pytest.mark.parametrize("error", injection.ERRORS)
 @pytest.mark.parametrize("name", injection.SCENARIOS)
@@ -25,5 +26,5 @@ def test_every_call_fails_once(tmp_path: Path, name: str, error: str, late: bool
 def test_allocations_fail(tmp_path: Path, name: str, first: int) -> None:
     """Would catch the same where memory is short."""
     pytest.importorskip("_testcapi", reason="this Python cannot let allocations fail")
-    told = injection.in_child(lambda: injection.allocations_failing(name, first, 10, tmp_path))
+    told = injection.allocations_failing(name, first, 10, tmp_path)
     assert sum(told.values()) == 10

@@ -221,24 +221,24 @@ def margin(
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: np.ndarray) -> np.ndarray:
     """`reference.gumbel_noise` by the kernels; `token_ids` is an array."""
     from detsample import frameworks
-    from detsample.noise import on_gpu, streams
+    from detsample.noise import arguments, on_gpu
 
     prepare_interpreter()
     tokens = on_device(token_ids)
-    asked = streams.read_noise(frameworks.of(tokens), on_device(topp_seed), on_device(position), tokens)
+    asked = arguments.read_noise(frameworks.of(tokens), on_device(topp_seed), on_device(position), tokens)
     return to_array(on_gpu.gumbel_noise(asked))
 
 
 def fold_in(topp_seed: Any, i: Any) -> np.ndarray:
     """`reference.fold_in` by the kernels; at least one of the two is an array."""
     from detsample import frameworks
-    from detsample.noise import on_gpu, streams
+    from detsample.noise import arguments, on_gpu
 
     prepare_interpreter()
     given = [on_device(topp_seed), on_device(i)]
     tensor = given[0] if isinstance(topp_seed, np.ndarray) else given[1]
     framework = frameworks.of(tensor)
-    return to_array(on_gpu.fold_in(streams.read_seeds(framework, framework.device(tensor), *given)))
+    return to_array(on_gpu.fold_in(arguments.read_seeds(framework, framework.device(tensor), *given)))
 
 
 # ---- comparing outputs

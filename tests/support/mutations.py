@@ -138,7 +138,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fusion is on for logits of probabilities",
-        "integrations/probability.py",
+        "integrations/probability/on_gpu.py",
         "enable_fp_fusion=False",
         "enable_fp_fusion=True",
         "launches",
@@ -309,7 +309,7 @@ def built_on_the_sampler() -> None:
     import speculative_path
 
     from detsample import frameworks
-    from detsample.integrations import probability
+    from detsample.integrations.probability import on_gpu as probability
     from detsample.rollout import on_gpu
     from detsample.sampler import parameters
 
@@ -319,7 +319,7 @@ def built_on_the_sampler() -> None:
     of = parameters.read_logits(rows, numpy)
     heat = parameters.read_parameters(of, 0, 0, 1.0, 0, 1.0, 0.0).temperature
     on_gpu.observe(of, np.array([3]), np.full((1, 2), -1, np.int32), heat, 2)
-    probability.on_device(numpy, rows + F32(0.5))
+    probability.log_probabilities(numpy, rows + F32(0.5))
     tree, drafts = np.zeros((1, 2, 40), F32), np.array([[3]])
     speculative_path.verify(tree, drafts, 1, 5, position=0)
     speculative_path.verify(tree, drafts, 1, 5, position=0, method="rejection", draft_logits=rows[None])

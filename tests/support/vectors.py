@@ -13,6 +13,8 @@ from paths import TESTS
 FUNCTIONS = json.loads((TESTS / "vectors" / "contract-2-functions.json").read_text(encoding="utf-8"))
 ROWS = json.loads((TESTS / "vectors" / "contract-2-rows.json").read_text(encoding="utf-8"))
 
+ALLOWED = json.loads((TESTS / "vectors" / "contract-2-allowed.json").read_text(encoding="utf-8"))
+
 PARAMETERS = {"temperature": "f", "top_k": "i", "top_p": "f", "min_p": "f", "topp_seed": "i", "position": "i"}
 
 
@@ -123,10 +125,10 @@ def functions(reference: Any) -> Iterator[tuple[str, Callable[[], bool]]]:
     yield "csr", csr
 
 
-def batches() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def batches(of: dict[str, Any] = ROWS) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The rows of `sample` that fit in one call: of one size and one order of filters."""
     found: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for row in ROWS["sample"]:
+    for row in of["sample"]:
         found.setdefault((len(row["logits"].split()), row["filter_order"]), []).append(row)
     for (vocab, order), rows in found.items():
         yield f"V={vocab} {order}", rows
@@ -137,6 +139,8 @@ def given_of(rows: list[dict[str, Any]]) -> tuple[np.ndarray, dict[str, Any]]:
     params: dict[str, Any] = {"filter_order": rows[0]["filter_order"]}
     for name, kind in PARAMETERS.items():
         params[name] = np.array([floats(row[name])[0] if kind == "f" else row[name] for row in rows])
+    if "allowed" in rows[0]:
+        params["allowed"] = np.stack([words(row["allowed"]) for row in rows]).view(np.int32)
     return np.stack([floats(row["logits"]) for row in rows]), params
 
 
@@ -202,6 +206,8 @@ def checks(reference: Any) -> Iterator[tuple[str, Callable[[], bool]]]:
     yield from functions(reference)
     for name, rows in batches():
         yield f"sample {name}", lambda rows=rows: sample_agrees(reference.sample, rows)
+    for name, rows in batches(ALLOWED):
+        yield f"allowed {name}", lambda rows=rows: sample_agrees(reference.sample, rows)
     yield "observe", lambda: observations_agree(reference.observe)
     for number, vector in enumerate(ROWS["requests"]):
         yield f"request {number}", lambda vector=vector: request_agrees(reference, vector)

@@ -8,17 +8,20 @@ other. Each line of DIR/<engine>.jsonl is one measurement, so that what was meas
 
     first, second                       the two model runners: speed, requests alone, together and among strangers
     first-preempting, second-preempting with memory for a part of the requests
-    first-drafting                      with the n-gram drafter
+    first-drafting, second-drafting     with the n-gram drafter; vLLM 0.26 has none on the second runner: `Lookup` does
     first-telling, second-telling       with processed log probabilities, compared with those of each row alone
+    first-all, second-all               with DETSAMPLE_VLLM=all: each row compared with `detsample.sample` of it alone
 
-"not installed" is the same engine with its sampler given back the class that vLLM made it of, so that the two can
-alternate, request by request. `--report FILE` makes one file of all lines, with tables' numbers in it.
+"not installed" is the same engine with its sampler given back the class that vLLM made it of. Where speed is measured,
+the two alternate within one batch, every `BLOCK` steps, so that both meet the same host at the same time.
+`--report FILE` makes one file of all lines, with tables' numbers in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -30,7 +33,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-VOCAB, PROMPT, TOKENS, T = 151936, 16, 64, 0.8
+import numpy as np
+
+VOCAB, PROMPT, T = 151936, 16, 0.8
+BLOCK, BLOCKS, SETTLING = 12, 7, 3  # steps; the first block admits the requests; a block's first steps overlap the last
 BATCHES = (1, 8, 64, 256)
 CASES: dict[str, dict[str, Any]] = {
     "no filter": {},
@@ -47,17 +53,21 @@ CONFIG = {
 }  # fmt: skip
 SMALL = {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4,
          "num_key_value_heads": 2, "vocab_size": 3000}  # fmt: skip
-SIGMA = 3.6  # standard deviation of the logits, which dummy weights would leave at 0.02
-DRAFTS = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
+# Dummy weights leave all logits within 0.01 of each other. Models' logits fall by 1.3 to 3 when the rank is e-fold.
+FALL, LEAD = 1.5, 0.55  # often a token is followed by the next of its four
+DRAFTS = {"num_speculative_tokens": 3, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
 GRAPHS = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": [1, 8, 64, 256]}
 ENGINES: dict[str, dict[str, Any]] = {
     "first": {},
     "second": {},
     "first-preempting": {"num_gpu_blocks_override": 160},
     "second-preempting": {"num_gpu_blocks_override": 160},
-    "first-drafting": {"speculative_config": DRAFTS},
+    "first-drafting": {"speculative_config": {"method": "ngram", **DRAFTS}},
+    "second-drafting": {"speculative_config": {"method": "ngram_gpu", **DRAFTS}},
     "first-telling": {"logprobs_mode": "processed_logprobs"},
     "second-telling": {"logprobs_mode": "processed_logprobs"},
+    "first-all": {},
+    "second-all": {},
 }
 WEIGHTS = {"first": 8.0, "second": 8.0}  # of the time; the others have 1
 
@@ -72,9 +82,9 @@ class Probe:
         runner = self.model_runner
         self.second = hasattr(runner, "req_states")
         self.mode, self.calls, self.rows, self.saved = "off", [], [], {}
-        model = runner.get_model()
-        head = next(p for n, p in model.named_parameters() if "lm_head" in n)
-        head.data.mul_(SIGMA / (1e-3 / 3**0.5 * head.shape[1] ** 0.5))
+        if self.second and runner.speculator is not None:
+            runner.speculator.states = runner.req_states
+        give_weights(dict(runner.get_model().named_parameters()))
         self.kinds = {}
         samplers = {"sampler": runner.sampler, "rejection": getattr(runner, "rejection_sampler", None)}
         for name, sampler in samplers.items():
@@ -100,6 +110,7 @@ class Probe:
         return type(kind.__name__, (kind,), {name: call})
 
     def probe_state(self, state: str) -> None:
+        self.state = state
         for name, sampler in self.samplers.items():
             if sampler is not None:
                 sampler.__class__ = self.kinds[name, state]
@@ -121,9 +132,25 @@ class Probe:
                 owners, lengths = self._owners(arguments, logits.shape[0])
                 self.rows.append((owners, lengths.clone(), logits.clone()))
                 return call()
+            if self.mode == "check":
+                return self._check(call, logits, self._owners(arguments, logits.shape[0])[1].tolist())
             return self._time(call, logits)
         finally:
             self.inside = False
+            if self.mode == "wall":  # for the next call
+                self.probe_state(("installed", "not installed")[len(self.calls) // BLOCK % 2])
+
+    def _check(self, call: Any, logits: Any, lengths: list[int]) -> Any:
+        """Compare each row's token with the one that the row gives alone."""
+        import detsample
+        from detsample.integrations.vllm.drawing import FIELDS, ORDER
+
+        own, out = logits.clone(), call()
+        for i, request in enumerate(self.samplers["sampler"].detsample._rows.requests):
+            given = dict(zip([name for name, _ in FIELDS], request.values, strict=True))
+            due = detsample.sample(own[i : i + 1].contiguous(), **given, position=lengths[i], **ORDER)
+            self.calls.append((request.drawn, int(due.token_ids), int(out.sampled_token_ids[i, 0])))
+        return out
 
     def _time(self, call: Any, logits: Any) -> Any:
         import torch
@@ -140,7 +167,7 @@ class Probe:
         end = time.perf_counter_ns()
         if cuda:
             after.record()
-        self.calls.append((logits.shape[0], start, end, before, after))
+        self.calls.append((logits.shape[0], start, end, before, after, self.state))
         return out
 
     def _hash(self, logits: Any, arguments: Any) -> None:
@@ -161,15 +188,21 @@ class Probe:
             batch = next(a for a in arguments if hasattr(a, "idx_mapping_np"))
             states = runner.sampler.sampling_states
             named = zip(states.seeds.np[batch.idx_mapping_np], states.seeds_set[batch.idx_mapping_np], strict=True)
-            return [int(s) if known else None for s, known in named], batch.seq_lens[: batch.num_reqs]
+            owners = [int(s) if known else None for s, known in named]
+            lengths, counts = batch.seq_lens[: batch.num_reqs], np.diff(batch.cu_num_logits_np[: batch.num_reqs + 1])
+            return self._each_row(owners, lengths, [int(n) - 1 for n in counts])
         batch = runner.input_batch
         owners = [runner.requests[name].sampling_params.seed for name in batch.req_ids]
         lengths = runner.seq_lens[: len(owners)]
         if rows == len(owners):
             return owners, lengths
+        drafted = next(a for a in arguments if hasattr(a, "num_draft_tokens")).num_draft_tokens
+        return self._each_row(owners, lengths, drafted)
+
+    def _each_row(self, owners: list[Any], lengths: Any, drafted: list[int]) -> tuple[list[Any], Any]:
+        """Of each row in place of each request: a request has a row for each drafted token, and one behind them."""
         import torch
 
-        drafted = next(a for a in arguments if hasattr(a, "num_draft_tokens")).num_draft_tokens
         back = [n - i for n in drafted for i in range(n + 1)]
         whose = [i for i, n in enumerate(drafted) for _ in range(n + 1)]
         index = torch.tensor(whose, device=lengths.device)
@@ -193,15 +226,20 @@ class Probe:
             self.rows = []
             return seen
         calls, self.calls = self.calls, []
-        steady = [i for i, c in enumerate(calls) if c[0] == batch and i and calls[i - 1][0] == batch][6:]
-        if len(steady) < 6:
-            return {"steady": len(steady)}
-        steps = [(calls[i][1] - calls[i - 1][1]) / 1e6 for i in steady]
-        out = {"steady": len(steady), "step_ms": statistics.median(steps), "step_mean_ms": statistics.fmean(steps),
-               "host_us": statistics.median((calls[i][2] - calls[i][1]) / 1e3 for i in steady)}  # fmt: skip
-        if calls[0][3] is not None:
-            out["gpu_us"] = statistics.median(calls[i][3].elapsed_time(calls[i][4]) * 1e3 for i in steady)
-        return out
+        if mode == "check":
+            drawn = [c for c in calls if c[0]]
+            return {"rows": len(calls), "drawn": len(drawn), "wrong": sum(due != got for _, due, got in drawn)}
+        if mode == "device":
+            steady = [c for c in calls if c[0] == batch][6:]
+            return {"gpu_us": statistics.median(c[3].elapsed_time(c[4]) * 1e3 for c in steady)} if steady else {}
+        found: dict[str, Any] = {}
+        for block in range(1, len(calls) // BLOCK):
+            mine = calls[block * BLOCK + SETTLING : (block + 1) * BLOCK]
+            if {c[0] for c in mine} == {batch}:
+                told = found.setdefault(mine[0][5], {"step_ms": [], "host_us": []})
+                told["step_ms"].append((mine[-1][1] - mine[0][1]) / 1e6 / (len(mine) - 1))
+                told["host_us"] += [(c[2] - c[1]) / 1e3 for c in mine]
+        return {state: {k: statistics.fmean(v) for k, v in told.items()} for state, told in found.items()}
 
     def probe_due(self, asked: dict[int, dict[str, Any]]) -> dict[str, Any]:
         """Token and log probability (its bits) that each row seen gives alone, by seed and length of its sequence."""
@@ -218,25 +256,27 @@ class Probe:
         self.rows = []
         return due
 
-    def probe_bare(self, more: dict[str, Any], batch: int) -> float | None:
-        """Microseconds of a planned call alone, on the last step's logits, replayed over copies of them."""
+    def probe_bare(self, more: dict[str, Any], batch: int) -> dict[str, Any]:
+        """Microseconds of the plug-in's planned call alone, on the last step's logits, replayed over copies of them;
+        and how many tokens a row of them keeps.
+        """
         import torch
 
         import detsample
-        from detsample.integrations.vllm.drawing import ORDER
+        from detsample.integrations.vllm.drawing import ORDER, Columns, Rows, read
 
         logits = self.saved.get(batch)
         self.saved = {}
         if logits is None:
-            return None
-        seeds = torch.arange(batch, device=logits.device)
-        full = {"temperature": torch.full((batch,), T, device=logits.device)}
-        for name, value in more.items():
-            kind = torch.int64 if name == "top_k" else torch.float32
-            full[name] = torch.full((batch,), value, dtype=kind, device=logits.device)
+            return {}
+        rows = Rows([read(params(100 + i, 1, more), False) for i in range(batch)], logits.device)
+        columns = Columns(logits.device, batch)
+        columns.load(rows.requests, 0)
+        given = {**columns.of(batch), **rows.shared, **ORDER}
+        position = torch.arange(batch, device=logits.device, dtype=torch.int32)
         copies = [logits.clone() for _ in range(max(2, (160 << 20) // (logits.numel() * logits.element_size())))]
-        plan = detsample.plan(logits, seeds, position=seeds.int(), return_logprobs=False, **ORDER, **full)
-        plan(copies[0])
+        plan = detsample.plan(logits, position=position, return_logprobs=False, **given)
+        num_kept = plan(copies[0]).num_kept
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         with torch.cuda.graph(graph):
@@ -249,7 +289,76 @@ class Probe:
             after.record()
             torch.cuda.synchronize()
             times.append(before.elapsed_time(after) * 1e3 / len(kept))
-        return statistics.median(times)
+        return {"bare_us": statistics.median(times), "kept": int(num_kept.median())}
+
+
+def params(seed: int | None, count: int, more: dict[str, Any]) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(temperature=T, seed=seed, max_tokens=count, ignore_eos=True, detokenize=False, **more)
+
+
+def give_weights(weights: dict[str, Any]) -> None:
+    """Weights with which logits fall as models' do, and a token is often followed by the next one of its four."""
+    import torch
+
+    for name, weight in weights.items():
+        if "norm" in name:
+            weight.data.fill_(1)
+    head = next(w for n, w in weights.items() if "lm_head" in n).data
+    table = next(w for n, w in weights.items() if "embed_tokens" in n).data
+    vocab, hidden = head.shape
+    # A normal number, times the root of an exponential one, falls off exponentially.
+    share = torch.rand(vocab, 1, generator=torch.Generator().manual_seed(3)).log().neg().mul(2).sqrt()
+    deviation = (FALL * share).to(head.device)
+    direction = table.float() / table.float().norm(dim=1, keepdim=True)
+    ids = torch.arange(vocab, device=head.device)
+    before = torch.where(ids % 4 == 0, (ids + 3).clamp(max=vocab - 1), ids - 1)
+    head.copy_(head.float() / (1e-3 / 3**0.5 * hidden**0.5) * deviation + LEAD * direction[before])
+
+
+class Lookup:
+    """An n-gram drafter on the GPU for vLLM 0.26's second runner: what followed the last token when it last came."""
+
+    supports_mm_inputs, draft_logits = False, None
+    states: Any = None  # the runner's, once it is there
+
+    def __init__(self, vllm_config: Any, device: Any) -> None:
+        import torch
+
+        self.model = torch.nn.Module()
+        self.most = vllm_config.speculative_config.num_speculative_tokens
+
+    def init_cudagraph_manager(self, mode: Any) -> None:
+        """There are no graphs."""
+
+    def capture(self) -> None:
+        """There are no graphs."""
+
+    def propose(self, batch: Any = None, *_: Any, input_batch: Any = None, **keywords: Any) -> Any:
+        import torch
+
+        batch = input_batch if batch is None else batch
+        slots = batch.idx_mapping
+        if self.states is None:
+            return torch.zeros((batch.num_reqs, self.most), dtype=torch.int64, device=slots.device)
+        tokens, length = self.states.all_token_ids.gpu[slots].long(), self.states.total_len.gpu[slots].long()
+        last = tokens.gather(1, (length - 1).clamp(min=0)[:, None])
+        index = torch.arange(tokens.shape[1], device=slots.device)
+        found = torch.where((tokens == last) & (index < length[:, None] - 1), index, -1).amax(1)
+        following = found[:, None] + torch.arange(1, 1 + self.most, device=slots.device)
+        known = (following < length[:, None]) & (found >= 0)[:, None]
+        return torch.where(known, tokens.gather(1, following.clamp(max=tokens.shape[1] - 1)), last)
+
+
+def draft_in_second_runner() -> None:
+    """Have vLLM 0.26's second runner, in this process, draft with `Lookup`."""
+    import vllm.v1.worker.gpu.spec_decode as drafters
+    from vllm.config import VllmConfig
+
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    drafters.init_speculator = Lookup
+    VllmConfig._get_v2_model_runner_unsupported_features = lambda self: []
 
 
 class Engine:
@@ -275,6 +384,8 @@ class Engine:
         import vllm
         from vllm import LLM
 
+        if self.name == "second-drafting":
+            draft_in_second_runner()
         more: dict[str, Any] = dict(
             model=str(self.out / "model"), load_format="dummy", skip_tokenizer_init=True, max_num_seqs=256,
             enable_prefix_caching=False, seed=0, worker_extension_cls="vllm_gpu.Probe", disable_log_stats=False,
@@ -296,43 +407,43 @@ class Engine:
                  async_scheduling=config.scheduler_config.async_scheduling, **self.rpc("probe_install", self.small),
                  **versions())  # fmt: skip
 
-    def generate(self, prompts: list[list[int]], params: list[Any]) -> list[list[int]]:
-        outs = self.llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
+    def generate(self, prompts: list[list[int]], asked: list[Any]) -> list[list[int]]:
+        outs = self.llm.generate([{"prompt_token_ids": p} for p in prompts], asked, use_tqdm=False)
         return [list(o.outputs[0].token_ids) for o in outs]
 
-    def params(self, seed: int | None, count: int, more: dict[str, Any]) -> Any:
-        from vllm import SamplingParams
+    def speed(self, case: str, batch: int, repetition: int) -> None:
+        """Both states' steps in turns, within one batch."""
+        self.rpc("probe_state", "installed")
+        self.rpc("probe_start", "wall")
+        self.ask(CASES[case], batch, BLOCK * BLOCKS + 1, True)
+        self.say(kind="speed", case=case, batch=batch, repetition=repetition, states=self.rpc("probe_stop", batch))
 
-        return SamplingParams(temperature=T, seed=seed, max_tokens=count, ignore_eos=True, detokenize=False, **more)
+    def device(self, state: str, case: str, batch: int) -> None:
+        self.rpc("probe_state", state)
+        self.rpc("probe_start", "device")
+        self.ask(CASES[case], batch, 20, True)
+        found = self.rpc("probe_stop", batch)
+        if state == "installed":
+            found |= self.rpc("probe_bare", CASES[case], batch)
+        self.say(kind="device", state=state, case=case, batch=batch, **found)
 
-    def speed(self, state: str, case: str, batch: int, seeded: bool, repetition: int, mode: str = "wall") -> None:
+    def ask(self, more: dict[str, Any], batch: int, count: int, seeded: bool) -> None:
         choose = random.Random(batch)
         prompts = [[choose.randrange(3, self.vocab) for _ in range(PROMPT)] for _ in range(batch)]
-        self.rpc("probe_state", state)
-        count = TOKENS if mode == "wall" else 20
+        self.generate(prompts, [params(100 + i if seeded else None, count, more) for i in range(batch)])
 
-        def params(n: int) -> list[Any]:
-            return [self.params(100 + i if seeded else None, n, CASES[case]) for i in range(batch)]
-
-        if repetition == 0 and mode == "wall":
-            self.generate(prompts, params(6))
-        self.rpc("probe_start", mode)
-        began = time.perf_counter()
-        got = sum(map(len, self.generate(prompts, params(count))))
-        wall = time.perf_counter() - began
-        line = {"kind": "speed" if mode == "wall" else "device", "state": state, "case": case, "batch": batch,
-                "seeded": seeded, "repetition": repetition, "wall_tok_s": got / wall, **self.rpc("probe_stop", batch)}
-        if "step_mean_ms" in line:
-            line["tok_s"] = batch * 1e3 / line["step_mean_ms"]
-        if mode == "device" and state == "installed":
-            line["bare_us"] = self.rpc("probe_bare", CASES[case], batch)
-        self.say(**line)
+    def everyone(self) -> None:
+        """Requests with seeds and without, all drawn by detsample."""
+        self.rpc("probe_start", "check")
+        asked = [params(900 + i if i % 2 else None, 6, more) for i, more in enumerate([*CASES.values()] * 4)]
+        self.generate([[9 + i, 30 + i, 5 + i * 7] for i in range(len(asked))], asked)
+        self.say(kind="all", **self.rpc("probe_stop"))
 
     def serve(self, requests: list[Any], at_once: bool, tokens: int) -> tuple[dict[int, list[int]], dict[str, int]]:
         self.rpc("probe_start", "hash")
         served = {}
         for part in [requests] if at_once else [[r] for r in requests]:
-            tokens_of = self.generate([p for p, _, _ in part], [self.params(s, tokens, m) for _, s, m in part])
+            tokens_of = self.generate([p for p, _, _ in part], [params(s, tokens, m) for _, s, m in part])
             served |= {s: t for (_, s, _), t in zip(part, tokens_of, strict=True) if s is not None}
         return served, self.rpc("probe_stop")
 
@@ -368,9 +479,9 @@ class Engine:
         kinds = list(CASES.values())
         prompts = [[9 + i, 30 + i, 5 + i * 7] for i in range(count)]
         seeds = [None if i % 5 == 4 else 300 + i for i in range(count)]
-        params = [self.params(s, tokens, kinds[i % 4] | {"logprobs": 3}) for i, s in enumerate(seeds)]
+        asked = [params(s, tokens, kinds[i % 4] | {"logprobs": 3}) for i, s in enumerate(seeds)]
         self.rpc("probe_start", "keep")
-        outs = self.llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
+        outs = self.llm.generate([{"prompt_token_ids": p} for p in prompts], asked, use_tqdm=False)
         due = self.rpc("probe_due", {s: kinds[i % 4] for i, s in enumerate(seeds) if s is not None})
         found = {"tokens": 0, "other tokens": 0, "other bits": 0, "outside the kept set": 0, "unseeded told": 0}
         for i, seed in enumerate(seeds):
@@ -397,6 +508,9 @@ class Engine:
         if self.name.endswith("telling"):
             self.attempt("told", lambda: self.told(16, 6))
             return
+        if self.name.endswith("all"):
+            self.attempt("all", self.everyone)
+            return
         if self.name.endswith(("preempting", "drafting")):
             for state in ("installed", "not installed"):
                 ways = ("in 64", "among 192")
@@ -405,17 +519,15 @@ class Engine:
         for state in () if self.speed_only else ("installed", "not installed"):
             ways = ("alone", "in 64", "among 192")
             self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
+        cases = [(case, batch) for batch in batches for case in CASES]
+        for case, batch in cases:  # vLLM's own compilations
+            self.attempt("warm", lambda: self.ask(CASES[case], batch, 4, True))  # noqa: B023
+        for case, batch in cases if not self.small else ():
+            for state in ("installed", "not installed"):
+                self.attempt("device", lambda: self.device(state, case, batch))  # noqa: B023
         for repetition in range(repetitions):
-            for case in CASES:
-                for batch in batches:
-                    for state in ("installed", "not installed"):
-                        self.attempt("speed", lambda: self.speed(state, case, batch, True, repetition))  # noqa: B023
-            if repetition == 0 and not self.speed_only:
-                for case in CASES:
-                    for batch in batches:
-                        for state in ("installed", "not installed"):
-                            self.attempt("device", lambda: self.speed(state, case, batch, True, 0, "device"))  # noqa: B023
-                    self.attempt("no seeds", lambda: self.speed("not installed", case, batches[-1], False, 0))  # noqa: B023
+            for case, batch in cases:
+                self.attempt("speed", lambda: self.speed(case, batch, repetition))  # noqa: B023
 
     def attempt(self, what: str, call: Any) -> None:
         if self.left() < 4:
@@ -465,32 +577,24 @@ def tables(out: Path) -> dict[str, Any]:
     files = [out / f"{name}.jsonl" for name in ENGINES]
     lines = [json.loads(x) for file in files if file.exists() for x in file.read_text().splitlines()]
     speed: list[dict[str, Any]] = []
-    keys = ("engine", "case", "batch", "state", "seeded")
-    for engine in ("first", "second"):
-        for case in CASES:
-            for batch in BATCHES:
-                entry: dict[str, Any] = {"engine": engine, "case": case, "batch": batch}
-                for state in ("installed", "not installed"):
-                    wanted = [engine, case, batch, state, True]
-                    mine = [x for x in lines if [x.get(k) for k in keys] == wanted and "step_mean_ms" in x]
-                    steps = sorted(x["step_ms"] for x in mine if x["kind"] == "speed")
-                    rates = sorted(x["tok_s"] for x in mine if x["kind"] == "speed")
-                    if steps:
-                        entry[state] = {"step_ms": statistics.median(steps), "step_ms_range": [steps[0], steps[-1]],
-                                        "tok_s": statistics.median(rates), "tok_s_range": [rates[0], rates[-1]],
-                                        "repetitions": len(steps)}  # fmt: skip
-                        host = [x["host_us"] for x in mine if x["kind"] == "speed"]
-                        entry[state]["host_us"] = statistics.median(host)
-                        for x in mine:
-                            if x["kind"] == "device":
-                                entry[state] |= {"gpu_us": x.get("gpu_us")}
-                                if x.get("bare_us"):
-                                    entry[state] |= {"bare_us": x["bare_us"]}
-                if "installed" in entry and "not installed" in entry:
-                    entry["times tok/s"] = entry["installed"]["tok_s"] / entry["not installed"]["tok_s"]
-                    entry["times step"] = entry["not installed"]["step_ms"] / entry["installed"]["step_ms"]
-                if len(entry) > 3:
-                    speed.append(entry)
+    for engine, case, batch in itertools.product(("first", "second"), CASES, BATCHES):
+        mine = [x for x in lines if (x["engine"], x.get("case"), x.get("batch")) == (engine, case, batch)]
+        repetitions = [x["states"] for x in mine if x["kind"] == "speed" and len(x["states"]) == 2]
+        device = {x["state"]: x for x in mine if x["kind"] == "device"}
+        entry: dict[str, Any] = {"engine": engine, "case": case, "batch": batch, "repetitions": len(repetitions)}
+        for state in ("installed", "not installed"):
+            found = {k: device.get(state, {})[k] for k in ("gpu_us", "bare_us", "kept") if k in device.get(state, {})}
+            if repetitions:
+                steps = [r[state]["step_ms"] for r in repetitions]
+                found |= {"step_ms": statistics.median(steps), "step_ms_range": [min(steps), max(steps)],
+                          "tok_s": statistics.median(batch * 1e3 / x for x in steps),
+                          "host_us": statistics.median(r[state]["host_us"] for r in repetitions)}  # fmt: skip
+            entry[state] = found
+        ratios = [r["not installed"]["step_ms"] / r["installed"]["step_ms"] for r in repetitions]
+        if ratios:
+            entry |= {"times": statistics.median(ratios), "times_range": [min(ratios), max(ratios)]}
+        if mine:
+            speed.append(entry)
     served: dict[str, Any] = {}
     for file in sorted(out.glob("served.*.json")):
         engine, state, way = file.name.split(".")[1:4]
@@ -498,8 +602,7 @@ def tables(out: Path) -> dict[str, Any]:
         if file != base and base.exists():
             served[f"{engine}, {state}, {way}"] = compare(json.loads(base.read_text()), json.loads(file.read_text()))
     return {"speed": speed, "alone against": served, "starts": [x for x in lines if x["kind"] == "start"],
-            "served": [x for x in lines if x["kind"] in ("served", "told")],
-            "no seeds": [x for x in lines if x["kind"] == "speed" and not x["seeded"]],
+            "served": [x for x in lines if x["kind"] in ("served", "told", "all")],
             "failed": [x for x in lines if x["kind"] in ("failed", "skipped")],
             "log": {name: told(out / f"{name}.log") for name in ENGINES}}  # fmt: skip
 
@@ -511,14 +614,13 @@ def told(log: Path) -> list[str]:
 
 
 def show(report: dict[str, Any]) -> None:
-    def told_of(x: dict[str, Any]) -> str:
-        low, high = x.get("tok_s_range", [0, 0])
-        times = f"{x.get('step_ms', 0):6.3f} ms, host {x.get('host_us', 0):5.0f}, gpu {x.get('gpu_us') or 0:6.0f}"
-        return f"{x.get('tok_s', 0):8.0f} [{low:.0f}-{high:.0f}] {times}, bare {x.get('bare_us') or 0:5.0f}"
-
     for x in report["speed"]:
-        both = " | ".join(told_of(x.get(state, {})) for state in ("installed", "not installed"))
-        print(f"{x['engine']:6} {x['case']:11} {x['batch']:4} | {both} | x{x.get('times tok/s', 0):.2f}")
+        both = " | ".join(
+            " ".join(f"{k} {v if isinstance(v, list) else round(v, 3)}" for k, v in x[state].items())
+            for state in ("installed", "not installed")
+        )
+        times = f"x{x.get('times', 0):.3f} {x.get('times_range')}"
+        print(f"{x['engine']:6} {x['case']:11} {x['batch']:4} {x['repetitions']} | {both} | {times}")
     for name, found in report["alone against"].items():
         print(name, found)
     for name, said in report["log"].items():
@@ -571,7 +673,7 @@ def launch(name: str, given: argparse.Namespace) -> subprocess.Popen[str]:
         "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo",
         "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "4",
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
-        "VLLM_CACHE_ROOT": str(given.out / "cache"),
+        "VLLM_CACHE_ROOT": str(given.out / "cache"), "DETSAMPLE_VLLM": "all" if name.endswith("all") else "seeded",
     }  # fmt: skip
     command = [sys.executable, __file__, "--engine", name, "--out", str(given.out)] + ["--small"] * given.small
     command += ["--repetitions", str(given.repetitions)] + ["--speed-only"] * given.speed_only

@@ -1,4 +1,4 @@
-"""Makes the test vectors of a contract from the reference: ``python make_vectors.py`` writes the two files beside it.
+"""Makes the test vectors of a contract from the reference: ``python make_vectors.py`` writes the three files beside it.
 
 Inputs are chosen where wrong implementations differ; tests/contract/test_vectors.py breaks the reference in the ways
 that the README lists and sees to it that each fails a vector.
@@ -231,10 +231,12 @@ def given_of(params: dict[str, np.ndarray], row: int) -> dict[str, Any]:
     return {n: words(F32([params[n][row]])) if n in reals else int(params[n][row]) for n in PARAMETERS}
 
 
-def sampled(x: np.ndarray, params: dict[str, np.ndarray], order: str) -> list[dict[str, Any]]:
-    """Rows of `sample`, with their margins where rows are small."""
-    out = reference.sample(x, **params, filter_order=order, return_log_z=True, return_mask="bits")
-    margins = reference.margin(x, **params, filter_order=order).margin if x.shape[1] <= 64 else None
+def sampled(
+    x: np.ndarray, params: dict[str, np.ndarray], order: str, allowed: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """Rows of `sample`, with their margins where rows are small and all tokens allowed."""
+    out = reference.sample(x, **params, filter_order=order, allowed=allowed, return_log_z=True, return_mask="bits")
+    margins = reference.margin(x, **params, filter_order=order).margin if x.shape[1] <= 64 and allowed is None else None
     return [
         {
             "logits": words(x[row]), **given_of(params, row), "filter_order": order,
@@ -293,6 +295,24 @@ def special_rows() -> list[dict[str, Any]]:
         params = {name: np.array([value]) for name, value in (plain | how).items()}
         found += sampled(F32([values]), params, ORDERS[0])
     return found
+
+
+def allowed_rows() -> list[dict[str, Any]]:
+    """Rows with sets of allowed tokens: bits past V set, forbidden NaN and +inf, rows without a token."""
+    rng, rows = np.random.default_rng(21), []
+    for vocab in (1, 31, 32, 33, 70, 300):
+        for order in ORDERS:
+            x = (rng.standard_normal((8, vocab)) * 3).astype(np.float32)
+            allowed = rng.random((8, vocab)) < rng.choice([0.1, 0.5, 0.97], (8, 1))
+            allowed[0], allowed[1], allowed[2, rng.integers(vocab)] = True, False, True
+            x[3:5][~allowed[3:5]] = np.float32([np.nan, np.inf]).repeat(vocab).reshape(2, vocab)[~allowed[3:5]]
+            x[5][~allowed[5]] += 40
+            sets = part("mask").bits_of(allowed)
+            sets[4:, -1] |= np.int32(-1) << np.int32((vocab - 1) % 32) << np.int32(1)
+            params = filtered(8, vocab)
+            for row, made in enumerate(sampled(x, params, order, allowed=sets)):
+                rows.append(made | {"allowed": words(sets[row])})
+    return rows
 
 
 def observations() -> list[dict[str, Any]]:
@@ -413,6 +433,7 @@ def main() -> None:
     rows = {"sample": sample_rows(), "observe": observations()}
     calls = requests(by_hand, 3) + requests(drafted, 30) + requests(broken_requests.broken_call, 42)
     write("contract-2-rows.json", rows | {"requests": calls})
+    write("contract-2-allowed.json", {"sample": allowed_rows()})
 
 
 if __name__ == "__main__":

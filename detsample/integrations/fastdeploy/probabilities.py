@@ -188,7 +188,7 @@ def _compute_sampling_mask(
     top_p, top_k, top_k_list
         As for `top_k_top_p_sampling`.
     min_p : [>= B] or [>= B, 1] float32, or None
-        As for `min_p_sampling`.
+        As for `min_p_sampling`, whose result is what FastDeploy draws from: so top-p takes its share behind it.
     max_kept : int, or None
         K. With a bound nothing waits for the device; a row that keeps more has an empty window. Without one, K is
         the largest count, which is fetched.
@@ -223,7 +223,7 @@ def _compute_sampling_mask(
     if min_p is not None:
         filters["min_p"] = first_rows("min_p", beside(min_p, probs), rows)
     logits = log_probabilities(probs)
-    kept = hold(detsample.mask(logits, **filters, return_log_z=True), logits, filters)
+    kept = hold(detsample.mask(logits, **filters, filter_order="min_p_first", return_log_z=True), logits, filters)
     return *window(kept, vocab, max_kept), kept.log_z, rows
 
 
