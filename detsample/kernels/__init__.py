@@ -4,7 +4,8 @@ The kernels of a call, in the order in which they are launched (see `detsample.s
 
 ============= =======================================================================================
 `summarize`   kernel 1: reads every logit once; largest logits, bounds of scores, rough sums
-`settle`      kernel 2: all that is left, for rows with few candidates or a known kept set
+`settle`      kernel 2: all that is left, for rows with few candidates or a known kept set; each row goes one
+              of two ways
 `sum_weights` kernel 3: exact sums, and the tokens around a boundary, for rows that need them; then twice
               more around another guess, for those where the one before was wrong
 `finish`      kernel 4: all that is left, for the other rows
@@ -18,12 +19,14 @@ They are in `sampling/`, each in a file of its name, with what they share. The l
 `tiles`            how a row is cut into segments, tiles, quads and groups
 `score_bounds`     what no score exceeds
 `draw`             which token of the kept set has the largest score                 (spec section 8)
+`settling`         what both ways through `settle` have in common
+`settle_top_p`     the way of rows whose boundary may lie among many tokens          (spec section 6)
 `candidates`       all-pairs ranks of a few tokens, and the cut through them         (spec section 6)
 `compaction`       a few tokens among many, as bits, and the lists made of them
 `outcome`          what a row ends with                                        (spec sections 3, 6, 9)
 `dependent_launch` launches that start before the one ahead has ended
 `pivots`           rough sums of weights and their error, and values around which a boundary may lie
-`guess`            the interval where a boundary probably lies, from rough sums or from what was listed
+`guess`            the interval where a boundary probably lies, from maxima, rough sums, or what was listed
 `measure`          what an interval holds, exactly, and whether that settles the boundary
 ================== ==================================================================================
 

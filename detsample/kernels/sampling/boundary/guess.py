@@ -323,8 +323,8 @@ def next_interval(row_pivots, row, share, high, low, above, reached, count, top)
     first, upper, last, lower = closer(share, first, upper, last, lower, low, reached)
     if high <= top:
         first, upper, last, lower = closer(share, first, upper, last, lower, high, above)
-    # Where everything from `low` on was listed, little was missing: four times as many tokens, or more, lie in a quarter
-    # of the distance.
+    # Where everything from `low` on was listed, little is missing. In a quarter of the distance lie a few times as many
+    # tokens.
     last = tl.where(high > top, tl.maximum(last, low - 0.25 * (top - low)), last)
     tl.debug_barrier()
     write_bracket(pivots, first, upper, last, lower)
