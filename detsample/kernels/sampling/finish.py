@@ -79,6 +79,7 @@ from detsample.kernels.sampling.tiles import (
     groups_of_segment,
     load_span,
     load_tile,
+    load_tokens,
     logits_of_row,
     split_quads,
     store_groups,
@@ -233,7 +234,7 @@ def search_list(
     place = tl.arange(0, LIST)
     listed = place < found
     token = tl.load(list_token + place, mask=listed, other=0)
-    key = key_of(tl.load(row_logits + token, mask=listed, other=float("-inf")).to(tl.float32))
+    key = key_of(load_tokens(row_logits, token, listed))
     w = tl.where(listed, weight_of_key(key, scale, largest), 0)
     worth = tl.where(by_weight, w, listed.to(tl.int64))
     goal = tl.where(by_weight, target - above_weight, limit - above_count)
@@ -354,7 +355,7 @@ def draw_from_list(row_logits, list_token, size, scale, largest, seed, position,
     for start in range(0, size, SCORED):
         place = start + tl.arange(0, SCORED)
         token = tl.load(list_token + place, mask=place < size, other=0)
-        x = tl.load(row_logits + token, mask=place < size, other=float("-inf")).to(tl.float32)
+        x = load_tokens(row_logits, token, place < size)
         kept = (place < size) & within(key_of(x), token, boundary_key, boundary_token)
         if tl.max(kept.to(tl.int32), axis=0) > 0:
             score = tl.where(kept, exact_score(gap(x, largest, scale), seed, token, position), NO_SCORE)
@@ -469,15 +470,15 @@ def boundary_of_row(
     return boundary_key, boundary_token, count, kept_weight, all_listed
 
 
-NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "stretch_tiles", "stretches", "want", "pitch"]
+NOT_SPECIALIZED = ["row_stride", "allowed_stride", "vocab", "quads", "stretch_tiles", "stretches", "want", "pitch"]
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def finish(
-    logits, row_stride, vocab, quads, stretch_tiles, stretches, want,
+    logits, row_stride, allowed, allowed_stride, vocab, quads, stretch_tiles, stretches, want,
     records, sums, list_token, pitch, group_bound, scratch_code,
     token_ids, num_kept, status, logprobs, log_z,
-    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
+    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Finishes the rows that `settle` left: finds the boundary, draws, and computes logarithms (spec sections 6, 8 and
     9).
@@ -486,7 +487,7 @@ def finish(
     """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
-    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+    row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
     if read_field(records, row, STATUS) == PENDING:
         mode = read_field(records, row, MODE)
         scale, top_p = read_floats(records, row)

@@ -86,6 +86,8 @@ from detsample.kernels.sampling.tiles import (
     TILE,
     groups_of_segment,
     load_span,
+    load_tokens,
+    logits_of_row,
     token_of_group,
 )
 
@@ -155,7 +157,7 @@ def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, t
             member = start + lane % GATHERED
             token = token_of_group(group, member, quads, segment_tiles)
             valid = (index < selected) & (member < size) & (token < vocab)
-            x = tl.load(row_logits + token, mask=valid, other=float("-inf")).to(tl.float32)
+            x = load_tokens(row_logits, token, valid)
             key = key_of(x)
             chosen = (key >= threshold) & (x > float("-inf"))
             append(scratch_code, filled, code_of(key, token), chosen)
@@ -327,17 +329,18 @@ def note(records, row, FIELD: tl.constexpr, value):
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts", "stretches",
-    "stretch_tiles", "want", "pitch",
+    "row_stride", "allowed_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts",
+    "stretches", "stretch_tiles", "want", "pitch",
 ]  # fmt: skip
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def settle(
-    logits, row_stride, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
+    logits, row_stride, allowed, allowed_stride,
+    vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
     records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
-    OVERLAP: tl.constexpr,
+    OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Finishes the rows with few candidates, and writes what is to be measured for the others (spec sections 3, 6, 8
     and 9).
@@ -346,7 +349,7 @@ def settle(
     """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
-    row_logits = logits + row * row_stride
+    row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, False, ALLOWED)
     group_key += row * pitch
     bounds = stretches * groups_of_segment(quads)
     group_bound += row * bounds

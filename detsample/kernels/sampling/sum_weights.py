@@ -50,6 +50,7 @@ from detsample.kernels.sampling.tiles import (
     TILE,
     groups_of_segment,
     load_tile,
+    load_tokens,
     logits_of_row,
     split_quads,
     store_groups,
@@ -87,7 +88,7 @@ def sum_marked(row_logits, marks, most, start, tiles, scale, largest, drawn_from
     bound = tl.full([LANES], float("-inf"), tl.float32)
     for _ in range(most):
         token, rest = next_marked(marks, start, tiles)
-        x = tl.load(row_logits + token, mask=marks != 0, other=float("-inf")).to(tl.float32)
+        x = load_tokens(row_logits, token, marks != 0)
         kept += weight(gap(x, largest, scale))
         if drawn_from:
             here = score_bound(x, largest, scale, token_word(seed, token, position, TOKEN_HIGH))
@@ -195,15 +196,15 @@ def look_at_stretches(
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "stretch_tiles", "stretches", "rows", "attempt", "pitch",
+    "row_stride", "allowed_stride", "vocab", "quads", "stretch_tiles", "stretches", "rows", "attempt", "pitch",
 ]  # fmt: skip
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def sum_weights(
-    logits, row_stride, vocab, quads, stretch_tiles, stretches, rows, attempt,
+    logits, row_stride, allowed, allowed_stride, vocab, quads, stretch_tiles, stretches, rows, attempt,
     records, sums, missed, list_token, pitch, group_bound, row_pivots,
-    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
+    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Adds up exact weights, and lists the tokens around a boundary, for the rows in a list (spec sections 5 and 6).
 
@@ -221,7 +222,7 @@ def sum_weights(
             row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
             task = tl.program_id(0) % tasks
             mode = read_field(records, row, MODE)
-            row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+            row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
             scale, _top_p = read_floats(records, row)
             largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
             first_tile = task * each

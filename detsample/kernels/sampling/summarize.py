@@ -116,21 +116,22 @@ def store_rungs(rungs, rough0, rough1, rough2, rough3, rough):
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "stretches",
-    "segments_of_stretch", "want", "filter_order", "given",
+    "row_stride", "allowed_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts",
+    "stretches", "segments_of_stretch", "want", "filter_order", "given",
     *PARAMETER_NAMES, "pitch",
 ]  # fmt: skip
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def summarize(
-    logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts, stretches, segments_of_stretch,
+    logits, row_stride, allowed, allowed_stride,
+    vocab, quads, segment_tiles, segments, segments_of_part, parts, stretches, segments_of_stretch,
     want, filter_order, given,
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
     records, sums, missed, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
-    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
+    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Reads every logit once and writes the summaries that later kernels start from (spec sections 2 to 5).
 
@@ -139,7 +140,7 @@ def summarize(
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
-    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+    row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
 
     temperature, top_k, top_p, min_p, seed, position = row_parameters(
         row, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,

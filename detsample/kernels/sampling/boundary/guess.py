@@ -26,6 +26,7 @@ from detsample.kernels.sampling.boundary.pivots import (
 )
 from detsample.kernels.sampling.candidates import LIST
 from detsample.kernels.sampling.rows import join_words
+from detsample.kernels.sampling.tiles import load_tokens
 
 STEPS = tl.constexpr(32)  # the number of values at which the tail is looked at
 CHUNK = tl.constexpr(256)  # how many groups are looked at at a time
@@ -229,7 +230,7 @@ def listed_values(row_logits, list_token, listed, reference, rate):
     """
     place = tl.arange(0, LIST)
     token = tl.load(list_token + place, mask=place < listed, other=0, cache_modifier=".cg")
-    x = tl.load(row_logits + token, mask=place < listed, other=float("-inf")).to(tl.float32)
+    x = load_tokens(row_logits, token, place < listed)
     w = tl.where(place < listed, rough_weight(x, reference, rate), 0.0)
     return key_of(x), (w * 274877906944.0).to(tl.int64)
 

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from detsample.kernels.sampling.candidates import MOST_K
 from detsample.kernels.sampling.rows import JOINT
+from detsample.kernels.sampling.tiles import load_tokens
 
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
@@ -123,7 +124,7 @@ def pivots_of_sample(row_logits, vocab, rate, share):
     sample's measure reaches the middle ones.
     """
     token = (tl.arange(0, SAMPLE).to(tl.int64) * vocab) // SAMPLE
-    x = tl.load(row_logits + token).to(tl.float32)
+    x = load_tokens(row_logits, token, token < vocab)
     drawable = x > float("-inf")
     reference = tl.max(tl.where(drawable, x, -FLT_MAX), axis=0)
     lowest = tl.min(tl.where(drawable, x, reference), axis=0)
