@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .allowed import forbid, read_allowed
 from .filters import min_p_weight, top_k_length, top_k_on, top_p_mass
 from .fixed_point import fixed_point
 from .float_mode import unaffected
@@ -55,9 +56,9 @@ class Shard:
 
 
 def sample(shards: Sequence[np.ndarray], topp_seed: Any, **how: Any) -> list[SampleOutput]:
-    """Draw one token of each row; ``how`` are the other arguments of ``sample``, without ``check``.
+    """Draw one token of each row; ``how`` are the other arguments of ``sample``, without ``check`` and ``allowed``.
 
-    Every shard gets the whole result; its mask is of its own columns.
+    Every shard gets the whole result; its mask is of its own columns. ``draw_shard`` takes its ``allowed`` tokens.
 
     Examples
     --------
@@ -110,14 +111,15 @@ def _not_empty(logits: np.ndarray) -> np.ndarray:
 
 def draw_shard(
     own: Shard, logits: np.ndarray, topp_seed: Any, *, position: Any = 0, return_logprobs: bool = True,
-    return_log_z: bool = False, return_mask: str | None = None, **how: Any,
+    return_log_z: bool = False, return_mask: str | None = None, allowed: np.ndarray | None = None, **how: Any,
 ) -> Steps[SampleOutput]:  # fmt: skip
     """One shard of ``sample``, or of ``mask`` where ``topp_seed`` is None."""
     columns, logits = logits.shape[-1], _not_empty(logits)
     rows, _ = check_logits(logits)
     draws = topp_seed is not None
     p = parameters(rows, topp_seed=topp_seed if draws else 0, position=position, **{"temperature": 1.0, **how})
-    out = yield from _draw(own, as_x(logits), p, draws, return_log_z)
+    x = forbid(logits, read_allowed(allowed, rows, columns) if columns else None)
+    out = yield from _draw(own, x, p, draws, return_log_z)
     masks = MaskBuilder("return_mask", return_mask, rows, columns)
     masks.add(0, out.mask[:, :columns])
     logprobs = out.logprobs if return_logprobs and draws else None
@@ -126,14 +128,14 @@ def draw_shard(
 
 def verify_shard(
     own: Shard, logits: np.ndarray, draft_tokens: np.ndarray, num_draft: Any, topp_seed: Any, *,
-    row_offsets: np.ndarray | None = None, return_logprobs: bool = True, **how: Any,
+    row_offsets: np.ndarray | None = None, return_logprobs: bool = True, allowed: np.ndarray | None = None, **how: Any,
 ) -> Steps[VerifyOutput]:  # fmt: skip
     """One shard of ``verify``."""
     how = {"temperature": 1.0, **how, "topp_seed": topp_seed}
     batch, drafts, drafted = chains(_not_empty(logits), draft_tokens, num_draft, row_offsets, how, own.vocab)
-    batch = batch.shortened(drafted + 1)
-    logits, p = slot_rows(batch)
-    found = yield from _draw(own, as_x(logits), p, True, False)
+    batch = batch.allowing(allowed if logits.shape[-1] else None, logits.shape[:-1]).shortened(drafted + 1)
+    rows, p = slot_rows(batch)
+    found = yield from _draw(own, as_x(rows), p, True, False)
     out = match(batch, drafts, found)
     return VerifyOutput(out.token_ids, out.num_accepted, out.status, out.logprobs if return_logprobs else None)
 

@@ -12,9 +12,10 @@ from detsample import golden
 from detsample.cli import gpu
 from detsample.cli.failure import Failure
 from detsample.cli.sample import add_input, add_request, check_position, decoded, read_logits, seeds_of_rows, selected
+from detsample.golden.comparison import STATUSES, Kind
 from detsample.golden.fingerprint import canonical
 
-STATUSES = (
+EXIT_STATUS = (
     "Exit status: 0, every token is as recorded; 1, tokens differ because the logits do (with --strict: logits "
     "differ); 2, it could not be done; 3, the sampler is at fault; 4, the requests differ."
 )
@@ -27,15 +28,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="record golden outputs, check them, and say what changed",
         description="Record the tokens drawn from a file of logits, with their log probabilities and margins, or say "
         "of later ones what has changed: the request, the sampler or the logits.",
-        epilog=STATUSES,
+        epilog=EXIT_STATUS,
     )
     actions = parser.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     _add_record(actions)
-    check = actions.add_parser("check", help="draw again and compare with a golden file", epilog=STATUSES)
+    check = actions.add_parser("check", help="draw again and compare with a golden file", epilog=EXIT_STATUS)
     check.add_argument("golden", type=Path, metavar="GOLDEN", help="the golden file")
     add_input(check)
     check.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="where to draw")
-    differ = actions.add_parser("diff", help="compare two golden files", epilog=STATUSES)
+    differ = actions.add_parser("diff", help="compare two golden files", epilog=EXIT_STATUS)
     differ.add_argument("golden", type=Path, metavar="OLD", help="a golden file")
     differ.add_argument("today", type=Path, metavar="NEW", help="another")
     for action in (check, differ):
@@ -45,7 +46,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def _add_record(actions: Any) -> None:
-    parser = actions.add_parser("record", help="draw and write a golden file", epilog=STATUSES)
+    parser = actions.add_parser("record", help="draw and write a golden file", epilog=EXIT_STATUS)
     add_input(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="GOLDEN", help="the golden file to write")
     parser.add_argument("--force", action="store_true", help="write GOLDEN even where it is there already")
@@ -60,6 +61,9 @@ def run(options: argparse.Namespace) -> int:
     """Do what is asked for."""
     try:
         return {"record": _record, "check": _check, "diff": _diff}[options.action](options)
+    except golden.RequestChangedError as changed:
+        print(changed)
+        return STATUSES[Kind.REQUEST]
     except (golden.GoldenError, OverflowError, TypeError, ValueError) as error:
         raise Failure(str(error)) from error
     except OSError as error:

@@ -111,6 +111,8 @@ _MODULES = {
     "paddle": "detsample.frameworks.paddle_tensors",
 }
 
+_STATIC = ("paddle.base.libpaddle.pir.Value", "paddle.base.framework.Variable")
+
 # Which framework a class belongs to depends on nothing but the class. Only the frameworks' own classes are here: those
 # live as long as the process, while a caller's may be many, and would never be freed.
 _BY_CLASS: dict[type, Framework] = {}
@@ -151,6 +153,12 @@ def of(tensor: object, name: str = "tensor") -> Framework:
 
 def _find(tensor: object, name: str) -> Framework:
     """Import the adapter for a class that is not known, by its bases, for a subclass may be from anywhere."""
+    kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
+    if kind in _STATIC:
+        raise TypeError(
+            f"{name} must be a tensor with numbers, got {kind}, a variable of a graph that Paddle builds: "
+            "call detsample outside of it, or use paddle.jit.to_static(full_graph=False)"
+        )
     for base in type(tensor).__mro__:
         module = _MODULES.get(base.__module__.partition(".")[0])
         if module is not None:
@@ -159,5 +167,4 @@ def _find(tensor: object, name: str) -> Framework:
                 if base is type(tensor):
                     _BY_CLASS[base] = framework
                 return framework
-    kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
     raise TypeError(f"{name} must be a Paddle tensor, a torch tensor or a NumPy array, got {kind}")

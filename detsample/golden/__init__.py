@@ -6,7 +6,7 @@ records. A token that differs is put down to the request, the sampler or the log
 
 from detsample.golden.comparison import Finding, Kind, Report, diff
 from detsample.golden.fingerprint import fingerprints
-from detsample.golden.record import Golden, GoldenError, Row, load, load_logits, save
+from detsample.golden.record import Golden, GoldenError, RequestChangedError, Row, load, load_logits, save
 from detsample.golden.recording import check, record
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "GoldenError",
     "Kind",
     "Report",
+    "RequestChangedError",
     "Row",
     "check",
     "diff",

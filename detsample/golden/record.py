@@ -1,8 +1,9 @@
 """The golden file: JSON that a person can read, and from which every bit can be restored.
 
-It is sealed: a digest of its content stands in it, so that a bit that flipped is found. It is one of the numbers and
-words, not of blanks and line ends, which an editor or a version control may change. Against malice it is no help: who
-changes a file can seal it anew.
+It is sealed: a digest of the request stands in it, and one of the rest, so that a bit that flipped is found, and a
+request that was changed by hand is told from a sampler that was. They are digests of the numbers and words, not of blanks
+and line ends, which an editor or a version control may change. Against malice they are no help: who changes a file can
+seal it anew.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ _BEYOND_FP32 = (1 << 128) - (1 << 103)
 
 class GoldenError(ValueError):
     """A golden file cannot be used; the message names the file and what is wrong."""
+
+
+class RequestChangedError(GoldenError):
+    """The request in a golden file is not the one that its tokens were drawn with: somebody has changed it there."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,7 @@ def dumps(golden: Golden) -> str:
     content = sealed({
         "format": FORMAT,
         "seal": "",
+        "request_seal": "",
         "contract_version": golden.contract_version,
         "recorded_with": dict(golden.recorded_with),
         "vocabulary": golden.vocab,
@@ -204,9 +210,31 @@ def dumps(golden: Golden) -> str:
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a golden file with the seal that belongs to it."""
-    rest = {name: value for name, value in content.items() if name != "seal"}
-    return content | {"seal": sha256(json.dumps(rest).encode()).hexdigest()}
+    """The content of a golden file with the seals that belong to it."""
+    content = content | {"request_seal": _request_seal(content)}
+    return content | {"seal": _seal(content)}
+
+
+def _request_seal(content: dict[str, Any]) -> str:
+    """A digest of what the rows are drawn with, besides their logits."""
+    rows = [{name: row[name] for name in REQUEST if name in row} for row in _lines(content)]
+    return _digest([content.get("filter_order"), content.get("parameters"), rows])
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """A digest of all the rest, the other seal with it."""
+    rows = [{name: value for name, value in row.items() if name not in REQUEST} for row in _lines(content)]
+    apart = ("seal", "filter_order", "parameters", "rows")
+    return _digest([{name: value for name, value in content.items() if name not in apart}, rows])
+
+
+def _lines(content: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = content.get("rows")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _digest(content: Any) -> str:
+    return sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _row_object(row: Row) -> dict[str, Any]:
@@ -241,7 +269,7 @@ def load(file: str | os.PathLike[str]) -> Golden:
     ------
     GoldenError
         The file is missing, is no golden file or one of another format, does not have a field, or has a value that is
-        not allowed. The message names the field.
+        not allowed. The message names the field. It is a `RequestChangedError` if nothing but the request was changed.
 
     Examples
     --------
@@ -257,7 +285,7 @@ def load(file: str | os.PathLike[str]) -> Golden:
     try:
         return loads(_text(path))
     except GoldenError as error:
-        raise GoldenError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _text(path: Path) -> str:
@@ -286,8 +314,13 @@ def loads(text: str) -> Golden:
             raise GoldenError(FIRST_CONTRACT)
         if content["format"] != FORMAT:
             raise GoldenError(f"format must be {FORMAT!r}, got {content['format']!r:.80}")
-        if content.get("seal") != sealed(content)["seal"]:
+        if content.get("seal") != _seal(content):
             raise GoldenError("damaged, or changed by hand: the seal is that of other content; record it anew")
+        if content.get("request_seal") != _request_seal(content):
+            raise RequestChangedError(
+                "request changed: a seed, a position or another parameter in this file is not the one that its tokens "
+                "were drawn with; undo that, or record it anew"
+            )
         return _golden(content)
     except GoldenError:
         raise

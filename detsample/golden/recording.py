@@ -11,10 +11,10 @@ import numpy as np
 import detsample
 import detsample.reference as reference
 from detsample import frameworks
+from detsample.frameworks.recording import unrecorded
 from detsample.golden.comparison import Finding, Kind, Report, diff, unequal_results
 from detsample.golden.fingerprint import canonical, fingerprints
 from detsample.golden.record import REQUEST, Golden, GoldenError, Row, request
-from detsample.reference.float_mode import usual_mode
 from detsample.rollout import operations
 from detsample.rollout.record import column
 
@@ -25,7 +25,7 @@ Sampler = Callable[..., Any]
 """A function with the signature of `detsample.sample`."""
 
 
-@usual_mode
+@unrecorded
 def record(
     logits: Any,
     topp_seed: Any,
@@ -103,7 +103,7 @@ def record(
     return Golden(detsample.CONTRACT_VERSION, host.shape[1], dtype, filter_order, sequence, rows, made_with)
 
 
-@usual_mode
+@unrecorded
 def check(
     golden: Golden,
     logits: Any,

@@ -12,10 +12,10 @@ import numpy as np
 
 import detsample.reference as reference
 from detsample import frameworks
+from detsample.frameworks.recording import unrecorded
 from detsample.frameworks.types import FilterOrder
 from detsample.reference.filters import min_p_weight, top_k_length, top_p_mass
 from detsample.reference.fixed_point import fixed_point
-from detsample.reference.float_mode import usual_mode
 from detsample.reference.margin import Threat, motion
 from detsample.reference.order import as_x, key_ids, order_keys
 from detsample.reference.parameters import parameters
@@ -121,7 +121,7 @@ class Explanation:
         return sorted({*some, *(i for i in more if i is not None)})
 
 
-@usual_mode
+@unrecorded
 def explain(
     logits: Any,
     topp_seed: int,

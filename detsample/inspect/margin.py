@@ -7,8 +7,8 @@ from typing import Any, Generic, overload
 
 import numpy as np
 
+from detsample.frameworks.recording import unrecorded
 from detsample.frameworks.types import FilterOrder, Integer, Real, Rows, T
-from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import Wanted
 from detsample.sampler.parameters import read_draw, read_flag
 from detsample.sampler.run import run, serving
@@ -68,7 +68,7 @@ def margin(
 ) -> MarginOutput[T]: ...
 
 
-@usual_mode
+@unrecorded
 def margin(
     logits: Any,
     topp_seed: Any,

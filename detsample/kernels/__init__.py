@@ -96,6 +96,8 @@ What the kernels of a draw leave for each other:
     part_rungs: fp32 [B, parts, RUNGS]. Rough sums of what reaches each pivot, and of all tokens.
     scratch_code: int64 [B, CAPACITY]. Candidates, as key and token in one number.
     attempt: int. Which launch of sum_weights this is, from 0.
+    every_row: int. 1 if the first of these launches looks at every row, because the host knows that nearly all need it;
+        then no list is made for it.
 Results:
     token_ids: int64 [B]. Tokens; of requests [Q, K + 1] or [Q, N].
     num_kept, status: int32 [B]. Size of the kept set; status bits.

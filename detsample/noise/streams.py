@@ -7,7 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from detsample.frameworks.recording import recording
+from detsample.frameworks.recording import recording, untranslated
 from detsample.frameworks.types import Integer, T
 from detsample.noise.now import fold_in_now, gumbel_noise_now
 
@@ -29,6 +29,7 @@ def gumbel_noise(
 def gumbel_noise(topp_seed: Integer | T, position: Integer | T, token_ids: T) -> T: ...
 
 
+@untranslated
 def gumbel_noise(topp_seed: Any, position: Any, token_ids: Any) -> Any:
     """The Gumbel noise that `sample` adds to the scores of these tokens, exactly.
 
@@ -79,6 +80,7 @@ def fold_in(topp_seed: Integer | np.ndarray, i: Integer | np.ndarray) -> np.ndar
 def fold_in(topp_seed: Integer | T, i: Integer | T) -> T: ...
 
 
+@untranslated
 def fold_in(topp_seed: Any, i: Any) -> Any:
     """The seed of the i-th of several samples of one request. It is unrelated to the request's seed and to the seeds of
     all other samples.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from detsample import frameworks
+from detsample.frameworks.recording import unrecorded
 from detsample.rollout import operations
 from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.operations import Operations
@@ -43,6 +44,7 @@ class KeptLogprobs:
     outside: Any
 
 
+@unrecorded
 def kept_logprobs(logits: Any, kept: KeptSets | Csr | Any, token_ids: Any, *, temperature: Any = 1.0) -> KeptLogprobs:
     """Log probabilities of a trainer's logits under the rollout's kept sets.
 

@@ -7,7 +7,7 @@ from typing import Any
 from detsample import frameworks
 from detsample.frameworks import Framework
 from detsample.frameworks.pointer import integer
-from detsample.reference.float_mode import usual_mode
+from detsample.frameworks.recording import unrecorded
 from detsample.rollout import operations
 from detsample.rollout.output import Draw, Observation
 from detsample.sampler.output import Wanted
@@ -27,7 +27,7 @@ from detsample.sampler.run import run, serving
 MOST_TOP = 128
 
 
-@usual_mode
+@unrecorded
 def draw(
     logits: Any,
     topp_seed: Any,
@@ -100,7 +100,7 @@ def _own(of: Logits, vector: Vector) -> Vector:
     return Vector(tensor, integer(strides[0]) if strides and of.rows > 1 else 0)
 
 
-@usual_mode
+@unrecorded
 def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, top_n: int = 0) -> Observation:
     """Return log probabilities, rank and entropy for one token of each row: over a given kept set, and in the whole
     softmax.

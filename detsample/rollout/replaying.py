@@ -12,7 +12,7 @@ import numpy as np
 
 import detsample
 from detsample import frameworks
-from detsample.reference.float_mode import usual_mode
+from detsample.frameworks.recording import unrecorded
 from detsample.rollout import operations
 from detsample.rollout.observation import draw
 from detsample.rollout.record import Record
@@ -108,7 +108,7 @@ class Replay:
         return f"{sum(self.kinds.values()):,} of {self.tokens:,} tokens differ ({counts}); first: {self.first}"
 
 
-@usual_mode
+@unrecorded
 def replay(record: Record, logits: Any) -> Replay:
     """Draw a record's tokens again and compare every bit that it holds.
 

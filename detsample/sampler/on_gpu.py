@@ -231,7 +231,7 @@ _RESULTS = {"token_ids": "int64", "num_kept": "int32", "status": "int32", "logpr
 NAMES = Names(
     ["logits", "row_stride", "allowed", "allowed_stride", "given", *PARAMETER_NAMES],
     {
-        **dict.fromkeys(["vocab", *Cut._fields, "want", "filter_order", "rows", "attempt"], int),
+        **dict.fromkeys(["vocab", *Cut._fields, "want", "filter_order", "rows", "attempt", "every_row"], int),
         **{name: pointer_types(dtype)[0] for name, dtype in _RESULTS.items()}, **_KINDS,
     },
 )  # fmt: skip
@@ -276,6 +276,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     order = FILTER_ORDERS.index(parameters.filter_order)
     of_logits = (_argument(logits), logits.row_stride, *_allowed(logits))
     values = [*of_logits, *given, vocab, *cut, _want(wanted), order, rows, 0]
+    values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)

@@ -7,8 +7,8 @@ from typing import Any, Generic, NoReturn, overload
 
 import numpy as np
 
+from detsample.frameworks.recording import unrecorded
 from detsample.frameworks.types import FilterOrder, Integer, MaskKind, Real, T
-from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import SampleOutput
 from detsample.sampler.parameters import Logits, described, read_draw, read_flag, read_wanted
 from detsample.sampler.run import serving
@@ -29,7 +29,7 @@ class Plan(Generic[T]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Plan cannot be pickled or copied: it reads its tensors where they are; call plan() there")
 
-    @usual_mode
+    @unrecorded
     def __call__(self, logits: T, *, check: bool = False) -> SampleOutput[T]:
         """Draw one token a row.
 
@@ -101,7 +101,7 @@ def plan(
 ) -> Plan[T]: ...
 
 
-@usual_mode
+@unrecorded
 def plan(
     logits: Any,
     topp_seed: Any,

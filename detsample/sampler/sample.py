@@ -6,7 +6,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from detsample.frameworks.recording import recording
+from detsample.frameworks.recording import recording, untranslated
 from detsample.frameworks.types import FilterOrder, Integer, MaskKind, Real, Rows, T
 from detsample.sampler.now import mask_now, sample_now
 from detsample.sampler.output import Csr, MaskOutput, SampleOutput
@@ -52,6 +52,7 @@ def sample(
 ) -> SampleOutput[T]: ...
 
 
+@untranslated
 def sample(
     logits: Any,
     topp_seed: Any,
@@ -209,6 +210,7 @@ def mask(
 ) -> MaskOutput[T, Csr[T]]: ...
 
 
+@untranslated
 def mask(
     logits: Any,
     *,

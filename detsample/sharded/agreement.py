@@ -38,9 +38,14 @@ class Place(NamedTuple):
         return self.starts[self.rank]
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """How many columns each rank has."""
+        return tuple(end - start for start, end in zip(self.starts, self.starts[1:], strict=False))
+
+    @property
     def columns(self) -> int:
-        """How many columns it has."""
-        return self.starts[self.rank + 1] - self.start
+        """How many columns this rank has."""
+        return self.widths[self.rank]
 
     @property
     def vocab(self) -> int:

@@ -38,6 +38,7 @@ def sample(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -56,6 +57,8 @@ def sample(
         The logits of this rank's tokens. A list has all shards, in order; it is served in this process without a group,
         and each shard gets its output in a list. A parameter may be a list, too, with one tensor for each shard.
     topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise : as for `detsample.sample`
+    allowed : [B, ceil(V_r / 32)] int32 or uint32, [B, ceil(V_r / 8)] uint8, or None
+        As for `detsample.sample`, of this rank's tokens; a rank without tokens does not look at it.
     vocab_start : int
         The id of the first token of this rank. None in a call with a list.
     vocab : int
@@ -89,7 +92,7 @@ def sample(
     """
     wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
     parameters = (topp_seed, position, temperature, top_k, top_p, min_p)
-    how = (parameters, filter_order, shared_noise, wanted, wait)
+    how = (parameters, filter_order, allowed, shared_noise, wanted, wait)
     return _checked(wait, raise_for_status, _serve(local_logits, (vocab_start, vocab, group), "sample", *how))
 
 
@@ -105,6 +108,7 @@ def mask(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     kind: MaskKind = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -113,7 +117,7 @@ def mask(
 
     Parameters
     ----------
-    local_logits, vocab_start, vocab, group, temperature, top_k, top_p, min_p, filter_order, return_log_z, check
+    local_logits, vocab_start, vocab, group, temperature, top_k, top_p, min_p, filter_order, allowed, return_log_z, check
         As for `sample`.
     kind : "bool", "bits" or "csr"
         The form of the mask, as for `detsample.mask`.
@@ -138,7 +142,7 @@ def mask(
     if read_mask_kind("kind", kind) is None:
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
     wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)
-    how = ((0, 0, temperature, top_k, top_p, min_p), filter_order, True, wanted, wait)
+    how = ((0, 0, temperature, top_k, top_p, min_p), filter_order, allowed, True, wanted, wait)
     found = _serve(local_logits, (vocab_start, vocab, group), "mask", *how)
     masks = [MaskOutput(out.mask, out.num_kept, out.status, out.log_z, out._kept_alive) for out in found]
     return _checked(wait, raise_for_status, type(found)(masks))
@@ -161,6 +165,7 @@ def verify(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     return_logprobs: bool = True,
     shared_noise: bool = False,
     check: bool = False,
@@ -175,6 +180,8 @@ def verify(
         As for `detsample.speculative.verify`.
     vocab_start, vocab, group, check
         As for `sample`.
+    allowed : [B, K + 1, ...], or [R, ...] with `row_offsets`; or None
+        As for `detsample.speculative.verify`, of this rank's tokens.
     return_logprobs, shared_noise : bool
         As for `detsample.speculative.verify`.
 
@@ -196,10 +203,12 @@ def verify(
     """
     logprobs, wait = read_flag("return_logprobs", return_logprobs), read_flag("check", check)
 
-    def read(logits: Any, own: Callable[[Any], Any]) -> tuple[Logits, Parameters, Callable[[Place], Steps[VerifyOutput]]]:
+    def read(
+        logits: Any, own: Callable[[Any], Any], columns: int
+    ) -> tuple[Logits, Parameters, Callable[[Place], Steps[VerifyOutput]]]:
         sampling = (*map(own, (topp_seed, position, temperature, top_k, top_p, min_p)), filter_order)
         counts, offsets = own(num_draft), own(row_offsets)
-        batch, drafts = read_chains(logits, own(draft_tokens), counts, offsets, sampling, shared_noise)
+        batch, drafts = read_chains(logits, own(draft_tokens), counts, offsets, sampling, shared_noise, own(allowed) if columns else None)
         steps = serving("detsample.sharded", batch.logits.device).verify
         return batch.logits, batch.given, lambda place: steps(place, batch, drafts, logprobs)
 
@@ -221,6 +230,7 @@ def plan(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
@@ -230,7 +240,7 @@ def plan(
 
     Parameters
     ----------
-    local_logits, topp_seed, vocab_start, vocab, group, position, temperature, top_k, top_p, min_p, filter_order
+    local_logits, topp_seed, vocab_start, vocab, group, position, temperature, top_k, top_p, min_p, filter_order, allowed
         As for `sample`, of one rank. Parameters that are tensors are read when the plan is called.
     return_logprobs, return_log_z, return_mask, shared_noise
         As for `sample`.
@@ -259,7 +269,7 @@ def plan(
     wanted = read_wanted(return_logprobs, return_log_z, return_mask)
     logits, columns = _with_columns(local_logits)
     parameters = (topp_seed, position, temperature, top_k, top_p, min_p)
-    of, given = read_draw(logits, *parameters, filter_order, None, shared_noise)
+    of, given = read_draw(logits, *parameters, filter_order, allowed if columns else None, shared_noise)
     ranks = group_of(group, of.framework.name)
     place = agreed_place(
         ranks, ranks if group is None else group, "sample", _bits(wanted), of, columns, given, vocab_start, vocab, True
@@ -274,12 +284,15 @@ def plan(
 
 def _serve(
     local_logits: Any, where: tuple[Any, Any, Any], operation: str, parameters: tuple[Any, ...], filter_order: Any,
-    shared_noise: Any, wanted: Wanted, again: bool,
+    allowed: Any, shared_noise: Any, wanted: Wanted, again: bool,
 ) -> Sequence[SampleOutput[Any]]:  # fmt: skip
     """What `sample` and `mask` have in common: the outputs of this rank, or of all shards."""
 
-    def read(logits: Any, own: Callable[[Any], Any]) -> tuple[Logits, Parameters, Callable[[Place], Steps[SampleOutput]]]:
-        of, given = read_draw(logits, *map(own, parameters), filter_order, None, shared_noise)
+    def read(
+        logits: Any, own: Callable[[Any], Any], columns: int
+    ) -> tuple[Logits, Parameters, Callable[[Place], Steps[SampleOutput]]]:
+        sets = own(allowed) if columns else None
+        of, given = read_draw(logits, *map(own, parameters), filter_order, sets, shared_noise)
         steps = serving("detsample.sharded", of.device).draw
         return of, given, lambda place: steps(place, of, given, wanted)
 
@@ -288,13 +301,13 @@ def _serve(
 
 def _take_rounds(
     local_logits: Any, where: tuple[Any, Any, Any], operation: str, want: int, again: bool,
-    read: Callable[[Any, Callable[[Any], Any]], tuple[Logits, Parameters, Callable[[Place], Steps[R]]]],
+    read: Callable[[Any, Callable[[Any], Any], int], tuple[Logits, Parameters, Callable[[Place], Steps[R]]]],
 ) -> Sequence[R]:  # fmt: skip
     """The output of this rank in a tuple, or those of all shards in a list."""
     start, vocab, group = where
     if not isinstance(local_logits, (list, tuple)):
         logits, columns = _with_columns(local_logits)
-        of, given, steps = read(logits, lambda value: value)
+        of, given, steps = read(logits, lambda value: value, columns)
         ranks = group_of(group, of.framework.name)
         owner = ranks if group is None else group
         place = agreed_place(ranks, owner, operation, want, of, columns, given, start, vocab, again)
@@ -303,8 +316,8 @@ def _take_rounds(
         raise TypeError("vocab_start, vocab and group must be None where local_logits is a list of all shards")
     shards = [_with_columns(logits) for logits in local_logits]
     calls = [
-        read(logits, lambda value, at=at: value[at] if isinstance(value, (list, tuple)) else value)
-        for at, (logits, _) in enumerate(shards)
+        read(logits, lambda value, at=at: value[at] if isinstance(value, (list, tuple)) else value, columns)
+        for at, (logits, columns) in enumerate(shards)
     ]
     if len({of.rows for of, *_ in calls}) != 1:
         raise ValueError(f"local_logits must have one number of rows, got {[of.rows for of, *_ in calls]}")

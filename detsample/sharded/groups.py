@@ -40,7 +40,8 @@ class OfTorch:
         import torch.distributed as distributed
 
         self.rank, self.size, self._group = distributed.get_rank(group), distributed.get_world_size(group), group
-        self._gather = distributed.all_gather_into_tensor
+        # torch 2.13 has another name for it, and warns of the one before.
+        self._gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
         if self.rank < 0:
             raise ValueError("group must have this process as a member, got a group without it")
 

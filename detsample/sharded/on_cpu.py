@@ -14,12 +14,14 @@ from detsample.sampler.parameters import Logits, Parameters
 from detsample.sharded.agreement import Place
 from detsample.sharded.groups import R, Steps
 from detsample.speculative.arguments import Batch, Table
+from detsample.speculative.on_cpu import how_of
 from detsample.speculative.output import VerifyOutput
 
 
 def draw(place: Place, of: Logits, given: Parameters, wanted: Wanted) -> Steps[SampleOutput]:
     """One rank of `sample` or `mask`."""
     how = as_arrays(of.framework, given)
+    how["allowed"] = None if of.allowed is None else of.framework.as_array(of.allowed.tensor)
     if not wanted.token:
         how["topp_seed"] = None
     steps = sharded.draw_shard(
@@ -32,11 +34,10 @@ def draw(place: Place, of: Logits, given: Parameters, wanted: Wanted) -> Steps[S
 def verify(place: Place, batch: Batch, drafts: Table, logprobs: bool) -> Steps[VerifyOutput]:
     """One rank of `verify`."""
     of = batch.logits
-    array, offsets = of.framework.as_array, batch.row_offsets
+    array = of.framework.as_array
     steps = sharded.verify_shard(
         _shard(place), array(batch.whole)[..., : place.columns], array(drafts.tensor), as_array(of.framework, batch.counts),
-        **as_arrays(of.framework, batch.given), row_offsets=None if offsets is None else array(offsets.tensor),
-        return_logprobs=logprobs,
+        **how_of(batch), return_logprobs=logprobs,
     )  # fmt: skip
     out = yield from _telling_tensors(of.framework, steps)
     found = (out.token_ids, out.num_accepted, out.status, out.logprobs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detsample import frameworks
-from detsample.reference.float_mode import usual_mode
+from detsample.frameworks.recording import unrecorded
 from detsample.sampler.output import Wanted
 from detsample.sampler.parameters import read_draw, read_flag, read_logits, read_parameters, refuse_shared_noise
 from detsample.sampler.run import run, serving
@@ -13,7 +13,7 @@ from detsample.speculative.arguments import Sampling, read_batch
 from detsample.speculative.output import DraftOutput
 
 
-@usual_mode
+@unrecorded
 def draft(
     logits: Any,
     topp_seed: Any,

@@ -13,7 +13,7 @@ from detsample.speculative.arguments import Batch, Drafter, Table
 from detsample.speculative.output import TreeOutput, VerifyOutput
 
 
-def _how(batch: Batch) -> dict[str, Any]:
+def how_of(batch: Batch) -> dict[str, Any]:
     """The keyword arguments that are the same for chains and trees."""
     framework, offsets = batch.logits.framework, batch.row_offsets
     row_offsets = None if offsets is None else framework.as_array(offsets.tensor)
@@ -35,7 +35,7 @@ def _tensors(batch: Batch, *arrays: np.ndarray | None) -> list[Any]:
 
 def verify(batch: Batch, drafts: Table, drafter: Drafter | None, logprobs: bool) -> VerifyOutput:
     """Serve `detsample.speculative.verify` with the reference."""
-    array, how = batch.logits.framework.as_array, _how(batch)
+    array, how = batch.logits.framework.as_array, how_of(batch)
     if drafter is not None:
         how |= {"method": "rejection", "draft_logits" if drafter.is_logits else "draft_probs": array(drafter.whole)}
     out = reference.verify(array(batch.whole), array(drafts.tensor), _count(batch), **how, return_logprobs=logprobs)
@@ -46,7 +46,7 @@ def verify_tree(batch: Batch, drafts: Table, parents: Table, logprobs: bool) -> 
     """Serve `detsample.speculative.verify_tree` with the reference."""
     array = batch.logits.framework.as_array
     out = reference.verify_tree(
-        array(batch.whole), array(drafts.tensor), array(parents.tensor), num_nodes=_count(batch), **_how(batch),
+        array(batch.whole), array(drafts.tensor), array(parents.tensor), num_nodes=_count(batch), **how_of(batch),
         return_logprobs=logprobs,
     )  # fmt: skip
     return TreeOutput(*_tensors(batch, out.token_ids, out.num_accepted, out.nodes, out.status, out.logprobs))

@@ -154,8 +154,13 @@ def verify(batch: Batch, drafts: Table, drafter: Drafter | None, logprobs: bool)
 
 
 def _match(batch: Batch, drafts: Table, logprobs: bool) -> VerifyOutput:
-    of, framework = batch.logits, batch.logits.framework
     drawn, rows = _draw(batch, logprobs)
+    return match_drawn(batch, drafts, drawn, rows, logprobs)
+
+
+def match_drawn(batch: Batch, drafts: Table, drawn: SampleOutput, rows: Rows, logprobs: bool) -> VerifyOutput:
+    """Launch `match` for rows that are drawn."""
+    of, framework = batch.logits, batch.logits.framework
     token_ids, accepted, status, of_tokens = _results(batch, logprobs)
     if batch.requests:
         with framework.launching(of.device):

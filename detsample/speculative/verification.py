@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detsample.reference.float_mode import usual_mode
+from detsample.frameworks.recording import unrecorded
 from detsample.sampler.parameters import read_flag
 from detsample.sampler.run import serving
 from detsample.speculative.arguments import read_chains, read_drafter, read_trees
@@ -14,7 +14,7 @@ from detsample.speculative.status import raise_for_status
 METHODS = ("match", "rejection")
 
 
-@usual_mode
+@unrecorded
 def verify(
     target_logits: Any,
     draft_tokens: Any,
@@ -110,7 +110,7 @@ def verify(
     return out
 
 
-@usual_mode
+@unrecorded
 def verify_tree(
     target_logits: Any,
     draft_tokens: Any,

@@ -30,7 +30,7 @@ DOCTESTED = (
     "detsample.sampler.sample", "detsample.sampler.plan", "detsample.sampler.status", "detsample.noise.streams",
     "detsample.inspect.margin", "detsample.inspect.explanation", "detsample.cli.tables",
     "detsample.golden.comparison", "detsample.golden.fingerprint",
-    "detsample.golden.record", "detsample.golden.recording", "detsample.integrations.seeds",
+    "detsample.golden.record", "detsample.golden.recording",
     *(f"detsample.rollout.{module}" for module in ROLLOUT),
 )  # fmt: skip
 

@@ -17,6 +17,7 @@ import pytest
 from plugin import LOADED
 
 from detsample import files, golden
+from detsample.cli import main
 from detsample.golden.record import dumps, sealed
 
 pytest_plugins = ["pytester"]
@@ -140,6 +141,33 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
         except golden.GoldenError:
             refused += 1
     assert refused > 900
+
+
+@pytest.mark.parametrize("where", ["parameters", "rows", "filter_order"])
+def test_a_request_edited_by_hand_is_told_from_another_sampler(where: str, tmp_path: Path, capsys: Any) -> None:
+    """Would catch the sampler blamed, or the file called damaged, where somebody has edited a seed or a filter."""
+    file = tmp_path / "g.json"
+    record, x = made(1)
+    golden.save(record, file)
+    np.save(tmp_path / "x.npy", x)
+    content = json.loads(file.read_text())
+    edits = {"parameters": {"temperature": 2.0}, "rows": {"topp_seed": 99}, "filter_order": "joint"}
+    if where == "rows":
+        content["rows"][1] |= edits["rows"]
+    elif where == "parameters":
+        content["parameters"] |= edits["parameters"]
+    else:
+        content[where] = edits[where]
+    file.write_text(json.dumps(content))
+    with pytest.raises(golden.RequestChangedError, match=r"g\.json: request changed: "):
+        golden.load(file)
+    assert main(["golden", "check", str(file), str(tmp_path / "x.npy")]) == 4
+    assert capsys.readouterr().out.startswith(f"{file}: request changed: ")
+    content["rows"][0]["token_id"] += 1  # with a result edited as well it is nothing but damaged
+    file.write_text(json.dumps(content))
+    with pytest.raises(golden.GoldenError, match="damaged") as raised:
+        golden.load(file)
+    assert type(raised.value) is golden.GoldenError
 
 
 def test_blanks_and_line_ends_are_nobodys_business(tmp_path: Path) -> None:

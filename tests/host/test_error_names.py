@@ -12,7 +12,6 @@ import pytest
 
 import detsample
 from detsample import reference, rollout
-from detsample.integrations.seeds import signed_seed
 
 F32 = np.float32
 LOGITS, DRAFTS = np.zeros((2, 3, 4), F32), np.zeros((2, 2), np.int64)
@@ -173,14 +172,3 @@ def stand_in_for_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """A framework that finds so many GPUs, and nothing else: no test here goes on to launch something."""
     adapter = type("Adapter", (), {"gpu_count": staticmethod(lambda: count)})
     monkeypatch.setattr("detsample.frameworks.named", lambda name: adapter)
-
-
-@pytest.mark.parametrize("name", ["seed", "topp_seed"])
-def test_seeds_are_named_as_the_engine_knows_them(name: str) -> None:
-    """Catches an engine's user told of a parameter that the engine does not have, and a bit lost on the way."""
-    for seed in (1 << 64, -(1 << 63) - 1):
-        with says(ValueError, f"{name} must fit in 64 bits, got {seed}"):
-            signed_seed(name, seed)
-    edges = [0, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, -1, -(1 << 63)]
-    signed = [signed_seed(name, seed) for seed in edges]
-    assert signed == np.array([seed % (1 << 64) for seed in edges], np.uint64).view(np.int64).tolist()

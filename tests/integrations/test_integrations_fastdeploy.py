@@ -73,7 +73,7 @@ def test_signatures_are_fastdeploys(name: str) -> None:
     for p, pinned in zip(positional, PINNED[name]["parameters"], strict=True):
         if len(pinned) == 2:
             assert p.default == (float(pinned[1]) if p.name == "mask_value" else pinned[1]), p.name
-    assert routing.SIGNATURES[name] == tuple(pinned[0] for pinned in PINNED[name]["parameters"])
+    assert routing.expected(name) == [pinned[0] for pinned in PINNED[name]["parameters"]]
 
 
 def test_known_revisions_have_the_names_that_the_routing_is_written_for() -> None:
@@ -580,7 +580,7 @@ def test_masks_of_speculative_rows_have_their_owners_min_p() -> None:
     now = step.Step(step.Lengths(this_time, decoder, tensor([0, 0, 2, 2, 3], "int32")), wants_masks=True)
     masked = now.apply_top_k_top_p_triton(tensor(logits), tensor([9, 9, 9], "int32"), None)
     probs = now.min_p_sampling(paddle.nn.functional.softmax(masked), tensor(min_p[:, None]), min_p.tolist())
-    ids, mask, log_z, _ = now.compute_sampling_mask(probs, tensor(np.ones((3, 1))))
+    ids, mask, log_z, _ = now._compute_sampling_mask(probs, tensor(np.ones((3, 1))))
     due = reference.mask(logits, top_k=9, min_p=min_p[owner], return_log_z=True)
     for b in range(3):
         assert ids.numpy()[b][mask.numpy()[b]].tolist() == np.flatnonzero(due.mask[b]).tolist()

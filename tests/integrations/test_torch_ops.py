@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import detsample
+from detsample import rollout
 from detsample.sampler.output import Csr
 
 torch = pytest.importorskip("torch", reason="torch is not installed: its compilers are not tested here")
@@ -114,6 +115,32 @@ def test_a_graph_raises_as_the_call_does() -> None:
     program = graph(logits(1), SEEDS, torch.ones(3))
     with pytest.raises(ValueError, match="row 1"):
         program(logits(1), SEEDS, torch.tensor([1.0, -1.0, 1.0]))
+
+
+BETWEEN_GRAPHS = {
+    "plan": lambda x, s: detsample.plan(x, s, top_p=0.9)(x).token_ids,
+    "margin": lambda x, s: detsample.margin(x, s).margin,
+    "draw": lambda x, s: rollout.draw(x, s, top_p=0.9).entropy,
+    "observe": lambda x, s: rollout.observe(x, s, torch.full((3, 3), -1, dtype=torch.int32)).raw_logprobs,
+    "kept_logprobs": lambda x, s: rollout.kept_logprobs(x, torch.ones(3, 70, dtype=torch.bool), s.abs() % 70).logprobs,
+}
+
+
+@pytest.mark.full("Dynamo takes seconds for each function", every=4)
+@pytest.mark.parametrize("name", BETWEEN_GRAPHS)
+def test_what_is_no_operator_is_between_the_graphs_or_an_error(name: str) -> None:
+    """Defect caught: Dynamo dies in the reference, or a result becomes a constant of the graph without a word."""
+    call = BETWEEN_GRAPHS[name]
+    compiled = torch.compile(lambda x, s: call(x * 2, s) + 1, backend="eager")
+    for number in range(3):
+        due = call(logits(number) * 2, SEEDS + number) + 1
+        assert equal([compiled(logits(number), SEEDS + number)], [due])
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=r"between two graphs|compiler\.disable"):
+        torch.compile(call, backend="eager", fullgraph=True)(logits(1), SEEDS)
+    for mode in ("real", "fake"):
+        with pytest.raises(TypeError, match=f"{name} cannot be in a graph"):
+            make_fx(call, tracing_mode=mode)(logits(1), SEEDS)
 
 
 def test_the_operators_keep_torchs_rules() -> None:

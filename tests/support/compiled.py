@@ -24,6 +24,7 @@ ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
 DRAWN = "logits:*{dtype} row_stride:i32 allowed:*u8 allowed_stride:i32 vocab:i32"
 CUT = DRAWN + " quads:i32 segment_tiles:i32"
 STRETCHES = DRAWN + " quads:i32 stretch_tiles:i32 stretches:i32"
+CUT_STRETCHES = DRAWN + " quads:i32 stretch_tiles:i32 parts:i32 stretches:i32"
 MAXIMA = "records:*i64 group_key:*i32 pitch:i32 quads:i32 segment_tiles:i32"
 SETS = "kept:*i32 words:i32 parts:i32 listed:i32"
 TEMPERATURE = "temperature_ptr:*fp32 temperature_stride:i32 temperature_bits:i32"
@@ -38,12 +39,13 @@ KERNELS = {
         4,
     ),
     "sampling.settle.settle": (
-        f"{CUT} segments_of_part:i32 groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 {SUMS} "
-        f"group_key:*i32 list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr ALLOWED:constexpr",
+        f"{CUT} segments_of_part:i32 groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 every_row:i32 {SUMS} "
+        f"group_key:*i32 list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr "
+        "ALLOWED:constexpr",
         8,
     ),
     "sampling.sum_weights.sum_weights": (
-        f"{STRETCHES} rows:i32 attempt:i32 {SUMS} list_token:*i32 pitch:i32 "
+        f"{CUT_STRETCHES} rows:i32 attempt:i32 every_row:i32 {SUMS} list_token:*i32 pitch:i32 "
         "group_bound:*fp32 row_pivots:*fp32 ALIGNED:constexpr OVERLAP:constexpr ALLOWED:constexpr",
         4,
     ),

@@ -4,31 +4,44 @@
 
 As SQLite is tested: a scenario is run with its first call failing, then with its second, until one run has no failure
 left. After each, what is on the disk is read and compared, and the same writer, file or reader is used again.
+
+Some failing allocations of Python's end the process, in pyarrow's native code or in Python's own, at once or when
+memory is collected; this package has none that could. So each allocation fails in a process of its own. A crash is
+counted under the file of the innermost frame of Python. This process, which did not crash, then looks at what is on the
+disk as after any other failure.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import faulthandler
+import gc
 import json
+import mmap
 import os
 import pathlib
 import platform
+import re
+import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 
 from detsample import golden, rollout
 from detsample.rollout import parquet
+from detsample.rollout.auditing import audit_file
 
 CALLS = ("open", "fsync", "fstat", "replace", "rename", "link", "unlink", "mkdir", "close")
 """Of `os`; and of files that are open `write`, `flush` and `read`."""
@@ -129,9 +142,11 @@ def starving(at: int) -> Iterator[None]:
 V = 12
 
 
+LOGITS = [np.random.default_rng(number).standard_normal((2, V), dtype=np.float32) for number in range(3)]
+
+
 def _part(number: int) -> rollout.Record:
-    x = np.random.default_rng(number).standard_normal((2, V), dtype=np.float32)
-    drawn = rollout.draw(x, np.arange(2), position=number, top_p=0.9, top_n=1)
+    drawn = rollout.draw(LOGITS[number], np.arange(2), position=number, top_p=0.9, top_n=1)
     return rollout.Record.of(drawn, [2 * number, 2 * number + 1])
 
 
@@ -142,6 +157,10 @@ for _seed in (1, 2):
     GOLDEN.append((golden.record(_x, np.arange(2)), _x))
 
 
+DURABLE = mmap.mmap(-1, 1)
+"""How many tokens a writer has said are on the disk: memory that a child that crashes leaves to its parent."""
+
+
 def _there(folder: Path) -> list[int]:
     return sorted(s for record in rollout.read(folder) for s in record.sequence.tolist())
 
@@ -149,10 +168,10 @@ def _there(folder: Path) -> list[int]:
 def write(folder: Path, inject: Callable[[], Any]) -> BaseException | None:
     """A writer of three parts, of which each two become a file."""
     writer: rollout.Writer | None = None
-    raised, number = None, 0
+    raised, number, DURABLE[0] = None, 0, 0
     try:
         with inject():
-            writer = rollout.Writer(folder, batch_tokens=4)
+            writer = rollout.Writer(folder, batch_tokens=4, progress=lambda tokens: DURABLE.__setitem__(0, tokens))
             for part in PARTS:
                 writer.append(part)
                 number += 1
@@ -160,66 +179,115 @@ def write(folder: Path, inject: Callable[[], Any]) -> BaseException | None:
     except BaseException as error:
         raised = error
     if writer is None:
-        writer = rollout.Writer(folder, batch_tokens=4)
+        written(folder)
+        return raised
     held = writer.durable + writer.pending
-    taken = held // 2
-    if held % 2 or taken not in (number, number + 1):
+    if held % 2 or held // 2 not in (number, number + 1) or writer.durable < DURABLE[0]:
         raise AssertionError(f"{held} tokens are held behind {number} calls that returned")
+    DURABLE[0] = writer.durable
+    written(folder, writer, held // 2)
+    return raised
+
+
+def written(folder: Path, writer: rollout.Writer | None = None, taken: int | None = None) -> None:
+    """What a writer said was durable is there, and the rest can be written, by it or, where it is gone, by another."""
     found = _there(folder)
-    if found != list(range(len(found))) or len(found) < writer.durable:
-        raise AssertionError(f"{writer.durable} tokens were durable, there are {found}")
-    for part in PARTS[taken:]:
+    if found != list(range(len(found))) or len(found) < DURABLE[0]:
+        raise AssertionError(f"{DURABLE[0]} tokens were durable, there are {found}")
+    writer = writer or rollout.Writer(folder, batch_tokens=4)
+    for part in PARTS[len(found) // 2 if taken is None else taken :]:
         writer.append(part)
     writer.close()
-    if _there(folder) != list(range(6)) or writer.durable != 6:
+    if _there(folder) != list(range(6)):
         raise AssertionError(f"wrote 6 tokens, {writer.durable} are durable, there are {_there(folder)}")
-    return raised
 
 
 def save(folder: Path, inject: Callable[[], Any]) -> BaseException | None:
     """A golden file with its logits, written anew over another."""
-    file, raised = folder / "g.json", None
-    golden.save(*_swapped(GOLDEN[0], file))
+    raised = None
+    _save(folder, 0)
     try:
         with inject():
-            golden.save(*_swapped(GOLDEN[1], file))
+            _save(folder, 1)
     except BaseException as error:
         raised = error
-    for _ in range(2):
-        read = golden.load(file)
-        x = golden.load_logits(file, read)
-        if x is None or not any(read.rows == made.rows and x.tobytes() == y.tobytes() for made, y in GOLDEN):
-            raise AssertionError("neither the old file nor the new one")
-        golden.save(*_swapped(GOLDEN[1], file))
-    if read.rows != GOLDEN[1][0].rows:
-        raise AssertionError("the next save did not save")
+    saved(folder)
     return raised
 
 
-def _swapped(made: tuple[golden.Golden, np.ndarray], file: Path) -> tuple[golden.Golden, Path, np.ndarray]:
-    return made[0], file, made[1]
+def _save(folder: Path, number: int) -> None:
+    made, x = GOLDEN[number]
+    golden.save(made, folder / "g.json", x)
+
+
+def saved(folder: Path) -> None:
+    """There is the old file or the new one, with its logits; and the next save saves."""
+    for _ in range(2):
+        found = golden.load(folder / "g.json")
+        x = golden.load_logits(folder / "g.json", found)
+        if x is None or not any(found.rows == made.rows and x.tobytes() == y.tobytes() for made, y in GOLDEN):
+            raise AssertionError("neither the old file nor the new one")
+        _save(folder, 1)
+    if found.rows != GOLDEN[1][0].rows:
+        raise AssertionError("the next save did not save")
 
 
 def read(folder: Path, inject: Callable[[], Any]) -> BaseException | None:
     """A record's file, a golden file and its logits, read."""
     with rollout.Writer(folder) as writer:
         writer.append(PARTS[0])
-    (path,) = rollout.files(folder)
-    file, raised = folder / "g.json", None
-    golden.save(*_swapped(GOLDEN[0], file))
+    raised = None
+    _save(folder, 0)
     try:
         with inject():
-            parquet.about(path)
-            parquet.read(path)
-            golden.load_logits(file, golden.load(file))
+            _read(folder)
     except BaseException as error:
         raised = error
-    if len(parquet.read(path)) != 2 or golden.load_logits(file, golden.load(file)) is None:
-        raise AssertionError("cannot be read again")
+    _read(folder)
     return raised
 
 
-SCENARIOS = {"write": write, "save": save, "read": read}
+def _read(folder: Path) -> None:
+    """All of it is there and can be read."""
+    (path,), file = rollout.files(folder), folder / "g.json"
+    if parquet.about(path)["tokens"] != len(parquet.read(path)) or golden.load_logits(file, golden.load(file)) is None:
+        raise AssertionError("read, and is not what was written")
+
+
+def audit(folder: Path, inject: Callable[[], Any]) -> BaseException | None:
+    """Two files of records, of which an audit tells."""
+    for part in PARTS[:2]:
+        with rollout.Writer(folder) as writer:
+            writer.append(part)
+    raised: BaseException | None = None
+    try:
+        with inject():
+            found = [audit_file(path, _logits) for path in rollout.files(folder)]
+        raised = next((Told(str(file)) for file in found if not file.same), None)
+    except BaseException as error:
+        raised = error
+    if isinstance(raised, Told) and re.search("damaged|not a record", str(raised)):
+        raise AssertionError(str(raised)) from raised
+    audited(folder)
+    return raised
+
+
+class Told(rollout.RecordError):
+    """An audit says of a whole file that it could not be read."""
+
+
+def audited(folder: Path) -> None:
+    """All is as recorded."""
+    if not all(audit_file(path, _logits).same for path in rollout.files(folder)):
+        raise AssertionError("whole files are not as recorded")
+
+
+def _logits(record: rollout.Record) -> np.ndarray:
+    return LOGITS[int(record.position[0])]
+
+
+SCENARIOS = {"write": (write, written), "save": (save, saved), "read": (read, _read), "audit": (audit, audited)}
+"""What is done, and what must hold behind it whatever happened."""
 CLEAR = (OSError, MemoryError, KeyboardInterrupt, rollout.RecordError, golden.GoldenError)
 
 
@@ -228,60 +296,65 @@ def calls_failing(name: str, error: str, late: bool, folder: Path) -> Counter[st
     told: Counter[str] = Counter()
     for at in range(1, 1000):
         faults = Faults(at, ERRORS[error], late)
-        raised = _once(name, lambda faults=faults: failing(faults), folder)
+        raised = SCENARIOS[name][0](_new(folder), lambda faults=faults: failing(faults))
         if faults.seen < at:
             return told
         if raised is not None and not isinstance(raised, CLEAR):
             raise AssertionError(f"{name}: {type(raised).__name__}: {raised}") from raised
-        _count(told, name, raised)
+        told[_what(name, raised)] += 1
     raise AssertionError("a scenario without end")
 
 
 def allocations_failing(name: str, first: int, count: int, folder: Path) -> Counter[str]:
-    """So many allocations of a scenario fail, each once; what was raised.
+    """So many allocations of a scenario fail, each once; what was raised, and how often pyarrow crashed.
 
     The error is not always a MemoryError: Python's `open` and `zipfile` make a TypeError and a ValueError of some.
     """
     told: Counter[str] = Counter()
+    SCENARIOS[name][0](_new(folder), nullcontext)  # imports what it needs
+    gc.freeze()  # a child looks at its own objects only
     for at in range(first, first + count):
-        raised = _once(name, lambda at=at: starving(at), folder)
-        _count(told, name, raised)
+        what, status = _in_child(name, at, _new(folder))
+        if status > 0:
+            raise AssertionError(f"{name}, allocation {at}: {what}")
+        if status < 0:
+            SCENARIOS[name][1](folder / "it")
+        told[what] += 1
     return told
 
 
-def _once(name: str, inject: Callable[[], Any], folder: Path) -> BaseException | None:
-    place = folder / "it"
-    place.mkdir()
-    try:
-        return SCENARIOS[name](place, inject)
-    finally:
-        shutil.rmtree(place)
+def _new(folder: Path) -> Path:
+    shutil.rmtree(folder / "it", ignore_errors=True)
+    (folder / "it").mkdir()
+    return folder / "it"
 
 
-def _count(told: Counter[str], name: str, raised: BaseException | None) -> None:
-    told[f"{name}: {'passed over' if raised is None else type(raised).__name__}"] += 1
+def _what(name: str, raised: BaseException | None) -> str:
+    return f"{name}: {'passed over' if raised is None else type(raised).__name__}"
 
 
-def in_child(act: Callable[[], Counter[str]]) -> Counter[str]:
-    """Do it in a process of its own: a crash there is told, and is not the end."""
-    ours, theirs = os.pipe()
+def _in_child(name: str, at: int, place: Path) -> tuple[str, int]:
+    """Let an allocation fail in a process of its own: what was raised or where it crashed, and the exit status."""
+    trace = place.with_name("trace")
     child = os.fork()
     if child == 0:
         status = 1
-        with suppress(BaseException):
+        with suppress(BaseException), trace.open("w") as file:
+            faulthandler.enable(file)
             try:
-                os.write(theirs, json.dumps(act()).encode())
+                raised = SCENARIOS[name][0](place, lambda: starving(at))
+                gc.collect()
+                file.write(_what(name, raised))
                 status = 0
-            except BaseException as error:
-                os.write(theirs, f"{type(error).__name__}: {error}"[:4000].encode())
+            except BaseException:
+                traceback.print_exc(file=file)
         os._exit(status)
-    os.close(theirs)
-    with os.fdopen(ours, "rb") as pipe:
-        said = pipe.read().decode()
-    status = os.waitpid(child, 0)[1]
-    if status:
-        raise AssertionError(f"exit status {status}: {said}")
-    return Counter(json.loads(said))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    said = trace.read_text()
+    if status < 0:
+        frame = re.search(r'call first\):\n.*?File "[^"]*?((?:pyarrow|numpy|detsample)/[^"]*|[^"/]*)"', said)
+        said = f"{name}: {signal.Signals(-status).name} in {frame[1] if frame else said}"
+    return said, status
 
 
 def main() -> None:
@@ -297,19 +370,15 @@ def main() -> None:
         for name in SCENARIOS:
             for error in ERRORS:
                 for late in (False, True):
-                    told += in_child(partial(calls_failing, name, error, late, folder))
-        first, broken = dict.fromkeys(SCENARIOS, 1), []
-        while _failures(told) + _failures(allocations) < options.failures:
+                    told += calls_failing(name, error, late, folder)
+        for first in range(1, 1_000_000, 50):
             for name in SCENARIOS:
-                try:
-                    act = partial(allocations_failing, name, first[name], 50, folder)
-                    allocations += in_child(act)
-                except AssertionError as error:
-                    broken.append(f"{name}, allocations from {first[name]}: {error}")
-                    shutil.rmtree(folder / "it", ignore_errors=True)
-                first[name] += 50
-            _write(told, allocations, broken, time.monotonic() - started, options.out)
-            print(_failures(told) + _failures(allocations), broken[-1:], file=sys.stderr, flush=True)
+                allocations += allocations_failing(name, first, 50, folder)
+            felt = _failures(told) + _failures(allocations)
+            _write(told, allocations, felt, time.monotonic() - started, options.out)
+            print(first, felt, file=sys.stderr, flush=True)
+            if felt >= options.failures:
+                break
 
 
 def _failures(told: Counter[str]) -> int:
@@ -317,16 +386,21 @@ def _failures(told: Counter[str]) -> int:
     return sum(count for what, count in told.items() if "passed over" not in what)
 
 
-def _write(told: Counter[str], allocations: Counter[str], broken: list[str], seconds: float, out: Path | None) -> None:
+def _write(told: Counter[str], allocations: Counter[str], felt: int, seconds: float, out: Path | None) -> None:
+    crashed = sum(count for what, count in allocations.items() if " in " in what)
+    largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     found = {
         "what": "every call of the system and of files failed once, and Python's allocations one by one; nothing was "
-        "lost or there twice, and the next call worked",
-        "failures": _failures(told) + _failures(allocations),
+        "lost or there twice, and the next call worked, also behind a crash (in native code, of which this package has "
+        "none)",
+        "failures": felt,
+        "of_these_crashes_in_native_code": crashed,
         "calls": dict(sorted(told.items())),
         "allocations": dict(sorted(allocations.items())),
-        "broken": broken,
+        "most_memory_mb": round(largest / 1024),
         "seconds": round(seconds),
         "python": platform.python_version(),
+        "pyarrow": pyarrow.__version__,
     }
     if out:
         out.write_text(json.dumps(found, indent=2) + "\n")

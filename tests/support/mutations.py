@@ -109,8 +109,8 @@ MUTATIONS = (
     Mutation(
         "what min-p keeps is not all listed",
         "kernels/sampling/settle.py",
-        "threshold = lowest",
-        "threshold = top_key",
+        "low_key = lowest",
+        "low_key = top_key",
         "few above min-p",
     ),
     Mutation(

@@ -23,19 +23,13 @@ KNOWN = ("be1bb13b (May 2026): with the Triton sampler of pull request 7639 and 
 
 SAMPLER = "fastdeploy.model_executor.layers.sample.sampler"
 
-# The parameters of each name, as FastDeploy's definitions have them. An operator compiled from C++ has no signature.
-SIGNATURES: dict[str, tuple[str, ...]] = {
-    "apply_top_k_top_p_triton": ("logits", "k", "p", "mask_value", "return_mask"),
-    "_random_sample": ("probs", "topp_seed"),
-    "top_k_top_p_sampling": (
-        "x", "top_p", "top_k", "top_k_list", "threshold", "topp_seed", "seed", "k", "mode", "order",
-    ),
-    "min_p_sampling": ("probs", "min_p_arr", "min_p_arr_cpu"),
-    "_compute_sampling_mask": ("probs", "top_p", "top_k", "top_k_list"),
-    "build_sampling_params": (
-        "top_p", "top_k", "infer_seed", "seq_lens_this_time", "cu_seqlens_q_output", "token_num_output_cpu",
-        "increment_value",
-    ),
+# What FastDeploy's names lead to outside of a step; within one, to the step's method of that name.
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (
+        masking.apply_top_k_top_p_triton, probabilities._random_sample, probabilities.top_k_top_p_sampling,
+        probabilities.min_p_sampling, probabilities._compute_sampling_mask, speculative.build_sampling_params,
+    )
 }  # fmt: skip
 # Without the first two, FastDeploy calls in another order: top-p after min-p, and rows with seeds of their own.
 REQUIRED = ("apply_top_k_top_p_triton", "_random_sample", "min_p_sampling", "top_k_top_p_sampling")
@@ -146,7 +140,7 @@ def _check(module: ModuleType) -> list[str]:
     ImportError
         For a version of FastDeploy whose source was not read.
     """
-    names = [name for name in SIGNATURES if hasattr(module, name)]
+    names = [name for name in FUNCTIONS if hasattr(module, name)]
     for name in REQUIRED:
         if name not in names:
             raise _unknown(f"{SAMPLER} has no {name}")
@@ -155,13 +149,19 @@ def _check(module: ModuleType) -> list[str]:
             signature = inspect.signature(getattr(module, name))
         except (TypeError, ValueError):
             continue
-        found = tuple(signature.parameters)
-        if name != "build_sampling_params" and found != SIGNATURES[name]:
-            raise _unknown(f"{name} takes {', '.join(found)}, expected {', '.join(SIGNATURES[name])}")
+        found, due = list(signature.parameters), expected(name)
+        if name != "build_sampling_params" and found != due:  # FastDeploy's is compiled from C++
+            raise _unknown(f"{name} takes {', '.join(found)}, expected {', '.join(due)}")
         # The first form returned (list of arrays, array); pull request 7460 made it four tensors and a number.
         if name == "_compute_sampling_mask" and "ndarray" in str(signature.return_annotation):
             raise _unknown(f"{name} returns {signature.return_annotation}, expected tensors")
     return names
+
+
+def expected(name: str) -> list[str]:
+    """The parameters of a name in FastDeploy: of our function those that can be given by position."""
+    parameters = inspect.signature(FUNCTIONS[name]).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def _unknown(found: str) -> ImportError:
@@ -175,7 +175,7 @@ def _routed(name: str, original: Any) -> Any:
     def call(*arguments: Any, **keywords: Any) -> Any:
         if sampling_class() != "triton":
             return original(*arguments, **keywords)
-        return OURS[name](*arguments, **keywords)
+        return getattr(current(), name, FUNCTIONS[name])(*arguments, **keywords)
 
     return call
 
@@ -198,52 +198,3 @@ def _stepping(forward: Callable[..., Any]) -> Callable[..., Any]:
             return forward(*arguments, **keywords)
 
     return call
-
-
-def _apply(*arguments: Any, **keywords: Any) -> Any:
-    step = current()
-    apply = masking.apply_top_k_top_p_triton if step is None else step.apply_top_k_top_p_triton
-    return apply(*arguments, **keywords)
-
-
-def _draw(probs: Any, topp_seed: Any = None) -> Any:
-    step = current()
-    if step is None:
-        return probabilities._random_sample(probs, topp_seed)
-    return step.random_sample(probs, topp_seed, probabilities._random_sample)
-
-
-def _min_p(*arguments: Any, **keywords: Any) -> Any:
-    step = current()
-    filtered = probabilities.min_p_sampling if step is None else step.min_p_sampling
-    return filtered(*arguments, **keywords)
-
-
-def _sample(x: Any, *arguments: Any, **keywords: Any) -> Any:
-    step = current()
-    given = inspect.signature(probabilities.top_k_top_p_sampling).bind(x, *arguments, **keywords)
-    if step is not None:
-        given.arguments["topp_seed"] = step.streams(x, given.arguments.get("topp_seed"))
-    return probabilities.top_k_top_p_sampling(*given.args, **given.kwargs)
-
-
-def _mask(*arguments: Any, **keywords: Any) -> Any:
-    step = current()
-    compute = probabilities._compute_sampling_mask if step is None else step.compute_sampling_mask
-    return compute(*arguments, **keywords)
-
-
-def _build(*arguments: Any, **keywords: Any) -> Any:
-    step = current()
-    build = speculative.build_sampling_params if step is None else step.build_sampling_params
-    return build(*arguments, **keywords)
-
-
-OURS: dict[str, Callable[..., Any]] = {
-    "apply_top_k_top_p_triton": _apply,
-    "_random_sample": _draw,
-    "top_k_top_p_sampling": _sample,
-    "min_p_sampling": _min_p,
-    "_compute_sampling_mask": _mask,
-    "build_sampling_params": _build,
-}

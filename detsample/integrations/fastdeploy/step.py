@@ -7,6 +7,7 @@ it finds the rows' absolute positions.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,12 +21,16 @@ from detsample.integrations.fastdeploy.holding import hold, holding
 from detsample.integrations.fastdeploy.masking import apply_top_k_top_p_triton
 from detsample.integrations.fastdeploy.probabilities import (
     _compute_sampling_mask,
+    _random_sample,
     min_p_is_off,
     min_p_sampling,
+    top_k_top_p_sampling,
     window,
 )
 from detsample.integrations.fastdeploy.speculative import Rows, build_sampling_params, owned_rows
 from detsample.integrations.fastdeploy.tensors import beside, first_rows, streams
+
+SIGNATURE = inspect.signature(top_k_top_p_sampling)
 
 
 class Lengths(NamedTuple):
@@ -116,16 +121,22 @@ class Step:
         self.before_min_p, self.behind_min_p, self.min_p = probs, out, min_p
         return out
 
-    def random_sample(self, probs: Any, topp_seed: Any, otherwise: Any) -> Any:
+    def _random_sample(self, probs: Any, topp_seed: Any = None) -> Any:
         """As `probabilities._random_sample`, from the masked logits if there were any."""
         seeds = self.streams(probs, topp_seed)
         if self.masked is None or list(self.masked.shape) != list(probs.shape):
-            return otherwise(probs, seeds)
+            return _random_sample(probs, seeds)
         seed, position = streams(seeds, probs)
         out = detsample.sample(self.masked, seed, position=position, min_p=self._min_p(), return_logprobs=False)
         return hold(out, seed, position).token_ids.unsqueeze(1)
 
-    def compute_sampling_mask(
+    def top_k_top_p_sampling(self, x: Any, *arguments: Any, **keywords: Any) -> tuple[Any, Any]:
+        """As `probabilities.top_k_top_p_sampling`, with the rows' own positions."""
+        given = SIGNATURE.bind(x, *arguments, **keywords)
+        given.arguments["topp_seed"] = self.streams(x, given.arguments.get("topp_seed"))
+        return top_k_top_p_sampling(*given.args, **given.kwargs)
+
+    def _compute_sampling_mask(
         self, probs: Any, top_p: Any, top_k: Any = None, top_k_list: list[int] | None = None, **bound: Any
     ) -> tuple[Any, Any, Any, int]:
         """As `probabilities._compute_sampling_mask`, min-p included."""

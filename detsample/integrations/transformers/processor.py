@@ -9,21 +9,14 @@ cannot see, the padding and the generation config, `custom_generate` of the modu
 
 from __future__ import annotations
 
-import math
-import numbers
-from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import detsample
-from detsample.integrations.seeds import signed_seed
+from detsample.integrations.prompts import Prompts
 from detsample.sampler.output import SampleOutput
-from detsample.sampler.parameters import as_integer
-
-MOST_SAMPLES = (1 << 31) - 1  # of the rows that a call may have
 
 
 class DetsampleLogitsProcessor(LogitsProcessor):
@@ -80,25 +73,10 @@ class DetsampleLogitsProcessor(LogitsProcessor):
         min_p: Any = 0.0,
         num_return_sequences: int = 1,
     ) -> None:
-        seeds = [as_integer("topp_seed", seed, -(1 << 63), (1 << 64) - 1) for seed in _entries(topp_seed)]
-        prompts = len(seeds)
-        if not prompts:
-            raise ValueError("topp_seed must have an entry for each prompt, got none")
-        repeats = as_integer("num_return_sequences", num_return_sequences, 1, MOST_SAMPLES)
-        self._samples = repeats
-        self._width, padding = _padding(attention_mask, prompts)
+        self._prompts = Prompts(topp_seed, attention_mask, temperature, top_k, top_p, min_p, num_return_sequences)
         self._length = -1
-        if repeats > 1:
-            seeds = [detsample.fold_in(seed, i) for seed in seeds for i in range(repeats)]
-        columns = {
-            "padding": padding,
-            "temperature": _column("temperature", [_temperature(x) for x in _entries(temperature)], prompts),
-            "top_k": _column("top_k", [_top_k(x) for x in _entries(top_k)], prompts),
-            "top_p": _column("top_p", [_share("top_p", x) for x in _entries(top_p)], prompts),
-            "min_p": _column("min_p", [_share("min_p", x) for x in _entries(min_p)], prompts),
-        }
-        self._columns = {name: column.repeat_interleave(repeats) for name, column in columns.items()}
-        self._columns["topp_seed"] = torch.tensor([signed_seed("topp_seed", seed) for seed in seeds])
+        columns = self._prompts.columns | {"padding": self._prompts.padding}
+        self._columns = {name: torch.from_numpy(column) for name, column in columns.items()}
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """The scores with the drawn token's at 0 and all others at ``-inf``.
@@ -140,20 +118,10 @@ class DetsampleLogitsProcessor(LogitsProcessor):
         )
 
     def _check(self, input_ids: torch.Tensor, scores: torch.Tensor) -> None:
-        rows = self._columns["topp_seed"].shape[0]
-        if scores.shape[0] != rows:
-            raise ValueError(
-                f"scores must have {rows} rows ({rows // self._samples} seeds, {self._samples} samples each), got "
-                f"{scores.shape[0]}; beam search is not sampling and is not supported"
-            )
-        length = input_ids.shape[1]
-        if length < max(1, self._width):
-            raise ValueError(
-                f"input_ids must hold the prompt of {self._width or 'at least 1'} tokens, got {length}; prompts given "
-                "as inputs_embeds alone have no positions here"
-            )
+        length, rows = input_ids.shape[1], scores.shape[0]
+        self._prompts.check(length, rows)
         # This is checked where a generation begins and not at each token, because the check waits for a GPU.
-        begins = length == self._width or length != self._length + 1
+        begins = length == self._prompts.width or length != self._length + 1
         self._length = length
         if begins and rows > 1 and _normalised(scores):
             raise ValueError(
@@ -229,65 +197,6 @@ def sampling(
         "epsilon_cutoff": 0.0,
         "eta_cutoff": 0.0,
     }
-
-
-def _entries(value: Any) -> list[Any]:
-    """The numbers of a parameter."""
-    if isinstance(value, torch.Tensor):
-        return value.reshape(-1).tolist()
-    if isinstance(value, np.ndarray):
-        return list(value.reshape(-1))  # NumPy's numbers, whose types tell bools and time spans from integers
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-
-
-def _top_k(value: Any) -> int:
-    return as_integer("top_k", value, -(1 << 63), (1 << 63) - 1)
-
-
-def _temperature(value: Any) -> float:
-    if not 0 <= _number("temperature", value) < math.inf:
-        raise ValueError(f"temperature must be finite and at least 0, got {value}")
-    return float(value)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, (bool, np.timedelta64)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    if math.isnan(value):
-        raise ValueError(f"{name} must be a number, not NaN, got {value}")
-    return float(value)
-
-
-def _share(name: str, value: Any) -> float:
-    if _number(name, value) > 1:
-        raise ValueError(f"{name} must be a share of 1, not above it, got {value}")
-    return float(value)
-
-
-def _padding(attention_mask: torch.Tensor | str | None, prompts: int) -> tuple[int, torch.Tensor]:
-    """The width of the prompts, 0 if not known, and how many tokens of each are padding."""
-    if isinstance(attention_mask, str) and attention_mask != "unpadded":
-        raise ValueError(f"attention_mask must be a tensor, 'unpadded' or None, got {attention_mask!r}")
-    if attention_mask is None and prompts > 1:
-        raise ValueError(
-            "attention_mask must be given for several prompts, since padding does not count as positions: pass "
-            "inputs['attention_mask'], or 'unpadded' where no prompt is padded; got None"
-        )
-    if attention_mask is None or isinstance(attention_mask, str):
-        return 0, torch.zeros(prompts, dtype=torch.int64)
-    mask = attention_mask.cpu() != 0
-    if mask.ndim != 2 or mask.shape[0] != prompts:
-        raise ValueError(f"attention_mask must have shape [{prompts}, T], got {list(attention_mask.shape)}")
-    if (mask[:, 1:] < mask[:, :-1]).any():
-        raise ValueError("attention_mask must have its zeros on the left: padding_side='left'")
-    return mask.shape[1], (~mask).sum(dim=1)
-
-
-def _column(name: str, entries: list[Any], prompts: int) -> torch.Tensor:
-    """Integers as int64, floats as float64; one entry is for every prompt."""
-    if len(entries) not in (1, prompts):
-        raise ValueError(f"{name} must be a number or have {prompts} entries, got {len(entries)}")
-    return torch.tensor(entries, dtype=torch.float64 if isinstance(entries[0], float) else torch.int64).expand(prompts)
 
 
 def _normalised(scores: torch.Tensor) -> bool:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -336,6 +337,62 @@ class Kept(NamedTuple):
             rollout.observe(self.logits, ids[:, i].contiguous(), self.bits, **heat).logprobs for i in range(1, 1 + top)
         ]
         return ids.clamp(min=0), torch.stack((own.logprobs, *others), 1), own.rank.long() + 1
+
+
+class Runner:
+    """A model runner's batch, as detsample draws it."""
+
+    def __init__(self, runner: Any, every: bool, dtype: torch.dtype) -> None:
+        mode = runner.model_config.logprobs_mode
+        self.processed_mode, self.exact_mode = mode.startswith("processed_"), mode == "processed_logprobs"
+        self.drawer = Drawer(runner.device, runner.max_num_reqs, dtype)
+        self._device, self._every = runner.device, every
+        self._key: Any = None
+        self._rows: Rows | None = None
+        self.current: Rows | None = None
+        """Set while vLLM's sampler is to ask for tokens."""
+        self.kept: Kept | None = None
+
+    def _batch(self, key: Any, requests: Callable[[], Iterable[Request]]) -> Rows | None:
+        """The rows of a batch that has another key than the last one, if detsample draws any of them."""
+        if key != self._key:
+            self._key, self._rows = key, Rows(requests(), self._device)
+            if self._rows.any_drawn:
+                self.drawer.load(self._rows)
+        return self._rows if self._rows is not None and self._rows.any_drawn else None
+
+    @contextmanager
+    def asked(self, rows: Rows) -> Iterator[None]:
+        """Inside this context, vLLM's sampler gets its tokens from here."""
+        self.current, self.kept = rows, None
+        try:
+            yield
+        finally:
+            self.current = None
+
+    def told(self, out: Any, rows: Rows) -> Any:
+        """vLLM's output, with detsample's bits in its table of log probabilities for the rows that it drew."""
+        tensors = out.logprobs_tensors
+        if self.kept is None or not self.exact_mode or tensors is None:
+            return out
+        ids, values, rank = self.kept.logprobs(tensors.logprobs.shape[1] - 1)
+        if not rows.all_drawn:
+            drawn = rows.drawn[:, None]
+            ids = torch.where(drawn, ids, tensors.logprob_token_ids.int())
+            values = torch.where(drawn, values, tensors.logprobs)
+            rank = torch.where(rows.drawn, rank, tensors.selected_token_ranks.long())
+        out.logprobs_tensors = tensors._replace(
+            logprob_token_ids=ids.to(tensors.logprob_token_ids.dtype), logprobs=values,
+            selected_token_ranks=rank.to(tensors.selected_token_ranks.dtype),
+        )  # fmt: skip
+        return out
+
+
+def derive(sampler: Any, mixin: type, ours: Runner) -> None:
+    """Make an object one of a class derived from its own."""
+    kind = type(sampler)
+    sampler.detsample = ours
+    sampler.__class__ = type(f"{mixin.__name__}Of{kind.__name__}", (mixin, kind), {})
 
 
 def to_host_memory(array: np.ndarray, device: Any) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """The first model runner (``vllm/v1/worker/gpu_model_runner.py``, and the CPU's): its samplers, drawing with detsample.
 
-`install` makes the runner's own sampler, and its rejection sampler, objects of a class derived from theirs. Which
-requests are in the batch says the runner, and its ``sampling_metadata`` is a new object whenever that changes.
+`install` makes the runner's own sampler, and its rejection sampler, objects of a class derived from theirs.
 """
 
 from __future__ import annotations
@@ -12,25 +11,19 @@ from typing import Any
 import torch
 from vllm.v1.outputs import SamplerOutput
 
-from detsample.integrations.vllm.drawing import Drawer, Kept, Rows, read
+from detsample.integrations.vllm.drawing import Rows, Runner, derive, read
 
 Base: Any = object  # vLLM's class, once `install` has derived one from both
 
 
-class FirstRunner:
-    """The batch of a runner, as detsample draws it."""
+class FirstRunner(Runner):
+    """The batch is the runner's, and its ``sampling_metadata`` a new object whenever that changes."""
 
     def __init__(self, runner: Any, every: bool) -> None:
-        self._runner, self._every = runner, every
-        self.processed_mode = runner.model_config.logprobs_mode in ("processed_logprobs", "processed_logits")
-        self.exact_mode = runner.model_config.logprobs_mode == "processed_logprobs"
-        self.drawer = Drawer(runner.device, runner.max_num_reqs, torch.int32)
+        super().__init__(runner, every, torch.int32)
+        self._runner = runner
         self._metadata: Any = None
         self._others_metadata: Any = None
-        self._rows: Rows | None = None
-        self.current: Rows | None = None
-        """Set while vLLM's `forward` is to ask for tokens."""
-        self.kept: Kept | None = None
 
     def rows(self, metadata: Any) -> Rows | None:
         """The batch's rows, if detsample draws one of them; None for a batch that vLLM makes up to warm up."""
@@ -38,13 +31,8 @@ class FirstRunner:
         if metadata is not batch.sampling_metadata:
             return None
         if metadata is not self._metadata:
-            requests = [self._request(self._runner.requests[name]) for name in batch.req_ids]
-            self._metadata, self._others_metadata = metadata, None
-            self._rows = Rows(requests, self._runner.device)
-            if self._rows.any_drawn:
-                self.drawer.load(self._rows)
-        rows = self._rows
-        return rows if rows is not None and rows.any_drawn else None
+            self._metadata, self._others_metadata, self._key = metadata, None, None
+        return self._batch(True, lambda: [self._request(self._runner.requests[name]) for name in batch.req_ids])
 
     def _request(self, state: Any) -> Any:
         """A request without a seed keeps the one that it got, wherever it moves."""
@@ -80,15 +68,9 @@ class FirstSampler(Base):
         if rows.simple:
             tokens = ours.drawer.draw(logits, ours.position[: rows.count])
             return SamplerOutput(sampled_token_ids=tokens.unsqueeze(-1), logprobs_tensors=None)
-        ours.current, ours.kept = rows, None
-        try:
+        with ours.asked(rows):
             metadata = ours.others_metadata(sampling_metadata)
-            out = super().forward(logits, metadata, *arguments, **keywords)
-        finally:
-            ours.current = None
-        if ours.kept is not None and ours.exact_mode and out.logprobs_tensors is not None:
-            out.logprobs_tensors = exact(out.logprobs_tensors, ours.kept, rows)
-        return out
+            return ours.told(super().forward(logits, metadata, *arguments, **keywords), rows)
 
     def sample(self, logits: torch.Tensor, sampling_metadata: Any, *arguments: Any, **keywords: Any) -> Any:
         """Called by vLLM's `forward` with final logits: before temperature and filters."""
@@ -176,19 +158,6 @@ class FirstRejection(Base):
         return self._get_logprobs_tensors(most, metadata, logits, told[targets], told[bonus], sampled)
 
 
-def exact(tensors: Any, kept: Kept, rows: Rows) -> Any:
-    """vLLM's table of log probabilities with detsample's bits for the rows that it drew."""
-    ids, values, rank = kept.logprobs(tensors.logprobs.shape[1] - 1)
-    if not rows.all_drawn:
-        drawn = rows.drawn[:, None]
-        ids = torch.where(drawn, ids, tensors.logprob_token_ids.int())
-        values = torch.where(drawn, values, tensors.logprobs)
-        rank = torch.where(rows.drawn, rank, tensors.selected_token_ranks.long())
-    ids = ids.to(tensors.logprob_token_ids.dtype)
-    rank = rank.to(tensors.selected_token_ranks.dtype)
-    return tensors._replace(logprob_token_ids=ids, logprobs=values, selected_token_ranks=rank)
-
-
 def install(runner: Any, every: bool) -> FirstRunner:
     """Have the runner's samplers ask detsample."""
     ours = FirstRunner(runner, every)
@@ -196,10 +165,3 @@ def install(runner: Any, every: bool) -> FirstRunner:
     if getattr(runner, "rejection_sampler", None) is not None:
         derive(runner.rejection_sampler, FirstRejection, ours)
     return ours
-
-
-def derive(sampler: Any, mixin: type, ours: Any) -> None:
-    """Make an object one of a class derived from its own."""
-    kind = type(sampler)
-    sampler.detsample = ours
-    sampler.__class__ = type(f"{mixin.__name__}Of{kind.__name__}", (mixin, kind), {})

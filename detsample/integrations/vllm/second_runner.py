@@ -1,7 +1,6 @@
 """The second model runner (``vllm/v1/worker/gpu``, with Triton): its samplers, drawing with detsample.
 
-`install` makes the runner's own sampler, and its rejection sampler, objects of a class derived from theirs. A request
-sits in a slot; a batch names slots, in any order, and tells each row's length.
+`install` makes the runner's own sampler, and its rejection sampler, objects of a class derived from theirs.
 """
 
 from __future__ import annotations
@@ -15,35 +14,26 @@ import torch
 from vllm.v1.worker.gpu.input_batch import get_num_sampled_and_rejected
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
-from detsample.integrations.vllm.drawing import NOBODY, Drawer, Kept, Rows, read
-from detsample.integrations.vllm.first_runner import derive, exact
+from detsample.integrations.vllm.drawing import NOBODY, Rows, Runner, derive, read
 
 Base: Any = object  # vLLM's class, once `install` has derived one from both
 STEPS = 10  # where `rejection_sample` has the number of speculative steps
 
 
-class SecondRunner:
-    """The requests of a runner's slots, and the batch as detsample draws it."""
+class SecondRunner(Runner):
+    """A request sits in a slot; a batch names slots, in any order, and tells each row's length."""
 
     def __init__(self, runner: Any, every: bool) -> None:
-        self._device, self._every = runner.device, every
-        self.processed_mode = runner.model_config.logprobs_mode in ("processed_logprobs", "processed_logits")
-        self.exact_mode = runner.model_config.logprobs_mode == "processed_logprobs"
-        self.drawer = Drawer(runner.device, runner.max_num_reqs, torch.int64)
+        super().__init__(runner, every, torch.int64)
         self.ones = torch.ones(runner.max_num_reqs, dtype=torch.int32, device=runner.device)
         self.zeros = torch.zeros_like(self.ones)
         self._slots = [NOBODY] * runner.max_num_reqs
         self._version = 0
-        self._key: Any = None
-        self._rows: Rows | None = None
-        self.current: Rows | None = None
-        """Set while vLLM's `__call__` is to ask for tokens."""
         self.position: Any = None
-        self.kept: Kept | None = None
         self.verifying: Rows | None = None
         """Set while vLLM's rejection sampler is to ask for its verdict."""
         self.final: Any = None
-        self._batch: Any = None
+        self._judging: Any = None
         self._asked = self._judged = 0
 
     def add(self, slot: int, params: Any) -> None:
@@ -53,31 +43,16 @@ class SecondRunner:
 
     def rows(self, slots: np.ndarray) -> Rows | None:
         """The batch's rows, if detsample draws one of them."""
-        key = self._version, slots.tobytes()
-        if key != self._key:
-            self._key, self._rows = key, Rows([self._slots[slot] for slot in slots], self._device)
-            if self._rows.any_drawn:
-                self.drawer.load(self._rows)
-        rows = self._rows
-        return rows if rows is not None and rows.any_drawn else None
-
-    @contextmanager
-    def asked(self, rows: Rows, position: torch.Tensor) -> Iterator[None]:
-        """Inside this context, vLLM's `__call__` gets its tokens from here."""
-        self.current, self.position, self.kept = rows, position, None
-        try:
-            yield
-        finally:
-            self.current = None
+        return self._batch((self._version, slots.tobytes()), lambda: [self._slots[slot] for slot in slots])
 
     @contextmanager
     def judging(self, rows: Rows, batch: Any) -> Iterator[None]:
         """Inside this context, vLLM's rejection sampler gets its verdict from here."""
-        self.verifying, self._batch, self._asked, self._judged = rows, batch, 0, 0
+        self.verifying, self._judging, self._asked, self._judged = rows, batch, 0, 0
         try:
             yield
         finally:
-            self.verifying = self._batch = self.final = None
+            self.verifying = self._judging = self.final = None
 
     def whose(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the next rows of logits that vLLM asks about: the row of the batch, and the position to be drawn.
@@ -85,7 +60,7 @@ class SecondRunner:
         vLLM asks about a part of the batch after the other, where all of it would take too much memory.
         """
         start, self._asked = self._asked, self._asked + rows
-        batch, here = self._batch, torch.arange(start, start + rows, device=self._device)
+        batch, here = self._judging, torch.arange(start, start + rows, device=self._device)
         owner = torch.searchsorted(batch.cu_num_logits, here.to(batch.cu_num_logits.dtype), right=True) - 1
         return owner, (batch.positions[batch.logits_indices[start : start + rows]] + 1).int()
 
@@ -126,11 +101,9 @@ class SecondSampler(Base):
         position = input_batch.seq_lens[: rows.count]
         if rows.simple and self._nothing_else():
             return self._all_drawn(ours.drawer.draw(logits, position), input_batch)
-        with ours.asked(rows, position):
-            out = super().__call__(logits, input_batch)
-        if ours.kept is not None and ours.exact_mode and out.logprobs_tensors is not None:
-            out.logprobs_tensors = exact(out.logprobs_tensors, ours.kept, rows)
-        return out
+        ours.position = position
+        with ours.asked(rows):
+            return ours.told(super().__call__(logits, input_batch), rows)
 
     def _nothing_else(self) -> bool:
         """Whether a step is nothing but tokens, as far as the engine's own options go."""

@@ -15,6 +15,7 @@ from detsample.kernels.sampling.draw import NO_SCORE, best_of, exact_score
 
 CAPACITY = tl.constexpr(256)
 MOST_K = tl.constexpr(128)  # the largest top_k whose candidates are expected to fit
+MOST_K_LISTED = tl.constexpr(1024)  # the largest top_k whose tokens are listed by the groups' maxima
 LIST = tl.constexpr(2048)  # how many tokens around an unknown boundary a row's list holds
 BATCH = tl.constexpr(16)  # how many candidates are compared with all others at a time
 NO_CODE = tl.constexpr(-9223372036854775808)

@@ -62,6 +62,7 @@ from detsample.kernels.sampling.rows import (
     WANT_TOKEN,
     WINNER,
     end_of,
+    is_likely,
     last_attempt,
     read_boundary,
     read_field,
@@ -521,7 +522,7 @@ def finish(
             if (want & WANT_TOKEN) != 0:
                 # Bounds may be of all tokens, of those that min-p keeps, or of those from the first interval on.
                 first_key, _end = read_interval(records, row, 0)
-                covered = ((mode & NEEDS_MINIMUM) != 0) | (boundary_key >= first_key)
+                covered = ((mode & NEEDS_MINIMUM) != 0) | is_likely(records, row, top_p) | (boundary_key >= first_key)
                 bounded = ((mode & BOUNDED) != 0) | (((mode & BOUNDED_FROM) != 0) & covered)
                 if all_listed:
                     size = read_sum(sums, row, last_attempt(records, row) * MEASURES + (AROUND + REACHED_COUNT))

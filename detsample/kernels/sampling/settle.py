@@ -15,7 +15,7 @@ import triton.language as tl
 from detsample.kernels.contract.fraction import top_p_target
 from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.contract.weight import gap, weight
-from detsample.kernels.sampling.boundary.guess import first_interval, interval_keys, sum_rungs
+from detsample.kernels.sampling.boundary.guess import first_interval, interval_of_maxima, sum_rungs
 from detsample.kernels.sampling.boundary.pivots import (
     PIVOTS,
     RUNGS,
@@ -23,13 +23,13 @@ from detsample.kernels.sampling.boundary.pivots import (
     is_weighed,
     pick,
     rate_of,
-    rough_weight,
     total_between,
     wanted_share,
 )
 from detsample.kernels.sampling.candidates import (
     CAPACITY,
     MOST_K,
+    MOST_K_LISTED,
     append,
     code_of,
     draw_from_candidates,
@@ -92,12 +92,11 @@ from detsample.kernels.sampling.tiles import (
 )
 
 CHOICES = tl.constexpr(256)  # how many keys are tried at a time
-BISECTIONS = tl.constexpr(10)
 HEAVIEST = tl.constexpr(1 << 61)  # the largest weight that a row can have
-ONE_WEIGHT = tl.constexpr(524288.0)  # 2^19: the weight of the largest logit, where weights of groups are added
-MOST_SELECTED = tl.constexpr(192)  # the most groups to gather, if they reach top-k's threshold
-MOST_SHARING = tl.constexpr(96)  # the most groups to gather, if they hold the share of top-p
+MOST_SELECTED = tl.constexpr(192)  # the most groups to gather, if they reach the threshold of top-k or top-p
 MOST_REACHING = tl.constexpr(64)  # the most groups to gather, if they reach what min-p keeps, which may be all groups
+BISECTIONS = tl.constexpr(8)
+MOST_SHARING = tl.constexpr(160.0)  # about the most tokens to gather, if they hold the share of top-p
 GATHER = tl.constexpr(4096)  # how many tokens are gathered at a time
 GATHERED = tl.constexpr(128)  # how many of these are of one group
 
@@ -129,20 +128,19 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 
 
 @triton.jit
-def threshold_key(group_keys, worth, wanted, top_key):
-    """A key such that the groups whose maxima reach it are together worth `wanted`, found by bisection between values.
-    If all groups together are worth less, it is the lowest key.
+def threshold_key(group_keys, wanted, top_key):
+    """A key that the maxima of at least `wanted` groups reach, found by bisection between values; the lowest key if
+    there are not that many groups.
     """
     present = group_keys > MINUS_INF_KEY
-    worth = tl.where(present, worth, 0)
     low = value_of(tl.min(tl.where(present, group_keys, top_key), axis=0))
     high = value_of(top_key)
     for _ in range(BISECTIONS):
         middle = low * 0.5 + high * 0.5
-        reached = tl.sum(tl.where(group_keys >= key_of(middle), worth, 0), axis=0) >= wanted
+        reached = tl.sum((group_keys >= key_of(middle)).to(tl.int32), axis=0) >= wanted
         low = tl.where(reached, middle, low)
         high = tl.where(reached, high, middle)
-    return tl.where(tl.sum(worth, axis=0) >= wanted, key_of(low), LOWEST_KEY)
+    return tl.where(tl.sum(present.to(tl.int32), axis=0) >= wanted, key_of(low), LOWEST_KEY)
 
 
 @triton.jit
@@ -209,33 +207,35 @@ def load_maxima(group_key, groups):
 
 @triton.jit
 def list_candidates(
-    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, top_k, wanted, rate, lowest, sums,
-    row, scratch_code,
+    row_logits, vocab, quads, segment_tiles, group_key, list_token, groups, top_key, wanted, goal, rate, lowest,
+    most_groups, sums, row, scratch_code,
 ):  # fmt: skip
-    """Lists the tokens that reach a threshold, and returns (threshold, candidates).
+    """Lists the tokens that reach a threshold: (candidates, threshold, low key, end, found).
 
     `candidates` is their number. If it is above CAPACITY, there are more tokens, or more groups to look at, than fit.
-    The list holds the first `top_k` tokens. Without top-k it holds the first tokens that weigh roughly `wanted` (see
-    `shared_weight`), but none below the key `lowest`.
+    The threshold is at least `lowest`. It is reached by the maxima of the number of groups that is `wanted`, if that is
+    not 0, and otherwise by tokens that together probably have the weight `goal`, if that is not 0. The keys returned
+    are those of the interval in which the boundary is.
 
     The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are. So all
     maxima are read before.
     """
     group_keys = load_maxima(group_key, groups)
-    threshold = lowest
-    by_maxima = (top_k > 0) | (wanted < float("inf"))
-    if by_maxima:
-        counted = (top_k > 0) | (wanted < 0.0)
-        weights = rough_weight(value_of(group_keys), value_of(top_key), rate) * ONE_WEIGHT
-        # In int32: a GPU adds it up across lanes faster than fp32.
-        worth = tl.where(counted, 1, weights.to(tl.int32))
-        share = tl.minimum(tl.abs(wanted), MOST_GROUPS) * tl.where(counted, 1.0, ONE_WEIGHT)
-        goal = tl.where(top_k > 0, top_k.to(tl.int32), share.to(tl.int32) + 1)
-        threshold = tl.maximum(threshold_key(group_keys, worth, goal, top_key), lowest)
+    low_key = lowest
+    end_key = top_key * 0 + INF_KEY
+    found = wanted > 0
+    if wanted > 0:
+        low_key = threshold_key(group_keys, wanted, top_key)
+    elif goal > 0.0:
+        low, high, tokens, found = interval_of_maxima(group_keys, value_of(top_key), goal, rate)
+        low_key = tl.where(found, key_of(low), LOWEST_KEY)
+        end_key = tl.where(found, key_of(high), INF_KEY)
+        most_groups = tl.where(found & (tokens <= MOST_SHARING), most_groups, MOST_REACHING)
+    threshold = tl.maximum(low_key, lowest)
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
     selected = tl.sum(reaches.to(tl.int32), axis=0)
     filled = tl.full([], CAPACITY + 1, tl.int32)
-    if selected <= tl.where(top_k > 0, MOST_SELECTED, tl.where(by_maxima, MOST_SHARING, MOST_REACHING)):
+    if (selected <= most_groups) & (end_key == INF_KEY):
         tl.debug_barrier()  # every lane has read the maxima
         select_groups(reaches, sums + row * SUMS + SELECTED, list_token)
         tl.debug_barrier()
@@ -245,7 +245,7 @@ def list_candidates(
         )  # fmt: skip
         tl.debug_barrier()
         filled = read_sum(sums, row, FILLED).to(tl.int32)
-    return threshold, filled
+    return filled, threshold, low_key, end_key, found
 
 
 @triton.jit
@@ -287,39 +287,35 @@ def draw_listed(
 
 @triton.jit
 def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, weighed, top_p):
-    """(lightest, heaviest, wanted): two numbers between which the weight of all tokens lies, and the share of it that
+    """(lightest, heaviest, share): two numbers between which the weight of all tokens lies, and the share of it that
     top-p keeps, with a little added to be safe, relative to the weight of the largest logit `top`.
 
-    If nothing was `weighed`, `wanted` is infinite. If the weight is not known, `wanted` is minus the number of groups
-    to look at instead.
+    If the weight is not known, `share` is 0.
     """
     lightest, heaviest = tl.full([], 1, tl.int64), tl.full([], HEAVIEST, tl.int64)
-    wanted = tl.full([], float("inf"), tl.float32)
+    share_kept = tl.full([], 0.0, tl.float32)
     if weighed:
         reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
         whole = pick(sum_rungs(part_rungs, row, parts, 1, MOST_SEGMENTS), PIVOTS - 1)
         light, heavy, usable = total_between(whole, reference, top, rate, chain)
         lightest = tl.where(usable, light, lightest)
         heaviest = tl.where(usable, heavy, heaviest)
-        share = (heavy.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 0.0) * 1.0001
-        wanted = tl.where(usable, share, -MOST_REACHING)
-    return lightest, heaviest, wanted
+        share = (heavy.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 1e-6) * 1.0001
+        share_kept = tl.where(usable, share, share_kept)
+    return lightest, heaviest, share_kept
 
 
 @triton.jit
-def aim(row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p, least_key, vocab):
-    """The keys of the first interval, joined as a row's record holds them. The boundary must not be below `least_key`.
+def aim(row_pivots, part_rungs, row, parts, largest, count, scale, top_k, top_p, least_key, vocab):
+    """The keys of an interval around the probable boundary, joined as a row's record holds them. The boundary must not
+    be below `least_key`.
     """
-    group_keys = load_maxima(group_key, groups)
-    finite = group_keys > MINUS_INF_KEY
-    present = tl.sum(finite.to(tl.int32), axis=0).to(tl.float32)
-    lowest = value_of(tl.min(tl.where(finite, group_keys, top_key), axis=0))
     high, low = first_interval(
-        row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, value_of(top_key), count.to(tl.float32),
-        rate_of(scale, top_k == 0), wanted_share(top_k, top_p, vocab), MOST_SEGMENTS,
+        row_pivots, part_rungs, row, parts, largest, count.to(tl.float32), rate_of(scale, top_k == 0),
+        wanted_share(top_k, top_p, vocab), MOST_SEGMENTS,
     )  # fmt: skip
     low_key = tl.maximum(key_of(low), least_key)
-    return interval_keys(low_key, tl.where(key_of(high) >= low_key, key_of(high), INF_KEY), top_k)
+    return join_words(low_key, tl.where(key_of(high) >= low_key, key_of(high), INF_KEY))
 
 
 @triton.jit
@@ -330,14 +326,14 @@ def note(records, row, FIELD: tl.constexpr, value):
 
 NOT_SPECIALIZED = [
     "row_stride", "allowed_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts",
-    "stretches", "stretch_tiles", "want", "pitch",
+    "stretches", "stretch_tiles", "want", "every_row", "pitch",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def settle(
     logits, row_stride, allowed, allowed_stride,
-    vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
+    vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want, every_row,
     records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
@@ -376,7 +372,7 @@ def settle(
         shift = largest * scale
         bounds_serve = tl.abs(shift) <= FARTHEST
         mode -= tl.where(bounds_serve, 0, mode & BOUNDED)
-        few = (top_k > 0) & (top_k <= MOST_K)
+        few = (top_k > 0) & (top_k <= MOST_K_LISTED)
         by_min_p = (top_k == 0) & (min_weight > 0)
         min_p_first = (mode & MIN_P_FIRST) != 0
         unfiltered = (top_k == 0) & (min_weight == 0) & (top_p >= 1.0)
@@ -386,35 +382,40 @@ def settle(
             lowest = lowest_key_of(scale, largest, top_key, min_weight)
         weighed = is_weighed(mode, top_k, top_p) & (min_p_first == 0)
         rate = rate_of(scale, is_weighed(mode, top_k, top_p))
-        lightest, heaviest, wanted = shared_weight(
+        lightest, heaviest, share = shared_weight(
             row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, weighed, top_p
         )
-        few_share = weighed & (wanted <= MOST_SHARING)  # no group's maximum weighs more than 1
-        if few | by_gap | few_share | by_min_p:
-            threshold, filled = list_candidates(
-                row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key, top_k,
-                wanted, rate, lowest, sums, row, scratch_code + row * CAPACITY,
+        in_doubt = is_in_doubt(top_k, top_p)
+        interval = join_words(lowest, lowest * 0 + INF_KEY)
+        found = few
+        if few | by_gap | weighed | by_min_p:
+            wanted = tl.where(few, top_k.to(tl.int32), tl.where(weighed & (share == 0.0), MOST_REACHING, 0))
+            most_groups = tl.where(top_k > MOST_K, 0, tl.where(few | weighed, MOST_SELECTED, MOST_REACHING))
+            filled, threshold, low_key, end_key, found = list_candidates(
+                row_logits, vocab, quads, segment_tiles, group_key, list_token + row * pitch, groups, top_key,
+                wanted, share, rate, lowest, most_groups, sums, row, scratch_code + row * CAPACITY,
             )  # fmt: skip
+            interval = join_words(low_key, end_key)
+            found = found & weighed & (wanted == 0)
             if filled <= CAPACITY:
-                complete = few | (by_min_p & (threshold == lowest))
                 is_drawn, token, kept, weight_kept = draw_listed(
-                    records, row, filled, mode, weighed, lightest, heaviest, count, threshold, complete, top_k, top_p,
-                    min_weight, scale, largest, seed, position, scratch_code + row * CAPACITY,
+                    records, row, filled, mode, weighed, lightest, heaviest, count, threshold,
+                    few | (threshold == lowest), top_k, top_p, min_weight, scale, largest, seed, position,
+                    scratch_code + row * CAPACITY,
                 )  # fmt: skip
                 winner = tl.where(is_drawn, token, winner)
                 count = tl.where(is_drawn & (by_gap == 0), kept, count)
                 kept_weight = tl.where(is_drawn & (by_gap == 0), weight_kept, kept_weight)
-            if few & (is_drawn == 0):  # `sum_weights` looks at everything that reaches the threshold
-                mode |= IN_DOUBT
-                note(records, row, INTERVAL, join_words(threshold, threshold * 0 + INF_KEY))
-        if is_in_doubt(top_k, top_p) & (is_drawn == 0):
+        if (few | in_doubt) & (is_drawn == 0):
             mode |= tl.where(top_k == 0, NEEDS_TOTAL, 0) | IN_DOUBT
-            interval = aim(
-                row_pivots, part_rungs, group_key, row, parts, groups, top_key, count, scale, top_k, top_p,
-                tl.where(min_p_first, lowest, LOWEST_KEY), vocab,
-            )  # fmt: skip
-            note(records, row, INTERVAL, interval)
-            ends = (interval >> 32) < INF_KEY  # otherwise everything from the interval's start on is listed
+            if in_doubt:
+                aimed = aim(
+                    row_pivots, part_rungs, row, parts, largest, count, scale, top_k, top_p,
+                    tl.where(min_p_first, lowest, LOWEST_KEY), vocab,
+                )  # fmt: skip
+                interval = tl.where(found, interval, aimed)
+            note(records, row, INTERVAL, interval)  # without an end, everything from its start on is listed
+            ends = (interval >> 32) < INF_KEY
             if ((mode & BOUNDED) == 0) & (min_weight == 0) & ends & ((want & WANT_TOKEN) != 0):
                 mode |= BOUNDED_FROM
         if by_min_p & (is_drawn == 0):
@@ -442,5 +443,5 @@ def settle(
             note(records, row, KEPT, kept_weight)
             note(records, row, WINNER, winner)
             note(records, row, MODE, mode | tl.where(is_drawn, DRAWN, 0))
-            if (mode & (NEEDS_TOTAL | NEEDS_MINIMUM | IN_DOUBT)) != 0:
+            if ((mode & (NEEDS_TOTAL | NEEDS_MINIMUM | IN_DOUBT)) != 0) & (every_row == 0):
                 list_row(missed, row, tl.num_programs(0), 0)

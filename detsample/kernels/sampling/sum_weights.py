@@ -17,7 +17,7 @@ Rows are taken in the opposite order to `settle`, because what `summarize` read 
 import triton
 import triton.language as tl
 
-from detsample.kernels.contract.order import value_of
+from detsample.kernels.contract.order import MINUS_INF_KEY, value_of
 from detsample.kernels.contract.philox import TOKEN_HIGH, token_word
 from detsample.kernels.contract.weight import gap, weight
 from detsample.kernels.sampling.boundary.measure import measure
@@ -37,6 +37,7 @@ from detsample.kernels.sampling.rows import (
     TOP_KEY,
     TOTAL,
     add_to_sum,
+    is_likely,
     read_boundary,
     read_field,
     read_floats,
@@ -173,10 +174,10 @@ def bound_reaching(
 @triton.jit
 def look_at_stretches(
     row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, records, sums, row, mode, scale, largest,
-    group_bound,
+    likely, group_bound,
 ):  # fmt: skip
     """Computes what is computed for each stretch: the sums of what min-p keeps, and bounds of the scores of what may be
-    kept.
+    kept, or of all tokens if the best of them is `likely` to be kept.
     """
     seed, position = read_field(records, row, SEED), read_field(records, row, POSITION)
     if (mode & NEEDS_MINIMUM) != 0:
@@ -189,6 +190,7 @@ def look_at_stretches(
         add_to_sum(sums, row, MINIMUM_COUNT, count)
     elif (mode & BOUNDED_FROM) != 0:
         low_key, _end = read_interval(records, row, 0)
+        low_key = tl.where(likely, MINUS_INF_KEY, low_key)
         bound_reaching(
             row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, value_of(low_key),
             seed, position, group_bound,
@@ -196,13 +198,15 @@ def look_at_stretches(
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "allowed_stride", "vocab", "quads", "stretch_tiles", "stretches", "rows", "attempt", "pitch",
+    "row_stride", "allowed_stride", "vocab", "quads", "stretch_tiles", "parts", "stretches", "rows", "attempt",
+    "every_row", "pitch",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def sum_weights(
-    logits, row_stride, allowed, allowed_stride, vocab, quads, stretch_tiles, stretches, rows, attempt,
+    logits, row_stride, allowed, allowed_stride,
+    vocab, quads, stretch_tiles, parts, stretches, rows, attempt, every_row,
     records, sums, missed, list_token, pitch, group_bound, row_pivots,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
@@ -212,27 +216,36 @@ def sum_weights(
     """
     wait_for_earlier(OVERLAP)
     tiles = (vocab + TILE - 1) // TILE
-    listed = tl.load(missed + attempt)
+    listed = rows
+    every = (every_row != 0) & (attempt == 0)
+    if every == 0:
+        listed = tl.load(missed + attempt)
     if listed > 0:
         # Each listed row gets as many programs as there are for one, and each program one share of a row.
-        each = tl.cdiv(tiles, tl.num_programs(0) // listed)
-        tasks = tl.cdiv(tiles, each)
-        place = listed - 1 - tl.program_id(0) // tasks
+        tasks = parts
+        if every == 0:
+            tasks = tl.cdiv(tiles, tl.cdiv(tiles, tl.num_programs(0) // listed))
+        each = tl.cdiv(tiles, tasks)
+        nth = tl.program_id(0) // tasks
+        task = tl.program_id(0) - nth * tasks
+        place = listed - 1 - nth
         if place >= 0:
-            row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
-            task = tl.program_id(0) % tasks
+            row = place.to(tl.int64)
+            if every == 0:
+                row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
             mode = read_field(records, row, MODE)
             row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
-            scale, _top_p = read_floats(records, row)
+            scale, top_p = read_floats(records, row)
             largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
             first_tile = task * each
             last_tile = tl.minimum(first_tile + each, tiles)
-            stretches_of_task = tl.cdiv(stretches, tasks)
-            first_stretch = task * stretches_of_task
-            if (attempt == 0) & (first_stretch < stretches):
+            if (attempt == 0) & ((mode & (NEEDS_MINIMUM | BOUNDED_FROM)) != 0):
+                stretches_of_task = tl.cdiv(stretches, tasks)
+                first_stretch = task * stretches_of_task
+                last_stretch = tl.minimum(first_stretch + stretches_of_task, stretches)
                 look_at_stretches(
-                    row_logits, vocab, first_stretch, tl.minimum(first_stretch + stretches_of_task, stretches), quads,
-                    stretch_tiles, records, sums, row, mode, scale, largest,
+                    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, records, sums, row, mode,
+                    scale, largest, is_likely(records, row, top_p),
                     group_bound + row * stretches * groups_of_segment(quads),
                 )  # fmt: skip
             if (mode & IN_DOUBT) != 0:

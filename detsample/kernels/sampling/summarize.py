@@ -1,7 +1,7 @@
 """Kernel 1, grid (rows, parts): reads every logit once, and leaves what tells later kernels where to look.
 
-For each group of tokens it leaves the key of the largest logit. For rows whose kept set is likely to hold the row's
-best score it also leaves a bound that no score of the group exceeds; there is time to compute it while the row is read.
+For each group of tokens it leaves the key of the largest logit. For rows that are wide,
+and whose kept set is likely to hold the best score of all, it also leaves a bound that no score of the group exceeds; there is time to compute it while the row is read.
 For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows with top-p alone or
 a large top-k, rough sums from which `settle` guesses the boundary. Part 0 also writes the row's record, and the zeros
 that later kernels add to.
@@ -160,13 +160,15 @@ def summarize(
     rate = rate_of(scale, weighed)
     reference = tl.full([], 0.0, tl.float32)
     pivots = tl.zeros([PIVOTS], tl.float32)
+    flat = top_p >= 1.0
     if summed:
-        reference, pivots = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
+        reference, pivots, flat = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
-    # A share p of the weight holds the row's best score with the probability p: worth it from a half on.
-    likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5)
+    # A share p of the weight holds the row's best score with the probability p: worth it from a half on. Peaked rows are
+    # drawn from a list.
+    likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5) & flat
     bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
 
     if part == 0:

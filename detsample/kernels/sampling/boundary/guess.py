@@ -16,6 +16,7 @@ import triton.language as tl
 from detsample.kernels.contract.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.sampling.boundary.pivots import (
     FLT_MAX,
+    LOG2E,
     PIVOTS,
     RUNGS,
     pick,
@@ -24,16 +25,15 @@ from detsample.kernels.sampling.boundary.pivots import (
     rough_root,
     rough_weight,
 )
-from detsample.kernels.sampling.candidates import LIST
+from detsample.kernels.sampling.candidates import LIST, MOST_K_LISTED
 from detsample.kernels.sampling.rows import join_words
 from detsample.kernels.sampling.tiles import load_tokens
 
-STEPS = tl.constexpr(32)  # the number of values at which the tail is looked at
-CHUNK = tl.constexpr(256)  # how many groups are looked at at a time
+BINS = tl.constexpr(256)  # into how many classes the groups are sorted by their maxima
 CROWDED = tl.constexpr(0.93)  # if a larger share of the groups is reached, maxima say too little about the other tokens
+SAFE = tl.constexpr(1.001)  # by how much the estimated weight of a list is to exceed the goal
 AIMED_AT = tl.constexpr(700.0)  # how many tokens to list on either side of the guess
 FAR = tl.constexpr(2800.0)  # the same after a miss: more than a list holds, but the list is then a sample
-MOST_K_LISTED = tl.constexpr(1024)  # up to this top_k all its tokens are listed, and with those of AIMED_AT they fit
 EASY = tl.constexpr(1400.0)  # how many tokens to list in all, if everything from a value on is listed
 MOST_AIMED_AT = tl.constexpr(950.0)  # the most tokens to list on either side, so that both sides fit a list
 CLOSE = tl.constexpr(4)  # how many tokens of a sample there may be around a quantile before it matters where it lies
@@ -47,66 +47,88 @@ def logit(share):
 
 
 @triton.jit
-def before(values):
-    """For each step its predecessor; 0 for the first step."""
-    step = tl.arange(0, STEPS)
-    return tl.sum(tl.where(step[None, :] == step[:, None] - 1, values[None, :], 0.0), axis=1)
+def inverse(x):
+    """1 / x of positive fp32 numbers to about 0.02%, by two of Newton's steps: a guess needs no real division."""
+    y = (0x7EF311C7 - x.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+    y = y * (2.0 - x * y)
+    return y * (2.0 - x * y)
+
+
+@triton.jit
+def bins_of_maxima(group_keys, top):
+    """(bin, width, present): the bin of each group, [MOST_GROUPS], by how far its largest logit is below `top`, the
+    row's. Bins are of this width, but the last one holds all groups that are farther away, or without any token.
+    `present` is the number of groups with a token.
+
+    The bins reach one and a half times as far as most maxima do. What is taken for most is the square of the harmonic
+    mean of the distances' roots, because a few maxima far away, or very close, do not move it.
+    """
+    below = tl.minimum(top - value_of(group_keys), 1e30)
+    there = group_keys > MINUS_INF_KEY
+    some = there & (below > 1e-30)
+    inverse_root = (0x5F3759DF - (below.to(tl.int32, bitcast=True) >> 1)).to(tl.float32, bitcast=True)  # within 4%
+    numbers = tl.sum(there.to(tl.int32) + (some.to(tl.int32) << 16), axis=0)
+    inverse_roots = tl.maximum(tl.sum(tl.where(some, inverse_root, 0.0), axis=0), 1e-15)
+    root = (numbers >> 16).to(tl.float32) * inverse(inverse_roots)
+    width = tl.minimum(tl.maximum(root * root * (1.5 / BINS), 1e-30), 1e30)
+    return tl.minimum(below * inverse(width), BINS - 1.0).to(tl.int32), width, (numbers & 0xFFFF).to(tl.float32)
 
 
 @triton.jit
 def first_where(condition):
-    """The first step for which the condition holds, or STEPS if there is none."""
-    return tl.min(tl.where(condition, tl.arange(0, STEPS), STEPS), axis=0)
+    """The first bin for which the condition holds, or the last bin if there is none."""
+    return tl.min(tl.where(condition, tl.arange(0, BINS), BINS - 1), axis=0)
 
 
 @triton.jit
-def maxima_reaching(group_key, groups, values, top, rate):
-    """For each value, [STEPS], how many groups' maxima reach it, and the weight of these maxima."""
-    count = tl.zeros([STEPS, CHUNK], tl.float32)
-    weight = tl.zeros([STEPS, CHUNK], tl.float32)
-    for start in range(0, groups, CHUNK):
-        index = start + tl.arange(0, CHUNK)
-        largest = value_of(tl.load(group_key + index, mask=index < groups, other=MINUS_INF_KEY))
-        reaches = largest[None, :] >= values[:, None]
-        count += tl.where(reaches, 1.0, 0.0)
-        weight += tl.where(reaches, rough_weight(largest, top, rate)[None, :], 0.0)
-    return tl.sum(count, axis=1), tl.sum(weight, axis=1)
+def interval_of_maxima(group_keys, top, goal, rate):
+    """(low, high, tokens, found): values between which the boundary probably lies, found from the groups' maxima, and
+    about how many tokens reach `low`. The goal is a weight in units of that of `top`. If all tokens from `low` on fit
+    a list, `high` is infinite.
 
-
-@triton.jit
-def interval_of_tail(group_key, groups, present, lowest, top, rate, goal):
-    """(high, low, whether they mean something), found from the groups' maxima.
-
-    `present` of the maxima are finite, and the smallest of these is `lowest`. `goal` is in units of the weight of
-    `top`. If tokens fell into groups at random and a share f of the groups is reached, a group would have -ln(1 - f)
-    such tokens on average.
+    If tokens fell into groups at random and a share f of the groups is reached by a value, f is also the share of the
+    tokens there that larger ones hide. So each maximum there stands for 1 / (1 - f) tokens, and -ln(1 - f) tokens of
+    a group reach the value.
     """
-    step = tl.arange(0, STEPS)
-    share = (step + 1).to(tl.float32) * 0.03125
-    values = top * (1.0 - share) + lowest * share
-    reached, least = maxima_reaching(group_key, groups, values, top, rate)
-    left = tl.maximum(quotient(present - reached, present), 1e-7)
-    tokens = -rough_log(left) * present
-    new = reached - before(reached)
-    heavier = quotient((tokens - before(tokens)) * (least - before(least)), new)
-    weight = tl.cumsum(tl.where(new > 0.0, heavier, 0.0), axis=0)
+    group_bin, width, present = bins_of_maxima(group_keys, top)
+    place = tl.arange(0, BINS)
+    number = tl.histogram(group_bin, BINS)
+    reached = tl.cumsum(number, axis=0).to(tl.float32)
+    number = number.to(tl.float32)
+    each = number * tl.exp2((place.to(tl.float32) + 0.5) * width * -rate)
+    amount = tl.cumsum(each * present * inverse(tl.maximum(present - reached + 0.5 * number, 0.5)), axis=0)
+    at = first_where(amount >= goal)
+    # Bins of a few heavy tokens are far from their mean: the maxima as they are take their place.
+    exact = tl.sum(tl.where(group_bin <= at, rough_weight(value_of(group_keys), top, rate), 0.0), axis=0)
+    missing = exact - tl.sum(tl.where(place <= at, each, 0.0), axis=0)
+    at = first_where(amount + missing >= goal)
 
-    certain = first_where(least >= goal)  # maxima alone reach the goal
-    likely = first_where((weight >= goal) & (reached <= present * CROWDED))
-    last = tl.sum((tokens <= EASY).to(tl.int32), axis=0) - 1  # the lowest value that few enough tokens reach
-    far = pick(weight, last) >= 1.15 * goal
-    all_above = (likely < STEPS) & (last >= 0) & ((certain <= last) | far)
-    chosen = tl.where(certain <= last, tl.maximum(certain, likely), last)
-    low = pick(values, tl.where(all_above, tl.minimum(chosen, last), likely))
+    hidden_weight = tl.maximum(pick(amount, at) + missing - exact, 0.0)
+    at_reached = pick(reached, at)
+    around = tokens_reached(at_reached, present)
+    # What is hidden is not known better than the root of its number.
+    unsure = tl.minimum(4.0 * rough_root(inverse(tl.maximum(around - at_reached, 1.0))), 1.0) * hidden_weight
+    safe = first_where(amount + missing >= goal * SAFE + unsure)
+    tokens = tokens_reached(pick(reached, safe), present)
+    all_above = (safe < BINS - 1) & (tokens <= EASY)
+    first = tl.sum((reached <= groups_reached(around - AIMED_AT, present)).to(tl.int32), axis=0)
+    last = first_where(reached >= groups_reached(around + AIMED_AT, present))
+    found = all_above | ((last < BINS - 1) & (pick(reached, last) <= present * CROWDED))
+    low = top - (tl.where(all_above, safe, last).to(tl.float32) + 1.01) * width
+    high = tl.where(all_above | (first == 0), float("inf"), top - first.to(tl.float32) * width)
+    return low, high, tokens, found
 
-    upper = tl.where(likely > 0, pick(values, likely - 1), top)
-    earlier = pick(weight, likely - 1)
-    gone = quotient(goal - earlier, pick(weight, likely) - earlier)
-    middle = upper - (upper - low) * gone
-    density = quotient(pick(tokens, likely) - pick(tokens, likely - 1), upper - low)
-    reach = quotient(low * 0.0 + AIMED_AT, density)
-    high = tl.where(all_above, float("inf"), middle + reach)
-    return high, tl.where(all_above, low, middle - reach), likely < STEPS
+
+@triton.jit
+def tokens_reached(groups, present):
+    """About how many tokens reach a value that so many of the groups reach."""
+    return -present * rough_log(tl.maximum(1.0 - groups * inverse(present), 1e-7))
+
+
+@triton.jit
+def groups_reached(tokens, present):
+    """The inverse of `tokens_reached`."""
+    return present * (1.0 - tl.exp2(tokens * inverse(present) * -LOG2E))
 
 
 @triton.jit
@@ -170,15 +192,11 @@ def sound(high, low, top):
 
 
 @triton.jit
-def first_interval(
-    row_pivots, part_rungs, group_key, row, parts, groups, present, lowest, top, tokens, rate, share,
-    MOST_PARTS: tl.constexpr,
-):  # fmt: skip
-    """(high, low): values between which the boundary probably lies. The boundary is where `share` of the row's measure
-    is reached: of its weight, or of the number of its `tokens` if `rate` is 0.
+def first_interval(row_pivots, part_rungs, row, parts, top, tokens, rate, share, MOST_PARTS: tl.constexpr):
+    """(high, low): values between which the boundary probably lies, found from the rough sums at pivots. The boundary
+    is where `share` of the row's measure is reached: of its weight, or of the number of its `tokens` if `rate` is 0.
 
-    If all tokens from `low` on fit a list, `high` is infinite. The pivots that the row keeps are replaced by a bracket,
-    for `next_interval`.
+    The pivots that the row keeps are replaced by a bracket, for `next_interval`.
     """
     pivots = row_pivots + row * RUNGS
     values = tl.load(pivots + tl.arange(0, PIVOTS))
@@ -187,11 +205,9 @@ def first_interval(
     shares = quotient(sum_rungs(part_rungs, row, parts, 0, MOST_PARTS), whole)
     first, upper, last, lower = bracket_of_pivots(values, shares, share, top)
     high, low = interval_of_pivots(values, shares, share, first, upper, last, lower, reference, whole, rate)
-    in_top_units = quotient(whole, rough_weight(top, reference, rate))
-    tail_high, tail_low, usable = interval_of_tail(group_key, groups, present, lowest, top, rate, share * in_top_units)
     tl.debug_barrier()  # every lane has read the pivots
     write_bracket(pivots, first, upper, last, lower)
-    return sound(tl.where(usable, tail_high, high), tl.where(usable, tail_low, low), top)
+    return sound(high, low, top)
 
 
 @triton.jit

@@ -8,13 +8,14 @@ cannot get wrong.
 import triton
 import triton.language as tl
 
-from detsample.kernels.sampling.candidates import MOST_K
+from detsample.kernels.sampling.candidates import MOST_K, MOST_K_LISTED
 from detsample.kernels.sampling.rows import JOINT
 from detsample.kernels.sampling.tiles import load_tokens
 
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
-BISECTIONS = tl.constexpr(10)
+FLAT = tl.constexpr(32.0)  # a row whose sample is wider than this keeps thousands of tokens by a large top-p
+BISECTIONS = tl.constexpr(8)
 RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `guess`),
 # and that a part keeps (what reaches each pivot, then all)
 
@@ -27,7 +28,7 @@ FLT_MAX = tl.constexpr(3.4028234663852886e38)
 @triton.jit
 def is_in_doubt(top_k, top_p):
     """Whether the boundary may lie among thousands of tokens: with top-p but without top-k, or with a large top-k."""
-    return ((top_k == 0) & (top_p < 1.0)) | (top_k > MOST_K)
+    return ((top_k == 0) & (top_p < 1.0)) | (top_k > MOST_K_LISTED)
 
 
 @triton.jit
@@ -120,8 +121,8 @@ def values_reached(x, measure, goals, lowest, highest):
 
 @triton.jit
 def pivots_of_sample(row_logits, vocab, rate, share):
-    """(reference, [PIVOTS] falling values): the sample's largest logit, and values of which about `share` of the
-    sample's measure reaches the middle ones.
+    """(reference, [PIVOTS] falling values, flat): the sample's largest logit, and values of which about `share` of the
+    sample's measure reaches the middle ones; and whether the sample's measure is as wide as that of FLAT equal tokens.
     """
     token = (tl.arange(0, SAMPLE).to(tl.int64) * vocab) // SAMPLE
     x = load_tokens(row_logits, token, token < vocab)
@@ -130,8 +131,9 @@ def pivots_of_sample(row_logits, vocab, rate, share):
     lowest = tl.min(tl.where(drawable, x, reference), axis=0)
     measure = tl.where(drawable, rough_weight(x, reference, rate), 0.0)
     whole = tl.sum(measure, axis=0)
-    goals = shares_around(share, whole, tl.sum(measure * measure, axis=0)) * whole
-    return reference, values_reached(x, measure, goals, lowest, reference)
+    squares = tl.sum(measure * measure, axis=0)
+    goals = shares_around(share, whole, squares) * whole
+    return reference, values_reached(x, measure, goals, lowest, reference), whole * whole >= FLAT * squares
 
 
 @triton.jit

@@ -1,0 +1,46 @@
+"""PaddleFormers: three prompts in one batch with seeds of their own, and one of them alone.
+
+python docs/examples/paddleformers_generate.py
+
+The model is a small Llama with random weights, so that nothing has to be downloaded.
+"""
+
+import numpy as np
+import paddle
+from paddleformers.transformers import LlamaConfig, LlamaForCausalLM
+
+from detsample.integrations.paddleformers import DetsampleLogitsProcessor
+
+config = LlamaConfig(
+    vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=4, max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+)  # fmt: skip
+model = LlamaForCausalLM(config)
+values = np.random.default_rng(1)
+for name, weight in model.named_parameters():
+    if "norm" not in name:
+        weight.set_value(values.standard_normal(weight.shape).astype("float32") * 0.2)
+model.eval()
+prompts, seeds = [[5, 9, 12, 40, 8], [7, 300, 21], [66, 3, 19, 4]], [11, 12, 13]
+
+
+def generate(prompts, seeds, samples=1):
+    width = max(map(len, prompts))
+    inputs = {
+        "input_ids": paddle.to_tensor([[0] * (width - len(p)) + p for p in prompts]),
+        "attention_mask": paddle.to_tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]),
+    }
+    how = {"temperature": 0.8, "top_p": 0.9, "num_return_sequences": samples}
+    draw = DetsampleLogitsProcessor(seeds, attention_mask=inputs["attention_mask"], **how)
+    tokens, _ = model.generate(**inputs, **draw.keywords(), max_new_tokens=8)
+    return tokens.tolist(), draw.logprobs
+
+
+if __name__ == "__main__":
+    for seed, tokens in zip(seeds, generate(prompts, seeds)[0], strict=True):
+        print(f"batch   seed {seed}: {tokens}")
+    tokens, logprobs = generate(prompts[2:], seeds[2:])
+    print(f"alone   seed 13: {tokens[0]}")
+    print(f"        log probabilities: {[round(x, 3) for x in logprobs[0].tolist()]}")
+    for i, tokens in enumerate(generate(prompts[2:], seeds[2:], samples=2)[0]):
+        print(f"sample  {i} of seed 13: {tokens}")
