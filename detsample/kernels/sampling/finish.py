@@ -82,6 +82,7 @@ from detsample.kernels.sampling.tiles import (
     load_tile,
     load_tokens,
     logits_of_row,
+    open_tile,
     split_quads,
     store_groups,
 )
@@ -339,7 +340,7 @@ def bound_kept(
         start = stretch * stretch_tiles * TILE
         end = tl.minimum(start + stretch_tiles * TILE, last_token + 1)
         for here in range(start, end, TILE):
-            x0, x1, x2, x3 = split_quads(load_tile(row_logits, here, vocab, PASSING).to(tl.float32))
+            x0, x1, x2, x3 = split_quads(open_tile(load_tile(row_logits, here, vocab, PASSING), row_logits))
             x0 = only_kept(x0, here + token, boundary_key, boundary_token)
             x1 = only_kept(x1, here + token + 1, boundary_key, boundary_token)
             x2 = only_kept(x2, here + token + 2, boundary_key, boundary_token)

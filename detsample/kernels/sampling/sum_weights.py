@@ -53,6 +53,7 @@ from detsample.kernels.sampling.tiles import (
     load_tile,
     load_tokens,
     logits_of_row,
+    open_tile,
     split_quads,
     store_groups,
 )
@@ -67,7 +68,7 @@ def sum_all(row_logits, first_tile, last_tile, vocab, scale, largest):
     end = tl.minimum(last_tile * TILE, vocab)
     ahead = load_tile(row_logits, first_tile * TILE, end, PASSING)
     for tile in range(first_tile, last_tile):
-        x = ahead.to(tl.float32)
+        x = open_tile(ahead, row_logits)
         ahead = load_tile(row_logits, (tile + 1) * TILE, end, PASSING)
         total += tl.sum(weight(gap(x, largest, scale)), axis=1)
     return tl.sum(total, axis=0)
@@ -106,7 +107,7 @@ def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, drawn_fro
     end = tl.minimum(start + tiles * TILE, vocab)
     ahead = load_tile(row_logits, start, end, PASSING)
     for _ in range(tiles):
-        x = ahead.to(tl.float32)
+        x = open_tile(ahead, row_logits)
         ahead = load_tile(row_logits, start + TILE, end, PASSING)
         w = weight(gap(x, largest, scale))
         kept += tl.sum(tl.where(x >= low, w, 0), axis=1)
@@ -132,7 +133,7 @@ def sum_min_p(
             marks = no_marks()
             start = begin
             for _ in range(tiles):
-                marks = mark_tile(marks, load_tile(row_logits, start, vocab, STAYING).to(tl.float32) >= low)
+                marks = mark_tile(marks, open_tile(load_tile(row_logits, start, vocab, STAYING), row_logits) >= low)
                 start += TILE
             number = number_marked(marks)
             count += number
@@ -164,7 +165,7 @@ def bound_reaching(
     for stretch in range(first_stretch, last_stretch):
         bound = tl.full([LANES], float("-inf"), tl.float32)
         for _ in range(stretch_tiles):
-            x = ahead.to(tl.float32)
+            x = open_tile(ahead, row_logits)
             ahead = load_tile(row_logits, start + TILE, end, PASSING)
             bound = tl.maximum(bound, bound_of(x, low, start, scale, largest, seed, position))
             start += TILE

@@ -59,6 +59,7 @@ from detsample.kernels.sampling.tiles import (
     groups_of_segment,
     load_tile,
     logits_of_row,
+    open_tile,
     split_quads,
     store_groups,
 )
@@ -193,7 +194,7 @@ def summarize(
     for segment in range(first_segment, last_segment):
         largest = tl.full([LANES], float("-inf"), tl.float32)
         for _ in range(segment_tiles):
-            x = ahead.to(tl.float32)
+            x = open_tile(ahead, row_logits)
             ahead = load_tile(row_logits, start + TILE, end, PASSING)
             x0, x1, x2, x3 = split_quads(x)
             largest = tl.maximum(largest, largest_of_quad(x0, x1, x2, x3), propagate_nan=tl.PropagateNan.ALL)

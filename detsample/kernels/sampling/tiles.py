@@ -100,11 +100,11 @@ def split_quads(block):
 
 @triton.jit
 def load_tile(row_logits, start, end, L2: tl.constexpr):
-    """The logits of one tile, [LANES, 4], in the type in which they are stored; -inf from the token `end` on. A whole
-    tile is loaded without a mask, and so in full width. `L2` is PASSING or STAYING.
+    """The logits of one tile, [LANES, 4], in the type in which they are stored, for `open_tile`; -inf from the token
+    `end` on. A whole tile is loaded without a mask, and so in full width. `L2` is PASSING or STAYING.
 
-    Loops load the next tile before they work on the one they have, so that the work hides the time of the load. For the
-    same reason nothing is converted to fp32 here: the conversion would wait for the load.
+    Loops load the next tile before they open the one they have, so that the work hides the time of the load. For the
+    same reason nothing is converted to fp32 here, and nothing is made -inf: it would wait for the load.
     """
     tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
     if start + TILE <= end:
@@ -113,11 +113,21 @@ def load_tile(row_logits, start, end, L2: tl.constexpr):
         x = tl.load(row_logits[0] + tokens, mask=tokens < end, other=float("-inf"), eviction_policy=L2)
     allowed = row_logits[1]
     if allowed.dtype.element_ty == tl.uint8:
-        lane = tl.arange(0, LANES)  # one byte for a quad: that of two quads
-        octet = tl.load(allowed + (start >> 3) + (lane >> 1), mask=start + lane * 4 < end, other=0).to(tl.int32)
-        keep = ((octet[:, None] >> ((lane & 1) * 4)[:, None] >> tl.arange(0, 4)[None, :]) & 1) != 0
-        x = tl.where(keep, x, tl.full([], float("-inf"), x.dtype))
-    return x
+        lane = tl.arange(0, LANES)  # two neighbouring quads share a byte
+        return x, tl.load(allowed + (start >> 3) + (lane >> 1), mask=start + lane * 4 < end, other=0)
+    else:
+        return x
+
+
+@triton.jit
+def open_tile(tile, row_logits):
+    """What `load_tile` has loaded as fp32, [LANES, 4], with -inf for tokens that are not allowed."""
+    if row_logits[1].dtype.element_ty == tl.uint8:
+        shift = (tl.arange(0, LANES) & 1) * 4
+        keep = ((tile[1].to(tl.int32) >> shift)[:, None] >> tl.arange(0, 4)[None, :]) & 1
+        return tl.where(keep != 0, tile[0].to(tl.float32), float("-inf"))
+    else:
+        return tile.to(tl.float32)
 
 
 @triton.jit
