@@ -56,7 +56,7 @@ from detsample.kernels.sampling.settling import (
     lowest_key_of,
     note,
 )
-from detsample.kernels.sampling.tiles import TILE, groups_of_segment, load_span
+from detsample.kernels.sampling.tiles import TILE, groups_of_segment, load_span, logits_of_row
 
 
 @triton.jit
@@ -160,17 +160,18 @@ def settle_row(
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts", "stretches",
-    "stretch_tiles", "want", "every_row", "pitch",
+    "row_stride", "allowed_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts",
+    "stretches", "stretch_tiles", "want", "every_row", "pitch",
 ]  # fmt: skip
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def settle(
-    logits, row_stride, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
-    every_row, records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots,
-    part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z,
-    OVERLAP: tl.constexpr,
+    logits, row_stride, allowed, allowed_stride,
+    vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want, every_row,
+    records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    scratch_code, token_ids, num_kept, status, logprobs, log_z,
+    OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Finishes the rows with few candidates, and writes what is to be measured for the others (spec sections 3, 6, 8
     and 9).
@@ -180,7 +181,7 @@ def settle(
     """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
-    row_logits = logits + row * row_stride
+    row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, False, ALLOWED)
     group_key += row * pitch
     list_token += row * pitch
     scratch_code += row * CAPACITY

@@ -104,7 +104,7 @@ def load_columns(row_logits, start, columns, SHIFTED: tl.constexpr):
         column = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
         x = tl.load(row_logits + column, mask=(column >= 0) & (column < columns), other=float("-inf"))
     else:
-        x = load_tile(row_logits, start, columns, PASSING)
+        x = load_tile((row_logits, row_logits), start, columns, PASSING)
     return x.to(tl.float32)
 
 

@@ -44,7 +44,13 @@ from detsample.kernels.sampling.rows import (
     read_interval,
     read_sum,
 )
-from detsample.kernels.sampling.tiles import LANES, PASSING, TILE, load_tile
+from detsample.kernels.sampling.tiles import (
+    LANES,
+    PASSING,
+    TILE,
+    load_tile,
+    open_tile,
+)
 
 
 @triton.jit
@@ -62,7 +68,7 @@ def sum_around(row_logits, vocab, first_tile, last_tile, scale, largest, low, hi
         marks = no_marks()
         start = first * TILE
         for _ in range(tiles):
-            x = ahead.to(tl.float32)
+            x = open_tile(ahead, row_logits)
             ahead = load_tile(row_logits, start + TILE, end, PASSING)
             w = weight(gap(x, largest, scale))
             total += tl.sum(w, axis=1)
