@@ -52,8 +52,11 @@ For other calls:
 `processing`  what requests ask to be done to logits                           (docs/processing.md)
 `margin`      how far logits may move before a token could change                  (spec section 13)
 `observation` what a trainer asks of a draw                                         (spec section 12)
+`processing`  what requests ask to be done to logits before a draw               (docs/processing.md)
 `rows`, `match`, `tree`, `rejection`, in `speculative/`
               drafted tokens, verified                                       (spec sections 14 to 17)
+`rows`, `heads`, `look`, `search`, `settle`, in `sharded/`
+              rows whose vocabulary is cut into shards                              (docs/sharded.md)
 ============= =======================================================================================
 
 Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`.
