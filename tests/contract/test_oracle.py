@@ -65,6 +65,7 @@ def assert_agrees(
 # ---- reference against oracle
 
 
+@pytest.mark.full("more kinds of rows by the oracle", every=3)
 @pytest.mark.parametrize("V", SIZES)
 @pytest.mark.parametrize("kind", cases.CASES)
 def test_reference_equals_oracle(kind: str, V: int) -> None:

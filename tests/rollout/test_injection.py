@@ -8,6 +8,7 @@ import injection
 import pytest
 
 
+@pytest.mark.full("more calls that fail", every=5)
 @pytest.mark.parametrize("late", [False, True], ids=["before", "behind"])
 @pytest.mark.parametrize("error", injection.ERRORS)
 @pytest.mark.parametrize("name", injection.SCENARIOS)
