@@ -162,7 +162,7 @@ Shards of a vocabulary (sharded/rows.py):
     best: int64 [ranks, B, parts, SUMS]. As sums, which are of the same shape here, for the best scores.
     state: int64 [B, STATE]. Where a row's search is; where its kept set ends.
     message: int64 [B, ...]. What this rank tells the others.
-    told_digits: int64 [ranks, B, 2, DIGITS]. Numbers and weights of tokens, by their digit.
+    told_digits: int64 [ranks, B, 2, DIGIT_VALUES]. Numbers and weights of tokens, by their digit.
     maxima: int32 [32]. Keys that let every group of tokens into a mask.
     row_statuses: int32 [B]. Status bits.
     result_stride: int. The stride of copied rows.

@@ -25,7 +25,7 @@ from detsample.kernels.sharded.rows import (
     BEST_CODE,
     BY_WEIGHT,
     COUNT,
-    DIGITS,
+    DIGIT_VALUES,
     DRAWS,
     FOUND,
     GOAL,
@@ -183,7 +183,7 @@ def settle(
         if row == 0:  # masks are made of whole rows: every group of tokens may reach the boundary
             tl.store(maxima + tl.arange(0, 32), tl.full([32], NAN_KEY, tl.int32))
     elif STAGE != DONE:
-        clear(message + row * 2 * DIGITS)
+        clear(message + row * 2 * DIGIT_VALUES)
     status, greedy, scale, top_k, top_p, min_weight, seed, position = effective_parameters(
         row, vocab, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
         top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
