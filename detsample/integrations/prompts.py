@@ -55,7 +55,7 @@ class Prompts:
         if self.samples > 1:
             seeds = [detsample.fold_in(seed, i) for seed in seeds for i in range(self.samples)]
         self.padding = np.repeat(padding, self.samples)
-        given = {
+        given: dict[str, list[Any]] = {
             "temperature": [_temperature(x) for x in _entries(temperature)],
             "top_k": [as_integer("top_k", x, -(1 << 63), (1 << 63) - 1) for x in _entries(top_k)],
             "top_p": [_share("top_p", x) for x in _entries(top_p)],

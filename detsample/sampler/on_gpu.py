@@ -25,7 +25,7 @@ import numpy as np
 from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, pointer_types
 from detsample.kernels.sampling import dependent_launch as overlap
 from detsample.kernels.sampling.boundary.pivots import RUNGS
-from detsample.kernels.sampling.candidates import CAPACITY, LIST, MOST_K
+from detsample.kernels.sampling.candidates import CAPACITY, LIST, MOST_K, MOST_K_LISTED
 from detsample.kernels.sampling.finish import finish as finish_kernel
 from detsample.kernels.sampling.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
 from detsample.kernels.sampling.rows import (
@@ -39,6 +39,7 @@ from detsample.kernels.sampling.rows import (
     WANT_TOKEN,
 )
 from detsample.kernels.sampling.settle import settle as settle_kernel
+from detsample.kernels.sampling.settle_top_p import settle_top_p as settle_top_p_kernel
 from detsample.kernels.sampling.sum_weights import sum_weights as sum_weights_kernel
 from detsample.kernels.sampling.summarize import summarize as summarize_kernel
 from detsample.kernels.sampling.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
@@ -184,6 +185,15 @@ def _may_need_sums(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
     return wanted.logprobs or not (_is_off(parameters.top_p, 1.0) and _is_off(parameters.min_p, 0.0))
 
 
+def _may_be_for_top_p(parameters: Parameters, vocab: int) -> bool:
+    """Whether any row may be for `settle_top_p`, as far as the host can tell."""
+    top_k = parameters.top_k
+    if not isinstance(top_k, Scalar) or int(MOST_K_LISTED.value) < top_k.value < vocab:
+        return True
+    few = 1 <= top_k.value < vocab and parameters.filter_order != "joint"
+    return not (few or _is_off(parameters.top_p, 1.0))
+
+
 def _want(wanted: Wanted) -> int:
     """The `want` argument of the kernels."""
     return int(
@@ -200,6 +210,7 @@ class Steps(NamedTuple):
 
     summarize: Step
     settle: Step
+    settle_top_p: Step
     sum_weights: Step
     retry: Step
     finish: Step
@@ -218,6 +229,7 @@ def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
     return Steps(
         summarize=step(summarize_kernel, ALIGNED=aligned, num_warps=summarize, maxnreg=72),
         settle=step(settle_kernel, early("settle"), num_warps=settle, maxnreg=128),
+        settle_top_p=step(settle_top_p_kernel, waits, num_warps=settle, maxnreg=128),
         sum_weights=step(sum_weights_kernel, early("sum_weights"), ALIGNED=aligned, num_warps=sum_weights, maxnreg=72),
         retry=step(sum_weights_kernel, early("retry"), ALIGNED=aligned, num_warps=sum_weights, maxnreg=72),
         finish=step(finish_kernel, early("finish"), ALIGNED=aligned, num_warps=finish),
@@ -249,6 +261,7 @@ class Prepared(NamedTuple):
     laid: Layout
     values: list[Any]
     """The values of the first arguments in `NAMES`, up to the results."""
+    needs_top_p: bool
     needs_mass: bool
     retry_programs: int
     waits: bool
@@ -277,9 +290,12 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
+    needs_top_p = _may_be_for_top_p(parameters, vocab)
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
-    return Prepared(logits, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits)
+    return Prepared(
+        logits, parameters, wanted, tuning, cut, laid, values, needs_top_p, needs_mass, retry_programs, waits
+    )
 
 
 def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
@@ -297,7 +313,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     SampleOutput
         Tensors of the logits' framework on the logits' device, not yet computed: nothing waits for the device.
     """
-    of, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits = prepared
+    of, parameters, wanted, tuning, cut, laid, values, needs_top_p, needs_mass, retry_programs, waits = prepared
     framework, device, rows = of.framework, of.device, of.rows
     with framework.launching(device):
         areas = addresses(framework, device, laid)
@@ -322,6 +338,8 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         start = step_launcher(device, NAMES, values)
         start(steps.summarize, (rows, cut.parts))
         start(steps.settle, (rows,))
+        if needs_top_p:
+            start(steps.settle_top_p, (rows,))
         if needs_mass:
             start(steps.sum_weights, (rows * cut.parts,))
             for attempt in range(1, 1 + ATTEMPTS):

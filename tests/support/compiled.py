@@ -17,7 +17,9 @@ PARAMETERS = (
     "position_ptr:*i64 position_stride:i32 position_low:i32 position_high:i32"
 )
 SUMS = "records:*i64 sums:*i64 missed:*i32"
-GROUPS = "group_bound:*fp32 part_key:*i32 part_counts:*i32 row_pivots:*fp32 part_rungs:*fp32"
+PARTS = "part_key:*i32 part_counts:*i32"
+RUNGS = "row_pivots:*fp32 part_rungs:*fp32"
+GROUPS = f"group_bound:*fp32 {PARTS} {RUNGS}"
 MASK = "mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr"
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
@@ -38,8 +40,13 @@ KERNELS = {
         4,
     ),
     "sampling.settle.settle": (
-        f"{CUT} segments_of_part:i32 groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 every_row:i32 {SUMS} "
-        f"group_key:*i32 list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
+        f"{CUT} groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 every_row:i32 {SUMS} group_key:*i32 "
+        f"list_token:*i32 pitch:i32 group_bound:*fp32 {PARTS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
+        8,
+    ),
+    "sampling.settle_top_p.settle_top_p": (
+        f"{CUT} segments_of_part:i32 groups:i32 parts:i32 want:i32 every_row:i32 {SUMS} group_key:*i32 "
+        f"list_token:*i32 pitch:i32 {PARTS} {RUNGS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr",
         8,
     ),
     "sampling.sum_weights.sum_weights": (
@@ -161,13 +168,13 @@ def code_lines(ptx: str) -> list[str]:
 
 
 PASSES = (
-    "sampling.summarize.summarize", "sampling.settle.settle", "sampling.sum_weights.sum_weights",
-    "sampling.finish.finish",
+    "sampling.summarize.summarize", "sampling.settle.settle", "sampling.settle_top_p.settle_top_p",
+    "sampling.sum_weights.sum_weights", "sampling.finish.finish",
 )  # fmt: skip
 """The kernels of a draw, in the order in which they are launched."""
-READING = (PASSES[0], PASSES[2])
+READING = (PASSES[0], PASSES[3])
 """Those that read every logit."""
-GUESSING = ("sampling.summarize.summarize", "sampling.settle.settle", "sampling.sum_weights.sum_weights")
+GUESSING = ("sampling.summarize.summarize", "sampling.settle_top_p.settle_top_p", "sampling.sum_weights.sum_weights")
 """Kernels that guess a boundary from rough weights, by the hardware's exp2: only speed hangs on these."""
 ROUGH = re.compile(r"ex2\.approx\.ftz\.f32")
 

@@ -59,11 +59,12 @@ np.save("flat.npy", np.zeros((4, 50), np.float32))
 np.save("nan.npy", np.float32([[1, 2], [1, np.nan]]))
 """
 OTHER_SYSTEMS = """
-import os, numpy as np, pathlib, detsample
-vars(os).pop("sched_getaffinity", None)
+import os, numpy as np, detsample
+for name in ("sched_getaffinity", "O_DIRECTORY", "O_NONBLOCK"):
+    vars(os).pop(name)
 opened = os.open
 def windows(path, *how):
-    if pathlib.Path(path).is_dir():
+    if os.path.isdir(path):
         raise PermissionError(path)
     return opened(path, *how)
 os.open = windows
@@ -119,7 +120,8 @@ class FirstHour:
         return done.stdout or done.stderr or ""
 
     def pip(self, *words: str) -> None:
-        self.run([self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *words])
+        options = ["--quiet", "--disable-pip-version-check", "--no-compile"]  # most of torch nobody imports
+        self.run([self.python, "-m", "pip", "install", *options, *words])
 
     def resolves(self, *wanted: str) -> None:
         """Whether these can be installed together, without installing them."""

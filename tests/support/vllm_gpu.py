@@ -33,6 +33,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 VOCAB, PROMPT, T = 151936, 16, 0.8
 BLOCK, BLOCKS, SETTLING = 12, 7, 3  # steps; the first block admits the requests; a block's first steps overlap the last
 BATCHES = (1, 8, 64, 256)
@@ -186,15 +188,21 @@ class Probe:
             batch = next(a for a in arguments if hasattr(a, "idx_mapping_np"))
             states = runner.sampler.sampling_states
             named = zip(states.seeds.np[batch.idx_mapping_np], states.seeds_set[batch.idx_mapping_np], strict=True)
-            return [int(s) if known else None for s, known in named], batch.seq_lens[: batch.num_reqs]
+            owners = [int(s) if known else None for s, known in named]
+            lengths, counts = batch.seq_lens[: batch.num_reqs], np.diff(batch.cu_num_logits_np[: batch.num_reqs + 1])
+            return self._each_row(owners, lengths, [int(n) - 1 for n in counts])
         batch = runner.input_batch
         owners = [runner.requests[name].sampling_params.seed for name in batch.req_ids]
         lengths = runner.seq_lens[: len(owners)]
         if rows == len(owners):
             return owners, lengths
+        drafted = next(a for a in arguments if hasattr(a, "num_draft_tokens")).num_draft_tokens
+        return self._each_row(owners, lengths, drafted)
+
+    def _each_row(self, owners: list[Any], lengths: Any, drafted: list[int]) -> tuple[list[Any], Any]:
+        """Of each row in place of each request: a request has a row for each drafted token, and one behind them."""
         import torch
 
-        drafted = next(a for a in arguments if hasattr(a, "num_draft_tokens")).num_draft_tokens
         back = [n - i for n in drafted for i in range(n + 1)]
         whose = [i for i, n in enumerate(drafted) for _ in range(n + 1)]
         index = torch.tensor(whose, device=lengths.device)
@@ -263,7 +271,7 @@ class Probe:
             return {}
         rows = Rows([read(params(100 + i, 1, more), False) for i in range(batch)], logits.device)
         columns = Columns(logits.device, batch)
-        columns.load(rows.requests)
+        columns.load(rows.requests, 0)
         given = {**columns.of(batch), **rows.shared, **ORDER}
         position = torch.arange(batch, device=logits.device, dtype=torch.int32)
         copies = [logits.clone() for _ in range(max(2, (160 << 20) // (logits.numel() * logits.element_size())))]

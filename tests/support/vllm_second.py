@@ -21,6 +21,7 @@ import vllm.platforms as platforms
 # Otherwise vLLM's build for CPUs leaves Triton out.
 platforms.vllm_version_matches_substr = lambda text: False
 
+import vllm.utils.torch_utils as memory  # noqa: E402
 import vllm.v1.sample.ops.topk_topp_sampler as filters  # noqa: E402
 import vllm.v1.worker.gpu.buffer_utils as buffers  # noqa: E402
 from vllm.sampling_params import SamplingParams  # noqa: E402
@@ -45,6 +46,7 @@ class Memory:
 
 
 buffers.UvaBuffer = buffers.NonUvaBuffer = Memory
+memory.PIN_MEMORY = False
 filters.HAS_TRITON = False  # its kernel for top-k and top-p does not run in the interpreter
 
 VOCAB, SLOTS, STEPS, PROMPT = 300, 8, 3, 5

@@ -25,7 +25,7 @@ FIELDS: tuple[tuple[str, Any], ...] = (
     ("temperature", np.float32), ("top_p", np.float32), ("min_p", np.float32),
 )  # fmt: skip
 RING = 8  # so many draws' tokens stay in memory; vLLM has at most one step more than pipeline stages in flight
-SIGHTINGS = 2  # of the same addresses, before a graph is made for them
+SIGHTINGS = 3  # of the same logits' address, before a graph is made for it
 MOST_GRAPHS = 256
 MOST_PLANS = 4096
 LOOK_EVERY = 64  # how many steps there are from one look at the rows' status to the next
@@ -99,7 +99,8 @@ class Columns:
     """The parameters of a batch's rows on the device, at addresses that never change."""
 
     def __init__(self, device: Any, capacity: int) -> None:
-        self._bytes = np.dtype(np.int64).itemsize * capacity * 2 + np.dtype(np.float32).itemsize * capacity * 3
+        capacity = -(-capacity // 16) * 16  # so that each column starts on 16 bytes
+        self._bytes = sum(np.dtype(kind).itemsize for _, kind in FIELDS) * capacity + np.dtype(np.int64).itemsize
         self._capacity, self._device = capacity, device
         self._memory = torch.zeros(self._bytes, dtype=torch.uint8, device=device)
         kinds = {np.int64: torch.int64, np.float32: torch.float32}
@@ -108,16 +109,19 @@ class Columns:
             end = start + capacity * np.dtype(kind).itemsize
             self._columns[name] = self._memory[start:end].view(kinds[kind])
             start = end
+        self.draws = self._memory[start:].view(torch.int64)
+        """[1], how many draws there were; the kernel behind a draw counts on."""
 
-    def load(self, requests: list[Request]) -> None:
+    def load(self, requests: list[Request], draws: int) -> None:
         """Copy a batch's parameters to the device in one copy, after everything that still reads those of the last
-        batch.
+        batch; and how many draws there were.
         """
         host, start = np.zeros(self._bytes, np.uint8), 0
         for index, (_, kind) in enumerate(FIELDS):
             end = start + self._capacity * np.dtype(kind).itemsize
             host[start:end].view(kind)[: len(requests)] = [r.values[index] for r in requests]
             start = end
+        host[start:].view(np.int64)[0] = draws
         self._memory.copy_(to_host_memory(host, self._device), non_blocking=True)
 
     def of(self, rows: int) -> dict[str, torch.Tensor]:
@@ -147,14 +151,14 @@ class Drawer:
         self._graphs: dict[tuple[Any, ...], Any] = {}
         self._sightings: dict[tuple[Any, ...], int] = {}
         self._invalid = torch.zeros(capacity, dtype=torch.int32, device=device)
-        self._tokens = torch.zeros((ring, -(-capacity // 16) * 16), dtype=dtype, device=device)
+        self._ring = torch.zeros((ring, -(-capacity // 16) * 16), dtype=dtype, device=device)
         self._calls = self._draws = 0
         self._look: tuple[torch.Tensor, Any] | None = None
         self._pool = None
 
     def load(self, rows: Rows) -> None:
         """Take a new batch's parameters."""
-        self._columns.load(rows.requests)
+        self._columns.load(rows.requests, self._draws)
         self._shared = rows.shared
 
     def draw(self, logits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
@@ -173,8 +177,7 @@ class Drawer:
             Written to again `ring` draws later. An invalid row has token 0, and the log reports it.
         """
         shared = self._shared
-        rows, slot = logits.shape[0], self._draws % len(self._tokens)
-        self._draws += 1
+        rows, slot = logits.shape[0], self._draws % len(self._ring)
         key = (rows, logits.dtype, logits.stride(0), position.data_ptr(), *shared.values())
         plan = self._plans.get(key)
         if plan is None:
@@ -183,24 +186,24 @@ class Drawer:
                     known.clear()
             of = self._columns.of(rows) | shared
             plan = self._plans[key] = detsample.plan(logits, position=position, return_logprobs=False, **ORDER, **of)
-        tokens = self._tokens[slot, :rows]
-        graph = self._captured((*key, logits.data_ptr(), slot), plan, logits, tokens) if logits.is_cuda else None
+        graph = self._captured((*key, logits.data_ptr()), plan, logits) if logits.is_cuda else None
         if graph is None:
-            self._draw_into(tokens, plan, logits)
+            self._draw(plan, logits)
         else:
             graph.replay()
+        self._draws += 1  # as the kernel behind the draw does
         self._look_at_status()
-        return tokens
+        return self._ring[slot, :rows]
 
-    def _draw_into(self, tokens: torch.Tensor, plan: detsample.Plan, logits: torch.Tensor) -> None:
+    def _draw(self, plan: detsample.Plan, logits: torch.Tensor) -> None:
         out = plan(logits)
         if logits.is_cuda:
             from detsample.integrations.vllm.kernels import settle_tokens
 
-            settle_tokens(out.token_ids, out.status, self._invalid, tokens)
+            settle_tokens(out.token_ids, out.status, self._invalid, self._ring, self._columns.draws)
         else:
             self._collect(out.status, 0)
-            tokens.copy_(out.token_ids.clamp(min=0))
+            self._ring[self._draws % len(self._ring), : len(out.token_ids)] = out.token_ids.clamp(min=0)
 
     def draw_and_keep(self, logits: torch.Tensor, position: torch.Tensor, rows: Any = None) -> Kept:
         """Draw with the kept sets, as log probabilities need them.
@@ -262,9 +265,7 @@ class Drawer:
         every = self._columns.of(len(self._invalid))
         return {name: column.index_select(0, rows.long()) for name, column in every.items()}
 
-    def _captured(
-        self, key: tuple[Any, ...], plan: detsample.Plan, logits: torch.Tensor, tokens: torch.Tensor
-    ) -> Any:
+    def _captured(self, key: tuple[Any, ...], plan: detsample.Plan, logits: torch.Tensor) -> Any:
         """The graph of a call with logits at this address: vLLM's are at one or two, step after step."""
         if key in self._graphs:
             return self._graphs[key]
@@ -278,7 +279,7 @@ class Drawer:
             # Only this thread: others copy the last step's results meanwhile.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                self._draw_into(tokens, plan, logits)
+                self._draw(plan, logits)
             finally:
                 graph.capture_end()
         here.wait_stream(aside)

@@ -37,6 +37,12 @@ def is_weighed(mode, top_k, top_p):
 
 
 @triton.jit
+def is_for_top_p(mode, top_k, top_p):
+    """Whether a row is for `settle_top_p`, and not for `settle`."""
+    return is_in_doubt(top_k, top_p) | is_weighed(mode, top_k, top_p)
+
+
+@triton.jit
 def wanted_share(top_k, top_p, vocab):
     """The share of the row that its kept prefix is expected to hold: of the tokens if top-k is on, of the weight
     otherwise.
