@@ -23,7 +23,7 @@ from detsample.kernels.sampling.tiles import QUADS, TILE
 from detsample.kernels.sharded import settle as stages
 from detsample.kernels.sharded.heads import ALL, LISTS, ONE, copy_rows, tell_heads
 from detsample.kernels.sharded.look import count_mask, look
-from detsample.kernels.sharded.rows import DIGITS, STATE, SUMS
+from detsample.kernels.sharded.rows import DIGIT_VALUES, STATE, SUMS
 from detsample.kernels.sharded.search import count_digits, narrow
 from detsample.launching.launch import launcher
 from detsample.launching.workspace import allocate, layout
@@ -168,7 +168,7 @@ class Call:
             sums = best = self._told((yield self._look(heads, weighs, rounds.draws)))
         how: dict[str, Any] = {"SUMMED": rounds.sums, "TOLD_BEST": False, "DRAW": False}
         if rounds.searches:
-            digits, message = self._message(2, int(DIGITS.value))
+            digits, message = self._message(2, int(DIGIT_VALUES.value))
             for stage in (stages.BEGIN, stages.COUNTED)[: rounds.searches]:
                 self._settle(heads, sums, best, message, stage, how)
                 for at in range(SEARCH_ROUNDS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detsample.rollout.observation import MOST_TOP
+from detsample.rollout.validity import MOST_TOP
 
 LARGEST_SEED = (1 << 63) - 1
 

@@ -31,7 +31,7 @@ LAST_KEY = tl.constexpr(15)  # the last kept token: its key, and this rank's las
 LAST_COLUMN = tl.constexpr(16)
 
 BITS = tl.constexpr(8)  # how many bits of a place a round of a search decides
-DIGITS = tl.constexpr(256)
+DIGIT_VALUES = tl.constexpr(256)
 
 RUNGS = tl.constexpr(6)  # gaps whose prefixes are measured before a search: 3, 5, ... 13 (`rung`)
 SUMS = tl.constexpr(18)  # int64 words that each part of a rank tells of a row. These are the words:
@@ -104,7 +104,7 @@ def load_columns(row_logits, start, columns, SHIFTED: tl.constexpr):
         column = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
         x = tl.load(row_logits + column, mask=(column >= 0) & (column < columns), other=float("-inf"))
     else:
-        x = load_tile(row_logits, start, columns, PASSING)
+        x = load_tile((row_logits, row_logits), start, columns, PASSING)
     return x.to(tl.float32)
 
 
@@ -133,5 +133,5 @@ def rung(number):
 @triton.jit
 def clear(message):
     """Zeros for the next round."""
-    tl.store(message + tl.arange(0, DIGITS), tl.zeros([DIGITS], tl.int64))
-    tl.store(message + DIGITS + tl.arange(0, DIGITS), tl.zeros([DIGITS], tl.int64))
+    tl.store(message + tl.arange(0, DIGIT_VALUES), tl.zeros([DIGIT_VALUES], tl.int64))
+    tl.store(message + DIGIT_VALUES + tl.arange(0, DIGIT_VALUES), tl.zeros([DIGIT_VALUES], tl.int64))

@@ -1,6 +1,6 @@
 """The search for the last token of a prefix: between two places of the order, some bits of the distance in each round.
 
-A round has two kernels. `count_digits` adds up the tokens of a shard for each of DIGITS equal parts of the places in
+A round has two kernels. `count_digits` adds up the tokens of a shard for each of DIGIT_VALUES equal parts of the places in
 question. `narrow` takes what all ranks have added up, and chooses the part in which the goal is reached. When one
 place is left, its tokens have the same logit and so the same weight, and those of lower ranks come first. So every
 rank knows how many of its own belong to the prefix.
@@ -17,7 +17,7 @@ from detsample.kernels.sharded.rows import (
     BASE,
     BEFORE,
     BY_WEIGHT,
-    DIGITS,
+    DIGIT_VALUES,
     FOUND,
     GOAL,
     MOST_INT32,
@@ -41,7 +41,7 @@ def shift_of(width):
     """How many bits of a place within `width` places are below a digit."""
     shift = width * 0
     for bit in tl.static_range(32):
-        shift += tl.where(((width - 1) >> bit) >= DIGITS, 1, 0)
+        shift += tl.where(((width - 1) >> bit) >= DIGIT_VALUES, 1, 0)
     return shift
 
 
@@ -67,17 +67,17 @@ def count_digits(
         )  # fmt: skip
         largest = largest_logit(heads, row, rows, ranks, told, RANKS, SLOTS)
         shift = shift_of(width)
-        message += row * 2 * DIGITS
+        message += row * 2 * DIGIT_VALUES
         first, end = columns_of_part(start, columns, tl.num_programs(1), tl.program_id(1))
         for begin in range(first, end, TILE):
             x = load_columns(logits + row * row_stride, begin, columns, SHIFTED)
             place = place_of(key_of(x)) - base
             inside = (place >= 0) & (place < width) & (x > float("-inf"))
             if tl.max(tl.max(inside.to(tl.int32), axis=1), axis=0) > 0:
-                digit = (place >> shift) & (DIGITS - 1)
+                digit = (place >> shift) & (DIGIT_VALUES - 1)
                 w = weight(gap(x, largest, scale))
                 tl.atomic_add(message + digit, inside.to(tl.int64), mask=inside, sem="relaxed")
-                tl.atomic_add(message + DIGITS + digit, w, mask=inside, sem="relaxed")
+                tl.atomic_add(message + DIGIT_VALUES + digit, w, mask=inside, sem="relaxed")
 
 
 @triton.jit
@@ -107,18 +107,18 @@ def narrow(logits, row_stride, columns, rows, ranks, own_rank, told_digits, stat
     goal, by_weight, width = tl.load(state + GOAL), tl.load(state + BY_WEIGHT), tl.load(state + WIDTH)
     if goal > 0:
         base, before, weight_before = tl.load(state + BASE), tl.load(state + BEFORE), tl.load(state + BEFORE + 1)
-        digit = tl.arange(0, DIGITS)
-        numbers, weights = tl.zeros([DIGITS], tl.int64), tl.zeros([DIGITS], tl.int64)
-        lower = tl.zeros([DIGITS], tl.int64)
+        digit = tl.arange(0, DIGIT_VALUES)
+        numbers, weights = tl.zeros([DIGIT_VALUES], tl.int64), tl.zeros([DIGIT_VALUES], tl.int64)
+        lower = tl.zeros([DIGIT_VALUES], tl.int64)
         for rank in range(ranks):
-            of_rank = told_digits + (rank * rows + row) * 2 * DIGITS
+            of_rank = told_digits + (rank * rows + row) * 2 * DIGIT_VALUES
             here = tl.load(of_rank + digit)
             numbers += here
-            weights += tl.load(of_rank + DIGITS + digit)
+            weights += tl.load(of_rank + DIGIT_VALUES + digit)
             lower += tl.where(rank < own_rank, here, 0)
         reached = tl.cumsum(tl.where(by_weight > 0, weights, numbers), axis=0)
         reached += tl.where(by_weight > 0, weight_before, before)
-        step = tl.minimum(tl.sum((reached < goal).to(tl.int32), axis=0), DIGITS - 1)
+        step = tl.minimum(tl.sum((reached < goal).to(tl.int32), axis=0), DIGIT_VALUES - 1)
         before += tl.sum(tl.where(digit < step, numbers, 0), axis=0)
         weight_before += tl.sum(tl.where(digit < step, weights, 0), axis=0)
         shift = shift_of(width)
@@ -133,7 +133,7 @@ def narrow(logits, row_stride, columns, rows, ranks, own_rank, told_digits, stat
             each = tl.sum(tl.where(digit == step, weights, 0), axis=0) // tl.maximum(ties, 1)
             by_each = (goal - weight_before + each - 1) // tl.maximum(each, 1)
             taken = tl.where(by_weight > 0, by_each, goal - before)
-            own = tl.load(told_digits + (own_rank * rows + row) * 2 * DIGITS + digit)
+            own = tl.load(told_digits + (own_rank * rows + row) * 2 * DIGIT_VALUES + digit)
             mine = tl.sum(tl.where(digit == step, own, 0), axis=0)
             taken_here = taken - tl.sum(tl.where(digit == step, lower, 0), axis=0)
             key = (-base + MOST_INT32).to(tl.int32)
@@ -146,4 +146,4 @@ def narrow(logits, row_stride, columns, rows, ranks, own_rank, told_digits, stat
             tl.store(found + 2, key.to(tl.int64))
             tl.store(found + 3, column.to(tl.int64))
     tl.debug_barrier()  # every lane has read what a group of one rank may have gathered in place
-    clear(message + row * 2 * DIGITS)
+    clear(message + row * 2 * DIGIT_VALUES)

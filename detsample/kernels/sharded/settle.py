@@ -25,7 +25,7 @@ from detsample.kernels.sharded.rows import (
     BEST_CODE,
     BY_WEIGHT,
     COUNT,
-    DIGITS,
+    DIGIT_VALUES,
     DRAWS,
     FOUND,
     GOAL,
@@ -132,8 +132,8 @@ def aim_at(state, goal, by_weight, sums, row, rows, ranks, parts, largest, scale
     number, weight = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
     lower, upper = tl.full([], -1.0, tl.float32), tl.full([], float("inf"), tl.float32)
     for each in tl.static_range(RUNGS):
-        here = sum_told(sums, row, rows, ranks, parts, LADDER + 2 * each, PARTS)
-        weight_here = sum_told(sums, row, rows, ranks, parts, LADDER + 2 * each + 1, PARTS)
+        here = sum_told(sums, row, rows, ranks, parts, each * 2 + LADDER, PARTS)
+        weight_here = sum_told(sums, row, rows, ranks, parts, each * 2 + (LADDER + 1), PARTS)
         behind = tl.where(by_weight > 0, weight_here, here) < goal
         number, weight = tl.where(behind, here, number), tl.where(behind, weight_here, weight)
         lower = tl.where(behind, rung(each), lower)
@@ -153,7 +153,7 @@ def aim_at(state, goal, by_weight, sums, row, rows, ranks, parts, largest, scale
 @triton.jit
 def found_prefix(state, which):
     """(count, weight, key, column) of a prefix that was searched for."""
-    state += FOUND + which * PREFIX
+    state += which * PREFIX + FOUND
     return tl.load(state), tl.load(state + 1), tl.load(state + 2).to(tl.int32), tl.load(state + 3).to(tl.int32)
 
 
@@ -183,7 +183,7 @@ def settle(
         if row == 0:  # masks are made of whole rows: every group of tokens may reach the boundary
             tl.store(maxima + tl.arange(0, 32), tl.full([32], NAN_KEY, tl.int32))
     elif STAGE != DONE:
-        clear(message + row * 2 * DIGITS)
+        clear(message + row * 2 * DIGIT_VALUES)
     status, greedy, scale, top_k, top_p, min_weight, seed, position = effective_parameters(
         row, vocab, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
         top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
