@@ -144,7 +144,7 @@ def _changed(x: F32, bias: F32 | None, repeated: bool, count: int, asked: Reques
         total = F32(0)
         for _ in range(count):
             total = total + f
-        x = x + (-total - p)
+        x = x + (F32(0) - total - p)
     if repeated:
         less = x * (F32(1) / r) if how.reciprocal else x / r
         x = less if x > 0 else x * r

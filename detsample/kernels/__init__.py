@@ -4,7 +4,8 @@ The kernels of a call, in the order in which they are launched (see `detsample.s
 
 ============= =======================================================================================
 `summarize`   kernel 1: reads every logit once; largest logits, bounds of scores, rough sums
-`settle`      kernel 2: all that is left, for rows with few candidates or a known kept set
+`settle`      kernel 2: all that is left, for rows with few candidates or a known kept set; each row goes one
+              of two ways
 `sum_weights` kernel 3: exact sums, and the tokens around a boundary, for rows that need them; then twice
               more around another guess, for those where the one before was wrong
 `finish`      kernel 4: all that is left, for the other rows
@@ -18,12 +19,14 @@ They are in `sampling/`, each in a file of its name, with what they share. The l
 `tiles`            how a row is cut into segments, tiles, quads and groups
 `score_bounds`     what no score exceeds
 `draw`             which token of the kept set has the largest score                 (spec section 8)
+`settling`         what both ways through `settle` have in common
+`settle_top_p`     the way of rows whose boundary may lie among many tokens          (spec section 6)
 `candidates`       all-pairs ranks of a few tokens, and the cut through them         (spec section 6)
 `compaction`       a few tokens among many, as bits, and the lists made of them
 `outcome`          what a row ends with                                        (spec sections 3, 6, 9)
 `dependent_launch` launches that start before the one ahead has ended
 `pivots`           rough sums of weights and their error, and values around which a boundary may lie
-`guess`            the interval where a boundary probably lies, from rough sums or from what was listed
+`guess`            the interval where a boundary probably lies, from maxima, rough sums, or what was listed
 `measure`          what an interval holds, exactly, and whether that settles the boundary
 ================== ==================================================================================
 
@@ -48,6 +51,7 @@ For other calls:
 `noise`       `gumbel_noise` and `fold_in` on their own                             (spec section 7)
 `margin`      how far logits may move before a token could change                  (spec section 13)
 `observation` what a trainer asks of a draw                                         (spec section 12)
+`processing`  what requests ask to be done to logits before a draw               (docs/processing.md)
 `rows`, `match`, `tree`, `rejection`, in `speculative/`
               drafted tokens, verified                                       (spec sections 14 to 17)
 ============= =======================================================================================
@@ -73,6 +77,8 @@ a number. Names in capitals are compile-time constants. Strides are in elements.
 Of the logits and the parameters:
     logits: fp32, bf16, fp16 [B, V]. The logits; the tokens of a row are neighbours.
     row_stride, vocab, rows: int. From row to row of the logits; V; B, or R.
+    allowed, allowed_stride: uint8 [B, bytes]. Bits that say which tokens are allowed, and the step from row to row.
+    ALLOWED: bool. Whether there are such bits; otherwise all tokens are allowed.
     given: int. One bit for each parameter that is a vector: rows.py names them.
     temperature_ptr, top_p_ptr, min_p_ptr: fp32, fp64, bf16, fp16 [B]. Vectors of parameters.
     top_k_ptr, seed_ptr, position_ptr, index_ptr: int64 or int32 [B]. Vectors of parameters; index is that of fold_in.
@@ -155,6 +161,26 @@ What a trainer asks for (observation.py):
     raw_logprobs, entropy: fp32 [B]. Natural logarithms, in the full softmax; nats.
     rank: int32 [B]. How many tokens come before the token in the order.
     top_token_ids, top_logprobs: int32, fp32 [B, top_n]. The first tokens, and their log probabilities.
+What is done to logits before a draw (processing.py); Q is the number of requests:
+    how, offsets_given: int. The convention, as bits; whether there are row_offsets.
+    repetition, frequency, presence, min_length: as above [Q]. Vectors of numbers.
+    repetition_stride, frequency_stride, presence_stride, length_stride: int. Their strides.
+    repetition_bits, frequency_bits, presence_bits, length_scalar: int. A number for all requests; the first three as
+        the bits of an fp32.
+    prompt, output, bias, banned, stop, only: int64 or int32. Lists of token ids: tables [Q, width], or [size].
+    prompt_starts, output_starts, bias_starts, banned_starts, stop_starts, only_starts: int64 or int32 [Q]. Where each
+        list begins; where there is no table.
+    prompt_ends, output_ends, bias_ends, banned_ends, stop_ends, only_ends: int64 or int32 [Q]. Where each list ends.
+    prompt_stride, output_stride, bias_stride, banned_stride, stop_stride, only_stride: int. From row to row of a table.
+    prompt_width, output_width, bias_width, banned_width, stop_width, only_width: int. The columns of a table; -1 where
+        lists have starts and ends.
+    prompt_size, output_size, bias_size, banned_size, stop_size, only_size: int. The length of what these are places in.
+    bias_values: fp32. What is added to the logits of the tokens in the same places of `bias`.
+    bad_words, words_stride: int64 or int32 [Q, bad_count, longest]. Sequences, and the step from request to request.
+    bad_count, longest: int. How many sequences a request has, and how long the longest may be.
+    marks, chosen: int32 [R, V]. For each token what is known of it; the place of its bias.
+    path, matched: int64 [R, width], int64 [R, bad_count]. The drafted tokens before a row, the nearest first; the last
+        tokens of sequences that are nearly complete, or -1.
 Shards of a vocabulary (sharded/rows.py):
     start, ranks, own_rank, told: int. The token of a shard's first column; how many ranks there are, and which this is;
         how many first tokens a rank tells of.

@@ -25,7 +25,10 @@ from detsample.kernels.sampling.rows import (
     minimum_weight,
     row_parameters,
 )
-from detsample.kernels.sampling.tiles import load_span
+from detsample.kernels.sampling.tiles import (
+    load_span,
+    logits_of_row,
+)
 
 FLT_MAX = tl.constexpr(3.4028234663852886e38)
 DOUBT = tl.constexpr(17)  # weights measured from two maxima differ by at most 2^-17 of each, plus a unit a token
@@ -155,7 +158,7 @@ def surroundings(
     rival_heads = tl.zeros([DIGITS], tl.int64)
     rival_rest = tl.zeros([DIGITS], tl.int64)
     rival_key = key_of(rival_high)[None, :]
-    rival_x = tl.load(row_logits + tl.where(rival != LAST_TOKEN, rival, 0)).to(tl.float32)
+    rival_x = tl.load(row_logits[0] + tl.where(rival != LAST_TOKEN, rival, 0)).to(tl.float32)
     inside = within(key_of(rival_x), rival, boundary_key, boundary_token)[None, :]
     for start in range(0, vocab, SPAN):
         x = load_span(row_logits, start, vocab, SPAN)
@@ -216,7 +219,7 @@ def harmless(
     """For each of the DIGITS motions in `t`: whether the token must stay the same when no logit moves by more than
     that.
     """
-    winner_low = lowest(tl.load(row_logits + winner).to(tl.float32) + 0.0, t)
+    winner_low = lowest(tl.load(row_logits[0] + winner).to(tl.float32) + 0.0, t)
     winner_most = tl.maximum(winner_low, highest(value_of(other_key), t))
     rival_key, rival, ahead = outscorers(
         row_logits, vocab, t, scale, seed, position, winner, winner_noise, winner_low, winner_most, SPAN, DIGITS
@@ -252,7 +255,7 @@ def margin(
     """
     DIGITS: tl.constexpr = 1 << BITS
     row = tl.program_id(0).to(tl.int64)
-    row_logits = logits + row * row_stride
+    row_logits = logits_of_row(logits, row, row_stride, logits, 0, False, False)
     temperature, top_k, top_p, min_p, seed, position = row_parameters(
         row, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
         top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,

@@ -1,7 +1,7 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
     summarize    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
-    settle       (rows)           finishes rows that are invalid, without a filter or with few candidates; guesses the
+    settle       (rows x 2)       finishes rows that are invalid, without a filter or with few candidates; guesses the
                                   boundary of others
     sum_weights  (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
     sum_weights  (fixed)          the same once more, for the rows where the guess was wrong; launched twice
@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, pointer_types
+from detsample.frameworks.buffer import HostBuffer
+from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, missing, pointer, pointer_types
 from detsample.kernels.sampling import dependent_launch as overlap
 from detsample.kernels.sampling.boundary.pivots import RUNGS
 from detsample.kernels.sampling.candidates import CAPACITY, LIST, MOST_K, MOST_K_LISTED
@@ -39,7 +40,6 @@ from detsample.kernels.sampling.rows import (
     WANT_TOKEN,
 )
 from detsample.kernels.sampling.settle import settle as settle_kernel
-from detsample.kernels.sampling.settle_top_p import settle_top_p as settle_top_p_kernel
 from detsample.kernels.sampling.sum_weights import sum_weights as sum_weights_kernel
 from detsample.kernels.sampling.summarize import summarize as summarize_kernel
 from detsample.kernels.sampling.tiles import LANES, MOST_GROUPS, MOST_SEGMENTS, QUADS, TILE
@@ -210,18 +210,17 @@ class Steps(NamedTuple):
 
     summarize: Step
     settle: Step
-    settle_top_p: Step
     sum_weights: Step
     retry: Step
     finish: Step
 
 
 @cache
-def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
+def _steps(aligned: bool, allowed: bool, waits: bool, tuning: Tuning) -> Steps:
     """The launches of a call, for a GPU where kernels can wait for the kernel before them (`waits`) or cannot."""
     summarize, sum_weights, settle, finish = tuning.warps
 
-    step = partial(Step, OVERLAP=waits, enable_fp_fusion=False)
+    step = partial(Step, OVERLAP=waits, ALLOWED=allowed, enable_fp_fusion=False)
 
     def early(kernel: str) -> bool:
         return waits and kernel in tuning.overlap
@@ -229,7 +228,6 @@ def _steps(aligned: bool, waits: bool, tuning: Tuning) -> Steps:
     return Steps(
         summarize=step(summarize_kernel, ALIGNED=aligned, num_warps=summarize, maxnreg=72),
         settle=step(settle_kernel, early("settle"), num_warps=settle, maxnreg=128),
-        settle_top_p=step(settle_top_p_kernel, waits, num_warps=settle, maxnreg=128),
         sum_weights=step(sum_weights_kernel, early("sum_weights"), ALIGNED=aligned, num_warps=sum_weights, maxnreg=72),
         retry=step(sum_weights_kernel, early("retry"), ALIGNED=aligned, num_warps=sum_weights, maxnreg=72),
         finish=step(finish_kernel, early("finish"), ALIGNED=aligned, num_warps=finish),
@@ -240,7 +238,7 @@ _KINDS = {area.name: area.kind for area in layout(_areas(0, Cut(*[0] * len(Cut._
 _RESULTS = {"token_ids": "int64", "num_kept": "int32", "status": "int32", "logprobs": "float32", "log_z": "float32"}
 # What `launch` passes, in this order; a kernel takes what it has an argument of the same name for.
 NAMES = Names(
-    ["logits", "row_stride", "given", *PARAMETER_NAMES],
+    ["logits", "row_stride", "allowed", "allowed_stride", "given", *PARAMETER_NAMES],
     {
         **dict.fromkeys(["vocab", *Cut._fields, "want", "filter_order", "rows", "attempt", "every_row"], int),
         **{name: pointer_types(dtype)[0] for name, dtype in _RESULTS.items()}, **_KINDS,
@@ -261,7 +259,8 @@ class Prepared(NamedTuple):
     laid: Layout
     values: list[Any]
     """The values of the first arguments in `NAMES`, up to the results."""
-    needs_top_p: bool
+    ways: int
+    """How many of the two ways through `settle` rows may go."""
     needs_mass: bool
     retry_programs: int
     waits: bool
@@ -286,16 +285,15 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     cut, laid = cut_rows(rows, vocab, programs, tuning, wanted.mask is not None)
     given = parameter_arguments(parameters, framework, device)
     order = FILTER_ORDERS.index(parameters.filter_order)
-    values = [_argument(logits), logits.row_stride, *given, vocab, *cut, _want(wanted), order, rows, 0]
+    of_logits = (_argument(logits), logits.row_stride, *_allowed(logits))
+    values = [*of_logits, *given, vocab, *cut, _want(wanted), order, rows, 0]
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
-    needs_top_p = _may_be_for_top_p(parameters, vocab)
+    ways = 1 + _may_be_for_top_p(parameters, vocab)
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
-    return Prepared(
-        logits, parameters, wanted, tuning, cut, laid, values, needs_top_p, needs_mass, retry_programs, waits
-    )
+    return Prepared(logits, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits)
 
 
 def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
@@ -313,7 +311,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     SampleOutput
         Tensors of the logits' framework on the logits' device, not yet computed: nothing waits for the device.
     """
-    of, parameters, wanted, tuning, cut, laid, values, needs_top_p, needs_mass, retry_programs, waits = prepared
+    of, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits = prepared
     framework, device, rows = of.framework, of.device, of.rows
     with framework.launching(device):
         areas = addresses(framework, device, laid)
@@ -334,12 +332,10 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         ]  # fmt: skip
         values[0] = logits
         aligned = _is_aligned(of, logits)
-        steps = _steps(aligned, waits, tuning)
+        steps = _steps(aligned, of.allowed is not None, waits, tuning)
         start = step_launcher(device, NAMES, values)
         start(steps.summarize, (rows, cut.parts))
-        start(steps.settle, (rows,))
-        if needs_top_p:
-            start(steps.settle_top_p, (rows,))
+        start(steps.settle, (rows, ways))
         if needs_mass:
             start(steps.sum_weights, (rows * cut.parts,))
             for attempt in range(1, 1 + ATTEMPTS):
@@ -348,13 +344,14 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         start(steps.finish, (rows,))
         if wanted.mask is not None:
             records, maxima = as_argument(areas["records"], "int64"), as_argument(areas["group_key"], "int32")
-            row = (logits, of.row_stride, of.vocab, records, maxima, cut.pitch, cut.quads, cut.segment_tiles)
+            row = (*values[:4], of.vocab, records, maxima, cut.pitch, cut.quads, cut.segment_tiles)
             grid = (rows, cut.spans, cut.segments)
+            options = {"ALIGNED": aligned, "ALLOWED": of.allowed is not None, **_MASK_OPTIONS}
             if wanted.mask == "csr":
                 counts = as_argument(areas["span_counts"], "int32")
-                mask = _write_csr(of, row, grid, aligned, counts, num_kept, parameters.top_k)
+                mask = _write_csr(of, row, grid, options, counts, num_kept, parameters.top_k)
             else:
-                mask = _write_mask(of, row, grid, aligned, wanted.mask == "bits")
+                mask = _write_mask(of, row, grid, options, wanted.mask == "bits")
     # Callers may want only some of the results; all of them are written to.
     written = (areas.memory, token_ids, num_kept, status, logprobs, log_z)
     kept_alive = None if framework.frees_behind_stream(device) else written
@@ -378,6 +375,18 @@ def _argument(logits: Logits) -> Argument:
     return logits.framework.argument(logits.tensor) if logits.pointer is None else logits.pointer
 
 
+def _allowed(logits: Logits) -> tuple[Argument, int]:
+    """The allowed sets as bytes, whatever their type, and the step from row to row."""
+    sets = logits.allowed
+    if sets is None:
+        return missing(logits.device[0], "uint8"), 0
+    if sets.pointer is not None:
+        return pointer(sets.pointer, "uint8"), integer(sets.stride * (1 if sets.pointer.dtype == "uint8" else 4))
+    array = logits.framework.as_array(sets.tensor)
+    octets = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).view(np.uint8)
+    return HostBuffer(octets), octets.shape[1]
+
+
 def _address(tensor: Any) -> int:
     """The address of a new tensor on a GPU. It is a multiple of 16, like everything that frameworks allocate; an empty
     tensor may have none.
@@ -389,12 +398,12 @@ _MASK_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 def _write_mask(
-    logits: Logits, row: tuple[Any, ...], grid: tuple[int, ...], aligned: bool, bits: bool
+    logits: Logits, row: tuple[Any, ...], grid: tuple[int, ...], options: dict[str, Any], bits: bool
 ) -> Any:
     width = -(-logits.vocab // 32) if bits else logits.vocab
     mask = logits.framework.empty((logits.rows, width), "int32" if bits else "bool", logits.device)
     where = (logits.framework.argument(mask), width)
-    launcher(logits.device)(dense_mask, grid, *row, *where, AS_BITS=bits, ALIGNED=aligned, **_MASK_OPTIONS)
+    launcher(logits.device)(dense_mask, grid, *row, *where, AS_BITS=bits, **options)
     return mask
 
 
@@ -402,7 +411,7 @@ def _write_csr(
     logits: Logits,
     row: tuple[Any, ...],
     grid: tuple[int, ...],
-    aligned: bool,
+    options: dict[str, Any],
     counts: Argument,
     num_kept: Any,
     top_k: Parameter,
@@ -421,7 +430,7 @@ def _write_csr(
     token_ids = framework.empty((capacity,), "int32", logits.device)
     if capacity:
         kept = framework.argument(token_ids)
-        start(csr_counts, grid, *row, counts, ALIGNED=aligned, **_MASK_OPTIONS)
-        start(csr_tokens, grid, *row, counts, offsets, kept, ALIGNED=aligned, **_MASK_OPTIONS)
+        start(csr_counts, grid, *row, counts, **options)
+        start(csr_tokens, grid, *row, counts, offsets, kept, **options)
         start(csr_tail, (-(-capacity // int(TILE.value)),), rows, integer(capacity), offsets, kept, **_MASK_OPTIONS)
     return Csr(row_offsets, token_ids)

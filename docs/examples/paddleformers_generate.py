@@ -14,6 +14,7 @@ from detsample.integrations.paddleformers import generate
 config = LlamaConfig(
     vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=4, max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    fuse_rms_norm=False,  # Paddle's CPU has no such kernel
 )  # fmt: skip
 model = LlamaForCausalLM(config)
 values = np.random.default_rng(1)

@@ -69,10 +69,10 @@ def test_penalties_come_before_the_draw() -> None:
     one = example.batch(example.prompts[:1])
     plain, penalised = (
         integration.generate(example.model, 3, **one, **HOW, repetition_penalty=x).token_ids.tolist()
-        for x in (1.0, 50.0)
+        for x in (1.0, 0.02)  # below 1 it favours the tokens that are there already
     )
     assert plain != penalised
-    assert len(set(penalised[0])) == 8
+    assert len(set(penalised[0])) < 8
 
 
 def test_what_would_change_the_tokens_is_refused() -> None:

@@ -133,6 +133,7 @@ def sample(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: np.ndarray | None = None,
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: str | None = None,
@@ -141,7 +142,7 @@ def sample(
 ) -> Any:
     """`reference.sample` by the kernels; `tuning` is an `engine.Tuning`."""
     parameters = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
-    return _run(logits, parameters, (True, return_logprobs, return_log_z, return_mask), check, tuning)
+    return _run(logits, allowed, parameters, (True, return_logprobs, return_log_z, return_mask), check, tuning)
 
 
 def mask(
@@ -152,6 +153,7 @@ def mask(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: np.ndarray | None = None,
     kind: str = "bool",
     return_log_z: bool = False,
     check: bool = False,
@@ -161,21 +163,23 @@ def mask(
     from detsample.sampler.output import MaskOutput
 
     parameters = (0, 0, temperature, top_k, top_p, min_p, filter_order)
-    out = _run(logits, parameters, (False, False, return_log_z, kind), check, tuning)
+    out = _run(logits, allowed, parameters, (False, False, return_log_z, kind), check, tuning)
     return MaskOutput(out.mask, out.num_kept, out.status, out.log_z)
 
 
-def _run(logits: np.ndarray, parameters: tuple[Any, ...], wanted: tuple[Any, ...], check: bool, tuning: Any) -> Any:
+def _run(
+    logits: np.ndarray, allowed: Any, parameters: tuple[Any, ...], wanted: tuple[Any, ...], check: bool, tuning: Any
+) -> Any:
     from detsample import frameworks
     from detsample.sampler import on_gpu as engine
     from detsample.sampler.output import Wanted
-    from detsample.sampler.parameters import read_logits, read_parameters
+    from detsample.sampler.parameters import read_allowed, read_logits, read_parameters
     from detsample.sampler.status import raise_for_status
 
     prepare_interpreter()
     tensor = on_device(logits)
     framework = frameworks.of(tensor, "logits")
-    read = read_logits(tensor, framework)
+    read = read_allowed(read_logits(tensor, framework), on_device(allowed))
     given = read_parameters(read, *map(on_device, parameters))
     prepared = engine.prepare(read, given, Wanted(*wanted), tuning or engine.tuning_for(read.rows))
     out = engine.launch(prepared, prepared.values[0])

@@ -46,7 +46,7 @@ class Memory:
 
 
 buffers.UvaBuffer = buffers.NonUvaBuffer = Memory
-memory.PIN_MEMORY = False
+memory.PIN_MEMORY, memory.is_pin_memory_available = False, lambda: False  # in vLLM 0.33, and before
 filters.HAS_TRITON = False  # its kernel for top-k and top-p does not run in the interpreter
 
 VOCAB, SLOTS, STEPS, PROMPT = 300, 8, 3, 5

@@ -130,17 +130,8 @@ class Columns:
 
 
 class Drawer:
-    """Draws a batch's tokens.
-
-    Parameters
-    ----------
-    device
-    capacity : int
-        The most rows.
-    dtype : torch.dtype
-        Of the tokens, as the runner has them.
-    ring : int
-        How many draws' tokens stay in memory.
+    """Draws the tokens of at most `capacity` rows, in the type that the runner has; those of `ring` draws stay in
+    memory.
     """
 
     def __init__(self, device: Any, capacity: int, dtype: torch.dtype, ring: int = RING) -> None:
@@ -162,19 +153,10 @@ class Drawer:
         self._shared = rows.shared
 
     def draw(self, logits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Draw a token a row.
+        """Draw a token a row, [R], from logits [R, V] that are final except for temperature and filters.
 
-        Parameters
-        ----------
-        logits : [R, V]
-            Final except for temperature and filters; never written to.
-        position : [R] int32
-            Absolute index of the token being drawn. Its memory is read again for the next call's.
-
-        Returns
-        -------
-        [R] of the dtype of this drawer
-            Written to again `ring` draws later. An invalid row has token 0, and the log reports it.
+        `position`, [R] int32, is the index of the token being drawn; its memory is read again for the next call's. The
+        result is written to again `ring` draws later. An invalid row has token 0, and the log reports it.
         """
         shared = self._shared
         rows, slot = logits.shape[0], self._draws % len(self._ring)
@@ -206,14 +188,8 @@ class Drawer:
             self._ring[self._draws % len(self._ring), : len(out.token_ids)] = out.token_ids.clamp(min=0)
 
     def draw_and_keep(self, logits: torch.Tensor, position: torch.Tensor, rows: Any = None) -> Kept:
-        """Draw with the kept sets, as log probabilities need them.
-
-        Parameters
-        ----------
-        logits, position
-            As for `draw`.
-        rows : [R] int64, optional
-            The row of the batch that each row of the logits is of, where they are not the same.
+        """As `draw`, with the kept sets, as log probabilities need them; `rows` [R] int64 are those of the batch that
+        the rows of the logits are of, where they are not the same.
         """
         of = self._columns.of(logits.shape[0]) if rows is None else self._spread(rows)
         out = detsample.sample(logits, position=position, return_mask="bits", **ORDER, **of)
@@ -228,25 +204,12 @@ class Drawer:
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """Accept drafted tokens that would have been drawn, and draw the one behind them.
 
-        Parameters
-        ----------
-        logits : [R, V]
-        drafts : [R]
-            A row's input token: behind a request's first row, what was drafted. -1 where nothing was.
-        offsets : [B + 1]
-            Where each request's rows start.
-        position : [R]
-            Of the input tokens.
-        most : int
-            The most drafted tokens.
-        start : int
-            The row of the batch of the first request.
+        The rows of request b start at ``offsets[b]``; `drafts` and `position` [R] are of each row's input token, which
+        behind a request's first row is a drafted one, -1 where nothing was. There are at most `most` of them, and the
+        first request's row in the batch is `start`.
 
-        Returns
-        -------
-        tokens : [B, most + 1] int64
-            0 in place of an invalid row's token, and behind the last.
-        num_sampled : [B] int32
+        Returns the tokens, [B, most + 1] int64, with 0 in place of an invalid row's and behind the last, and their
+        numbers, [B] int32.
         """
         first = offsets[:-1].long()
         behind = first[:, None] + torch.arange(1, most + 1, device=logits.device)
@@ -330,12 +293,8 @@ class Kept(NamedTuple):
         return (self.logits.float() / heat).masked_fill(~kept, -torch.inf)
 
     def logprobs(self, top: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of each row's token and the `top` most probable ones in the kept set: ids, log probabilities, and its rank.
-
-        Returns
-        -------
-        [R, 1 + top] int32, [R, 1 + top] float32, [R] int64
-            The rank counts from 1. ``-inf`` where the kept set is smaller.
+        """Ids [R, 1 + top] and log probabilities of each row's token and the `top` most probable ones in the kept set,
+        ``-inf`` where that is smaller; and the token's rank, from 1 on.
         """
         heat = {"temperature": self.temperature}
         own = rollout.observe(self.logits, self.tokens, self.bits, top_n=top, **heat)

@@ -24,19 +24,8 @@ def _settle(token_ids, status, invalid, ring, draws, rows, slots, pitch, WIDTH: 
 def settle_tokens(token_ids: Any, status: Any, invalid: Any, ring: Any, draws: Any) -> None:
     """Write a draw's tokens as vLLM takes them, 0 in place of -1, and collect the status bits of its rows.
 
-    Which slot of the ring they go to is read on the device, so that one CUDA graph serves all of them.
-
-    Parameters
-    ----------
-    token_ids : [R] int64
-    status : [R] int32
-    invalid : [>= R] int32
-        Gets the bits of `status` as well.
-    ring : [S, >= R] int32 or int64
-        Slot ``draws % S`` is written to.
-    draws : [1] int64
-        How many draws there were; one more when this is over. All five start on 16 bytes, so that there is one kernel
-        for a type of tokens.
+    They go to slot ``draws % S`` of the ring [S, >= R], and `draws` [1] counts on: the slot is found on the device, so
+    that one CUDA graph serves all of them. All five start on 16 bytes, so that a type of tokens has one kernel.
     """
     slots, pitch = ring.shape
     _settle[(1,)](

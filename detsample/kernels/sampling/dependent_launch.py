@@ -19,23 +19,9 @@ LEAST_CAPABILITY = 90
 
 
 @triton.jit
-def wait_for_earlier(OVERLAP: tl.constexpr, ACCOMPANIED: tl.constexpr = False):
-    """Must come before a kernel's first access to memory. It waits until the kernel before has ended, and lets the
-    programs of the next kernel start. If the next kernel runs beside this one, it may start only after the wait.
-    """
-    if OVERLAP:
-        if ACCOMPANIED:
-            gdc_wait()
-            gdc_launch_dependents()
-        else:
-            gdc_launch_dependents()
-            gdc_wait()
-
-
-@triton.jit
-def end_after_earlier(OVERLAP: tl.constexpr):
-    """Must come last in a kernel that runs beside the one before, which is ACCOMPANIED. Later kernels wait for this one
-    alone, so it waits for the other.
+def wait_for_earlier(OVERLAP: tl.constexpr):
+    """Must come before a kernel's first access to memory. It lets the programs of the next kernel start, and waits
+    until the kernel before has ended.
     """
     if OVERLAP:
         gdc_launch_dependents()

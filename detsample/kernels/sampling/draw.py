@@ -8,7 +8,11 @@ from detsample.kernels.contract.gumbel import token_gumbel
 from detsample.kernels.contract.order import LAST_TOKEN, key_of, within
 from detsample.kernels.contract.weight import gap
 from detsample.kernels.sampling.score_bounds import may_beat
-from detsample.kernels.sampling.tiles import MOST_GROUPS, token_of_group
+from detsample.kernels.sampling.tiles import (
+    MOST_GROUPS,
+    load_tokens,
+    token_of_group,
+)
 
 NO_SCORE = tl.constexpr(-9223372036854775808)
 MEMBERS = tl.constexpr(256)  # how many tokens of a group are scored at a time
@@ -47,7 +51,7 @@ def score_group(
         member = start + tl.arange(0, MEMBERS)
         token = token_of_group(group, member, quads, stretch_tiles)
         valid = (member < size) & (token < vocab)
-        x = tl.load(row_logits + token, mask=valid, other=float("-inf")).to(tl.float32)
+        x = load_tokens(row_logits, token, valid)
         kept = (x > float("-inf")) & within(key_of(x), token, boundary_key, boundary_token)
         score = tl.where(kept, exact_score(gap(x, largest, scale), seed, token, position), NO_SCORE)
         top, at = best_of(score, token)

@@ -80,7 +80,9 @@ from detsample.kernels.sampling.tiles import (
     groups_of_segment,
     load_span,
     load_tile,
+    load_tokens,
     logits_of_row,
+    open_tile,
     split_quads,
     store_groups,
 )
@@ -234,7 +236,7 @@ def search_list(
     place = tl.arange(0, LIST)
     listed = place < found
     token = tl.load(list_token + place, mask=listed, other=0)
-    key = key_of(tl.load(row_logits + token, mask=listed, other=float("-inf")).to(tl.float32))
+    key = key_of(load_tokens(row_logits, token, listed))
     w = tl.where(listed, weight_of_key(key, scale, largest), 0)
     worth = tl.where(by_weight, w, listed.to(tl.int64))
     goal = tl.where(by_weight, target - above_weight, limit - above_count)
@@ -338,7 +340,7 @@ def bound_kept(
         start = stretch * stretch_tiles * TILE
         end = tl.minimum(start + stretch_tiles * TILE, last_token + 1)
         for here in range(start, end, TILE):
-            x0, x1, x2, x3 = split_quads(load_tile(row_logits, here, vocab, PASSING).to(tl.float32))
+            x0, x1, x2, x3 = split_quads(open_tile(load_tile(row_logits, here, vocab, PASSING), row_logits))
             x0 = only_kept(x0, here + token, boundary_key, boundary_token)
             x1 = only_kept(x1, here + token + 1, boundary_key, boundary_token)
             x2 = only_kept(x2, here + token + 2, boundary_key, boundary_token)
@@ -355,7 +357,7 @@ def draw_from_list(row_logits, list_token, size, scale, largest, seed, position,
     for start in range(0, size, SCORED):
         place = start + tl.arange(0, SCORED)
         token = tl.load(list_token + place, mask=place < size, other=0)
-        x = tl.load(row_logits + token, mask=place < size, other=float("-inf")).to(tl.float32)
+        x = load_tokens(row_logits, token, place < size)
         kept = (place < size) & within(key_of(x), token, boundary_key, boundary_token)
         score = tl.where(kept, exact_score(gap(x, largest, scale), seed, token, position), NO_SCORE)
         top, at = best_of(score, token)
@@ -469,15 +471,15 @@ def boundary_of_row(
     return boundary_key, boundary_token, count, kept_weight, all_listed
 
 
-NOT_SPECIALIZED = ["row_stride", "vocab", "quads", "stretch_tiles", "stretches", "want", "pitch"]
+NOT_SPECIALIZED = ["row_stride", "allowed_stride", "vocab", "quads", "stretch_tiles", "stretches", "want", "pitch"]
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def finish(
-    logits, row_stride, vocab, quads, stretch_tiles, stretches, want,
+    logits, row_stride, allowed, allowed_stride, vocab, quads, stretch_tiles, stretches, want,
     records, sums, list_token, pitch, group_bound, scratch_code,
     token_ids, num_kept, status, logprobs, log_z,
-    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
+    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Finishes the rows that `settle` left: finds the boundary, draws, and computes logarithms (spec sections 6, 8 and
     9).
@@ -486,7 +488,7 @@ def finish(
     """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
-    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+    row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
     if read_field(records, row, STATUS) == PENDING:
         mode = read_field(records, row, MODE)
         scale, top_p = read_floats(records, row)

@@ -9,7 +9,14 @@ import triton.language as tl
 
 from detsample.kernels.contract.order import NAN_KEY, value_of
 from detsample.kernels.sampling.rows import read_boundary
-from detsample.kernels.sampling.tiles import LANES, QUADS_BITS, TILE, groups_of_segment, logits_of_row
+from detsample.kernels.sampling.tiles import (
+    LANES,
+    QUADS_BITS,
+    TILE,
+    forbid,
+    groups_of_segment,
+    logits_of_row,
+)
 
 MASKED = tl.constexpr(4096)  # how many tokens of one segment a program takes: four tiles
 QUADS_MASKED = tl.constexpr(1024)
@@ -44,10 +51,10 @@ def load_reaching(row_logits, maxima, start, end, first_key, quads):
     reaches = (tl.load(maxima + group) >= first_key)[:, None]
     token = start + quad[:, None] * 4 + tl.arange(0, 4)[None, :]
     if start + MASKED == end:
-        x = tl.load(row_logits + token, mask=reaches, other=float("-inf"))
+        x = tl.load(row_logits[0] + token, mask=reaches, other=float("-inf"))
     else:
-        x = tl.load(row_logits + token, mask=reaches & (token < end), other=float("-inf"))
-    return x.to(tl.float32)
+        x = tl.load(row_logits[0] + token, mask=reaches & (token < end), other=float("-inf"))
+    return forbid(x, row_logits, token, reaches & (token < end)).to(tl.float32)
 
 
 @triton.jit
@@ -63,7 +70,7 @@ def kept_of_span(row_logits, records, row, group_key, pitch, quads, start, end):
     return x >= least
 
 
-NOT_SPECIALIZED = ["row_stride", "vocab", "pitch", "quads", "segment_tiles"]
+NOT_SPECIALIZED = ["row_stride", "allowed_stride", "vocab", "pitch", "quads", "segment_tiles"]
 
 
 @triton.jit
@@ -82,17 +89,18 @@ def store_bits(row_mask, start, end, keep):
     tl.store(row_mask + word, words, mask=word * 32 < end)
 
 
-@triton.jit(do_not_specialize=[*NOT_SPECIALIZED, "mask_stride"], do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=[*NOT_SPECIALIZED, "mask_stride"], do_not_specialize_on_alignment=["logits", "allowed"])
 def dense_mask(
-    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, mask, mask_stride,
-    AS_BITS: tl.constexpr, ALIGNED: tl.constexpr,
+    logits, row_stride, allowed, allowed_stride, vocab, records, group_key, pitch, quads, segment_tiles,
+    mask, mask_stride,
+    AS_BITS: tl.constexpr, ALIGNED: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Writes the kept sets as bools, or as 32-bit words if AS_BITS (spec section 10).
 
     Grid (rows, spans of a segment, segments).
     """
     row = tl.program_id(0).to(tl.int64)
-    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+    row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
     row_mask = mask + row * mask_stride
     start, end, _span = span_of_program(vocab, segment_tiles)
     keep = kept_of_span(row_logits, records, row, group_key, pitch, quads, start, end)
@@ -114,16 +122,16 @@ def csr_offsets(rows, num_kept, row_offsets):
         before += tl.sum(count, axis=0)
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def csr_counts(
-    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, span_counts,
-    ALIGNED: tl.constexpr,
+    logits, row_stride, allowed, allowed_stride, vocab, records, group_key, pitch, quads, segment_tiles, span_counts,
+    ALIGNED: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Counts how many tokens each program of `csr_tokens` will write, so that every program can know where its own
     begin. The grid is that of `csr_tokens`.
     """
     row = tl.program_id(0).to(tl.int64)
-    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+    row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
     start, end, span = span_of_program(vocab, segment_tiles)
     keep = kept_of_span(row_logits, records, row, group_key, pitch, quads, start, end)
     count = tl.sum(tl.sum(keep.to(tl.int32), axis=1), axis=0)
@@ -140,10 +148,11 @@ def number_before(counts, end):
     return tl.sum(before, axis=0)
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def csr_tokens(
-    logits, row_stride, vocab, records, group_key, pitch, quads, segment_tiles, span_counts, row_offsets, kept,
-    ALIGNED: tl.constexpr,
+    logits, row_stride, allowed, allowed_stride, vocab, records, group_key, pitch, quads, segment_tiles,
+    span_counts, row_offsets, kept,
+    ALIGNED: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Writes the ids of the kept tokens, ascending within each row (spec section 10).
 
@@ -153,7 +162,7 @@ def csr_tokens(
     start, end, span = span_of_program(vocab, segment_tiles)
     counts = span_counts + row * (tl.num_programs(1) * tl.num_programs(2))
     if tl.load(counts + span) > 0:
-        row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+        row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
         tiles = kept_of_span(row_logits, records, row, group_key, pitch, quads, start, end)
         keep = tl.reshape(tiles, [MASKED]).to(tl.int32)
         place = tl.load(row_offsets + row) + number_before(counts, span) + tl.cumsum(keep, axis=0) - 1

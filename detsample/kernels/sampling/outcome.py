@@ -54,7 +54,7 @@ def write_drawn(
     row, token, count, scale, largest, kept_weight, total_weight,
 ):  # fmt: skip
     """Writes the results of a valid row, from its token and the weights of the kept set and of all tokens."""
-    x = tl.load(row_logits + tl.maximum(token, 0)).to(tl.float32)
+    x = tl.load(row_logits[0] + tl.maximum(token, 0)).to(tl.float32)
     logprob = log_probability(gap(x, largest, scale), kept_weight)
     mass = log_kept_mass(kept_weight, total_weight)
     valid = tl.full([], 0, tl.int32)

@@ -1,5 +1,5 @@
-"""Kernel 2, grid (rows): finishes or draws the rows for which the results of `summarize` are enough, and says what
-`sum_weights` has to measure of the others. Rows with top-p, but without a moderate top-k, are left to `settle_top_p`.
+"""Kernel 2, grid (rows, 2): finishes or draws the rows for which the results of `summarize` are enough, and says what
+`sum_weights` has to measure of the others. Rows with top-p, but without a moderate top-k, go the way of `settle_top_p`.
 
 Invalid rows end here. With top-k, the groups' maxima give a threshold that the boundary cannot lie below: if the maxima
 of k groups reach t, each of these groups has a logit that reaches t, so the k-th largest logit reaches t, too. With
@@ -43,6 +43,7 @@ from detsample.kernels.sampling.rows import (
     write_boundary,
 )
 from detsample.kernels.sampling.score_bounds import FARTHEST
+from detsample.kernels.sampling.settle_top_p import settle_top_p
 from detsample.kernels.sampling.settling import (
     MOST_REACHING,
     MOST_SELECTED,
@@ -55,7 +56,7 @@ from detsample.kernels.sampling.settling import (
     lowest_key_of,
     note,
 )
-from detsample.kernels.sampling.tiles import TILE, groups_of_segment, load_span
+from detsample.kernels.sampling.tiles import TILE, groups_of_segment, load_span, logits_of_row
 
 
 @triton.jit
@@ -84,32 +85,15 @@ def row_status(row_logits, vocab, top_key, of_parameters):
     return status
 
 
-NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "groups", "parts", "stretches", "stretch_tiles", "want",
-    "every_row", "pitch",
-]  # fmt: skip
-
-
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
-def settle(
-    logits, row_stride, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want, every_row,
-    records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, scratch_code,
+@triton.jit
+def settle_row(
+    row, row_logits, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want, every_row,
+    records, sums, missed, group_key, list_token, group_bound, part_key, part_counts, scratch_code,
     token_ids, num_kept, status, logprobs, log_z,
-    OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Finishes the rows with few candidates, and writes what is to be measured for the others (spec sections 3, 6, 8
-    and 9).
-
-    Grid (rows).
-    """
-    wait_for_earlier(OVERLAP, True)
-    row = tl.program_id(0).to(tl.int64)
-    row_logits = logits + row * row_stride
-    bounds = stretches * groups_of_segment(quads)
-    group_bound += row * bounds
-
+    """Settles a row, unless it is for `settle_top_p`."""
     # Everything that rows need is loaded before any of it is waited for.
-    group_keys = load_maxima(group_key + row * pitch, groups)
+    group_keys = load_maxima(group_key, groups)
     scale, top_p = read_floats(records, row)
     top_k = read_field(records, row, TOP_K)
     min_weight = read_field(records, row, MIN_WEIGHT)
@@ -142,14 +126,14 @@ def settle(
         if (top_k > 0) | by_gap | by_min_p:
             most_groups = tl.where(top_k > MOST_K, 0, tl.where(top_k > 0, MOST_SELECTED, MOST_REACHING))
             filled, threshold, low_key, end_key, _found = list_candidates(
-                row_logits, vocab, quads, segment_tiles, group_keys, list_token + row * pitch, top_key,
-                top_k.to(tl.int32), 0.0, 0.0, lowest, most_groups, sums, row, scratch_code + row * CAPACITY, False,
+                row_logits, vocab, quads, segment_tiles, group_keys, list_token, top_key,
+                top_k.to(tl.int32), 0.0, 0.0, lowest, most_groups, sums, row, scratch_code, False,
             )  # fmt: skip
             is_drawn = filled <= CAPACITY
             if is_drawn:
                 _settled, winner, kept, weight_kept = draw_listed(
                     records, row, filled, mode, kept_weight, kept_weight, count, threshold, True, top_k, top_p,
-                    min_weight, scale, largest, seed, position, scratch_code + row * CAPACITY, False,
+                    min_weight, scale, largest, seed, position, scratch_code, False,
                 )  # fmt: skip
                 count = tl.where(by_gap, count, kept)
                 kept_weight = tl.where(by_gap, 0, weight_kept)
@@ -164,12 +148,52 @@ def settle(
             is_drawn = is_drawn | ((want & WANT_TOKEN) == 0)
             if bounds_serve & ((want & WANT_TOKEN) != 0):
                 winner, is_drawn = draw_from_groups(
-                    row_logits, vocab, quads, stretch_tiles, bounds, group_bound, shift, scale, largest, seed, position,
-                    LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
+                    row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound, shift,
+                    scale, largest, seed, position, LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
                 )  # fmt: skip
             if (want & WANT_LOGPROBS) != 0:
                 mode |= NEEDS_TOTAL
         leave(
             row_logits, records, missed, token_ids, num_kept, status, logprobs, log_z,
             row, tl.num_programs(0), every_row, mode, is_drawn, top_key, count, kept_weight, winner, scale, largest,
+        )  # fmt: skip
+
+
+NOT_SPECIALIZED = [
+    "row_stride", "allowed_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts",
+    "stretches", "stretch_tiles", "want", "every_row", "pitch",
+]  # fmt: skip
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
+def settle(
+    logits, row_stride, allowed, allowed_stride,
+    vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want, every_row,
+    records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    scratch_code, token_ids, num_kept, status, logprobs, log_z,
+    OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
+):  # fmt: skip
+    """Finishes the rows with few candidates, and writes what is to be measured for the others (spec sections 3, 6, 8
+    and 9).
+
+    Grid (rows, 2): a row has a program for each of two ways, one of which has nothing to do. The code of each is in one
+    piece, and a program has to fetch that of its own way only.
+    """
+    wait_for_earlier(OVERLAP)
+    row = tl.program_id(0).to(tl.int64)
+    row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, False, ALLOWED)
+    group_key += row * pitch
+    list_token += row * pitch
+    scratch_code += row * CAPACITY
+    if tl.program_id(1) == 0:
+        settle_row(
+            row, row_logits, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want, every_row,
+            records, sums, missed, group_key, list_token, group_bound + row * stretches * groups_of_segment(quads),
+            part_key, part_counts, scratch_code, token_ids, num_kept, status, logprobs, log_z,
+        )  # fmt: skip
+    else:
+        settle_top_p(
+            row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, want, every_row,
+            records, sums, missed, group_key, list_token, part_key, part_counts, row_pivots, part_rungs, scratch_code,
+            token_ids, num_kept, status, logprobs, log_z,
         )  # fmt: skip

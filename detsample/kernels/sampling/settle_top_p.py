@@ -1,12 +1,10 @@
-"""Kernel 3, grid (rows): does what `settle` does, for rows whose boundary may lie among many tokens. These are the rows
-with top-p whose share is of all tokens or of what min-p keeps, and those with a large top-k.
+"""The second way through `settle`, for rows whose boundary may lie among many tokens. These are rows with top-p whose
+share is of all tokens or of what min-p keeps, and rows with a large top-k.
 
 `summarize` has added up roughly what all tokens weigh, and it is known how wrong that may be. So the groups' maxima
 tell from where on tokens probably hold top-p's share. If these are few, they are gathered and cut, and the row is
 finished if what is unknown of the sum makes no difference. If they are more, or the cut is in doubt, `sum_weights`
 lists them. If they are too many to list, it lists those around a guess.
-
-The kernel runs beside `settle`, which is why it waits for it only at its end.
 """
 
 import triton
@@ -26,7 +24,6 @@ from detsample.kernels.sampling.boundary.pivots import (
     wanted_share,
 )
 from detsample.kernels.sampling.candidates import CAPACITY
-from detsample.kernels.sampling.dependent_launch import end_after_earlier
 from detsample.kernels.sampling.rows import (
     BOUNDED,
     BOUNDED_FROM,
@@ -94,32 +91,21 @@ def aim(row_pivots, part_rungs, row, parts, largest, count, scale, top_k, top_p,
     return join_words(low_key, tl.where(key_of(high) >= low_key, key_of(high), INF_KEY))
 
 
-NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "segments_of_part", "groups", "parts", "want", "every_row",
-    "pitch",
-]  # fmt: skip
-
-
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit
 def settle_top_p(
-    logits, row_stride, vocab, quads, segment_tiles, segments_of_part, groups, parts, want, every_row,
-    records, sums, missed, group_key, list_token, pitch, part_key, part_counts, row_pivots, part_rungs, scratch_code,
+    row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, want, every_row,
+    records, sums, missed, group_key, list_token, part_key, part_counts, row_pivots, part_rungs, scratch_code,
     token_ids, num_kept, status, logprobs, log_z,
-    OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Finishes rows with top-p that keep few tokens, and says where to look for the boundaries of the others (spec
-    sections 6, 8 and 9).
-
-    Grid (rows).
+    """Settles a row with top-p that keeps few tokens, or says where to look for its boundary. It does nothing for rows
+    that are for `settle_row`.
     """
-    row = tl.program_id(0).to(tl.int64)
     scale, top_p = read_floats(records, row)
     top_k = read_field(records, row, TOP_K)
     mode = read_field(records, row, MODE)
     invalid = (read_field(records, row, STATUS) & 0xFFFF) != 0
     if is_for_top_p(mode, top_k, top_p) & (invalid == 0):
-        row_logits = logits + row * row_stride
-        group_keys = load_maxima(group_key + row * pitch, groups)
+        group_keys = load_maxima(group_key, groups)
         min_weight = read_field(records, row, MIN_WEIGHT)
         seed = read_field(records, row, SEED)
         position = read_field(records, row, POSITION)
@@ -150,9 +136,9 @@ def settle_top_p(
                 few = tl.where(share == 0.0, MOST_REACHING, 0)
                 wanted = tl.where(by_share, tl.where(top_k > 0, top_k.to(tl.int32), few), 0)
                 filled, threshold, low_key, end_key, found = list_candidates(
-                    row_logits, vocab, quads, segment_tiles, group_keys, list_token + row * pitch, top_key, wanted,
+                    row_logits, vocab, quads, segment_tiles, group_keys, list_token, top_key, wanted,
                     share, rate, lowest, tl.where(by_share, MOST_SELECTED, MOST_REACHING), sums, row,
-                    scratch_code + row * CAPACITY, True,
+                    scratch_code, True,
                 )  # fmt: skip
                 interval = join_words(low_key, end_key)
                 found = found & ((wanted == 0) | (top_k > 0)) & by_share
@@ -160,7 +146,7 @@ def settle_top_p(
                     is_drawn, token, kept, weight_kept = draw_listed(
                         records, row, filled, mode, lightest, heaviest, count, threshold,
                         (top_k > 0) | (threshold == lowest), top_k, top_p, min_weight, scale, largest, seed, position,
-                        scratch_code + row * CAPACITY, by_share,
+                        scratch_code, by_share,
                     )  # fmt: skip
                     winner = tl.where(is_drawn, token, winner)
                     count = tl.where(is_drawn, kept, count)
@@ -184,4 +170,3 @@ def settle_top_p(
                 row_logits, records, missed, token_ids, num_kept, status, logprobs, log_z,
                 row, tl.num_programs(0), every_row, mode, is_drawn, top_key, count, kept_weight, winner, scale, largest,
             )  # fmt: skip
-    end_after_earlier(OVERLAP)

@@ -41,7 +41,7 @@ from detsample.kernels.sampling.rows import (
     write_boundary,
 )
 from detsample.kernels.sampling.score_bounds import HOPELESS
-from detsample.kernels.sampling.tiles import MOST_GROUPS, MOST_SEGMENTS, token_of_group
+from detsample.kernels.sampling.tiles import MOST_GROUPS, MOST_SEGMENTS, load_tokens, token_of_group
 
 CHOICES = tl.constexpr(256)  # how many keys are tried at a time
 MOST_SELECTED = tl.constexpr(192)  # the most groups to gather, if they reach the threshold of top-k or top-p
@@ -124,7 +124,7 @@ def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, t
             member = start + lane % GATHERED
             token = token_of_group(group, member, quads, segment_tiles)
             valid = (index < selected) & (member < size) & (token < vocab)
-            x = tl.load(row_logits + token, mask=valid, other=float("-inf")).to(tl.float32)
+            x = load_tokens(row_logits, token, valid)
             key = key_of(x)
             chosen = (key >= threshold) & (x > float("-inf"))
             append(scratch_code, filled, code_of(key, token), chosen)

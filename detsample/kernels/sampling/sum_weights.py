@@ -51,7 +51,9 @@ from detsample.kernels.sampling.tiles import (
     TILE,
     groups_of_segment,
     load_tile,
+    load_tokens,
     logits_of_row,
+    open_tile,
     split_quads,
     store_groups,
 )
@@ -61,13 +63,14 @@ SPARSE = tl.constexpr(8)  # up to this number of marks a lane, in TILES_MARKED t
 
 @triton.jit
 def sum_all(row_logits, first_tile, last_tile, vocab, scale, largest):
-    """The weight of all tokens of some tiles."""
+    """The weight of all tokens of some tiles. What `summarize` read last comes first: it may still be in the cache."""
     total = tl.zeros([LANES], tl.int64)
-    end = tl.minimum(last_tile * TILE, vocab)
-    ahead = load_tile(row_logits, first_tile * TILE, end, PASSING)
-    for tile in range(first_tile, last_tile):
-        x = ahead.to(tl.float32)
-        ahead = load_tile(row_logits, (tile + 1) * TILE, end, PASSING)
+    start = (last_tile - 1) * TILE
+    ahead = load_tile(row_logits, start, vocab, PASSING)
+    for _ in range(first_tile, last_tile):
+        x = open_tile(ahead, row_logits)
+        start = tl.maximum(start - TILE, 0)
+        ahead = load_tile(row_logits, start, vocab, PASSING)
         total += tl.sum(weight(gap(x, largest, scale)), axis=1)
     return tl.sum(total, axis=0)
 
@@ -88,7 +91,7 @@ def sum_marked(row_logits, marks, most, start, tiles, scale, largest, drawn_from
     bound = tl.full([LANES], float("-inf"), tl.float32)
     for _ in range(most):
         token, rest = next_marked(marks, start, tiles)
-        x = tl.load(row_logits + token, mask=marks != 0, other=float("-inf")).to(tl.float32)
+        x = load_tokens(row_logits, token, marks != 0)
         kept += weight(gap(x, largest, scale))
         if drawn_from:
             here = score_bound(x, largest, scale, token_word(seed, token, position, TOKEN_HIGH))
@@ -105,7 +108,7 @@ def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, drawn_fro
     end = tl.minimum(start + tiles * TILE, vocab)
     ahead = load_tile(row_logits, start, end, PASSING)
     for _ in range(tiles):
-        x = ahead.to(tl.float32)
+        x = open_tile(ahead, row_logits)
         ahead = load_tile(row_logits, start + TILE, end, PASSING)
         w = weight(gap(x, largest, scale))
         kept += tl.sum(tl.where(x >= low, w, 0), axis=1)
@@ -131,7 +134,7 @@ def sum_min_p(
             marks = no_marks()
             start = begin
             for _ in range(tiles):
-                marks = mark_tile(marks, load_tile(row_logits, start, vocab, STAYING).to(tl.float32) >= low)
+                marks = mark_tile(marks, open_tile(load_tile(row_logits, start, vocab, STAYING), row_logits) >= low)
                 start += TILE
             number = number_marked(marks)
             count += number
@@ -163,7 +166,7 @@ def bound_reaching(
     for stretch in range(first_stretch, last_stretch):
         bound = tl.full([LANES], float("-inf"), tl.float32)
         for _ in range(stretch_tiles):
-            x = ahead.to(tl.float32)
+            x = open_tile(ahead, row_logits)
             ahead = load_tile(row_logits, start + TILE, end, PASSING)
             bound = tl.maximum(bound, bound_of(x, low, start, scale, largest, seed, position))
             start += TILE
@@ -197,15 +200,17 @@ def look_at_stretches(
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "stretch_tiles", "parts", "stretches", "rows", "attempt", "every_row", "pitch",
+    "row_stride", "allowed_stride", "vocab", "quads", "stretch_tiles", "parts", "stretches", "rows", "attempt",
+    "every_row", "pitch",
 ]  # fmt: skip
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def sum_weights(
-    logits, row_stride, vocab, quads, stretch_tiles, parts, stretches, rows, attempt, every_row,
+    logits, row_stride, allowed, allowed_stride,
+    vocab, quads, stretch_tiles, parts, stretches, rows, attempt, every_row,
     records, sums, missed, list_token, pitch, group_bound, row_pivots,
-    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
+    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Adds up exact weights, and lists the tokens around a boundary, for the rows in a list (spec sections 5 and 6).
 
@@ -231,7 +236,7 @@ def sum_weights(
             if every == 0:
                 row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
             mode = read_field(records, row, MODE)
-            row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+            row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
             scale, top_p = read_floats(records, row)
             largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
             first_tile = task * each

@@ -59,6 +59,7 @@ from detsample.kernels.sampling.tiles import (
     groups_of_segment,
     load_tile,
     logits_of_row,
+    open_tile,
     split_quads,
     store_groups,
 )
@@ -116,21 +117,22 @@ def store_rungs(rungs, rough0, rough1, rough2, rough3, rough):
 
 
 NOT_SPECIALIZED = [
-    "row_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts", "stretches",
-    "segments_of_stretch", "want", "filter_order", "given",
+    "row_stride", "allowed_stride", "vocab", "quads", "segment_tiles", "segments", "segments_of_part", "parts",
+    "stretches", "segments_of_stretch", "want", "filter_order", "given",
     *PARAMETER_NAMES, "pitch",
 ]  # fmt: skip
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def summarize(
-    logits, row_stride, vocab, quads, segment_tiles, segments, segments_of_part, parts, stretches, segments_of_stretch,
+    logits, row_stride, allowed, allowed_stride,
+    vocab, quads, segment_tiles, segments, segments_of_part, parts, stretches, segments_of_stretch,
     want, filter_order, given,
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
     records, sums, missed, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
-    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr,
+    ALIGNED: tl.constexpr, OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Reads every logit once and writes the summaries that later kernels start from (spec sections 2 to 5).
 
@@ -139,7 +141,7 @@ def summarize(
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
-    row_logits = logits_of_row(logits, row, row_stride, ALIGNED)
+    row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
     first_segment = part * segments_of_part
     last_segment = tl.minimum(first_segment + segments_of_part, segments)
     start = first_segment * segment_tiles * TILE
@@ -170,8 +172,8 @@ def summarize(
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
-    # A share p of the weight holds the row's best score with the probability p: worth it from a half on. Peaked rows are
-    # drawn from a list.
+    # A share p of the weight holds the row's best score with the probability p: worth it from a half on. Rows that are
+    # not flat are drawn from a list.
     likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5) & flat
     bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
 
@@ -192,7 +194,7 @@ def summarize(
     for segment in range(first_segment, last_segment):
         largest = tl.full([LANES], float("-inf"), tl.float32)
         for _ in range(segment_tiles):
-            x = ahead.to(tl.float32)
+            x = open_tile(ahead, row_logits)
             ahead = load_tile(row_logits, start + TILE, end, PASSING)
             x0, x1, x2, x3 = split_quads(x)
             largest = tl.maximum(largest, largest_of_quad(x0, x1, x2, x3), propagate_nan=tl.PropagateNan.ALL)

@@ -53,8 +53,10 @@ def token_of_group(group, member, quads, segment_tiles):
 
 
 @triton.jit
-def logits_of_row(logits, row, row_stride, ALIGNED: tl.constexpr):
-    """A pointer to a row's logits, which is a multiple of 16 bytes if ALIGNED.
+def logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED: tl.constexpr, ALLOWED: tl.constexpr):
+    """A row's logits, as the functions below take them: a pointer to them, which is a multiple of 16 bytes if ALIGNED,
+    and a pointer to the bytes whose bits say which tokens are allowed. If not ALLOWED, the second is the first, and
+    nobody reads it.
 
     The compiler learns of the alignment here only. The kernels have Triton ignore the alignment of the argument
     `logits`, because Triton would compile each of them twice for it. The hint is given for the sum, because a hint
@@ -63,7 +65,28 @@ def logits_of_row(logits, row, row_stride, ALIGNED: tl.constexpr):
     row_logits = logits + row * row_stride
     if ALIGNED:
         row_logits = tl.multiple_of(row_logits, 16)  # of a pointer: bytes
-    return row_logits
+    if ALLOWED:
+        return row_logits, allowed + row * allowed_stride
+    else:
+        return row_logits, row_logits
+
+
+@triton.jit
+def forbid(x, row_logits, token, inside):
+    """The logits of tokens as they were loaded, and -inf instead for those that are not allowed (spec section 2)."""
+    allowed = row_logits[1]
+    if allowed.dtype.element_ty == tl.uint8:
+        octet = tl.load(allowed + (token >> 3), mask=inside, other=0).to(tl.int32)
+        keep = ((octet >> (token & 7).to(tl.int32)) & 1) != 0
+        x = tl.where(keep, x, tl.full([], float("-inf"), x.dtype))
+    return x
+
+
+@triton.jit
+def load_tokens(row_logits, token, inside):
+    """The logits of some tokens as fp32; -inf for those that are not `inside` the row."""
+    x = tl.load(row_logits[0] + token, mask=inside, other=float("-inf"))
+    return forbid(x, row_logits, token, inside).to(tl.float32)
 
 
 @triton.jit
@@ -77,18 +100,34 @@ def split_quads(block):
 
 @triton.jit
 def load_tile(row_logits, start, end, L2: tl.constexpr):
-    """The logits of one tile, [LANES, 4], in the type in which they are stored; -inf from the token `end` on. A whole
-    tile is loaded without a mask, and so in full width. `L2` is PASSING or STAYING.
+    """The logits of one tile, [LANES, 4], in the type in which they are stored, for `open_tile`; -inf from the token
+    `end` on. A whole tile is loaded without a mask, and so in full width. `L2` is PASSING or STAYING.
 
-    Loops load the next tile before they work on the one they have, so that the work hides the time of the load. For the
-    same reason nothing is converted to fp32 here: the conversion would wait for the load.
+    Loops load the next tile before they open the one they have, so that the work hides the time of the load. For the
+    same reason nothing is converted to fp32 here, and nothing is made -inf: it would wait for the load.
     """
     tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
     if start + TILE <= end:
-        x = tl.load(row_logits + tokens, eviction_policy=L2)
+        x = tl.load(row_logits[0] + tokens, eviction_policy=L2)
     else:
-        x = tl.load(row_logits + tokens, mask=tokens < end, other=float("-inf"), eviction_policy=L2)
-    return x
+        x = tl.load(row_logits[0] + tokens, mask=tokens < end, other=float("-inf"), eviction_policy=L2)
+    allowed = row_logits[1]
+    if allowed.dtype.element_ty == tl.uint8:
+        lane = tl.arange(0, LANES)  # two neighbouring quads share a byte
+        return x, tl.load(allowed + (start >> 3) + (lane >> 1), mask=start + lane * 4 < end, other=0)
+    else:
+        return x
+
+
+@triton.jit
+def open_tile(tile, row_logits):
+    """What `load_tile` has loaded as fp32, [LANES, 4], with -inf for tokens that are not allowed."""
+    if row_logits[1].dtype.element_ty == tl.uint8:
+        shift = (tl.arange(0, LANES) & 1) * 4
+        keep = ((tile[1].to(tl.int32) >> shift)[:, None] >> tl.arange(0, 4)[None, :]) & 1
+        return tl.where(keep != 0, tile[0].to(tl.float32), float("-inf"))
+    else:
+        return tile.to(tl.float32)
 
 
 @triton.jit
@@ -96,10 +135,10 @@ def load_span(row_logits, start, vocab, SIZE: tl.constexpr):
     """The logits of SIZE neighbouring tokens as fp32; -inf behind the end of the row."""
     tokens = start + tl.arange(0, SIZE)
     if start + SIZE <= vocab:
-        x = tl.load(row_logits + tokens).to(tl.float32)
+        x = tl.load(row_logits[0] + tokens)
     else:
-        x = tl.load(row_logits + tokens, mask=tokens < vocab, other=float("-inf")).to(tl.float32)
-    return x
+        x = tl.load(row_logits[0] + tokens, mask=tokens < vocab, other=float("-inf"))
+    return forbid(x, row_logits, tokens, tokens < vocab).to(tl.float32)
 
 
 @triton.jit

@@ -27,6 +27,7 @@ from detsample.kernels.sampling.boundary.pivots import (
 )
 from detsample.kernels.sampling.candidates import LIST, MOST_K_LISTED
 from detsample.kernels.sampling.rows import join_words
+from detsample.kernels.sampling.tiles import load_tokens
 
 BINS = tl.constexpr(256)  # into how many classes the groups are sorted by their maxima
 CROWDED = tl.constexpr(0.93)  # if a larger share of the groups is reached, maxima say too little about the other tokens
@@ -245,7 +246,7 @@ def listed_values(row_logits, list_token, listed, reference, rate):
     """
     place = tl.arange(0, LIST)
     token = tl.load(list_token + place, mask=place < listed, other=0, cache_modifier=".cg")
-    x = tl.load(row_logits + token, mask=place < listed, other=float("-inf")).to(tl.float32)
+    x = load_tokens(row_logits, token, place < listed)
     w = tl.where(place < listed, rough_weight(x, reference, rate), 0.0)
     return key_of(x), (w * 274877906944.0).to(tl.int64)
 
@@ -323,6 +324,9 @@ def next_interval(row_pivots, row, share, high, low, above, reached, count, top)
     first, upper, last, lower = closer(share, first, upper, last, lower, low, reached)
     if high <= top:
         first, upper, last, lower = closer(share, first, upper, last, lower, high, above)
+    # Where everything from `low` on was listed, little is missing. In a quarter of the distance lie a few times as many
+    # tokens.
+    last = tl.where(high > top, tl.maximum(last, low - 0.25 * (top - low)), last)
     tl.debug_barrier()
     write_bracket(pivots, first, upper, last, lower)
 

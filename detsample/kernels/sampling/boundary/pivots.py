@@ -10,6 +10,7 @@ import triton.language as tl
 
 from detsample.kernels.sampling.candidates import MOST_K, MOST_K_LISTED
 from detsample.kernels.sampling.rows import JOINT
+from detsample.kernels.sampling.tiles import forbid
 
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
@@ -130,7 +131,7 @@ def pivots_of_sample(row_logits, vocab, rate, share):
     sample's measure reaches the middle ones; and whether the sample's measure is as wide as that of FLAT equal tokens.
     """
     token = (tl.arange(0, SAMPLE).to(tl.int64) * vocab) // SAMPLE
-    x = tl.load(row_logits + token).to(tl.float32)
+    x = forbid(tl.load(row_logits[0] + token), row_logits, token, token < vocab).to(tl.float32)
     drawable = x > float("-inf")
     reference = tl.max(tl.where(drawable, x, -FLT_MAX), axis=0)
     lowest = tl.min(tl.where(drawable, x, reference), axis=0)
@@ -138,7 +139,7 @@ def pivots_of_sample(row_logits, vocab, rate, share):
     whole = tl.sum(measure, axis=0)
     squares = tl.sum(measure * measure, axis=0)
     goals = shares_around(share, whole, squares) * whole
-    return reference, values_reached(x, measure, goals, lowest, reference), whole * whole >= FLAT * squares
+    return reference, values_reached(x, measure, goals, lowest, reference), whole * whole >= squares * FLAT
 
 
 @triton.jit
