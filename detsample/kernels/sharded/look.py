@@ -9,7 +9,7 @@ from detsample.kernels.sampling.candidates import NO_CODE, code_of
 from detsample.kernels.sampling.draw import NO_SCORE, best_of, better_of, exact_score
 from detsample.kernels.sampling.rows import PARAMETER_NAMES
 from detsample.kernels.sampling.score_bounds import may_beat, tile_bound
-from detsample.kernels.sampling.settle import lowest_key_of
+from detsample.kernels.sampling.settling import lowest_key_of
 from detsample.kernels.sampling.tiles import LANES, TILE, split_quads
 from detsample.kernels.sharded.rows import (
     BEST,

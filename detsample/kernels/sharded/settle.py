@@ -17,7 +17,7 @@ from detsample.kernels.sampling.candidates import (
 from detsample.kernels.sampling.draw import NO_SCORE
 from detsample.kernels.sampling.outcome import log_kept_mass, log_probability, write_invalid, write_outcome
 from detsample.kernels.sampling.rows import ORDER_JOINT, ORDER_MIN_P_FIRST, PARAMETER_NAMES, write_boundary
-from detsample.kernels.sampling.settle import lowest_key_of
+from detsample.kernels.sampling.settling import lowest_key_of
 from detsample.kernels.sharded.rows import (
     BASE,
     BEFORE,
