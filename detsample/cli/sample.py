@@ -87,6 +87,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         default=FILTER_ORDERS[0],
         help="of what top-p takes its share: of what top-k keeps (default), of what top-k and min-p keep, of all",
     )
+    parser.add_argument("--allowed", type=Path, help="a .npy with the allowed tokens of each row, as bits")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -124,6 +125,9 @@ def sampled(
     tensor: Callable[[np.ndarray], Any] = gpu.require().tensor if on_gpu else np.ascontiguousarray
     check_position(options, stop)
     step = max(1, BLOCK // max(logits.shape[1], 1))
+    allowed = None if options.allowed is None else _named(_load(options.allowed), options.allowed, None)
+    if allowed is not None and allowed.shape[:1] != (len(logits),):
+        raise Failure(f"{options.allowed}: must have a set for each of {len(logits)} rows, got {list(allowed.shape)}")
     progress = Progress("rows", stop - start)
     for first in range(start, stop, step):
         rows = np.arange(first, min(first + step, stop))
@@ -139,6 +143,7 @@ def sampled(
                 top_p=options.top_p,
                 min_p=options.min_p,
                 filter_order=options.filter_order,
+                allowed=None if allowed is None else tensor(allowed[first : first + len(rows)]),
                 return_logprobs=options.logprobs,
                 return_log_z=options.log_z,
             )
