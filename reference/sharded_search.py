@@ -1,4 +1,5 @@
-"""The last token of a prefix of a sharded row's order, found by narrowing the sort key of its logit, some bits a round."""
+"""The last token of a prefix of a sharded row's order, found by narrowing the sort key of its logit, some bits a
+round."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ class Prefix:
         )  # fmt: skip
 
 
-def search(rank: int, keys: np.ndarray, w: np.ndarray, drawable: np.ndarray, goal: np.ndarray, by_weight: bool) -> Rounds:
+def search(
+    rank: int, keys: np.ndarray, w: np.ndarray, drawable: np.ndarray, goal: np.ndarray, by_weight: bool
+) -> Rounds:
     """Find the shortest prefix that reaches a goal.
 
     Parameters
@@ -47,8 +50,8 @@ def search(rank: int, keys: np.ndarray, w: np.ndarray, drawable: np.ndarray, goa
     drawable : bool array [R, C]
         Which of its tokens are not excluded.
     goal : int64 array [R]
-        At least 1, and reached by all tokens of the row together; rows with a goal of 0 are left alone, and what is returned of
-        them means nothing.
+        At least 1, and reached by all tokens of the row together; rows with a goal of 0 are left alone, and what is
+        returned of them means nothing.
     by_weight : bool
         Whether the goal is a sum of weights, or a number of tokens.
     """
@@ -61,16 +64,16 @@ def search(rank: int, keys: np.ndarray, w: np.ndarray, drawable: np.ndarray, goa
         shift -= bits
         inside = looked_at & (sort_key >> (shift + bits) == low[:, None])
         digit = np.where(inside, sort_key >> shift & (1 << bits) - 1, 0)
-        counts, weights = _histogram(digit, inside.astype(np.int64), bits), _histogram(digit, np.where(inside, w, 0), bits)
-        found = (yield np.concatenate([counts, weights], axis=1)).reshape(-1, len(keys), 2, 1 << bits)
+        sums = [_histogram(digit, np.where(inside, each, 0), bits) for each in (np.ones_like(w), w)]
+        found = (yield np.concatenate(sums, axis=1)).reshape(-1, len(keys), 2, 1 << bits)
         whole = found.sum(axis=0)
         reached = before[int(by_weight)][:, None] + np.cumsum(whole[:, int(by_weight)], axis=1)
         step = np.minimum((reached < goal[:, None]).sum(axis=1), (1 << bits) - 1)
         low = low << bits | step
         before += np.where(np.arange(1 << bits) < step[:, None, None], whole, 0).sum(axis=2).T
     # What is left are tokens with one and the same logit, which have the same weight. Those of lower shards come first.
-    ties, weights = whole[rows, :, step].T
-    each = weights // np.maximum(ties, 1)
+    ties, weight = whole[rows, :, step].T
+    each = weight // np.maximum(ties, 1)
     lacking = goal - before[int(by_weight)]
     taken = -(-lacking // np.maximum(each, 1)) if by_weight else lacking
     of_shard = found[:, rows, 0, step]

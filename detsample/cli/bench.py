@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     if options.plot and not options.full:
         raise Failure("--plot draws what --full measures: give both")
     try:
-        gpu.Torch()
+        gpu.torch()
     except ImportError:
         raise Failure("bench needs torch and a GPU that it reaches") from None
     from detsample.bench import report

@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "compare every bit of every result with what is stored in the package.",
         epilog="Exit status: 0, every bit is as stored; 1, some are not; 2, the demo could not be run.",
     )
-    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="the same bits on either")
+    gpu.add_device(parser)
     # For maintainers, after a change of the demo itself: no change of the library may need it.
     parser.add_argument("--write-golden", action="store_true", help=argparse.SUPPRESS)
     return parser
@@ -71,8 +71,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Sample, print and compare; return 1 if a bit differs from the stored ones."""
     started = time.monotonic()
-    tensor: Callable[[np.ndarray], Any] = gpu.require().tensor if options.device == "gpu" else np.asarray
-    show = Demo(load_real_logits(), tensor, None if options.write_golden else golden())
+    show = Demo(load_real_logits(), gpu.mover(options), None if options.write_golden else golden())
     where = "the GPU" if options.device == "gpu" else "the CPU"
     print(f"detsample {detsample.__version__}, contract {detsample.CONTRACT_VERSION}, on {where}")
     prompts, vocab = show.real.logits.shape

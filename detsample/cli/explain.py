@@ -12,7 +12,7 @@ import numpy as np
 
 import detsample
 from detsample.cli.failure import Failure
-from detsample.cli.sample import add_request, decoded, read_logits, row_range, seeds_of_rows
+from detsample.cli.sample import add_file, add_request, decoded, filters, read_logits, seeds_of_rows
 from detsample.cli.tables import clipped, line, shortest, token_text
 from detsample.data import load_real_logits
 from detsample.inspect.explanation import Cut, Explanation, explain
@@ -33,15 +33,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "the noise, the scores, the winner, and how far the logits may move before it could change.",
         epilog="Exit status: 0; 2 if the row cannot be sampled.",
     )
-    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help=".npy, or .npz with --array")
+    add_file(parser, "?")
     parser.add_argument("--demo", metavar="PROMPT", help="a row that comes with the package, instead of FILE")
-    parser.add_argument("--array", metavar="NAME", help="which array of a .npz that has several")
-    parser.add_argument("--bf16", action="store_true", help="the file holds bfloat16, as its bits in uint16")
     parser.add_argument("--row", type=int, default=0, metavar="R", help="which row (default: 0)")
     add_request(parser)
     parser.add_argument("--tokens", type=int, default=12, metavar="N", help="how many tokens to show (default: 12)")
     parser.add_argument("--png", type=Path, metavar="OUT", help="also draw it (needs matplotlib)")
-    parser.set_defaults(rows=row_range(":"))
     return parser
 
 
@@ -49,9 +46,7 @@ def run(options: argparse.Namespace) -> int:
     """Explain, and draw if asked to."""
     row, name, title, rows = _row(options)
     seed = int(seeds_of_rows(options, rows)[options.row])
-    how: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "min_p")}
-    how["position"] = options.position + options.row * options.consecutive
-    how["filter_order"] = options.filter_order
+    how = filters(options) | {"position": options.position + options.row * options.consecutive}
     try:
         status = int(detsample.sample(row.reshape(1, -1), seed, **how).status[0])
         if status:

@@ -11,7 +11,16 @@ import numpy as np
 from detsample import golden
 from detsample.cli import gpu
 from detsample.cli.failure import Failure
-from detsample.cli.sample import add_input, add_request, check_position, decoded, read_logits, seeds_of_rows, selected
+from detsample.cli.sample import (
+    add_input,
+    add_request,
+    check_position,
+    decoded,
+    filters,
+    read_logits,
+    seeds_of_rows,
+    selected,
+)
 from detsample.golden.comparison import STATUSES, Kind
 from detsample.golden.fingerprint import canonical
 
@@ -35,7 +44,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     check = actions.add_parser("check", help="draw again and compare with a golden file", epilog=EXIT_STATUS)
     check.add_argument("golden", type=Path, metavar="GOLDEN", help="the golden file")
     add_input(check)
-    check.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="where to draw")
     differ = actions.add_parser("diff", help="compare two golden files", epilog=EXIT_STATUS)
     differ.add_argument("golden", type=Path, metavar="OLD", help="a golden file")
     differ.add_argument("today", type=Path, metavar="NEW", help="another")
@@ -54,7 +62,6 @@ def _add_record(actions: Any) -> None:
     parser.add_argument("--sequence", action="store_true", help="the rows are the steps of one text")
     kept = "also keep the logits, beside GOLDEN: named by chat.json: chat.<digest>.logits.npz"
     parser.add_argument("--keep-logits", action="store_true", help=kept)
-    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="where to draw")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,8 +82,7 @@ def _logits(options: argparse.Namespace) -> tuple[np.ndarray, Any, np.ndarray, i
     whole = read_logits(options.file, options.array, options.bf16)
     rows = np.arange(*selected(options.rows, len(whole)))
     host = decoded(whole[rows[0] : rows[-1] + 1] if rows.size else whole[:0], options.bf16)
-    dtype = "bfloat16" if options.bf16 else None
-    return host, gpu.require().tensor(host, dtype) if options.device == "gpu" else host, rows, len(whole)
+    return host, gpu.mover(options)(host, "bfloat16" if options.bf16 else None), rows, len(whole)
 
 
 def _record(options: argparse.Namespace) -> int:
@@ -84,16 +90,12 @@ def _record(options: argparse.Namespace) -> int:
         raise Failure(f"{options.out} is there already: --force writes it anew")
     host, logits, rows, count = _logits(options)
     check_position(options, count)
-    tensor = gpu.require().tensor if options.device == "gpu" else np.asarray
+    tensor = gpu.mover(options)
     made = golden.record(
         logits,
         tensor(seeds_of_rows(options, count)[rows]),
         position=tensor(options.position + rows) if options.consecutive else options.position,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        filter_order=options.filter_order,
+        **filters(options),
         sequence=options.sequence,
     )
     golden.save(made, options.out, canonical(host) if options.keep_logits else None)

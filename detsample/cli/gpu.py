@@ -2,59 +2,65 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from detsample.cli.failure import Failure
 
 
-class Gpu(Protocol):
+@dataclass(frozen=True)
+class Gpu:
     """A framework that reaches a GPU from this process."""
 
     name: str
+    tensor: Callable[..., Any]
+    """A copy of an array on the GPU, perhaps (``dtype=``) in another floating type that holds its values exactly."""
 
-    def tensor(self, array: np.ndarray, dtype: str | None = None) -> Any:
-        """A copy of an array on the GPU, perhaps in another floating type that holds its values exactly."""
 
+def paddle() -> Gpu:
+    """Paddle, or ImportError; types are converted on the host, so that no kernel of Paddle's takes part."""
+    import paddle
 
-class Paddle:
-    """Paddle; types are converted on the host, so that no kernel of Paddle's takes part."""
+    if not paddle.device.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0:
+        raise ImportError("this Paddle reaches no GPU")
 
-    def __init__(self) -> None:
-        import paddle
-
-        if not paddle.device.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0:
-            raise ImportError("this Paddle reaches no GPU")
-        self.name = f"Paddle {paddle.__version__}"
-        self._paddle = paddle
-
-    def tensor(self, array: np.ndarray, dtype: str | None = None) -> Any:
-        """See `Gpu`."""
+    def tensor(array: np.ndarray, dtype: str | None = None) -> Any:
         if dtype == "bfloat16":  # Paddle takes uint16 for its bits
             array = (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)
         elif dtype is not None:
             array = array.astype(dtype)
-        return self._paddle.to_tensor(np.ascontiguousarray(array), place=self._paddle.CUDAPlace(0))
+        return paddle.to_tensor(np.ascontiguousarray(array), place=paddle.CUDAPlace(0))
+
+    return Gpu(f"Paddle {paddle.__version__}", tensor)
 
 
-class Torch:
-    """torch."""
+def torch() -> Gpu:
+    """torch, or ImportError."""
+    import torch
 
-    def __init__(self) -> None:
-        import torch
+    if not torch.cuda.is_available():
+        raise ImportError("this torch reaches no GPU")
 
-        if not torch.cuda.is_available():
-            raise ImportError("this torch reaches no GPU")
-        self.name = f"torch {torch.__version__}"
-        self._torch = torch
+    def tensor(array: np.ndarray, dtype: str | None = None) -> Any:
+        moved = torch.from_numpy(np.require(array, requirements=["C", "W"])).to("cuda:0")
+        return moved if dtype is None else moved.to(getattr(torch, dtype))
 
-    def tensor(self, array: np.ndarray, dtype: str | None = None) -> Any:
-        """See `Gpu`."""
-        writable = np.require(array, requirements=["C", "W"])
-        moved = self._torch.from_numpy(writable).to("cuda:0")
-        return moved if dtype is None else moved.to(getattr(self._torch, dtype))
+    return Gpu(f"torch {torch.__version__}", tensor)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The argument of `mover`."""
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="where to draw: the same bits")
+
+
+def mover(options: argparse.Namespace) -> Callable[..., Any]:
+    """What moves arrays to where --device says."""
+    return require().tensor if options.device == "gpu" else lambda array, dtype=None: np.ascontiguousarray(array)
 
 
 def driver_sees_one() -> bool:
@@ -71,7 +77,7 @@ def find() -> Gpu | None:
     """The GPU through Paddle or, where that reaches none, through torch; None where neither does."""
     if not driver_sees_one():
         return None
-    for framework in (Paddle, Torch):
+    for framework in (paddle, torch):
         try:
             return framework()
         except ImportError:

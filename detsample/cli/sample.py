@@ -7,10 +7,10 @@ import json
 import math
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from detsample.sampler.status import describe
 BLOCK = 1 << 21
 """How many logits are sampled at a time, so that a file may be larger than memory. No result depends on it."""
 MASK64 = (1 << 64) - 1
+SHOWN = {"token_ids": "token", "num_kept": "kept", "logprobs": "logprob"}
+"""The names of results in a table and in JSON, where they are others."""
+FLOATS = ("logprob", "log_z")
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -42,19 +45,25 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_input(parser)
     add_request(parser)
     yes_or_no = argparse.BooleanOptionalAction
+    parser.add_argument("--allowed", type=Path, help="a .npy with the allowed tokens of each row, as bits")
     parser.add_argument("--logprobs", action=yes_or_no, default=True, help="of the token (default: yes)")
     parser.add_argument("--log-z", action=yes_or_no, default=False, help="log of the kept mass (default: no)")
     parser.add_argument("--json", action="store_true", help="JSON, with the floats' bits in hexadecimal")
-    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="the same bits on either")
     return parser
 
 
-def add_input(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say which logits: `read_logits` and `selected` take them."""
-    parser.add_argument("file", type=Path, metavar="FILE", help=".npy, or .npz with --array")
+def add_file(parser: argparse.ArgumentParser, nargs: Literal["?"] | None = None) -> None:
+    """The arguments of `read_logits`."""
+    parser.add_argument("file", type=Path, nargs=nargs, metavar="FILE", help=".npy, or .npz with --array")
     parser.add_argument("--array", metavar="NAME", help="which array of a .npz that has several")
     parser.add_argument("--bf16", action="store_true", help="the file holds bfloat16, as its bits in uint16")
+
+
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which logits, and where they are to be drawn from."""
+    add_file(parser)
     parser.add_argument("--rows", type=row_range, default=(0, None), metavar="A:B", help="rows A to B - 1 only")
+    gpu.add_device(parser)
 
 
 def add_request(parser: argparse.ArgumentParser) -> None:
@@ -67,27 +76,21 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         "--seed-file", type=Path, metavar="SEEDS", help="a seed for each row of FILE, in a .npy or as text"
     )
     parser.add_argument("--position", type=integer, default=0, help="index of the token drawn (default: 0)")
-    parser.add_argument(
-        "--consecutive",
-        action="store_true",
-        help="draw row r at position + r with --seed itself: the rows are one sequence's steps",
-    )
-    parser.add_argument(
-        "--shared-noise",
-        action="store_true",
-        help="draw every row with --seed itself: rows alike then draw alike",
-    )
+    steps = "draw row r at position + r with --seed itself: the rows are one sequence's steps"
+    parser.add_argument("--consecutive", action="store_true", help=steps)
+    alike = "draw every row with --seed itself: rows alike then draw alike"
+    parser.add_argument("--shared-noise", action="store_true", help=alike)
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: 1)")
     parser.add_argument("--top-k", type=integer, default=0, help="keep the first k; 0 is off (default)")
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the first of this mass; 1 is off (default)")
     parser.add_argument("--min-p", type=float, default=0.0, help="relative to the best; 0 is off (default)")
-    parser.add_argument(
-        "--filter-order",
-        choices=FILTER_ORDERS,
-        default=FILTER_ORDERS[0],
-        help="of what top-p takes its share: of what top-k keeps (default), of what top-k and min-p keep, of all",
-    )
-    parser.add_argument("--allowed", type=Path, help="a .npy with the allowed tokens of each row, as bits")
+    share = "of what top-p takes its share: of what top-k keeps (default), of what top-k and min-p keep, of all"
+    parser.add_argument("--filter-order", choices=FILTER_ORDERS, default=FILTER_ORDERS[0], help=share)
+
+
+def filters(options: argparse.Namespace) -> dict[str, Any]:
+    """What all rows are drawn with alike, as `detsample.sample` takes it."""
+    return {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "min_p", "filter_order")}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,13 +119,20 @@ class Block:
     positions: np.ndarray
     fields: dict[str, np.ndarray]
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each row's results under the names by which they are shown."""
+        names = {SHOWN.get(name, name): column for name, column in self.fields.items()}
+        for i, status in enumerate(self.fields["status"]):
+            made = {"row": self.first + i, "seed": self.seeds[i], "position": self.positions[i]}
+            made |= {name: column[i] for name, column in names.items()}
+            yield made | {"status": int(status), "why": describe(int(status))}
+
 
 def sampled(
     logits: np.ndarray, start: int, stop: int, seeds: np.ndarray, options: argparse.Namespace
 ) -> Iterator[Block]:
     """Sample a block of rows at a time."""
-    on_gpu = options.device == "gpu"
-    tensor: Callable[[np.ndarray], Any] = gpu.require().tensor if on_gpu else np.ascontiguousarray
+    tensor = gpu.mover(options)
     check_position(options, stop)
     step = max(1, BLOCK // max(logits.shape[1], 1))
     allowed = None if options.allowed is None else _named(_load(options.allowed), options.allowed, None)
@@ -138,11 +148,7 @@ def sampled(
                 tensor(decoded(logits[first : first + len(rows)], options.bf16)),
                 tensor(of_rows),
                 position=tensor(positions),
-                temperature=options.temperature,
-                top_k=options.top_k,
-                top_p=options.top_p,
-                min_p=options.min_p,
-                filter_order=options.filter_order,
+                **filters(options),
                 allowed=None if allowed is None else tensor(allowed[first : first + len(rows)]),
                 return_logprobs=options.logprobs,
                 return_log_z=options.log_z,
@@ -274,25 +280,21 @@ class Table:
         self._columns |= {"status": -1}
         self._headed = False
 
-    def _head(self) -> None:
-        """Print the names of the columns, once; not before there is something below them."""
+    def _line(self, cells: Iterable[Any]) -> None:
+        """Print a line; before the first one the names of the columns."""
         if not self._headed:
-            print(line(list(self._columns), list(self._columns.values())))
             self._headed = True
+            self._line(self._columns)
+        print(line(list(cells), list(self._columns.values())))
 
     def rows(self, block: Block) -> None:
         """Print the rows of a block."""
-        self._head()
-        fields = block.fields
-        for i, status in enumerate(fields["status"].tolist()):
-            cells: list[Any] = [block.first + i, int(fields["token_ids"][i]), int(fields["num_kept"][i])]
-            cells += [shortest(fields[name][i]) for name in ("logprobs", "log_z") if name in fields]
-            cells.append(describe(status) or "ok")
-            print(line(cells, list(self._columns.values())))
+        for row in block.rows():
+            row["status"] = row["why"] or "ok"
+            self._line(shortest(row[name]) if name in FLOATS else row[name] for name in self._columns)
 
     def end(self, digest: str) -> None:
         """Print the digest of all rows."""
-        self._head()
         print(f"\ndigest of all results: {digest}")
 
 
@@ -300,7 +302,6 @@ class Json:
     """Collects the rows for one object."""
 
     def __init__(self, options: argparse.Namespace, logits: np.ndarray, start: int, stop: int) -> None:
-        names = ("temperature", "top_k", "top_p", "min_p")
         self._head = {
             "detsample": detsample.__version__,
             "contract": detsample.CONTRACT_VERSION,
@@ -308,29 +309,18 @@ class Json:
             "shape": list(logits.shape),
             "rows": [start, stop],
             "device": options.device,
-            "parameters": {
-                **{name: _number(getattr(options, name)) for name in names},
-                "filter_order": options.filter_order,
-            },
+            "parameters": {name: _number(value) for name, value in filters(options).items()},
         }
         self._results: list[dict[str, Any]] = []
 
     def rows(self, block: Block) -> None:
         """Take the rows of a block."""
-        fields = block.fields
-        for i, status in enumerate(fields["status"].tolist()):
-            row: dict[str, Any] = {
-                "row": block.first + i,
-                "seed": int(block.seeds[i]),
-                "position": int(block.positions[i]),
-                "token": int(fields["token_ids"][i]),
-                "kept": int(fields["num_kept"][i]),
-            }
-            for name, key in (("logprobs", "logprob"), ("log_z", "log_z")):
-                if name in fields:
-                    row[key] = _number(float(fields[name][i]))
-                    row[f"{key}_bits"] = bits(fields[name][i])
-            self._results.append(row | {"status": status, "why": describe(status)})
+        for row in block.rows():
+            made: dict[str, Any] = {}
+            for name, value in row.items():
+                made[name] = _number(value.item() if isinstance(value, np.generic) else value)
+                made |= {f"{name}_bits": bits(value)} if name in FLOATS else {}
+            self._results.append(made)
 
     def end(self, digest: str) -> None:
         """Print it all."""
@@ -338,8 +328,8 @@ class Json:
         print(json.dumps(whole, indent=1, ensure_ascii=False))
 
 
-def _number(value: int | float) -> int | float | str | None:
-    """A number as JSON has it: null for NaN, and infinities in words."""
+def _number(value: Any) -> Any:
+    """A value as JSON has it: null for NaN, and infinities in words."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value

@@ -1,9 +1,9 @@
 """The golden file: JSON that a person can read, and from which every bit can be restored.
 
 It is sealed: a digest of the request stands in it, and one of the rest, so that a bit that flipped is found, and a
-request that was changed by hand is told from a sampler that was. They are digests of the numbers and words, not of blanks
-and line ends, which an editor or a version control may change. Against malice they are no help: who changes a file can
-seal it anew.
+request that was changed by hand is told from a sampler that was. They are digests of the numbers and words, not of
+blanks and line ends, which an editor or a version control may change. Against malice they are no help: who changes a
+file can seal it anew.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from detsample.files import open_regular, whole
 from detsample.reference.float_mode import usual_mode
-from detsample.sampler.parameters import FILTER_ORDERS, LARGEST_VOCABULARY
+from detsample.sampler.parameters import LARGEST_VOCABULARY, as_integer, read_filter_order
 
 FORMAT = "detsample golden 2"
 LARGEST_FILE = 1 << 30
@@ -308,6 +308,9 @@ def loads(text: str) -> Golden:
     """The golden file with this text."""
     try:
         content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise GoldenError(f"not JSON ({error})") from error
+    try:
         if not isinstance(content, dict) or "format" not in content:
             raise GoldenError("not a golden file: it does not say its format")
         if content["format"] == "detsample golden 1" or content.get("contract_version") == 1:
@@ -326,80 +329,67 @@ def loads(text: str) -> Golden:
         raise
     except KeyError as error:
         raise GoldenError(f"{error} is missing") from error
-    except (ValueError, RecursionError) as error:
-        raise GoldenError(f"not JSON ({error})") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GoldenError(str(error)) from error
+
+
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "parameters": (dict, "an object"), "rows": (list, "a list"), "recorded_with": (dict, "an object"),
+    "dtype": (str, "a string"), "sequence": (bool, "true or false"),
+    "logits_file": ((str, type(None)), "a string or null"),
+}  # fmt: skip
 
 
 def _golden(content: dict[str, Any]) -> Golden:
-    vocab = _integer("vocabulary", content["vocabulary"], 1, LARGEST_VOCABULARY)
-    common = _object("parameters", content["parameters"])
-    lines = _of_type("rows", content["rows"], list, "a list")
-    order = _of_type("filter_order", content["filter_order"], str, "a string")
-    if order not in FILTER_ORDERS:
-        raise GoldenError(f"filter_order must be one of {', '.join(FILTER_ORDERS)}, got {order!r:.80}")
-    return Golden(
-        contract_version=_integer("contract_version", content["contract_version"], 2, _LARGE[1]),
-        vocab=vocab,
-        dtype=_of_type("dtype", content["dtype"], str, "a string"),
-        filter_order=order,
-        sequence=_of_type("sequence", content["sequence"], bool, "true or false"),
-        rows=tuple(_row(index, vocab, common | _object(f"row {index}", row)) for index, row in enumerate(lines)),
-        recorded_with=_object("recorded_with", content["recorded_with"]),
-        logits_file=_of_type("logits_file", content["logits_file"], (str, type(None)), "a string or null"),
-    )
+    for name, (kind, expected) in _TYPES.items():
+        _is_a(name, content[name], kind, expected)
+    vocab = as_integer("vocabulary", content["vocabulary"], 1, LARGEST_VOCABULARY)
+    version = as_integer("contract_version", content["contract_version"], 2, _LARGE[1])
+    read_filter_order(content["filter_order"])
+    rows = tuple(_row(index, vocab, content["parameters"], line) for index, line in enumerate(content["rows"]))
+    same = {name: content[name] for name in ("dtype", "filter_order", "sequence", "recorded_with", "logits_file")}
+    return Golden(version, vocab, rows=rows, **same)
 
 
-def _of_type(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> Any:
+def _is_a(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
     if not isinstance(value, kind):
-        raise GoldenError(f"{name} must be {expected}, got {value!r}")
-    return value
+        raise TypeError(f"{name} must be {expected}, got {value!r:.80}")
 
 
-def _object(name: str, value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = _of_type(name, value, dict, "an object")
-    return found
-
-
-def _row(index: int, vocab: int, made: dict[str, Any]) -> Row:
+def _row(index: int, vocab: int, common: dict[str, Any], line: Any) -> Row:
+    _is_a(f"row {index}", line, dict, "an object")
+    made = common | line
     try:
         values: dict[str, Any] = {name: _float(name, made[name]) for name in _FLOATS}
-        for name, (least, most) in _INTEGERS.items():
-            values[name] = _integer(name, made[name], least, most)
+        values |= {name: as_integer(name, made[name], *bounds) for name, bounds in _INTEGERS.items()}
         if values["topp_seed"] >= 1 << 63:
             values["topp_seed"] -= 1 << 64  # the same 64 bits, with a sign
         values["fingerprint"] = str(made["fingerprint"])
         if not re.fullmatch("[0-9a-f]{32}", values["fingerprint"]):
-            raise GoldenError(f"fingerprint must be 32 hexadecimal digits, got {values['fingerprint']!r}")
-        values["largest"] = tuple(_logit(vocab, *pair) for pair in _object("largest", made["largest"]).items())
+            raise ValueError(f"fingerprint must be 32 hexadecimal digits, got {values['fingerprint']!r:.80}")
+        _is_a("largest", made["largest"], dict, "an object")
+        values["largest"] = tuple(_logit(vocab, *pair) for pair in made["largest"].items())
         return Row(**values)
     except KeyError as error:
-        raise GoldenError(f"row {index}: {error} is missing") from error
-    except GoldenError as error:
-        raise GoldenError(f"row {index}: {error}") from error
-
-
-def _integer(name: str, value: Any, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise GoldenError(f"{name} must be an integer, got {value!r}")
-    if not least <= value <= most:
-        raise GoldenError(f"{name} must be between {least} and {most}, got {value}")
-    return value
+        raise ValueError(f"row {index}: {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"row {index}: {error}") from error
 
 
 def _float(name: str, value: Any) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not (isinstance(value, (int, float)) or value in ("inf", "-inf")):
-        raise GoldenError(f"{name} must be a number, got {value!r}")
+        raise ValueError(f"{name} must be a number, got {value!r}")
     if not isinstance(value, str) and _BEYOND_FP32 <= abs(value) < math.inf:
-        raise GoldenError(f"{name} must be a number that fp32 holds, got {value!r}")
+        raise ValueError(f"{name} must be a number that fp32 holds, got {value!r}")
     return float(np.float32(float(value)))
 
 
 def _logit(vocab: int, token: str, logit: Any) -> tuple[int, float]:
     """A token of `Row.largest` and its logit."""
     if not re.fullmatch("[0-9]{1,9}", token) or int(token) >= vocab:
-        raise GoldenError(f"largest must have token ids below {vocab} for keys, got {token!r:.80}")
+        raise ValueError(f"largest must have token ids below {vocab} for keys, got {token!r:.80}")
     return int(token), _float("largest", logit)
 
 

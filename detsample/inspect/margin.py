@@ -38,34 +38,19 @@ class MarginOutput(Generic[T]):
 
 @overload
 def margin(
-    logits: np.ndarray | Rows,
-    topp_seed: Integer | np.ndarray,
-    *,
-    position: Integer | np.ndarray = 0,
-    temperature: Real | np.ndarray = 1.0,
-    top_k: Integer | np.ndarray = 0,
-    top_p: Real | np.ndarray = 1.0,
-    min_p: Real | np.ndarray = 0.0,
-    filter_order: FilterOrder = "top_k_first",
-    shared_noise: bool = False,
+    logits: np.ndarray | Rows, topp_seed: Integer | np.ndarray, *, position: Integer | np.ndarray = 0,
+    temperature: Real | np.ndarray = 1.0, top_k: Integer | np.ndarray = 0, top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0, filter_order: FilterOrder = "top_k_first", shared_noise: bool = False,
     check: bool = False,
-) -> MarginOutput[np.ndarray]: ...
+) -> MarginOutput[np.ndarray]: ...  # fmt: skip
 
 
 @overload
 def margin(
-    logits: T,
-    topp_seed: Integer | T,
-    *,
-    position: Integer | T = 0,
-    temperature: Real | T = 1.0,
-    top_k: Integer | T = 0,
-    top_p: Real | T = 1.0,
-    min_p: Real | T = 0.0,
-    filter_order: FilterOrder = "top_k_first",
-    shared_noise: bool = False,
-    check: bool = False,
-) -> MarginOutput[T]: ...
+    logits: T, topp_seed: Integer | T, *, position: Integer | T = 0, temperature: Real | T = 1.0,
+    top_k: Integer | T = 0, top_p: Real | T = 1.0, min_p: Real | T = 0.0, filter_order: FilterOrder = "top_k_first",
+    shared_noise: bool = False, check: bool = False,
+) -> MarginOutput[T]: ...  # fmt: skip
 
 
 @unrecorded

@@ -16,30 +16,10 @@ MOST_SAMPLES = (1 << 31) - 1  # of the rows that a call may have
 
 
 class Prompts:
-    """What is drawn with, a row for each sample of each prompt.
+    """What is drawn with, a row for each sample of each prompt; the arguments and errors are those of a processor.
 
-    Parameters
-    ----------
-    topp_seed, temperature, top_k, top_p, min_p, num_return_sequences
-        As for a processor.
-    attention_mask : [B, T] tensor, "unpadded", or None
-        As for a processor.
-
-    Attributes
-    ----------
-    columns : dict of [rows] arrays
-        int64 and float64, under the names of `detsample.sample`'s parameters.
-    padding : [rows] int64
-        How many tokens in front of each row are padding.
-    width : int
-        The width of the prompts, 0 if not known.
-    samples : int
-        Of each prompt.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As a processor.
+    `columns` are arrays [rows] under the names of `detsample.sample`'s parameters, `padding` [rows] is how many tokens
+    in front are padding, `width` that of the prompts, 0 if not known, and `samples` how many each prompt has.
     """
 
     def __init__(
@@ -55,7 +35,7 @@ class Prompts:
         if self.samples > 1:
             seeds = [detsample.fold_in(seed, i) for seed in seeds for i in range(self.samples)]
         self.padding = np.repeat(padding, self.samples)
-        given = {
+        given: dict[str, list[Any]] = {
             "temperature": [_temperature(x) for x in _entries(temperature)],
             "top_k": [as_integer("top_k", x, -(1 << 63), (1 << 63) - 1) for x in _entries(top_k)],
             "top_p": [_share("top_p", x) for x in _entries(top_p)],
@@ -65,18 +45,8 @@ class Prompts:
         self.columns["topp_seed"] = np.array([seed % (1 << 64) for seed in seeds], np.uint64).view(np.int64)
 
     def check(self, length: int, rows: int) -> None:
-        """Refuse what is not a step of a generation from these prompts.
-
-        Parameters
-        ----------
-        length : int
-            Of the sequences so far.
-        rows : int
-            Of the scores.
-
-        Raises
-        ------
-        ValueError
+        """Refuse scores of so many rows, behind sequences of this length, that are no step of a generation from these
+        prompts.
         """
         due = len(self.padding)
         if rows != due:

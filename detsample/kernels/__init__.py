@@ -4,7 +4,8 @@ The kernels of a call, in the order in which they are launched (see `detsample.s
 
 ============= =======================================================================================
 `summarize`   kernel 1: reads every logit once; largest logits, bounds of scores, rough sums
-`settle`      kernel 2: all that is left, for rows with few candidates or a known kept set
+`settle`      kernel 2: all that is left, for rows with few candidates or a known kept set; each row goes one
+              of two ways
 `sum_weights` kernel 3: exact sums, and the tokens around a boundary, for rows that need them; then twice
               more around another guess, for those where the one before was wrong
 `finish`      kernel 4: all that is left, for the other rows
@@ -18,12 +19,14 @@ They are in `sampling/`, each in a file of its name, with what they share. The l
 `tiles`            how a row is cut into segments, tiles, quads and groups
 `score_bounds`     what no score exceeds
 `draw`             which token of the kept set has the largest score                 (spec section 8)
+`settling`         what both ways through `settle` have in common
+`settle_top_p`     the way of rows whose boundary may lie among many tokens          (spec section 6)
 `candidates`       all-pairs ranks of a few tokens, and the cut through them         (spec section 6)
 `compaction`       a few tokens among many, as bits, and the lists made of them
 `outcome`          what a row ends with                                        (spec sections 3, 6, 9)
 `dependent_launch` launches that start before the one ahead has ended
 `pivots`           rough sums of weights and their error, and values around which a boundary may lie
-`guess`            the interval where a boundary probably lies, from rough sums or from what was listed
+`guess`            the interval where a boundary probably lies, from maxima, rough sums, or what was listed
 `measure`          what an interval holds, exactly, and whether that settles the boundary
 ================== ==================================================================================
 
@@ -46,11 +49,21 @@ For other calls:
 
 ============= =======================================================================================
 `noise`       `gumbel_noise` and `fold_in` on their own                             (spec section 7)
-`processing`  what requests ask to be done to logits                           (docs/processing.md)
 `margin`      how far logits may move before a token could change                  (spec section 13)
 `observation` what a trainer asks of a draw                                         (spec section 12)
+`processing`  what requests ask to be done to logits before a draw               (docs/processing.md)
 `rows`, `match`, `tree`, `rejection`, in `speculative/`
               drafted tokens, verified                                       (spec sections 14 to 17)
+============= =======================================================================================
+
+For rows whose vocabulary is cut into shards (docs/sharded.md), in `sharded/`:
+
+============= =======================================================================================
+`rows`        a row's parameters, its first tokens, and the state of its search
+`heads`       what a rank tells of its shard at first; logits that are brought together
+`look`        exact sums of a shard, and its best score                           (spec sections 5, 8)
+`settle`      what is kept, from what all ranks have told; the results        (spec sections 3, 6, 9)
+`search`      the last token of a prefix                                             (spec section 6)
 ============= =======================================================================================
 
 Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`.
@@ -168,6 +181,21 @@ What is done to logits before a draw (processing.py); Q is the number of request
     marks, chosen: int32 [R, V]. For each token what is known of it; the place of its bias.
     path, matched: int64 [R, width], int64 [R, bad_count]. The drafted tokens before a row, the nearest first; the last
         tokens of sequences that are nearly complete, or -1.
+Shards of a vocabulary (sharded/rows.py):
+    start, ranks, own_rank, told: int. The token of a shard's first column; how many ranks there are, and which this is;
+        how many first tokens a rank tells of.
+    heads: int64 [ranks, B, 1 + told]. The status of each shard, and the codes of its first tokens.
+    best: int64 [ranks, B, parts, SUMS]. As sums, which are of the same shape here, for the best scores.
+    state: int64 [B, STATE]. Where a row's search is; where its kept set ends.
+    message: int64 [B, ...]. What this rank tells the others.
+    told_digits: int64 [ranks, B, 2, DIGIT_VALUES]. Numbers and weights of tokens, by their digit.
+    maxima: int32 [32]. Keys that let every group of tokens into a mask.
+    row_statuses: int32 [B]. Status bits.
+    result_stride: int. The stride of copied rows.
+    GIVEN, WORD: int. How the first tokens are given; how many bits a word of a set has.
+    SUM, SEARCH, DRAW, TO_LAST, SUMMED, TOLD_BEST, WRITES, LAST, SHIFTED: bool. What is asked for, or is there: heads.py
+        and the kernels say more.
+    STAGE, RANKS, SLOTS: int. How far the call is; powers of two that are at least ranks and told.
 Noise, probabilities, margins:
     tokens, token_row_stride, token_stride: int64 or int32 [B, columns]. Token ids, and their strides.
     columns, count: int. How many token ids a row has; how many seeds are made.

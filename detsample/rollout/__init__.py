@@ -7,9 +7,9 @@ over the actor's kept sets, and is differentiable. See docs/rollouts.md.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from detsample.lazy import attributes
 from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.learning import KeptLogprobs, kept_logprobs
 from detsample.rollout.observation import draw, observe
@@ -24,10 +24,16 @@ if TYPE_CHECKING:
     from detsample.rollout.reader import load, read
     from detsample.rollout.writer import Writer
 
-_NEED_PYARROW = {
-    "Audit": "auditing", "FileAudit": "auditing", "audit": "auditing", "RecordError": "parquet", "Writer": "writer",
-    "files": "folder", "load": "reader", "read": "reader",
-}  # fmt: skip
+# These need pyarrow.
+__getattr__, __dir__ = attributes(
+    __name__,
+    {
+        "Audit": "detsample.rollout.auditing", "FileAudit": "detsample.rollout.auditing",
+        "audit": "detsample.rollout.auditing", "RecordError": "detsample.rollout.parquet",
+        "Writer": "detsample.rollout.writer", "files": "detsample.rollout.folder", "load": "detsample.rollout.reader",
+        "read": "detsample.rollout.reader",
+    },
+)  # fmt: skip
 
 __all__ = [
     "Audit",
@@ -50,16 +56,3 @@ __all__ = [
     "read",
     "replay",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import the names that need pyarrow when they are asked for."""
-    if name not in _NEED_PYARROW:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{_NEED_PYARROW[name]}")
-    except ModuleNotFoundError as error:
-        if error.name != "pyarrow":
-            raise
-        raise ImportError(f"{name} needs pyarrow: pip install 'detsample[rollout]'") from error
-    return getattr(module, name)

@@ -11,6 +11,9 @@ import numpy as np
 from detsample import frameworks
 from detsample.sampler.output import Csr
 
+_BITS_SET = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
+"""How many bits of each byte are set."""
+
 
 @dataclass(frozen=True, eq=False)
 class KeptSets:
@@ -47,13 +50,20 @@ class KeptSets:
         (array([1, 2, 1], dtype=int32), array([False,  True]))
         """
         words = words.view(np.uint32) & _inside(vocab)
-        dropped = 2 * _popcount(words).sum(axis=1, dtype=np.int64) > vocab
+        dropped = 2 * _BITS_SET[words.view(np.uint8)].sum(axis=1, dtype=np.int64) > vocab
         words[dropped] ^= _inside(vocab)
         row, at = np.nonzero(words)  # Few words have a bit that is set, and only these are unpacked.
         octets = np.ascontiguousarray(words[row, at], "<u4").view(np.uint8).reshape(-1, 4)
         hit, bit = np.nonzero(np.unpackbits(octets, axis=1, bitorder="little"))
         counts = np.bincount(row[hit], minlength=len(words))
         return KeptSets(vocab, _offsets(counts), (at[hit] * 32 + bit).astype(np.int32), dropped)
+
+    @staticmethod
+    def of_mask(mask: np.ndarray) -> KeptSets:
+        """The sets of a mask in the form ``"bool"``, [N, V]."""
+        octets = np.packbits(mask, axis=1, bitorder="little")
+        padded = np.pad(octets, ((0, 0), (0, -octets.shape[1] % 4)))
+        return KeptSets.of_bits(padded.view("<u4").astype(np.uint32), mask.shape[1])
 
     @staticmethod
     def of_csr(csr: Csr, vocab: int) -> KeptSets:
@@ -132,12 +142,3 @@ def _inside(vocab: int) -> np.ndarray:
     if vocab % 32:
         words[-1] = (1 << vocab % 32) - 1
     return words
-
-
-def _popcount(words: np.ndarray) -> np.ndarray:
-    """How many bits are set in each uint32, by adding neighbours."""
-    two, four = np.uint32(0x55555555), np.uint32(0x33333333)
-    pairs = words - ((words >> np.uint32(1)) & two)
-    quads = (pairs & four) + ((pairs >> np.uint32(2)) & four)
-    octets = (quads + (quads >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
-    return (octets * np.uint32(0x01010101)) >> np.uint32(24)

@@ -134,9 +134,10 @@ def _logprobs(ops: Operations, x: Any, scale: Any, valid: Any, column: np.ndarra
 def _groups(ops: Operations, x: Any, sets: KeptSets) -> Iterator[tuple[np.ndarray, Any, Any]]:
     """(row numbers, logits [n, K], which of them are kept) of rows of like size; each row in one group."""
     listed = sets.listed
-    width = np.where(listed > 1, 1 << np.ceil(np.log2(np.maximum(listed, 2))).astype(np.int64), 1)
-    sparse = [np.flatnonzero(~sets.dropped & (width == w)) for w in np.unique(width[~sets.dropped])]
-    padded = [_padded(sets, rows) for rows in sparse]
+    width = 1 << np.ceil(np.log2(np.maximum(listed, 1))).astype(np.int64)
+    widths = np.unique(width[~sets.dropped])
+    sparse = [np.flatnonzero(~sets.dropped & (width == w)) for w in widths]
+    padded = [_padded(sets, rows, w) for rows, w in zip(sparse, widths, strict=True)]
     # One gather for all: its gradient is one tensor of the logits' size, not one for each group.
     flat = np.concatenate([np.zeros(0, np.int64), *(at.reshape(-1) for at, _ in padded)])
     every: Any = ops.take(x.reshape([-1]), ops.beside(flat, x)) if padded else None
@@ -150,10 +151,9 @@ def _groups(ops: Operations, x: Any, sets: KeptSets) -> Iterator[tuple[np.ndarra
         yield whole, ops.take(x, ops.beside(whole, x)), ops.beside(sets.rows(whole).mask(), x)
 
 
-def _padded(sets: KeptSets, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _padded(sets: KeptSets, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The places of the listed logits of rows in [N * V], int64 [n, K], and which of them are not just padding."""
     chosen = sets.rows(rows)
-    width = max(1, 1 << int(np.ceil(np.log2(max(1, int(chosen.listed.max()))))))
     valid = np.arange(width) < chosen.listed[:, None]
     at = np.zeros((len(rows), width), np.int64)
     at[valid] = chosen.token_ids
@@ -212,10 +212,7 @@ def _of_mask(mask: np.ndarray, rows: int, vocab: int) -> KeptSets:
     if mask.dtype != bool or mask.shape != (rows, vocab):
         expected = f"KeptSets, Csr, bool [{rows}, {vocab}] or int32 [{rows}, {words}]"
         raise ValueError(f"kept must be {expected}, got {mask.dtype} {list(mask.shape)}")
-    dropped = 2 * mask.sum(axis=1) > vocab
-    row, ids = np.nonzero(mask ^ dropped[:, None])
-    counts = np.bincount(row, minlength=rows)
-    return KeptSets(vocab, np.append(0, np.cumsum(counts)), ids.astype(np.int32), dropped)
+    return KeptSets.of_mask(mask)
 
 
 def _scale(temperature: Any, rows: int) -> np.ndarray:

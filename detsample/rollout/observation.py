@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from detsample import frameworks
-from detsample.frameworks import Framework
 from detsample.frameworks.pointer import integer
 from detsample.frameworks.recording import unrecorded
 from detsample.rollout import operations
 from detsample.rollout.output import Draw, Observation
+from detsample.rollout.validity import MOST_TOP
 from detsample.sampler.output import Wanted
 from detsample.sampler.parameters import (
     INTEGER_TYPES,
@@ -17,14 +18,12 @@ from detsample.sampler.parameters import (
     Parameter,
     Vector,
     as_integer,
-    class_name,
+    check_like,
     read_draw,
     read_logits,
     read_parameters,
 )
 from detsample.sampler.run import run, serving
-
-MOST_TOP = 128
 
 
 @unrecorded
@@ -73,7 +72,7 @@ def draw(
     >>> drawn.logprobs, drawn.raw_logprobs, drawn.entropy
     (array([-0.3132617], dtype=float32), array([-0.44018972], dtype=float32), array([0.58220315], dtype=float32))
     """
-    _check_top_n(top_n)
+    as_integer("top_n", top_n, 0, MOST_TOP)
     said: dict[str, Any] = {
         "topp_seed": topp_seed, "position": position, "temperature": temperature,
         "top_k": top_k, "top_p": top_p, "min_p": min_p, "filter_order": filter_order,
@@ -139,11 +138,10 @@ def observe(logits: Any, token_ids: Any, kept: Any, *, temperature: Any = 1.0, t
     >>> seen.logprobs, seen.rank
     (array([-1.3132617], dtype=float32), array([1], dtype=int32))
     """
-    framework = frameworks.of(logits, "logits")
-    of = read_logits(logits, framework)
-    _check_rows(framework, of, "token_ids", token_ids, (of.rows,), INTEGER_TYPES)
-    _check_rows(framework, of, "kept", kept, (of.rows, -(-of.vocab // 32)), ("int32",))
-    _check_top_n(top_n)
+    of = read_logits(logits, frameworks.of(logits, "logits"))
+    _check_rows(of, "token_ids", token_ids, (of.rows,), INTEGER_TYPES)
+    _check_rows(of, "kept", kept, (of.rows, -(-of.vocab // 32)), ("int32",))
+    as_integer("top_n", top_n, 0, MOST_TOP)
     return _observe(of, token_ids, kept, read_parameters(of, 0, 0, temperature, 0, 1.0, 0.0).temperature, top_n)
 
 
@@ -152,24 +150,12 @@ def _observe(of: Logits, token_ids: Any, kept: Any, temperature: Parameter, top_
     return found
 
 
-def _check_top_n(top_n: Any) -> None:
-    as_integer("top_n", top_n, 0, MOST_TOP)
-
-
-def _check_rows(
-    framework: Framework, of: Logits, name: str, tensor: Any, shape: tuple[int, ...], types: tuple[str, ...]
-) -> None:
+def _check_rows(of: Logits, name: str, tensor: Any, shape: tuple[int, ...], types: tuple[str, ...]) -> None:
     """A tensor like the logits, of this shape, one of these types and contiguous."""
-    if not framework.is_tensor(tensor):
-        raise TypeError(f"{name} must be a {framework.name} tensor like the logits, got {class_name(tensor)}")
-    if framework.dtype_name(tensor) not in types:
-        raise TypeError(f"{name} must be of type {' or '.join(types)}, got {framework.dtype_name(tensor)}")
-    if framework.shape(tensor) != shape:
-        raise ValueError(f"{name} must have shape {list(shape)}, got {list(framework.shape(tensor))}")
-    if framework.device(tensor) != of.device:
-        raise ValueError(f"{name} must be on the logits' device {of.device}, got {framework.device(tensor)}")
-    steps, strides = 1, framework.strides(tensor)
-    for size, stride in zip(shape[::-1], strides[::-1], strict=True):
-        if of.rows and size > 1 and stride != steps:
-            raise ValueError(f"{name} must be contiguous, got shape {list(shape)} and strides {list(strides)}")
-        steps *= max(size, 1)
+    check_like(of.framework, of.device, name, tensor, types)
+    found, strides = of.framework.shape(tensor), of.framework.strides(tensor)
+    if found != shape:
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(found)}")
+    due = (prod(shape[1:]), 1)[-len(shape) :]
+    if of.rows and any(size > 1 and one != other for size, one, other in zip(shape, strides, due, strict=True)):
+        raise ValueError(f"{name} must be contiguous, got shape {list(shape)} and strides {list(strides)}")

@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ModuleNotFoundError as error:
+    raise ImportError("records of rollouts need pyarrow: pip install 'detsample[rollout]'") from error
 
 import detsample
 from detsample.files import open_regular
@@ -69,14 +73,7 @@ class RecordError(ValueError):
 
 
 def write(file: Any, record: Record) -> None:
-    """Write a record to an open binary file.
-
-    Raises
-    ------
-    ValueError
-        If it has more tokens, or its kept sets more ids, than a file may have.
-    """
-    _check_size(record)
+    """Write a record to an open binary file. It is one that `validity` has checked, of a size that a file may have."""
     about = {
         "format": FORMAT,
         "contract_version": record.contract_version,
@@ -261,13 +258,6 @@ def _arrays(record: Record) -> list[pa.Array]:
         _lists(steps, record.top_token_ids.reshape(-1)),
         _lists(steps, record.top_logprobs.reshape(-1)),
     ]
-
-
-def _check_size(record: Record) -> None:
-    ids = 0 if record.kept is None else len(record.kept.token_ids)
-    if len(record) > MOST_TOKENS or ids > MOST_IDS:
-        most = f"{MOST_TOKENS} tokens and {MOST_IDS} ids of kept sets"
-        raise ValueError(f"record must have at most {most} for one file, got {len(record)} and {ids}")
 
 
 def _listed(record: Record, *, dropped: bool) -> pa.Array:

@@ -10,9 +10,7 @@ from detsample.rollout.folder import files
 from detsample.rollout.record import Record
 
 
-def read(
-    path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
-) -> Iterator[Record]:
+def read(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> Iterator[Record]:
     """Read a folder of records, a file at a time.
 
     Parameters
@@ -52,14 +50,7 @@ def read(
 
 
 def load(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> Record:
-    """Read a whole folder into one record, by sequence and position; as `read`, but all in memory.
-
-    Parameters
-    ----------
-    path : path
-        A folder, or one of its files.
-    progress : callable, optional
-        Told (tokens read, tokens in all) after each file.
+    """Read a whole folder into one record, by sequence and position; otherwise as `read`.
 
     Returns
     -------
@@ -68,10 +59,6 @@ def load(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] |
 
     Raises
     ------
-    FileNotFoundError
-        If there is nothing at the path.
-    RecordError
-        If a file cannot be read, is no record, or is damaged; it names the file.
     ValueError
         If the folder is empty, or its files differ in what they record.
 

@@ -177,13 +177,12 @@ def _check(record: Record, logits: Any) -> None:
 def _draw_again(record: Record, logits: Any, allowed: Any) -> Record:
     ops = operations.of(frameworks.of(logits).name)
     # Copies: the columns of a file are read-only.
-    given = {name: _placed(ops, value, logits) for name, value in record.parameters().items()}
+    given = {
+        name: ops.placed(value.copy(), logits) if isinstance(value, np.ndarray) else value
+        for name, value in record.parameters().items()
+    }
     drawn = draw(logits, **given, allowed=allowed, top_n=record.top_token_ids.shape[1])
     return Record.of(drawn, record.sequence, keep_sets=record.kept is not None)
-
-
-def _placed(ops: Any, value: Any, logits: Any) -> Any:
-    return ops.placed(value.copy(), logits) if isinstance(value, np.ndarray) else value
 
 
 def _differences(record: Record, again: Record) -> dict[str, np.ndarray]:

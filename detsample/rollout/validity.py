@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detsample.rollout.kept_sets import KeptSets
-from detsample.sampler.parameters import FILTER_ORDERS, LARGEST_VOCABULARY
+from detsample.sampler.parameters import LARGEST_VOCABULARY, read_filter_order
 from detsample.sampler.status import Status
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def check_kind(kind: Kind) -> None:
             raise ValueError(f"{name} must be an integer between {least} and {most}, got {value!r:.80}")
     if type(kind.keep_sets) is not bool:
         raise ValueError(f"keep_sets must be true or false, got {kind.keep_sets!r:.80}")
-    if not isinstance(kind.filter_order, str) or kind.filter_order not in FILTER_ORDERS:
-        raise ValueError(f"filter_order must be one of {', '.join(FILTER_ORDERS)}, got {kind.filter_order!r:.80}")
+    read_filter_order(kind.filter_order)
 
 
 def check(record: Record) -> None:

@@ -53,8 +53,10 @@ def as_output(framework: Framework, device: Device, found: Any) -> SampleOutput:
             return Csr(tensor(result.row_offsets), tensor(result.token_ids))
         return tensor(result)
 
-    drawn = (getattr(found, name, None) for name in ("token_ids", "num_kept", "status", "logprobs", "log_z"))
-    return SampleOutput(*map(tensor, drawn), mask(found.mask))
+    token_ids, logprobs = (tensor(getattr(found, name, None)) for name in ("token_ids", "logprobs"))
+    return SampleOutput(
+        token_ids, tensor(found.num_kept), tensor(found.status), logprobs, tensor(found.log_z), mask(found.mask)
+    )
 
 
 def as_arrays(framework: Framework, parameters: Parameters) -> dict[str, Any]:

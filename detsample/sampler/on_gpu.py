@@ -1,7 +1,7 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
     summarize    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
-    settle       (rows)           finishes rows that are invalid, without a filter or with few candidates; guesses the
+    settle       (rows x 2)       finishes rows that are invalid, without a filter or with few candidates; guesses the
                                   boundary of others
     sum_weights  (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
     sum_weights  (fixed)          the same once more, for the rows where the guess was wrong; launched twice
@@ -26,7 +26,7 @@ from detsample.frameworks.buffer import HostBuffer
 from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, missing, pointer, pointer_types
 from detsample.kernels.sampling import dependent_launch as overlap
 from detsample.kernels.sampling.boundary.pivots import RUNGS
-from detsample.kernels.sampling.candidates import CAPACITY, LIST, MOST_K
+from detsample.kernels.sampling.candidates import CAPACITY, LIST, MOST_K, MOST_K_LISTED
 from detsample.kernels.sampling.finish import finish as finish_kernel
 from detsample.kernels.sampling.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
 from detsample.kernels.sampling.rows import (
@@ -185,6 +185,15 @@ def _may_need_sums(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
     return wanted.logprobs or not (_is_off(parameters.top_p, 1.0) and _is_off(parameters.min_p, 0.0))
 
 
+def _may_be_for_top_p(parameters: Parameters, vocab: int) -> bool:
+    """Whether any row may be for `settle_top_p`, as far as the host can tell."""
+    top_k = parameters.top_k
+    if not isinstance(top_k, Scalar) or int(MOST_K_LISTED.value) < top_k.value < vocab:
+        return True
+    few = 1 <= top_k.value < vocab and parameters.filter_order != "joint"
+    return not (few or _is_off(parameters.top_p, 1.0))
+
+
 def _want(wanted: Wanted) -> int:
     """The `want` argument of the kernels."""
     return int(
@@ -250,6 +259,8 @@ class Prepared(NamedTuple):
     laid: Layout
     values: list[Any]
     """The values of the first arguments in `NAMES`, up to the results."""
+    ways: int
+    """How many of the two ways through `settle` rows may go."""
     needs_mass: bool
     retry_programs: int
     waits: bool
@@ -279,9 +290,10 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
+    ways = 1 + _may_be_for_top_p(parameters, vocab)
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
-    return Prepared(logits, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits)
+    return Prepared(logits, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits)
 
 
 def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
@@ -299,7 +311,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     SampleOutput
         Tensors of the logits' framework on the logits' device, not yet computed: nothing waits for the device.
     """
-    of, parameters, wanted, tuning, cut, laid, values, needs_mass, retry_programs, waits = prepared
+    of, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits = prepared
     framework, device, rows = of.framework, of.device, of.rows
     with framework.launching(device):
         areas = addresses(framework, device, laid)
@@ -323,7 +335,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         steps = _steps(aligned, of.allowed is not None, waits, tuning)
         start = step_launcher(device, NAMES, values)
         start(steps.summarize, (rows, cut.parts))
-        start(steps.settle, (rows,))
+        start(steps.settle, (rows, ways))
         if needs_mass:
             start(steps.sum_weights, (rows * cut.parts,))
             for attempt in range(1, 1 + ATTEMPTS):

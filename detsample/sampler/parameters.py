@@ -325,6 +325,16 @@ def described(name: str, tensor: Any, framework: Framework) -> Description:
         raise TypeError(f"{name} {error}") from None
 
 
+def check_like(framework: Framework, device: Any, name: str, tensor: Any, types: tuple[str, ...]) -> None:
+    """Raise an error that names the argument, unless it is a tensor like the logits and of one of these types."""
+    if not framework.is_tensor(tensor):
+        raise TypeError(f"{name} must be a {framework.name} tensor like the logits, got {class_name(tensor)}")
+    if framework.dtype_name(tensor) not in types:
+        raise TypeError(f"{name} must be of type {' or '.join(types)}, got {framework.dtype_name(tensor)}")
+    if framework.device(tensor) != device:
+        raise ValueError(f"{name} must be on the logits' device {device}, got {framework.device(tensor)}")
+
+
 def as_integer(name: str, value: Any, least: int, most: int) -> int:
     """Return an integer of any class but bool as a Python int, if it is in range."""
     # In the usual case the class is enough, and checking it is quicker than asking for what NumPy registers as numbers.

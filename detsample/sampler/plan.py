@@ -65,40 +65,21 @@ class Plan(Generic[T]):
 
 @overload
 def plan(
-    logits: np.ndarray,
-    topp_seed: Integer | np.ndarray,
-    *,
-    position: Integer | np.ndarray = 0,
-    temperature: Real | np.ndarray = 1.0,
-    top_k: Integer | np.ndarray = 0,
-    top_p: Real | np.ndarray = 1.0,
-    min_p: Real | np.ndarray = 0.0,
-    filter_order: FilterOrder = "top_k_first",
-    allowed: np.ndarray | None = None,
-    return_logprobs: bool = True,
-    return_log_z: bool = False,
-    return_mask: MaskKind | None = None,
+    logits: np.ndarray, topp_seed: Integer | np.ndarray, *, position: Integer | np.ndarray = 0,
+    temperature: Real | np.ndarray = 1.0, top_k: Integer | np.ndarray = 0, top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0, filter_order: FilterOrder = "top_k_first", allowed: np.ndarray | None = None,
+    return_logprobs: bool = True, return_log_z: bool = False, return_mask: MaskKind | None = None,
     shared_noise: bool = False,
-) -> Plan[np.ndarray]: ...
+) -> Plan[np.ndarray]: ...  # fmt: skip
 
 
 @overload
 def plan(
-    logits: T,
-    topp_seed: Integer | T,
-    *,
-    position: Integer | T = 0,
-    temperature: Real | T = 1.0,
-    top_k: Integer | T = 0,
-    top_p: Real | T = 1.0,
-    min_p: Real | T = 0.0,
-    filter_order: FilterOrder = "top_k_first",
-    allowed: T | None = None,
-    return_logprobs: bool = True,
-    return_log_z: bool = False,
-    return_mask: MaskKind | None = None,
-    shared_noise: bool = False,
-) -> Plan[T]: ...
+    logits: T, topp_seed: Integer | T, *, position: Integer | T = 0, temperature: Real | T = 1.0,
+    top_k: Integer | T = 0, top_p: Real | T = 1.0, min_p: Real | T = 0.0, filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None, return_logprobs: bool = True, return_log_z: bool = False,
+    return_mask: MaskKind | None = None, shared_noise: bool = False,
+) -> Plan[T]: ...  # fmt: skip
 
 
 @unrecorded

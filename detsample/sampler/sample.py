@@ -14,42 +14,21 @@ from detsample.sampler.output import Csr, MaskOutput, SampleOutput
 
 @overload
 def sample(
-    logits: np.ndarray | Rows,
-    topp_seed: Integer | np.ndarray,
-    *,
-    position: Integer | np.ndarray = 0,
-    temperature: Real | np.ndarray = 1.0,
-    top_k: Integer | np.ndarray = 0,
-    top_p: Real | np.ndarray = 1.0,
-    min_p: Real | np.ndarray = 0.0,
-    filter_order: FilterOrder = "top_k_first",
-    allowed: np.ndarray | None = None,
-    return_logprobs: bool = True,
-    return_log_z: bool = False,
-    return_mask: MaskKind | None = None,
-    shared_noise: bool = False,
-    check: bool = False,
-) -> SampleOutput[np.ndarray]: ...
+    logits: np.ndarray | Rows, topp_seed: Integer | np.ndarray, *, position: Integer | np.ndarray = 0,
+    temperature: Real | np.ndarray = 1.0, top_k: Integer | np.ndarray = 0, top_p: Real | np.ndarray = 1.0,
+    min_p: Real | np.ndarray = 0.0, filter_order: FilterOrder = "top_k_first", allowed: np.ndarray | None = None,
+    return_logprobs: bool = True, return_log_z: bool = False, return_mask: MaskKind | None = None,
+    shared_noise: bool = False, check: bool = False,
+) -> SampleOutput[np.ndarray]: ...  # fmt: skip
 
 
 @overload
 def sample(
-    logits: T,
-    topp_seed: Integer | T,
-    *,
-    position: Integer | T = 0,
-    temperature: Real | T = 1.0,
-    top_k: Integer | T = 0,
-    top_p: Real | T = 1.0,
-    min_p: Real | T = 0.0,
-    filter_order: FilterOrder = "top_k_first",
-    allowed: T | None = None,
-    return_logprobs: bool = True,
-    return_log_z: bool = False,
-    return_mask: MaskKind | None = None,
-    shared_noise: bool = False,
-    check: bool = False,
-) -> SampleOutput[T]: ...
+    logits: T, topp_seed: Integer | T, *, position: Integer | T = 0, temperature: Real | T = 1.0,
+    top_k: Integer | T = 0, top_p: Real | T = 1.0, min_p: Real | T = 0.0, filter_order: FilterOrder = "top_k_first",
+    allowed: T | None = None, return_logprobs: bool = True, return_log_z: bool = False,
+    return_mask: MaskKind | None = None, shared_noise: bool = False, check: bool = False,
+) -> SampleOutput[T]: ...  # fmt: skip
 
 
 @untranslated
@@ -101,6 +80,9 @@ def sample(
     filter_order : "top_k_first", "min_p_first" or "joint"
         Which tokens' weight top-p takes its share of: of those that top-k keeps, of those that top-k and min-p keep, or
         of all tokens.
+    allowed : None, or [B, ceil(V / 32)] int32 or uint32, or [B, ceil(V / 8)] uint8
+        For each row the tokens that may be drawn: one bit for each token, the lowest first, as in a mask of the form
+        ``"bits"``. A token whose bit is 0 counts as if its logit were ``-inf``.
     return_logprobs : bool
         Whether to return the token's log probability in the kept set.
     return_log_z : bool
@@ -145,69 +127,37 @@ def sample(
     return sample_now(*given)
 
 
-
 @overload
 def mask(
-    logits: np.ndarray | Rows,
-    *,
-    temperature: Real | np.ndarray = 1.0,
-    top_k: Integer | np.ndarray = 0,
-    top_p: Real | np.ndarray = 1.0,
-    min_p: Real | np.ndarray = 0.0,
-    filter_order: FilterOrder = "top_k_first",
-    allowed: np.ndarray | None = None,
-    kind: Literal["bool", "bits"] = "bool",
-    return_log_z: bool = False,
+    logits: np.ndarray | Rows, *, temperature: Real | np.ndarray = 1.0, top_k: Integer | np.ndarray = 0,
+    top_p: Real | np.ndarray = 1.0, min_p: Real | np.ndarray = 0.0, filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None, kind: Literal["bool", "bits"] = "bool", return_log_z: bool = False,
     check: bool = False,
-) -> MaskOutput[np.ndarray, np.ndarray]: ...
+) -> MaskOutput[np.ndarray, np.ndarray]: ...  # fmt: skip
 
 
 @overload
 def mask(
-    logits: np.ndarray | Rows,
-    *,
-    temperature: Real | np.ndarray = 1.0,
-    top_k: Integer | np.ndarray = 0,
-    top_p: Real | np.ndarray = 1.0,
-    min_p: Real | np.ndarray = 0.0,
-    filter_order: FilterOrder = "top_k_first",
-    allowed: np.ndarray | None = None,
-    kind: Literal["csr"],
-    return_log_z: bool = False,
-    check: bool = False,
-) -> MaskOutput[np.ndarray, Csr[np.ndarray]]: ...
+    logits: np.ndarray | Rows, *, temperature: Real | np.ndarray = 1.0, top_k: Integer | np.ndarray = 0,
+    top_p: Real | np.ndarray = 1.0, min_p: Real | np.ndarray = 0.0, filter_order: FilterOrder = "top_k_first",
+    allowed: np.ndarray | None = None, kind: Literal["csr"], return_log_z: bool = False, check: bool = False,
+) -> MaskOutput[np.ndarray, Csr[np.ndarray]]: ...  # fmt: skip
 
 
 @overload
 def mask(
-    logits: T,
-    *,
-    temperature: Real | T = 1.0,
-    top_k: Integer | T = 0,
-    top_p: Real | T = 1.0,
-    min_p: Real | T = 0.0,
-    filter_order: FilterOrder = "top_k_first",
-    allowed: T | None = None,
-    kind: Literal["bool", "bits"] = "bool",
-    return_log_z: bool = False,
-    check: bool = False,
-) -> MaskOutput[T, T]: ...
+    logits: T, *, temperature: Real | T = 1.0, top_k: Integer | T = 0, top_p: Real | T = 1.0, min_p: Real | T = 0.0,
+    filter_order: FilterOrder = "top_k_first", allowed: T | None = None, kind: Literal["bool", "bits"] = "bool",
+    return_log_z: bool = False, check: bool = False,
+) -> MaskOutput[T, T]: ...  # fmt: skip
 
 
 @overload
 def mask(
-    logits: T,
-    *,
-    temperature: Real | T = 1.0,
-    top_k: Integer | T = 0,
-    top_p: Real | T = 1.0,
-    min_p: Real | T = 0.0,
-    filter_order: FilterOrder = "top_k_first",
-    allowed: T | None = None,
-    kind: Literal["csr"],
-    return_log_z: bool = False,
-    check: bool = False,
-) -> MaskOutput[T, Csr[T]]: ...
+    logits: T, *, temperature: Real | T = 1.0, top_k: Integer | T = 0, top_p: Real | T = 1.0, min_p: Real | T = 0.0,
+    filter_order: FilterOrder = "top_k_first", allowed: T | None = None, kind: Literal["csr"],
+    return_log_z: bool = False, check: bool = False,
+) -> MaskOutput[T, Csr[T]]: ...  # fmt: skip
 
 
 @untranslated

@@ -1,7 +1,7 @@
 """Sampling with a vocabulary that is cut into shards: the bits of the unsharded row, from a few numbers of each shard.
 
-`sample`, `mask`, `verify` and `plan` are called on every rank of a group with the logits of its part of the vocabulary, or
-once with a list of all parts. docs/sharded.md shows what goes from rank to rank, and why it is enough;
+`sample`, `mask`, `verify` and `plan` are called on every rank of a group with the logits of its part of the
+vocabulary, or once with a list of all parts. docs/sharded.md shows what goes from rank to rank, and why it is enough;
 `detsample.reference.sharded` says it in NumPy.
 """
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from detsample import frameworks
+from detsample.frameworks.recording import unrecorded
 from detsample.frameworks.types import FilterOrder, MaskKind
-from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import MaskOutput, SampleOutput, Wanted
 from detsample.sampler.parameters import Logits, Parameters, read_draw, read_flag, read_mask_kind, read_wanted
 from detsample.sampler.plan import Plan
@@ -24,7 +25,7 @@ from detsample.speculative.output import VerifyOutput
 R = TypeVar("R")
 
 
-@usual_mode
+@unrecorded
 def sample(
     local_logits: Any,
     topp_seed: Any,
@@ -48,8 +49,8 @@ def sample(
     """Draw one token for each row, on every rank of a group: the bits of `detsample.sample` of the whole rows.
 
     All ranks call it with the same arguments but `local_logits` and `vocab_start`, and get the same results. The shards
-    are in the order of the ranks; they may differ in size, and be empty. On a GPU nothing waits for the device, except in
-    the first call of a kind.
+    are in the order of the ranks; they may differ in size, and be empty. On a GPU nothing waits for the device,
+    except in the first call of a kind.
 
     Parameters
     ----------
@@ -91,12 +92,12 @@ def sample(
     [3, 3, 3]
     """
     wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
-    parameters = (topp_seed, position, temperature, top_k, top_p, min_p)
+    parameters = [topp_seed, position, temperature, top_k, top_p, min_p]
     how = (parameters, filter_order, allowed, shared_noise, wanted, wait)
     return _checked(wait, raise_for_status, _serve(local_logits, (vocab_start, vocab, group), "sample", *how))
 
 
-@usual_mode
+@unrecorded
 def mask(
     local_logits: Any,
     *,
@@ -117,7 +118,9 @@ def mask(
 
     Parameters
     ----------
-    local_logits, vocab_start, vocab, group, temperature, top_k, top_p, min_p, filter_order, allowed, return_log_z, check
+    local_logits, vocab_start, vocab, group, temperature, top_k, top_p, min_p, filter_order, allowed
+        As for `sample`.
+    return_log_z, check : bool
         As for `sample`.
     kind : "bool", "bits" or "csr"
         The form of the mask, as for `detsample.mask`.
@@ -142,13 +145,13 @@ def mask(
     if read_mask_kind("kind", kind) is None:
         raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
     wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)
-    how = ((0, 0, temperature, top_k, top_p, min_p), filter_order, allowed, True, wanted, wait)
+    how = ([0, 0, temperature, top_k, top_p, min_p], filter_order, allowed, True, wanted, wait)
     found = _serve(local_logits, (vocab_start, vocab, group), "mask", *how)
     masks = [MaskOutput(out.mask, out.num_kept, out.status, out.log_z, out._kept_alive) for out in found]
-    return _checked(wait, raise_for_status, type(found)(masks))
+    return _checked(wait, raise_for_status, masks if isinstance(found, list) else tuple(masks))
 
 
-@usual_mode
+@unrecorded
 def verify(
     local_logits: Any,
     draft_tokens: Any,
@@ -208,7 +211,8 @@ def verify(
     ) -> tuple[Logits, Parameters, Callable[[Place], Steps[VerifyOutput]]]:
         sampling = (*map(own, (topp_seed, position, temperature, top_k, top_p, min_p)), filter_order)
         counts, offsets = own(num_draft), own(row_offsets)
-        batch, drafts = read_chains(logits, own(draft_tokens), counts, offsets, sampling, shared_noise, own(allowed) if columns else None)
+        sets = own(allowed) if columns else None
+        batch, drafts = read_chains(logits, own(draft_tokens), counts, offsets, sampling, shared_noise, sets)
         steps = serving("detsample.sharded", batch.logits.device).verify
         return batch.logits, batch.given, lambda place: steps(place, batch, drafts, logprobs)
 
@@ -216,7 +220,7 @@ def verify(
     return _checked(wait, request_status.raise_for_status, found)
 
 
-@usual_mode
+@unrecorded
 def plan(
     local_logits: Any,
     topp_seed: Any,
@@ -240,9 +244,9 @@ def plan(
 
     Parameters
     ----------
-    local_logits, topp_seed, vocab_start, vocab, group, position, temperature, top_k, top_p, min_p, filter_order, allowed
+    local_logits, vocab_start, vocab, group, topp_seed, position, temperature, top_k, top_p, min_p, filter_order
         As for `sample`, of one rank. Parameters that are tensors are read when the plan is called.
-    return_logprobs, return_log_z, return_mask, shared_noise
+    allowed, return_logprobs, return_log_z, return_mask, shared_noise
         As for `sample`.
 
     Returns
@@ -283,7 +287,7 @@ def plan(
 
 
 def _serve(
-    local_logits: Any, where: tuple[Any, Any, Any], operation: str, parameters: tuple[Any, ...], filter_order: Any,
+    local_logits: Any, where: tuple[Any, Any, Any], operation: str, parameters: list[Any], filter_order: Any,
     allowed: Any, shared_noise: Any, wanted: Wanted, again: bool,
 ) -> Sequence[SampleOutput[Any]]:  # fmt: skip
     """What `sample` and `mask` have in common: the outputs of this rank, or of all shards."""
@@ -292,7 +296,10 @@ def _serve(
         logits: Any, own: Callable[[Any], Any], columns: int
     ) -> tuple[Logits, Parameters, Callable[[Place], Steps[SampleOutput]]]:
         sets = own(allowed) if columns else None
-        of, given = read_draw(logits, *map(own, parameters), filter_order, sets, shared_noise)
+        seed, position, temperature, top_k, top_p, min_p = map(own, parameters)
+        of, given = read_draw(
+            logits, seed, position, temperature, top_k, top_p, min_p, filter_order, sets, shared_noise
+        )
         steps = serving("detsample.sharded", of.device).draw
         return of, given, lambda place: steps(place, of, given, wanted)
 
@@ -316,7 +323,7 @@ def _take_rounds(
         raise TypeError("vocab_start, vocab and group must be None where local_logits is a list of all shards")
     shards = [_with_columns(logits) for logits in local_logits]
     calls = [
-        read(logits, lambda value, at=at: value[at] if isinstance(value, (list, tuple)) else value, columns)
+        read(logits, partial(_of_shard, at), columns)
         for at, (logits, columns) in enumerate(shards)
     ]
     if len({of.rows for of, *_ in calls}) != 1:
@@ -324,6 +331,11 @@ def _take_rounds(
     widths = [columns for _, columns in shards]
     starts = starts_of([sum(widths[:at]) for at in range(len(widths))], widths, sum(widths))
     return together([steps(Place(rank, starts)) for rank, (_, _, steps) in enumerate(calls)])
+
+
+def _of_shard(at: int, value: Any) -> Any:
+    """An argument of one of several shards."""
+    return value[at] if isinstance(value, (list, tuple)) else value
 
 
 def _with_columns(logits: Any) -> tuple[Any, int]:

@@ -28,8 +28,8 @@ class Group(Protocol):
     size: int
 
     def all_gather(self, message: Any) -> Any:
-        """The messages of all ranks, [size, ...], given one's own: a tensor of int64 on the device of the logits, of one
-        shape everywhere. On a GPU it is queued on the current stream and must not wait for the device.
+        """The messages of all ranks, [size, ...], given one's own: a tensor of int64 on the device of the logits, of
+        one shape everywhere. On a GPU it is queued on the current stream and must not wait for the device.
         """
 
 

@@ -36,8 +36,8 @@ def verify(place: Place, batch: Batch, drafts: Table, logprobs: bool) -> Steps[V
     of = batch.logits
     array = of.framework.as_array
     steps = sharded.verify_shard(
-        _shard(place), array(batch.whole)[..., : place.columns], array(drafts.tensor), as_array(of.framework, batch.counts),
-        **how_of(batch), return_logprobs=logprobs,
+        _shard(place), array(batch.whole)[..., : place.columns], array(drafts.tensor),
+        as_array(of.framework, batch.counts), **how_of(batch), return_logprobs=logprobs,
     )  # fmt: skip
     out = yield from _telling_tensors(of.framework, steps)
     found = (out.token_ids, out.num_accepted, out.status, out.logprobs)

@@ -1,9 +1,9 @@
-"""One rank on a GPU (or, for tests, in Triton's interpreter): launches, and a message to the other ranks after some of them.
+"""One rank on a GPU (or, for tests, in Triton's interpreter): launches, and messages to the other ranks between them.
 
     tell_heads                   round 1: status and first tokens, which the kernels of `detsample.sample` find
     look                         round 2: exact sums; the best score, where min-p or nothing decides what is kept
     settle                       what is kept, or what to search for
-    count_digits, narrow         a round for each digit of a key; then of a column, without the other ranks
+    count_digits, narrow         a round for each digit of where it ends
     look                         the best score of what was found
     settle                       the results
 
@@ -23,31 +23,30 @@ from detsample.kernels.sampling.tiles import QUADS, TILE
 from detsample.kernels.sharded import settle as stages
 from detsample.kernels.sharded.heads import ALL, LISTS, ONE, copy_rows, tell_heads
 from detsample.kernels.sharded.look import count_mask, look
-from detsample.kernels.sharded.rows import STATE, SUMS
+from detsample.kernels.sharded.rows import DIGIT_VALUES, STATE, SUMS
 from detsample.kernels.sharded.search import count_digits, narrow
 from detsample.launching.launch import launcher
 from detsample.launching.workspace import allocate, layout
 from detsample.sampler import on_gpu
 from detsample.sampler.kernel_arguments import parameter_arguments
-from detsample.sampler.output import SampleOutput, Wanted
+from detsample.sampler.output import Csr, SampleOutput, Wanted
 from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameters, Scalar, Vector
 from detsample.sharded.agreement import Place
 from detsample.sharded.groups import Steps
-from detsample.sharded.rounds import Rounds, rounds_of
+from detsample.sharded.rounds import SEARCH_ROUNDS, Rounds, rounds_of
 from detsample.speculative.arguments import Batch, Table
 from detsample.speculative.on_gpu import expand_rows, match_drawn
 from detsample.speculative.output import VerifyOutput
 
 PROGRAMS = 1024
 MOST_PARTS = 64
-COLUMN_BITS = 21
 PLAIN = {"num_warps": 4, "enable_fp_fusion": False}
 WIDE = {"num_warps": 8, "enable_fp_fusion": False}
 
 
 def draw(place: Place, of: Logits, given: Parameters, wanted: Wanted) -> Steps[SampleOutput]:
     """One rank of `sample` or `mask`."""
-    rounds = rounds_of(of.rows, place.vocab, given, wanted)
+    rounds = rounds_of(place.vocab, given, wanted)
     if not of.rows:
         return on_gpu.run(of, given, wanted)
     if of.allowed is not None:
@@ -55,7 +54,7 @@ def draw(place: Place, of: Logits, given: Parameters, wanted: Wanted) -> Steps[S
     size = of.rows * place.vocab * (4 if of.dtype == "float32" else 2)
     if wanted.mask is None and 0 not in place.widths and rounds.cost_more_than(size):
         return (yield from _draw_whole(place, of, given, wanted))
-    return (yield from _Call(place, of, given, wanted, rounds).draw())
+    return (yield from Call(place, of, given, wanted, rounds).draw())
 
 
 def verify(place: Place, batch: Batch, drafts: Table, logprobs: bool) -> Steps[VerifyOutput]:
@@ -107,14 +106,13 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-class _Call:
+class Call:
     """A call that takes rounds."""
 
     def __init__(self, place: Place, of: Logits, given: Parameters, wanted: Wanted, rounds: Rounds) -> None:
         self.place, self.of, self.given, self.wanted, self.rounds = place, of, given, wanted, rounds
         self.ranks = len(place.widths)
         self.parts = max(1, min(PROGRAMS // of.rows, MOST_PARTS, -(-max(place.widths) // int(TILE.value))))
-        self.digits = 1 << max(rounds.bits)
         self.kept_alive: list[Any] = []
         self.areas = self._allocate({
             "state": ("int64", of.rows * int(STATE.value) if rounds.searches else 0),
@@ -166,28 +164,20 @@ class _Call:
         heads = self._told((yield self._heads()))
         sums = best = missing(of.device[0], "int64")
         if rounds.sums:
-            sums = best = self._told((yield self._look(heads, True, rounds.draws)))
+            weighs = wanted.log_z or not rounds.draws
+            sums = best = self._told((yield self._look(heads, weighs, rounds.draws)))
         how: dict[str, Any] = {"SUMMED": rounds.sums, "TOLD_BEST": False, "DRAW": False}
         if rounds.searches:
-            digits, message = self._message(2, self.digits)
-            for at, by_weight in enumerate(rounds.searches):
-                stage = stages.BEGIN if at == 0 else stages.COUNTED
+            digits, message = self._message(2, int(DIGIT_VALUES.value))
+            for stage in (stages.BEGIN, stages.COUNTED)[: rounds.searches]:
                 self._settle(heads, sums, best, message, stage, how)
-                shift = 32
-                for bits in rounds.bits:
-                    shift -= bits
-                    self._count_digits(heads, message, shift, bits, False)
-                    self._narrow(self._told((yield digits)), message, bits, shift == 0, False)
-                shift = COLUMN_BITS
-                while shift:
-                    bits = min(max(rounds.bits), shift)
-                    shift -= bits
-                    self._count_digits(heads, message, shift, bits, True)
-                    self._narrow(message, message, bits, shift == 0, True)
+                for at in range(SEARCH_ROUNDS):
+                    self._count_digits(heads, message)
+                    self._narrow(self._told((yield digits)), message, at == SEARCH_ROUNDS - 1)
             if wanted.token:
                 self._settle(heads, sums, best, message, stages.DONE, how)
                 best = self._told((yield self._look(heads, False, True, True)))
-        how |= {"TOLD_BEST": bool(rounds.searches) or rounds.draws, "DRAW": wanted.token}
+        how |= {"TOLD_BEST": rounds.searches > 0 or rounds.draws, "DRAW": wanted.token}
         return self._results(heads, sums, best, how)
 
     def _heads(self) -> Any:
@@ -197,13 +187,15 @@ class _Call:
         tokens, given = drawn, ALL
         argument = of.framework.argument
         if told < of.vocab:
-            first = Parameters(*map(Scalar, (0, 0, 0.0 if told == 1 else 1.0, 0 if told == 1 else told, 1.0, 0.0)))
+            off, one = Scalar(0), Scalar(1.0)
+            first = Parameters(off, off, Scalar(0.0 if told == 1 else 1.0), Scalar(told), one, Scalar(0.0))
             found = on_gpu.run(of, first, Wanted(told == 1, False, False, None if told == 1 else "csr"))
             self.kept_alive.append(found)
             drawn = argument(found.status)
             if told == 1:
                 tokens, given = argument(found.token_ids), ONE
             else:
+                assert isinstance(found.mask, Csr)
                 lists, tokens, given = argument(found.mask.row_offsets), argument(found.mask.token_ids), LISTS
         tensor, message = self._message(1 + told)
         self._start(
@@ -217,7 +209,8 @@ class _Call:
         tensor, message = self._message(self.parts, int(SUMS.value))
         self._start(
             look, (self.of.rows, self.parts), *self._logits, *self._counts, *self._parameters, heads,
-            self.areas["state"], message, SUM=sums, DRAW=draws, TO_LAST=to_last, **self._shifted, **self.merge, **PLAIN,
+            self.areas["state"], message, SUM=sums, SEARCH=sums and self.rounds.searches > 0, DRAW=draws,
+            TO_LAST=to_last, **self._shifted, **self.merge, **PLAIN,
         )  # fmt: skip
         return tensor
 
@@ -232,21 +225,19 @@ class _Call:
             stages.settle, (self.of.rows,), self.place.start, *self._counts, order, *self._parameters,
             heads, sums, best, self.parts, areas["state"], message, areas["records"], areas["maxima"], *results,
             STAGE=int(stage.value), WRITES=outputs is not None, **how, **self.merge,
-            PARTS=_power_of_two(self.ranks * MOST_PARTS), DIGITS=self.digits, **WIDE,
+            PARTS=_power_of_two(self.ranks * MOST_PARTS), **WIDE,
         )  # fmt: skip
 
-    def _count_digits(self, heads: Argument, message: Argument, shift: int, bits: int, of_columns: bool) -> None:
+    def _count_digits(self, heads: Argument, message: Argument) -> None:
         self._start(
             count_digits, (self.of.rows, self.parts), *self._logits, *self._counts, *self._parameters, heads,
-            self.areas["state"], message, shift, bits,
-            OF_COLUMNS=of_columns, DIGITS=self.digits, **self._shifted, **self.merge, **PLAIN,
+            self.areas["state"], message, **self._shifted, **self.merge, **PLAIN,
         )  # fmt: skip
 
-    def _narrow(self, told: Argument, message: Argument, bits: int, last: bool, of_columns: bool) -> None:
-        ranks, own = (1, 0) if of_columns else (self.ranks, self.place.rank)
+    def _narrow(self, told: Argument, message: Argument, last: bool) -> None:
         self._start(
-            narrow, (self.of.rows,), self.of.rows, ranks, own, bits, told, self.areas["state"], message,
-            OF_COLUMNS=of_columns, LAST=last, DIGITS=self.digits, **PLAIN,
+            narrow, (self.of.rows,), *self._logits[:3], self.of.rows, self.ranks, self.place.rank, told,
+            self.areas["state"], message, LAST=last, **PLAIN,
         )  # fmt: skip
 
     def _results(self, heads: Argument, sums: Argument, best: Argument, how: dict[str, Any]) -> SampleOutput:
@@ -255,23 +246,27 @@ class _Call:
         token_ids, num_kept, status = (empty(rows, kind, device) for kind in ("int64", "int32", "int32"))
         logprobs = empty(rows, "float32", device) if wanted.logprobs else None
         log_z = empty(rows, "float32", device) if wanted.log_z else None
-        found = [areas["unwanted"] if x is None else argument(x) for x in (token_ids, num_kept, status, logprobs, log_z)]
+        results = (token_ids, num_kept, status, logprobs, log_z)
+        found = [areas["unwanted"] if x is None else argument(x) for x in results]
         self._settle(heads, sums, best, missing(device[0], "int64"), stages.DONE, how, tuple(found))
         mask = None if wanted.mask is None else self._mask(wanted.mask)
-        alive = None if of.framework.frees_behind_stream(device) else (self.kept_alive, of.tensor, *found)
+        alive = None if of.framework.frees_behind_stream(device) else (self.kept_alive, of.tensor, *results)
         return SampleOutput(token_ids if wanted.token else None, num_kept, status, logprobs, log_z, mask, alive)
 
     def _mask(self, kind: str) -> Any:
-        """This rank's part of the kept sets, from the ends that `settle` wrote: one segment of groups that all may be kept."""
+        """This rank's part of the kept sets, from the ends that `settle` wrote; any group of tokens may be kept."""
         of, areas, argument = self.of, self.areas, self.of.framework.argument
         tiles = -(-of.vocab // int(TILE.value))
         grid = (of.rows, -(-tiles * int(TILE.value) // int(MASKED.value)), 1)
-        row = (*self._logits[:3], areas["records"], areas["maxima"], 0, int(QUADS.value), tiles)
+        logits, row_stride, columns, _start = self._logits
+        sets = (missing(of.device[0], "uint8"), 0)
+        row = (logits, row_stride, *sets, columns, areas["records"], areas["maxima"], 0, int(QUADS.value), tiles)
+        options = {"ALIGNED": False, "ALLOWED": False, **PLAIN}
         with of.framework.launching(of.device):
-            mask = on_gpu._write_mask(of, row, grid, False, kind == "bits")
+            mask = on_gpu._write_mask(of, row, grid, options, kind == "bits")
             if kind != "csr":
                 return mask if self.place.columns else mask[:, :0]
             counts = of.framework.empty((of.rows,), "int32", of.device)
             launcher(of.device)(count_mask, (of.rows,), argument(mask), of.vocab, argument(counts), **PLAIN)
             spans = self._allocate({"spans": ("int32", of.rows * grid[1])})["spans"]
-            return on_gpu._write_csr(of, row, grid, False, spans, counts, Scalar(0))
+            return on_gpu._write_csr(of, row, grid, options, spans, counts, Scalar(0))

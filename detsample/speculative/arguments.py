@@ -1,5 +1,4 @@
-"""Checks the arguments of a call as far as the host can see them. What only the device can see sets a request's status.
-"""
+"""Checks the arguments of a call as far as the host can see them. What only the device sees sets a request's status."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from detsample.sampler.parameters import (
     Scalar,
     Vector,
     as_integer,
-    class_name,
+    check_like,
     is_scalar,
     read_allowed,
     read_logits,
@@ -179,7 +178,7 @@ def read_batch(
     flat = row_offsets is not None
     rows = read_logits(_rows(framework, name, logits, requests, width, flat), framework)
     if allowed is not None:
-        _check_tensor(framework, rows.device, "allowed", allowed, ("int32", "uint32", "uint8"))
+        check_like(framework, rows.device, "allowed", allowed, ("int32", "uint32", "uint8"))
         rows = read_allowed(rows, _rows(framework, "allowed", allowed, requests, width, flat))
     of = rows._replace(rows=requests, pointer=None, allowed=None)
     given = read_parameters(of, *sampling)
@@ -191,7 +190,7 @@ def read_batch(
 
 def _read_drafts(framework: Framework, device: Any, name: str, tensor: Any, shape: tuple[int, ...] | None) -> Table:
     """Check a table of integers [B, K], such as draft tokens."""
-    _check_tensor(framework, device, name, tensor, INTEGER_TYPES)
+    check_like(framework, device, name, tensor, INTEGER_TYPES)
     found = framework.shape(tensor)
     if len(found) != 2 or shape not in (None, found):
         said = "[B, K]" if shape is None else list(shape)
@@ -214,7 +213,7 @@ def read_drafter(batch: Batch, method: str, draft_probs: Any, draft_logits: Any)
         raise ValueError("one of draft_probs and draft_logits must be given with method='rejection'")
     name, tensor = ("draft_probs", draft_probs) if draft_logits is None else ("draft_logits", draft_logits)
     framework = batch.logits.framework
-    _check_tensor(framework, batch.logits.device, name, tensor, LOGIT_TYPES)
+    check_like(framework, batch.logits.device, name, tensor, LOGIT_TYPES)
     rows = _rows(framework, name, tensor, batch.requests, batch.width - 1, batch.row_offsets is not None)
     if framework.shape(rows)[1] != batch.logits.vocab:
         raise ValueError(f"{name} must have {batch.logits.vocab} columns, got {framework.shape(rows)[1]}")
@@ -249,17 +248,8 @@ def _counts(of: Logits, name: str, value: Any, extra: int, width: int) -> Parame
 
 
 def _integers(of: Logits, name: str, tensor: Any, length: int) -> Vector:
-    _check_tensor(of.framework, of.device, name, tensor, INTEGER_TYPES)
+    check_like(of.framework, of.device, name, tensor, INTEGER_TYPES)
     shape = of.framework.shape(tensor)
     if shape != (length,):
         raise ValueError(f"{name} must have shape [{length}], got {list(shape)}")
     return Vector(tensor, of.framework.strides(tensor)[0] if length > 1 else 0)
-
-
-def _check_tensor(framework: Framework, device: Any, name: str, tensor: Any, types: tuple[str, ...]) -> None:
-    if not framework.is_tensor(tensor):
-        raise TypeError(f"{name} must be a {framework.name} tensor like the logits, got {class_name(tensor)}")
-    if framework.dtype_name(tensor) not in types:
-        raise TypeError(f"{name} must be of type {' or '.join(types)}, got {framework.dtype_name(tensor)}")
-    if framework.device(tensor) != device:
-        raise ValueError(f"{name} must be on the logits' device {device}, got {framework.device(tensor)}")

@@ -2,14 +2,14 @@
 
     python docs/recipes/trl_ratios.py
 
-A small Llama of random weights learns to say "seven" on the CPU, in a minute. The ratio of a token is its probability in
-the trainer over the one that it was drawn with. Nothing has been learned between the two, so it ought to be 1.
+A small Llama of random weights learns to say "seven" on the CPU, in a minute. The ratio of a token is its probability
+in the trainer over the one that it was drawn with. Nothing has been learned between the two, so it ought to be 1.
 """
 
 from __future__ import annotations
 
 import os
-import sys
+import tempfile
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
@@ -22,7 +22,7 @@ from trl import GRPOConfig, GRPOTrainer
 import detsample
 from detsample import rollout
 
-WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 SAMPLES, LENGTH = 16, 8
 HOW = {"temperature": 0.9, "top_p": 0.8}
 
@@ -114,8 +114,9 @@ def train(trainer_class: type[KeptTrainer], steps: int, folder: str) -> None:
         num_generations=SAMPLES, max_completion_length=LENGTH, **HOW, top_k=0, use_cpu=True, bf16=False, seed=0,
         logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
+    prompts = Dataset.from_dict({"prompt": ["one two three"] * SAMPLES})
     trainer = trainer_class(
-        model, reward_funcs=seven, args=config, train_dataset=Dataset.from_dict({"prompt": ["one two three"] * SAMPLES}),
+        model, reward_funcs=seven, args=config, train_dataset=prompts,
         processing_class=tokenizer, rollout_func=draw,
     )  # fmt: skip
     trainer.train()
@@ -126,5 +127,6 @@ def train(trainer_class: type[KeptTrainer], steps: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    for kind in (KeptTrainer, WholeTrainer):
-        train(kind, steps=20, folder=sys.argv[1] if len(sys.argv) > 1 else "/tmp/trl")
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in (KeptTrainer, WholeTrainer):
+            train(kind, 20, folder)

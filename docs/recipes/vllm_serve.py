@@ -1,7 +1,7 @@
 """A vLLM server behind an OpenAI client: requests with a seed have the same tokens alone and in a crowd.
 
     VLLM_BATCH_INVARIANT=1 vllm serve FOLDER --port 8000   # beside it, detsample is installed; nothing else is said
-    python docs/recipes/vllm_serve.py http://localhost:8000/v1
+    python docs/recipes/vllm_serve.py http://127.0.0.1:8000/v1
 
 Batch invariance is vLLM's own setting. It gives a request the same logits whatever else is in the batch; detsample then
 gives it the same tokens. vLLM has it on GPUs only; without it a token differs where the logits do.

@@ -446,7 +446,7 @@ engine.run = broken
 """
 
 
-@pytest.mark.full("one wrong bit in more outputs", every=6)
+@pytest.mark.full("one wrong bit in more outputs")
 @pytest.mark.parametrize("field", ["token_ids", "num_kept", "status", "logprobs", "log_z", "mask"])
 def test_selftest_notices_one_wrong_bit(field: str) -> None:
     """Defect caught: an output of the kernels is not compared, or the exit status ignores a mismatch."""
@@ -459,6 +459,7 @@ def test_selftest_notices_one_wrong_bit(field: str) -> None:
     assert "topp_seed" in done.stdout
 
 
+@pytest.mark.full("the whole self-test in the interpreter")
 def test_selftest_survives_kernels_that_do_not_run() -> None:
     """Defect caught: what a compiler or a driver raises ends the test before the other checks."""
     pytest.importorskip("triton")
@@ -492,6 +493,7 @@ interpreter._patch_lang_tensor = patch_as_of_old
 """
 
 
+@pytest.mark.full("the whole self-test in the interpreter")
 def test_selftest_runs_in_an_interpreter_too_old_for_numpy() -> None:
     """Defect caught: kernels that an allowed pair of versions, Triton 3.3 or 3.6 and NumPy 2.4, cannot check."""
     pytest.importorskip("triton")

@@ -145,6 +145,7 @@ def test_golden_file_is_written_on_request_only(run: Run, stored: Path) -> None:
     assert run()[0] == 0
 
 
+@pytest.mark.full("the demo as another program")
 def test_demo_as_a_program_on_a_poor_terminal() -> None:
     """Defect caught: an encoding without the vocabulary's characters ends the demo."""
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}

@@ -13,6 +13,7 @@ import kernel_path
 import numpy as np
 import pytest
 from kernel_path import GPU, OUTPUTS, assert_same, only_rows
+from levels import amount
 
 import detsample
 from detsample import reference
@@ -75,14 +76,15 @@ def assert_rows(out: Any, alone: list[Any], rows: list[int], context: object = "
 
 def test_not_of_the_batch_size(implementation: Implementation, alone: list[Any]) -> None:
     """Catches work cut by the number of rows where the cut shows, or another algorithm for large batches."""
-    for size in (2, 5) if not GPU else (2, 5, 64, 65, 1000):
+    for size in (2, 5)[amount(0, 1) :] if not GPU else (2, 5, 64, 65, 1000):
         rows = [(3 * row + 5) % 6 for row in range(size)]
         assert_rows(implementation(LOGITS[rows], **only_rows(PARAMETERS, rows)), alone, rows, size)
 
 
+@pytest.mark.full("the kernels in the interpreter", every=2)
 def test_not_of_the_slot(implementation: Implementation, alone: list[Any]) -> None:
     """Catches noise or scratch memory keyed by a row's place in the batch."""
-    for rows in (EVERY[::-1], EVERY[2:] + EVERY[:2]):
+    for rows in (EVERY[::-1], EVERY[2:] + EVERY[:2])[: amount(2, 1)]:
         assert_rows(implementation(LOGITS[rows], **only_rows(PARAMETERS, rows)), alone, rows)
 
 
@@ -103,6 +105,7 @@ def test_not_of_the_neighbours_parameters(implementation: Implementation, alone:
         assert_same(row_of(out, 2 * at + 1), alone[row], others[at])
 
 
+@pytest.mark.full("the kernels in the interpreter", every=2)
 def test_not_of_the_neighbours_logits(implementation: Implementation, alone: list[Any]) -> None:
     """Catches a maximum, a sum or a NaN that leaks into the next row."""
     for value in (np.nan, np.inf, -np.inf, 3e38) if GPU else (np.nan, 3e38):
@@ -148,6 +151,7 @@ def test_not_of_strides_and_storage_offset(
     assert_rows(implementation(view[1::2], **only_rows(PARAMETERS, [1, 3, 5])), alone, [1, 3, 5])
 
 
+@pytest.mark.full("the kernels in the interpreter", every=2)
 def test_not_of_the_element_type(implementation: Implementation) -> None:
     """Catches arithmetic in the width of the input: values that all three types hold give equal bits."""
     ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed: NumPy has no bfloat16")
@@ -155,7 +159,7 @@ def test_not_of_the_element_type(implementation: Implementation) -> None:
     logits[1, ::7] = -np.inf
     parameters = only_rows(PARAMETERS, [1, 2, 5])
     expected = implementation(logits, **parameters)
-    for element in (ml_dtypes.bfloat16, np.float16):
+    for element in (ml_dtypes.bfloat16, np.float16)[: amount(2, 1)]:
         converted = logits.astype(element)
         assert (converted.astype(F32) == logits).all()
         assert_same(implementation(converted, **parameters), expected, element)
@@ -171,7 +175,7 @@ def cuts() -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.full("more ways to cut a row", every=3)
+@pytest.mark.full("more ways to cut a row", every=5)
 @pytest.mark.parametrize("cut", cuts(), ids=str)
 def test_not_of_how_the_row_is_cut(cut: dict[str, Any]) -> None:
     """Catches sums, maxima or noise that depend on segments, groups or shares of the vocabulary."""
@@ -210,6 +214,7 @@ def test_not_of_scalar_or_vector(implementation: Implementation, alone: list[Any
         assert_rows(implementation(LOGITS[[row, row]], **shaped), alone, [row, row])
 
 
+@pytest.mark.full("the kernels in the interpreter", every=2)
 def test_not_of_the_outputs_wanted(implementation: Implementation, alone: list[Any]) -> None:
     """Catches a token, count or logarithm that depends on what else is computed."""
     bare = {"return_logprobs": False, "return_log_z": False, "return_mask": None}

@@ -40,7 +40,7 @@ def test_rows(batch: str) -> None:
         assert vectors.margins_agree(reference.margin, BATCHES[batch])
 
 
-@pytest.mark.full("more vectors in the interpreter", every=9)
+@pytest.mark.full("more vectors in the interpreter", every=18)
 @pytest.mark.parametrize("batch", BATCHES)
 def test_rows_by_the_kernels(batch: str) -> None:
     """Catches any change of contract 2 in the kernels."""
@@ -63,6 +63,7 @@ def test_requests(path: str) -> None:
     assert [n for n, vector in enumerate(some) if not vectors.request_agrees(calls, vector)] == []
 
 
+@pytest.mark.full("more wrong implementations", every=2)
 @pytest.mark.parametrize("name", MISTAKES)
 @pytest.mark.filterwarnings("ignore")
 def test_each_classic_mistake_fails_a_vector(name: str) -> None:

@@ -307,6 +307,7 @@ ALONE = {
 }
 
 
+@pytest.mark.full("another process with another framework", every=2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_framework_does_without_the_others(tmp_path: Path, name: str) -> None:
     """Catches an adapter that imports another framework, on the reference's way in (as_array) or on the kernels'."""
@@ -318,6 +319,7 @@ def test_a_framework_does_without_the_others(tmp_path: Path, name: str) -> None:
     run(tmp_path, body, interpret=True, block=others)
 
 
+@pytest.mark.full("another process with another framework", every=3)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_framework_describes_its_tensors_without_triton(tmp_path: Path, name: str) -> None:
     """Catches an adapter that imports Triton, without which the reference must still take and give its tensors."""
@@ -500,6 +502,7 @@ CALLS: dict[str, Any] = {
 }
 
 
+@pytest.mark.full("more calls in the interpreter", every=3)
 @pytest.mark.parametrize("frees", [True, False])
 @pytest.mark.parametrize("name", CALLS)
 def test_working_memory_lives_as_long_as_it_may_be_used(

@@ -8,6 +8,7 @@ import kernel_path
 import numpy as np
 import pytest
 from kernel_path import bits
+from levels import amount
 
 import detsample
 from detsample import reference
@@ -38,11 +39,12 @@ def test_noise_of_every_corner() -> None:
 
 def test_noise_of_many_tokens() -> None:
     """Catches an error in the logarithms where noise is common, and at the edge of a block of 256."""
-    for columns in (1, 255, 256, 257, 20_000):
+    for columns in (1, 255, 256, 257, amount(20_000, 600)):
         tokens = np.arange(columns) * 3 + 1
         assert_equal_bits(kernel_path.gumbel_noise(5, 6, tokens), reference.gumbel_noise(5, 6, tokens))
 
 
+@pytest.mark.full("more forms of parameters in the interpreter", every=9)
 @pytest.mark.parametrize("seed", [3, SEEDS[:4], SEEDS[:4, None], SEEDS[:4].astype(np.int32), np.array(3)], ids=repr)
 @pytest.mark.parametrize("position", [0, 2**40, POSITIONS[:4], POSITIONS[:4, None]], ids=repr)
 @pytest.mark.parametrize("rows", [False, True])

@@ -38,6 +38,7 @@ def test_mypy_refuses_wrong_calls(installed: Path) -> None:
     assert {int(n) for n in re.findall(rf"^{WRONG.name}:(\d+): error", done.stdout, re.M)} == marked(), done.stdout
 
 
+@pytest.mark.full("pyright fetches its own program when it is first used")
 def test_pyright_refuses_wrong_calls(installed: Path) -> None:
     """Defect caught: overloads that one checker understands and the other does not."""
     if find_spec("pyright") is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import sys
 from typing import Any
 
@@ -16,74 +15,75 @@ pytest.importorskip("paddleformers", reason="PaddleFormers is NOT installed: its
 import paddle
 
 import detsample
-from detsample.integrations.paddleformers import DetsampleLogitsProcessor
+from detsample.integrations import paddleformers as integration
 
 sys.path.insert(0, str(ROOT / "docs" / "examples"))
 import paddleformers_generate as example
 
-HOW = {"temperature": 0.8, "top_p": 0.9}
+HOW = {"temperature": 0.8, "top_p": 0.9, "max_new_tokens": 8}
 
 
-class Watched(DetsampleLogitsProcessor):
-    """Compares each step's token with the one that its row gives alone."""
+@pytest.fixture(autouse=True)
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Compares each step's tokens and log probabilities with those of the reference, and counts the steps."""
+    draw, steps = integration._Draw.__call__, []
 
-    def __call__(self, input_ids: Any, logits: Any) -> Any:
-        out = super().__call__(input_ids, logits)
-        of = self._prompts
-        due = reference.sample(logits.numpy(), position=input_ids.shape[1] - of.padding, **of.columns)
+    def call(self: Any, input_ids: Any, logits: Any) -> Any:
+        before = logits.numpy().copy()
+        out = draw(self, input_ids, logits)
+        of = self.prompts
+        due = reference.sample(before, position=input_ids.shape[1] - of.padding, **of.columns)
         assert out.argmax(-1).tolist() == due.token_ids.tolist()
-        assert self._told[-1].numpy().view(np.int32).tolist() == due.logprobs.view(np.int32).tolist()
+        assert self.told[-1].numpy().view(np.int32).tolist() == due.logprobs.view(np.int32).tolist()
+        steps.append(len(before))
         return out
 
+    monkeypatch.setattr(integration._Draw, "__call__", call)
+    return steps
 
-def test_each_prompt_is_drawn_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+
+def test_each_prompt_is_drawn_as_alone(watched: list[int]) -> None:
     """Defect caught: padding that counts as positions, a seed of another row, PaddleFormers' own draw or filters."""
-    monkeypatch.setattr(example, "DetsampleLogitsProcessor", Watched)
-    together, told = example.generate(example.prompts, example.seeds)
+    together = integration.generate(example.model, example.seeds, **example.batch(example.prompts), **HOW)
+    assert watched == [3] * 8
+    assert together.logprobs.shape == [3, 8]
     for i in range(3):
-        alone, logprobs = example.generate(example.prompts[i : i + 1], example.seeds[i : i + 1])
-        assert alone[0] == together[i]
-        assert logprobs.shape == [1, 8]
-        assert np.allclose(logprobs.numpy(), told.numpy()[i : i + 1], atol=1e-4)  # the model's, in another batch
+        one = example.batch(example.prompts[i : i + 1])
+        alone = integration.generate(example.model, example.seeds[i], **one, **HOW)
+        assert alone.token_ids[0].tolist() == together.token_ids[i].tolist()
+        # The model's own logits differ a little in another batch.
+        assert np.abs(alone.logprobs.numpy()[0] - together.logprobs.numpy()[i]).max() < 1e-3
 
 
 def test_samples_have_folded_seeds() -> None:
     """Defect caught: samples of a prompt that are alike, or that have a neighbour's stream."""
-    samples, _ = example.generate(example.prompts[1:2], 12, samples=2)
+    one = example.batch(example.prompts[1:2])
+    samples = integration.generate(example.model, 12, **one, **HOW, num_return_sequences=2).token_ids.tolist()
     folded = [detsample.fold_in(12, i) for i in range(2)]
-    assert samples == [example.generate(example.prompts[1:2], seed)[0][0] for seed in folded]
+    assert samples == [integration.generate(example.model, s, **one, **HOW).token_ids[0].tolist() for s in folded]
     assert samples[0] != samples[1]
 
 
 def test_penalties_come_before_the_draw() -> None:
     """Defect caught: a processor that sees logits which PaddleFormers then still changes."""
-    inputs = {"input_ids": paddle.to_tensor([[5, 9, 12]])}
+    one = example.batch(example.prompts[:1])
     plain, penalised = (
-        example.model.generate(
-            **inputs, **Watched(3, **HOW).keywords(), max_new_tokens=8, repetition_penalty=penalty
-        )[0].tolist()
-        for penalty in (1.0, 50.0)
+        integration.generate(example.model, 3, **one, **HOW, repetition_penalty=x).token_ids.tolist()
+        for x in (1.0, 0.02)  # below 1 it favours the tokens that are there already
     )
     assert plain != penalised
-    assert len(set(penalised[0])) == 8
+    assert len(set(penalised[0])) < 8
 
 
-def test_beams_and_unknown_padding_are_refused() -> None:
-    """Defect caught: scores of beams taken for logits; padded prompts that are drawn at other positions."""
-    draw = DetsampleLogitsProcessor(3)
-    with pytest.raises(ValueError, match="scores must have 1 rows"):
-        example.model.generate(
-            paddle.to_tensor([[5, 9]]), decode_strategy="beam_search", num_beams=2, max_new_tokens=2,
-            logits_processors=draw.keywords()["logits_processors"],
-        )  # fmt: skip
+def test_what_would_change_the_tokens_is_refused() -> None:
+    """Defect caught: beams; padded prompts that are drawn at other positions; a model that stays changed."""
+    one = example.batch(example.prompts[:1])
+    with pytest.raises(TypeError, match="num_beams"):
+        integration.generate(example.model, 3, **one, **HOW, num_beams=2)
+    with pytest.raises(ValueError, match="scores must have 2 rows"):
+        integration.generate(example.model, [3, 4], attention_mask="unpadded", input_ids=one["input_ids"], **HOW)
     with pytest.raises(ValueError, match="attention_mask must be given for several prompts"):
-        DetsampleLogitsProcessor([1, 2])
+        integration.generate(example.model, [1, 2], input_ids=one["input_ids"], **HOW)
     with pytest.raises(ValueError, match="zeros on the left"):
-        DetsampleLogitsProcessor(3, attention_mask=paddle.to_tensor([[1, 0]]))
-
-
-def test_examples_of_the_module() -> None:
-    """Defect caught: a documented example that does not run as shown."""
-    result = doctest.testmod(sys.modules[DetsampleLogitsProcessor.__module__])
-    assert result.attempted > 0
-    assert result.failed == 0
+        integration.generate(example.model, 3, attention_mask=paddle.to_tensor([[1, 0]]), **HOW)
+    assert "get_logits_processor" not in vars(example.model)

@@ -162,6 +162,7 @@ def test_only_the_runners_own_batches_are_drawn() -> None:
     runner = types.SimpleNamespace(
         device="cpu", max_num_reqs=4, requests={"a": state}, seq_lens=torch.tensor([5], dtype=torch.int32),
         model_config=types.SimpleNamespace(logprobs_mode="raw_logprobs"),
+        parallel_config=types.SimpleNamespace(pipeline_parallel_size=1),
         input_batch=types.SimpleNamespace(sampling_metadata=own, req_ids=["a"]),
     )  # fmt: skip
     ours = first_runner.FirstRunner(runner, False)
@@ -243,6 +244,25 @@ def test_register_twice_off_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
         assert result.attempted > 0
         assert result.failed == 0
     register()
+
+
+# ---- the second runner's own samplers, without a GPU
+
+
+@pytest.mark.full("runs vLLM's kernels in Triton's interpreter")
+def test_second_runners_samplers_return_the_draws() -> None:
+    """Defect caught: a hook that vLLM's second runner no longer calls, or whose arguments have moved; a draft, a bias
+    or a neighbour without a seed that changes a token; log probabilities and kept sets that are not the draw's.
+    """
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(Path(vllm_engine.__file__).with_name("vllm_second.py"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("vllm")
+    assert len(found) == 7
+    assert all(check["drawn"] > 0 and check["wrong"] == 0 for check in found.values()), found
+    assert found["drafts"]["accepted"] > 0
 
 
 # ---- the real engine

@@ -25,6 +25,7 @@ def table(*rows: list[int]) -> np.ndarray:
     return np.array([row + [-1] * (longest - len(row)) for row in rows])
 
 
+@pytest.mark.full("more of what requests ask", every=4)
 @pytest.mark.parametrize("first", range(0, 120, 20))
 def test_the_kernel_gives_the_references_bits(first: int) -> None:
     """Defect caught: a token that changes twice or not at all, a step that is rounded otherwise, a list that is read

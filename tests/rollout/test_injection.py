@@ -8,6 +8,7 @@ import injection
 import pytest
 
 
+@pytest.mark.full("more calls that fail", every=5)
 @pytest.mark.parametrize("late", [False, True], ids=["before", "behind"])
 @pytest.mark.parametrize("error", injection.ERRORS)
 @pytest.mark.parametrize("name", injection.SCENARIOS)
@@ -20,6 +21,7 @@ def test_every_call_fails_once(tmp_path: Path, name: str, error: str, late: bool
     assert sum(told.values()) > 15
 
 
+@pytest.mark.full("more allocations that fail", every=5)
 @pytest.mark.parametrize("first", [1, 500, 2000])
 @pytest.mark.parametrize("name", injection.SCENARIOS)
 def test_allocations_fail(tmp_path: Path, name: str, first: int) -> None:

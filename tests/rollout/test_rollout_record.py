@@ -471,4 +471,4 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "Writer needs pyarrow: pip install 'detsample[rollout]'"
+    assert done.stdout.strip() == "records of rollouts need pyarrow: pip install 'detsample[rollout]'"

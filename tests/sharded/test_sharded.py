@@ -26,7 +26,7 @@ RANKS = Path(__file__).parents[1] / "support" / "sharded_ranks.py"
 
 @pytest.mark.parametrize("kind", sorted(cases.CASES))
 def test_reference_shards_equal_the_whole(kind: str) -> None:
-    """Would catch a sum, a tie, a first token or a noise counter that depends on where a row is cut, in rows of every kind."""
+    """Would catch a sum, a tie, a first token or a noise counter that depends on where a row is cut."""
     rng = rng_of("shards", kind)
     for _ in range(20 if FULL else 4):
         logits, how = sharded_cases.call(rng, kind)
@@ -108,9 +108,10 @@ def test_wrong_calls_are_refused() -> None:
         sharded.sample([one, np.float32([[1], [np.nan]])], np.arange(2), check=True)
 
 
+@pytest.mark.full("two more processes of another framework", every=2)
 @pytest.mark.parametrize("library", ["torch", "paddle"])
 def test_two_processes(library: str) -> None:
-    """Would catch collectives that mix up ranks, an error on one rank only, and a rank that waits for a dead one for ever."""
+    """Would catch collectives that mix up ranks, an error on one rank only, and a wait without end for a dead one."""
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
     with socket.socket() as free:

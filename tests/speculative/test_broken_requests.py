@@ -12,7 +12,7 @@ from levels import amount
 
 from detsample import reference
 
-CALLS = amount(150, 36)
+CALLS = amount(150, 15)
 
 
 @pytest.mark.parametrize("first", [0, 1, 2], ids=["match", "rejection", "tree"])

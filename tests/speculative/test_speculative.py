@@ -13,7 +13,7 @@ import speculative_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_path import GPU, bits
-from levels import amount
+from levels import amount, only
 from speculative_cases import agreeing_drafts, chain_case, tree_case
 from speculative_path import assert_same
 
@@ -86,7 +86,7 @@ def test_all_kernels_together_equal_the_reference() -> None:
     assert_same(found, reference.verify(logits, drafts, 1, 9, **how))
 
 
-@pytest.mark.parametrize("most", [0, 1, 16])
+@pytest.mark.parametrize("most", only(lambda most: most == 1, [0, 1, 16], "150 requests in the interpreter"))
 def test_many_requests(most: int) -> None:
     """Catches an owner that is looked up in the first block of requests only."""
     rng = np.random.default_rng(most)
@@ -334,6 +334,7 @@ NO_DISTRIBUTIONS = {
 }
 
 
+@pytest.mark.full("another kind of drafts in the interpreter", every=3)
 @pytest.mark.parametrize("given", NO_DISTRIBUTIONS)
 @pytest.mark.parametrize("path", ["reference", "kernels"])
 def test_drafts_that_are_no_distribution(path: str, given: str) -> None:

@@ -62,6 +62,7 @@ FILTERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.full("more filters", every=5)
 @pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS)
 @pytest.mark.parametrize("given", ["draft_probs", "draft_logits"])
 def test_rejection_gives_the_targets_distribution(

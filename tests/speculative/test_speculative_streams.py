@@ -169,6 +169,7 @@ def reference_streams(count: int, length: int) -> tuple[Requests, np.ndarray, np
 LONG = pytest.mark.skipif("DETSAMPLE_LONG" not in os.environ, reason="takes minutes: DETSAMPLE_LONG=1 runs it")
 
 
+@pytest.mark.full("more drafters", every=3)
 @pytest.mark.parametrize("drafter", DRAFTERS)
 @pytest.mark.parametrize("path", ["reference", "kernels", pytest.param("long", marks=LONG)])
 def test_speculative_streams_are_the_plain_ones(path: str, drafter: str) -> None:

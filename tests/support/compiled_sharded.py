@@ -25,31 +25,30 @@ KERNELS = {
     ),
     "sharded.look.look": (
         f"{LOGITS} {COUNTS} {GIVEN} heads:*i64 state:*i64 message:*i64",
-        {"SUM": True, "DRAW": True, "TO_LAST": False, "SHIFTED": True, **MERGE},
+        {"SUM": True, "SEARCH": True, "DRAW": True, "TO_LAST": False, "SHIFTED": True, **MERGE},
     ),
     "sharded.look.look/last": (
         f"{LOGITS} {COUNTS} {GIVEN} heads:*i64 state:*i64 message:*i64",
-        {"SUM": False, "DRAW": True, "TO_LAST": True, "SHIFTED": False, **MERGE},
+        {"SUM": False, "SEARCH": False, "DRAW": True, "TO_LAST": True, "SHIFTED": False, **MERGE},
     ),
     "sharded.look.count_mask": ("mask:*i1 columns:i32 counts:*i32", {}),
     "sharded.settle.settle": (
         f"start:i32 {COUNTS} filter_order:i32 {GIVEN} heads:*i64 sums:*i64 best:*i64 parts:i32 state:*i64 message:*i64 "
         "records:*i64 maxima:*i32 token_ids:*i64 num_kept:*i32 row_statuses:*i32 logprobs:*fp32 log_z:*fp32",
-        {"STAGE": 2, "WRITES": True, "SUMMED": True, "TOLD_BEST": True, "DRAW": True, **MERGE, "PARTS": 128,
-         "DIGITS": 2048},
+        {"STAGE": 2, "WRITES": True, "SUMMED": True, "TOLD_BEST": True, "DRAW": True, **MERGE, "PARTS": 128},
     ),
     "sharded.settle.settle/begin": (
         f"start:i32 {COUNTS} filter_order:i32 {GIVEN} heads:*i64 sums:*i64 best:*i64 parts:i32 state:*i64 message:*i64 "
         "records:*i64 maxima:*i32 token_ids:*i64 num_kept:*i32 row_statuses:*i32 logprobs:*fp32 log_z:*fp32",
-        {"STAGE": 0, "WRITES": False, "SUMMED": True, "TOLD_BEST": False, "DRAW": False, **MERGE, "PARTS": 128,
-         "DIGITS": 2048},
+        {"STAGE": 0, "WRITES": False, "SUMMED": True, "TOLD_BEST": False, "DRAW": False, **MERGE, "PARTS": 128},
     ),
     "sharded.search.count_digits": (
-        f"{LOGITS} {COUNTS} {GIVEN} heads:*i64 state:*i64 message:*i64 shift:i32 bits:i32",
-        {"OF_COLUMNS": False, "DIGITS": 2048, "SHIFTED": False, **MERGE},
+        f"{LOGITS} {COUNTS} {GIVEN} heads:*i64 state:*i64 message:*i64",
+        {"SHIFTED": False, **MERGE},
     ),
     "sharded.search.narrow": (
-        "rows:i32 ranks:i32 own_rank:i32 bits:i32 told_digits:*i64 state:*i64 message:*i64",
-        {"OF_COLUMNS": False, "LAST": True, "DIGITS": 2048},
+        "logits:*{dtype} row_stride:i32 columns:i32 rows:i32 ranks:i32 own_rank:i32 told_digits:*i64 state:*i64 "
+        "message:*i64",
+        {"LAST": True},
     ),
 }  # fmt: skip

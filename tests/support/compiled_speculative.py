@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from compiled import place
+from compiled_sharded import KERNELS as OF_SHARDS
 
 REQUEST = (
     "rows:i32 width:i32 extra:i32 given:i32 counts:*i64 count_stride:i32 count_scalar:i32 row_offsets:*i64 "
@@ -70,7 +71,7 @@ def compiled(kernel: str, capability: int, dtype: str = "fp32", fusion: bool = F
 
     module, name = place(kernel)
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
-    text, constexprs = KERNELS[kernel]
+    text, constexprs = (KERNELS | OF_SHARDS)[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split()) | dict.fromkeys(
         constexprs, "constexpr"
     )

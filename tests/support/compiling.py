@@ -86,7 +86,7 @@ def read(file: Path) -> dict[str, Any]:
 def main() -> None:
     """Compile what is asked for."""
     for request in (Request(*words) for words in json.load(sys.stdin)):
-        source = compiled_speculative if request.kernel in compiled_speculative.KERNELS else compiled
+        source = compiled if request.kernel in compiled.KERNELS else compiled_speculative
         kernel = source.compiled(*request)
         ptx = kernel.asm["ptx"]
         code = compiled.machine_code(kernel.asm["cubin"]) if request.capability == MACHINE_CODE else None

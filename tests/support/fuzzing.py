@@ -62,6 +62,41 @@ def changed(rng: random.Random, content: bytes) -> bytes:
     return bytes(found)
 
 
+EDGES = (0, 1, -1, 2, 3, 4, 5, 60, 128, (1 << 31) - 1, -(1 << 31), (1 << 63) - 1, -(1 << 63), None, 0.5, float("nan"))
+
+
+def other_numbers(rng: random.Random, content: bytes) -> bytes:
+    """A record's file of which one number of one column, or of its words, is another; as it is where that cannot be."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with suppress(pa.ArrowException, ValueError, TypeError, KeyError, OverflowError, OSError):
+        table = pq.read_table(pa.BufferReader(content))
+        words = table.schema.metadata[b"detsample"]
+        at = rng.randrange(table.num_columns + 1)
+        if at == table.num_columns:
+            words = changed(rng, words)
+        else:
+            values, field = table.column(at).to_pylist(), table.schema.field(at)
+            row = rng.randrange(len(values))
+            if isinstance(values[row], list) and rng.randrange(4):
+                values[row] = [*values[row], rng.choice(EDGES)][rng.randrange(2) :]
+            else:
+                values[row] = [rng.choice(EDGES)] if pa.types.is_list(field.type) else rng.choice(EDGES)
+            table = table.set_column(at, field, pa.array(values, field.type))
+        stream = pa.BufferOutputStream()
+        with pq.ParquetWriter(stream, table.schema.remove_metadata()) as writer:
+            writer.write_table(table.replace_schema_metadata())
+            writer.add_key_value_metadata({b"detsample": words})
+        return bytes(stream.getvalue())
+    return content
+
+
+def other(name: str, rng: random.Random, content: bytes) -> bytes:
+    """An input of a reader, changed."""
+    return other_numbers(rng, content) if name == "parquet" and rng.randrange(2) else changed(rng, content)
+
+
 def sealed_parquet(content: bytes) -> bytes:
     """The same with both digests right, if it still has places for them."""
     from detsample.rollout import parquet
@@ -157,6 +192,19 @@ READERS: dict[str, Callable[[Path], str]] = {
 NAMES = {"golden": "g.json", "parquet": "00000000-a.parquet", "logits": "g.logits.npz", "kind": ".kind.json"}
 
 
+SEALED: dict[str, Callable[[bytes], bytes]] = {"golden": sealed_golden, "parquet": sealed_parquet}
+
+
+def corpus(name: str) -> list[bytes]:
+    """What a reader's inputs are made of: a whole file, and inputs that `guided_fuzzing.py` found to reach much."""
+    return [(CORPUS / name).read_bytes(), *(path.read_bytes() for path in sorted((CORPUS / "grown" / name).glob("*")))]
+
+
+def in_memory() -> str | None:
+    """A folder that is no disk's, if there is one."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
 def make_corpus() -> None:
     """Write the files that inputs are made of."""
     from detsample import golden, rollout
@@ -178,15 +226,14 @@ def make_corpus() -> None:
 def fuzz(seed: int, inputs: int, seconds: float = 10.0) -> Counter[str]:
     """Give readers so many inputs; how many of each were read or refused. What a reader does wrong is raised."""
     rng, told = random.Random(seed), Counter[str]()
-    corpus = {name: (CORPUS / name).read_bytes() for name in SHARES}
+    seeds = {name: corpus(name) for name in SHARES}
     names = [name for name, share in SHARES.items() for _ in range(share)]
-    there = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=there) as folder:
+    with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
         for number in range(inputs):
             name = names[number % len(names)]
-            content = changed(rng, corpus[name])
+            content = other(name, rng, rng.choice(seeds[name]))
             if number // len(names) % 2:
-                content = {"golden": sealed_golden, "parquet": sealed_parquet}.get(name, bytes)(content)
+                content = SEALED.get(name, bytes)(content)
             path = Path(folder) / NAMES[name]
             path.write_bytes(content)
             signal.setitimer(signal.ITIMER_REAL, seconds)

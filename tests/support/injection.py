@@ -352,7 +352,7 @@ def _in_child(name: str, at: int, place: Path) -> tuple[str, int]:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     said = trace.read_text()
     if status < 0:
-        frame = re.search(r'call first\):\n.*?File "[^"]*?((?:pyarrow|numpy|detsample)/[^"]*|[^"/]*)"', said)
+        frame = re.search(r'call first\):.*?File "[^"]*?((?:pyarrow|numpy|detsample)/[^"]*|[^"/]*)"', said, re.DOTALL)
         said = f"{name}: {signal.Signals(-status).name} in {frame[1] if frame else said}"
     return said, status
 

@@ -108,7 +108,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what min-p keeps is not all listed",
-        "kernels/sampling/settle.py",
+        "kernels/sampling/settling.py",
         "low_key = lowest",
         "low_key = top_key",
         "few above min-p",

@@ -1,6 +1,6 @@
 """Checks what a registry would get: names, versions, and that the source distribution has what a packager needs.
 
-    python tests/support/release.py dist
+    python tests/support/release.py dist [TAG]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ("CHANGELOG.md", "CITATION.cff", "LICENSE", "SECURITY.md", "docs/spec.md", "reference/sampling.py",
+NEEDED = ("CHANGELOG.md", "CITATION.cff", "LICENSE", "SECURITY.md", "docs/contract/spec.md", "reference/sampling.py",
           "tests/conftest.py", "tests/support/paths.py", "tests/vectors/README.md", "detsample/py.typed")  # fmt: skip
 
 
@@ -30,8 +30,9 @@ def version() -> str:
     return named.pop()
 
 
-def check(dist: Path) -> None:
+def check(dist: Path, tag: str | None = None) -> None:
     """Raise if something is wrong."""
+    assert tag in (None, f"v{version()}"), f"the tag is {tag}, the version {version()}"
     name = f"detsample-{version()}"
     wheel, source = dist / f"{name}-py3-none-any.whl", dist / f"{name}.tar.gz"
     assert {file.name for file in dist.iterdir()} == {wheel.name, source.name}
@@ -44,4 +45,4 @@ def check(dist: Path) -> None:
 
 
 if __name__ == "__main__":
-    check(Path(sys.argv[1]))
+    check(Path(sys.argv[1]), *sys.argv[2:])

@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import signal
 import tempfile
 import time
@@ -217,6 +218,9 @@ def main() -> None:
         "batches_lost_after_they_were_acknowledged": 0,
         "files_damaged": 0,
         **fork(options.forks),
+        "most_memory_of_a_process_mb": round(
+            max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+        ),
         "seconds": round(time.monotonic() - started, 1),
         "python": platform.python_version(),
         "file_system_of": tempfile.gettempdir(),

@@ -31,8 +31,8 @@ def cut(rng: np.random.Generator, logits: np.ndarray, most: int = 16) -> list[np
 def require_equal(found: Any, expected: Any) -> None:
     """Compare all results but masks, bit by bit."""
     for name in FIELDS:
-        one, other = (np.asarray(value) if (value := getattr(out, name, None)) is not None else None for out in (found, expected))
-        if other is None:
-            assert one is None, name
-        else:
-            assert one is not None and one.dtype == other.dtype and one.tobytes() == other.tobytes(), (name, one, other)
+        one, other = getattr(found, name, None), getattr(expected, name, None)
+        assert (one is None) == (other is None), name
+        if other is not None:
+            assert one.dtype == other.dtype, (name, one, other)
+            assert one.tobytes() == other.tobytes(), (name, one, other)

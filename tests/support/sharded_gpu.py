@@ -1,11 +1,14 @@
-"""Sharded rows on one or several GPUs: `python sharded_gpu.py CONFIG|bits|bench RANKS`, in a process for each rank.
+"""Sharded rows on GPUs: `python sharded_gpu.py CONFIG|bits|million|bench RANKS`, in a process for each rank.
 
 `bits` compares 100,000 rows with unsharded ones, over NCCL; the name of one of CONFIGS does a few rows of it with all
-shards in this process, which also compiles what it needs. `bench` measures beside bringing the logits together.
+shards in this process, which also compiles what it needs. `million` compares a million short rows in
+this process. `bench` measures beside bringing the logits together.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import statistics
@@ -20,8 +23,10 @@ import torch.distributed as distributed
 import detsample
 from detsample import sharded
 from detsample.bench.cases import llm
+from detsample.sharded import rounds
 
 VOCAB = 151_936
+QUICK = "QUICK" in os.environ
 ROWS = 512
 FIELDS = ("token_ids", "num_kept", "status", "logprobs", "log_z")
 
@@ -73,6 +78,11 @@ CONFIGS: dict[str, Callable[[int], dict[str, Any]]] = {
 BENCHED = ("none", "k50_p95", "p95", "min_p")
 
 
+def seeds(number: int) -> list[int]:
+    """Numbers for `cases`; with QUICK those of fp32 rows in two equal shards, which need few kernels."""
+    return [seed for seed in range(0, 400, 8) if seed % 5 != 3][:number] if QUICK else list(range(number))
+
+
 def mismatches(found: Any, expected: Any) -> int:
     """How many rows differ in any bit."""
     differs = torch.zeros(len(expected.token_ids), dtype=torch.bool, device="cuda")
@@ -100,12 +110,28 @@ def bounds_of(ends: list[int], ranks: int) -> list[int]:
     return [0, *(ends[1] + rest * each // (ranks - 1) for each in range(ranks))]
 
 
+def million() -> None:
+    """A million rows of 4,099 tokens, with all shards in this process."""
+    start, rows, wrong = time.time(), 0, 0
+    for seed in range(14):
+        for name, how in CONFIGS.items():
+            torch.manual_seed(seed)
+            logits = KINDS[(seed + len(name)) % len(KINDS)](8192, 4099)
+            given = {"topp_seed": torch.randint(-(2**62), 2**62, (8192,), device="cuda"), **how(8192)}
+            expected = detsample.sample(logits, **given)
+            cut = int(torch.randint(0, 4100, ()))
+            found = sharded.sample([logits[:, :cut], logits[:, cut:]], **given)
+            wrong += sum(mismatches(one, expected) for one in found)
+            rows += 8192
+    print(f"million: {rows} rows in process, {wrong} mismatches, {time.time() - start:.0f} s", flush=True)
+
+
 def in_process(name: str) -> None:
     start, wrong = time.time(), 0
-    for seed in range(6):
-        for rows in (8, 96):
+    for seed in seeds(1 if QUICK else 6):
+        for rows in (96,) if QUICK else (8, 96):
             logits, how, bounds = cases(seed, rows, name)
-            shards = [logits[:, a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+            shards = [logits[:, a:b] for a, b in itertools.pairwise(bounds)]
             expected = detsample.sample(logits, **how, return_mask="bool")
             kind = ("bool", None, "bits", "csr")[seed % 4]
             found = sharded.sample(shards, **how, return_mask=kind)
@@ -122,11 +148,12 @@ def in_process(name: str) -> None:
 
 
 def bits(rank: int, ranks: int) -> None:
+    rounds.ROUND_BYTES = 0  # calls that search are to search here
     rows = wrong = 0
     start = time.time()
-    for seed in range(22):
+    for seed in seeds(22):
         for name in CONFIGS:
-            logits, how, ends = cases(seed * 31 + len(name), ROWS, name)
+            logits, how, ends = cases(seed if QUICK else seed * 31 + len(name), ROWS, name)
             bounds = bounds_of(ends, ranks)
             expected = detsample.sample(logits, **how)
             own = logits[:, bounds[rank] : bounds[rank + 1]]
@@ -138,7 +165,8 @@ def bits(rank: int, ranks: int) -> None:
     told = torch.tensor([wrong], device="cuda")
     distributed.all_reduce(told)
     if not rank:
-        print(f"bits: {rows} rows on {ranks} GPUs, {int(told)} mismatches on all ranks, {time.time() - start:.0f} s", flush=True)
+        took = f"{time.time() - start:.0f} s"
+        print(f"bits: {rows} rows on {ranks} GPUs, {int(told)} mismatches on all ranks, {took}", flush=True)
 
 
 def replayed(calls: list[Callable[[], Any]]) -> float:
@@ -183,13 +211,13 @@ def bench(rank: int, ranks: int) -> None:
             how = CONFIGS[name](rows)
             draws = sharded.plan(shards[0], seeds, vocab_start=rank * width, vocab=VOCAB, **how)
             alone = detsample.plan(whole(shards[0]), seeds, **how)
-            taken = replayed([lambda own=own: draws(own) for own in shards])
-            usual = replayed([lambda own=own: alone(whole(own)) for own in shards])
+            taken = replayed([functools.partial(draws, own) for own in shards])
+            usual = replayed([functools.partial(lambda draw, own: draw(whole(own)), alone, own) for own in shards])
             equal = mismatches(draws(shards[0]), alone(whole(shards[0])))
             results.append({"rows": rows, "case": name, "sharded_us": taken, "gathered_us": usual, "mismatches": equal})
             if not rank:
                 print(json.dumps(results[-1]), flush=True)
-        gathering = replayed([lambda own=own: whole(own) for own in shards])
+        gathering = replayed([functools.partial(whole, own) for own in shards])
         if not rank:
             print(json.dumps({"rows": rows, "gather_us": gathering}), flush=True)
     if not rank and "OUT" in os.environ:
@@ -199,14 +227,16 @@ def bench(rank: int, ranks: int) -> None:
 
 def one_rank(rank: int, what: str, ranks: int) -> None:
     torch.cuda.set_device(rank)
-    where = torch.device("cuda", rank)
-    distributed.init_process_group("nccl", init_method="tcp://127.0.0.1:29533", rank=rank, world_size=ranks, device_id=where)
+    where, device = "tcp://127.0.0.1:29533", torch.device("cuda", rank)
+    distributed.init_process_group("nccl", init_method=where, rank=rank, world_size=ranks, device_id=device)
     {"bits": bits, "bench": bench}[what](rank, ranks)
     distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    if sys.argv[1] in CONFIGS:
+    if sys.argv[1] == "million":
+        million()
+    elif sys.argv[1] in CONFIGS:
         torch.cuda.set_device(int(sys.argv[2]))
         in_process(sys.argv[1])
     else:

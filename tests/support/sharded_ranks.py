@@ -1,6 +1,6 @@
 """One rank of a group of two processes on the CPU: `python sharded_ranks.py torch|paddle RANK SIZE PORT`.
 
-It prints "equal" if every result has the bits of the unsharded rows, and that the errors of ranks that disagree name both.
+It prints "equal" if every result has the bits of the unsharded rows, then the errors of ranks that disagree.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import numpy as np
 import detsample
 from detsample import sharded
 
+Library = tuple[Any, Callable[[np.ndarray], Any], Callable[[Any], np.ndarray]]
 VOCAB, CUT, ROWS = 1000, 389, 24
 
 
-def torch_group(rank: int, size: int, port: int) -> tuple[Any, Callable[[np.ndarray], Any], Callable[[Any], np.ndarray]]:
+def torch_group(rank: int, size: int, port: int) -> Library:
     import torch
     import torch.distributed as distributed
 
@@ -29,7 +30,7 @@ def torch_group(rank: int, size: int, port: int) -> tuple[Any, Callable[[np.ndar
     return distributed.group.WORLD, torch.from_numpy, lambda tensor: tensor.numpy()
 
 
-def paddle_group(rank: int, size: int, port: int) -> tuple[Any, Callable[[np.ndarray], Any], Callable[[Any], np.ndarray]]:
+def paddle_group(rank: int, size: int, port: int) -> Library:
     import paddle
     import paddle.distributed as distributed
 
@@ -71,7 +72,8 @@ def main() -> None:
     seeds = rng.integers(-(2**62), 2**62, ROWS)
     own = to_tensor(np.ascontiguousarray(logits[:, mine]))
     for how in (
-        {}, {"top_k": 40, "top_p": 0.9}, {"top_p": 0.95}, {"min_p": 0.05}, {"temperature": 0.0}, {"top_k": 300, "top_p": 0.8},
+        {}, {"top_k": 40, "top_p": 0.9}, {"top_p": 0.95}, {"min_p": 0.05}, {"temperature": 0.0},
+        {"top_k": 300, "top_p": 0.8},
         {"top_k": 40, "top_p": 0.5, "filter_order": "joint", "return_log_z": True}, {"return_log_z": True, "top_k": 3},
     ):  # fmt: skip
         expected = detsample.sample(logits, seeds, **how)

@@ -33,6 +33,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 VOCAB, PROMPT, T = 151936, 16, 0.8
 BLOCK, BLOCKS, SETTLING = 12, 7, 3  # steps; the first block admits the requests; a block's first steps overlap the last
 BATCHES = (1, 8, 64, 256)
@@ -52,7 +54,7 @@ CONFIG = {
 SMALL = {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4,
          "num_key_value_heads": 2, "vocab_size": 3000}  # fmt: skip
 # Dummy weights leave all logits within 0.01 of each other. Models' logits fall by 1.3 to 3 when the rank is e-fold.
-FALL, LEAD = 2.0, 0.78  # a little more than half of the time a token is followed by the next of its four
+FALL, LEAD = 1.5, 0.55  # often a token is followed by the next of its four
 DRAFTS = {"num_speculative_tokens": 3, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
 GRAPHS = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": [1, 8, 64, 256]}
 ENGINES: dict[str, dict[str, Any]] = {
@@ -186,15 +188,21 @@ class Probe:
             batch = next(a for a in arguments if hasattr(a, "idx_mapping_np"))
             states = runner.sampler.sampling_states
             named = zip(states.seeds.np[batch.idx_mapping_np], states.seeds_set[batch.idx_mapping_np], strict=True)
-            return [int(s) if known else None for s, known in named], batch.seq_lens[: batch.num_reqs]
+            owners = [int(s) if known else None for s, known in named]
+            lengths, counts = batch.seq_lens[: batch.num_reqs], np.diff(batch.cu_num_logits_np[: batch.num_reqs + 1])
+            return self._each_row(owners, lengths, [int(n) - 1 for n in counts])
         batch = runner.input_batch
         owners = [runner.requests[name].sampling_params.seed for name in batch.req_ids]
         lengths = runner.seq_lens[: len(owners)]
         if rows == len(owners):
             return owners, lengths
+        drafted = next(a for a in arguments if hasattr(a, "num_draft_tokens")).num_draft_tokens
+        return self._each_row(owners, lengths, drafted)
+
+    def _each_row(self, owners: list[Any], lengths: Any, drafted: list[int]) -> tuple[list[Any], Any]:
+        """Of each row in place of each request: a request has a row for each drafted token, and one behind them."""
         import torch
 
-        drafted = next(a for a in arguments if hasattr(a, "num_draft_tokens")).num_draft_tokens
         back = [n - i for n in drafted for i in range(n + 1)]
         whose = [i for i, n in enumerate(drafted) for _ in range(n + 1)]
         index = torch.tensor(whose, device=lengths.device)
@@ -263,7 +271,7 @@ class Probe:
             return {}
         rows = Rows([read(params(100 + i, 1, more), False) for i in range(batch)], logits.device)
         columns = Columns(logits.device, batch)
-        columns.load(rows.requests)
+        columns.load(rows.requests, 0)
         given = {**columns.of(batch), **rows.shared, **ORDER}
         position = torch.arange(batch, device=logits.device, dtype=torch.int32)
         copies = [logits.clone() for _ in range(max(2, (160 << 20) // (logits.numel() * logits.element_size())))]

@@ -18,9 +18,11 @@ import torch
 import vllm
 import vllm.platforms as platforms
 
-# Without that, vLLM's build for CPUs leaves Triton out.
+# Otherwise vLLM's build for CPUs leaves Triton out.
 platforms.vllm_version_matches_substr = lambda text: False
 
+import vllm.utils.torch_utils as memory  # noqa: E402
+import vllm.v1.sample.ops.topk_topp_sampler as filters  # noqa: E402
 import vllm.v1.worker.gpu.buffer_utils as buffers  # noqa: E402
 from vllm.sampling_params import SamplingParams  # noqa: E402
 from vllm.v1.worker.gpu.sample.sampler import Sampler  # noqa: E402
@@ -44,6 +46,8 @@ class Memory:
 
 
 buffers.UvaBuffer = buffers.NonUvaBuffer = Memory
+memory.PIN_MEMORY, memory.is_pin_memory_available = False, lambda: False  # in vLLM 0.33, and before
+filters.HAS_TRITON = False  # its kernel for top-k and top-p does not run in the interpreter
 
 VOCAB, SLOTS, STEPS, PROMPT = 300, 8, 3, 5
 SEEDED: list[dict[str, Any]] = [
@@ -71,6 +75,7 @@ class Engine:
         self.runner = types.SimpleNamespace(
             device=device, max_num_reqs=SLOTS, sampler=self.sampler, rejection_sampler=self.rejection_sampler,
             model_config=types.SimpleNamespace(logprobs_mode=self.sampler.logprobs_mode),
+            parallel_config=types.SimpleNamespace(pipeline_parallel_size=1),
         )
         self.ours = second_runner.install(self.runner, every)
         self.params = [SamplingParams(**p) for p in asked]
@@ -94,7 +99,7 @@ class Engine:
             num_reqs=len(counts), idx_mapping=slots, idx_mapping_np=self.slots, expanded_idx_mapping=slots[owner],
             expanded_local_pos=torch.from_numpy(local), cu_num_logits=torch.from_numpy(offsets),
             cu_num_logits_np=offsets, logits_indices=torch.arange(len(owner)), positions=torch.from_numpy(positions),
-            input_ids=torch.tensor(sum(inputs, []), dtype=torch.int32),
+            input_ids=torch.from_numpy(np.concatenate(inputs).astype(np.int32)),
             seq_lens=torch.tensor(lengths, dtype=torch.int32),
             seq_lens_cpu_upper_bound=torch.tensor(lengths, dtype=torch.int32),
             is_prefilling_np=np.zeros(len(counts), bool), num_draft_tokens=len(owner) - len(counts),
@@ -196,7 +201,7 @@ def main() -> None:
         "drafts": drafted(SEEDED),
         "drafts in a mixed batch": drafted([*SEEDED, *OTHERS]),
     }
-    print(json.dumps(found))
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,18 +19,8 @@ _LAST: ContextVar[list[Any] | None] = ContextVar("detsample_fastdeploy_held_of_t
 
 
 def hold(output: Any, *read: Any) -> Any:
-    """Keep what a call's kernels write and read, for as long as the step's memory is kept.
-
-    Parameters
-    ----------
-    output : SampleOutput or MaskOutput
-    *read
-        Tensors that were made for the call.
-
-    Returns
-    -------
-    SampleOutput or MaskOutput
-        `output`.
+    """Keep what a call's kernels write, and the tensors that were made for them to read, for as long as the step's
+    memory is kept. Returns `output`.
     """
     held = _CURRENT.get()
     if held is not None:

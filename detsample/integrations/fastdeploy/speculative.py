@@ -10,48 +10,19 @@ from detsample.integrations.fastdeploy.tensors import beside
 
 
 class Rows(NamedTuple):
-    """Which request owns each of a step's T rows.
+    """Which request owns each of a step's T rows."""
 
-    Attributes
-    ----------
-    requests : int
-        B, the slots that there are.
-    owner : [T] int64
-    later : [T] int64
-        How many rows of the same request follow.
-    """
-
-    requests: int
-    owner: Any
-    later: Any
+    requests: int  # the slots that there are
+    owner: Any  # [T] int64
+    later: Any  # [T] int64, how many rows of the same request follow
 
     def of(self, parameter: Any) -> Any:
-        """A request's parameter for each of its rows.
-
-        Parameters
-        ----------
-        parameter : [>= B] or [>= B, 1]
-            On any device.
-
-        Returns
-        -------
-        [T] of its dtype
-        """
+        """A request's parameter, [>= B] or [>= B, 1] on any device, for each of its rows: [T]."""
         return paddle.gather(beside(parameter, self.owner).reshape([-1])[: self.requests], self.owner)
 
 
 def owned_rows(requests: int, cu_seqlens_q_output: Any, count: int) -> Rows:
-    """The owners of rows.
-
-    Parameters
-    ----------
-    requests : int
-        B.
-    cu_seqlens_q_output : [>= B + 1] or [>= B + 1, 1] int32
-        Request b owns rows ``cu_seqlens_q_output[b]`` to ``cu_seqlens_q_output[b + 1]``.
-    count : int
-        T, the number of rows.
-    """
+    """The owners of `count` rows: request b has ``cu_seqlens_q_output[b]`` to ``cu_seqlens_q_output[b + 1]``."""
     ends = cu_seqlens_q_output.reshape([-1])[1 : requests + 1].astype("int64")
     rows = beside(paddle.arange(count, dtype="int64"), ends)
     owner = paddle.searchsorted(ends, rows, right=True)

@@ -34,32 +34,18 @@ SIGNATURE = inspect.signature(top_k_top_p_sampling)
 
 
 class Lengths(NamedTuple):
-    """What FastDeploy's inputs say of a step's rows, for B slots or more.
+    """What FastDeploy's inputs say of a step's rows, for B slots or more; int32, [B] or [B, 1]."""
 
-    Attributes
-    ----------
-    this_time : [B] or [B, 1] int32
-        ``seq_lens_this_time``, the tokens that the model was given.
-    decoder : [B] or [B, 1] int32
-        ``seq_lens_decoder``, the tokens that the cache had before.
-    ends : [B + 1] or [B + 1, 1] int32, or None
-        ``cu_seqlens_q_output``, where a request may own several rows, or none. None: row b is slot b's.
-    """
-
-    this_time: Any
-    decoder: Any
-    ends: Any = None
+    this_time: Any  # seq_lens_this_time, the tokens that the model was given
+    decoder: Any  # seq_lens_decoder, the tokens that the cache had before
+    ends: Any = None  # cu_seqlens_q_output [B + 1], if a request may own several rows, or none; else row b is slot b's
 
 
 def read_lengths(inputs: Any, one_row_a_slot: bool) -> Lengths | None:
     """The lengths in FastDeploy's inputs, None where they are not.
 
-    Parameters
-    ----------
-    inputs : InputBatch or dict, or None
-        An InputBatch is no mapping: ``in`` and ``[]`` are what all of its versions have.
-    one_row_a_slot : bool
-        Whether each slot has one row, whatever the inputs say of others.
+    An InputBatch is no mapping: ``in`` and ``[]`` are what all of its versions have. With `one_row_a_slot`, each slot
+    has one row, whatever the inputs say.
     """
     if inputs is None or "seq_lens_this_time" not in inputs or "seq_lens_decoder" not in inputs:
         return None
@@ -70,18 +56,10 @@ def read_lengths(inputs: Any, one_row_a_slot: bool) -> Lengths | None:
 
 @dataclass
 class Step:
-    """One call of a sampler.
+    """One call of a sampler."""
 
-    Attributes
-    ----------
-    lengths : Lengths, or None
-        Without them positions are 0.
-    wants_masks : bool
-        Whether the sampler will ask for kept sets.
-    """
-
-    lengths: Lengths | None
-    wants_masks: bool = False
+    lengths: Lengths | None  # without them positions are 0
+    wants_masks: bool = False  # whether the sampler will ask for kept sets
     masked: Any = field(default=None, init=False)
     log_z: Any = field(default=None, init=False)
     before_min_p: Any = field(default=None, init=False)

@@ -9,13 +9,7 @@ import paddle
 
 
 def first_rows(name: str, tensor: Any, rows: int) -> Any:
-    """The first entries of a parameter, as [rows].
-
-    Raises
-    ------
-    ValueError
-        If it has fewer, or more than one in a row.
-    """
+    """The first entries of a parameter, as [rows]; a ValueError if it has fewer, or more than one in a row."""
     shape = list(tensor.shape)
     if len(shape) not in (1, 2) or shape[0] < rows or (len(shape) == 2 and shape[1] != 1):
         raise ValueError(f"{name} must have shape [B] or [B, 1] with B at least {rows}, got {shape}")
@@ -30,13 +24,10 @@ def beside(tensor: Any, like: Any) -> Any:
 
 
 def streams(topp_seed: Any, like: Any) -> tuple[Any, Any]:
-    """Seeds [B], and positions [B] or 0, for the rows of a tensor.
+    """Seeds [B], and positions [B] or 0, for the rows of a tensor [B, V].
 
-    Parameters
-    ----------
-    topp_seed : [>= B] or [>= B, 1] int64, [>= B, 2] int64, or None
-        Seeds; or seeds and positions, as `build_sampling_params` makes them. None: seeds from Paddle's generator.
-    like : [B, V]
+    `topp_seed` are seeds, [>= B] or [>= B, 1]; or seeds and positions, [>= B, 2], as of `build_sampling_params`; or
+    None, for seeds from Paddle's generator.
     """
     rows = like.shape[0]
     if topp_seed is None:

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from detsample.rollout.observation import MOST_TOP
+from detsample.rollout.validity import MOST_TOP
 
 LARGEST_SEED = (1 << 63) - 1
 
 
 def check(params: Any, logprobs_mode: str, every: bool) -> None:
-    """Refuse a request that detsample would have to draw and cannot serve exactly.
-
-    Parameters
-    ----------
-    params : SamplingParams
-    logprobs_mode : str
-        The engine's.
-    every : bool
-        Whether detsample draws requests without a seed as well.
-
-    Raises
-    ------
-    ValueError
-        vLLM turns it into the request's error.
+    """Refuse a request that detsample would have to draw and cannot serve exactly, with a ValueError, which vLLM turns
+    into the request's error. `every` says that requests without a seed are drawn as well.
     """
     if params.seed is not None:
         check_seed(params.seed, params.n)
@@ -44,12 +32,7 @@ def check(params: Any, logprobs_mode: str, every: bool) -> None:
 
 
 def check_seed(seed: int, samples: int) -> None:
-    """Refuse a seed, or that of one of the samples, that vLLM cannot hold: its second runner has int64.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse a seed, or that of one of the samples, that vLLM cannot hold: its second runner has int64."""
     if not -(1 << 63) <= seed <= LARGEST_SEED:
         raise ValueError(f"seed must be between -2^63 and 2^63 - 1, got {seed}")
     if seed + samples - 1 > LARGEST_SEED:

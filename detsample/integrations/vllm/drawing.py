@@ -24,8 +24,9 @@ FIELDS: tuple[tuple[str, Any], ...] = (
     ("topp_seed", np.int64), ("top_k", np.int64),
     ("temperature", np.float32), ("top_p", np.float32), ("min_p", np.float32),
 )  # fmt: skip
+RING = 8  # so many draws' tokens stay in memory; vLLM has at most one step more than pipeline stages in flight
 SIGHTINGS = 3  # of the same logits' address, before a graph is made for it
-MOST_GRAPHS = 64
+MOST_GRAPHS = 256
 MOST_PLANS = 4096
 LOOK_EVERY = 64  # how many steps there are from one look at the rows' status to the next
 
@@ -98,7 +99,8 @@ class Columns:
     """The parameters of a batch's rows on the device, at addresses that never change."""
 
     def __init__(self, device: Any, capacity: int) -> None:
-        self._bytes = np.dtype(np.int64).itemsize * capacity * 2 + np.dtype(np.float32).itemsize * capacity * 3
+        capacity = -(-capacity // 16) * 16  # so that each column starts on 16 bytes
+        self._bytes = sum(np.dtype(kind).itemsize for _, kind in FIELDS) * capacity + np.dtype(np.int64).itemsize
         self._capacity, self._device = capacity, device
         self._memory = torch.zeros(self._bytes, dtype=torch.uint8, device=device)
         kinds = {np.int64: torch.int64, np.float32: torch.float32}
@@ -107,16 +109,19 @@ class Columns:
             end = start + capacity * np.dtype(kind).itemsize
             self._columns[name] = self._memory[start:end].view(kinds[kind])
             start = end
+        self.draws = self._memory[start:].view(torch.int64)
+        """[1], how many draws there were; the kernel behind a draw counts on."""
 
-    def load(self, requests: list[Request]) -> None:
+    def load(self, requests: list[Request], draws: int) -> None:
         """Copy a batch's parameters to the device in one copy, after everything that still reads those of the last
-        batch.
+        batch; and how many draws there were.
         """
         host, start = np.zeros(self._bytes, np.uint8), 0
         for index, (_, kind) in enumerate(FIELDS):
             end = start + self._capacity * np.dtype(kind).itemsize
             host[start:end].view(kind)[: len(requests)] = [r.values[index] for r in requests]
             start = end
+        host[start:].view(np.int64)[0] = draws
         self._memory.copy_(to_host_memory(host, self._device), non_blocking=True)
 
     def of(self, rows: int) -> dict[str, torch.Tensor]:
@@ -125,91 +130,73 @@ class Columns:
 
 
 class Drawer:
-    """Draws a batch's tokens.
-
-    Parameters
-    ----------
-    device
-    capacity : int
-        The most rows.
-    dtype : torch.dtype
-        Of the tokens, as the runner has them.
+    """Draws the tokens of at most `capacity` rows, in the type that the runner has; those of `ring` draws stay in
+    memory.
     """
 
-    def __init__(self, device: Any, capacity: int, dtype: torch.dtype) -> None:
+    def __init__(self, device: Any, capacity: int, dtype: torch.dtype, ring: int = RING) -> None:
         self._dtype, self._device = dtype, torch.device(device)
         self._columns = Columns(device, capacity)
         self._shared: dict[str, Any] = {}
         self._plans: dict[tuple[Any, ...], detsample.Plan] = {}
-        self._graphs: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+        self._graphs: dict[tuple[Any, ...], Any] = {}
         self._sightings: dict[tuple[Any, ...], int] = {}
         self._invalid = torch.zeros(capacity, dtype=torch.int32, device=device)
-        self._zero = torch.zeros((), dtype=torch.int64, device=device)
-        self._calls = 0
+        self._ring = torch.zeros((ring, -(-capacity // 16) * 16), dtype=dtype, device=device)
+        self._calls = self._draws = 0
         self._look: tuple[torch.Tensor, Any] | None = None
         self._pool = None
 
     def load(self, rows: Rows) -> None:
         """Take a new batch's parameters."""
-        self._columns.load(rows.requests)
+        self._columns.load(rows.requests, self._draws)
         self._shared = rows.shared
 
     def draw(self, logits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Draw a token a row.
+        """Draw a token a row, [R], from logits [R, V] that are final except for temperature and filters.
 
-        Parameters
-        ----------
-        logits : [R, V]
-            Final except for temperature and filters; never written to.
-        position : [R] int32
-            Absolute index of the token being drawn. Its memory is read again for the next call's.
-
-        Returns
-        -------
-        [R] of the dtype of this drawer
-            New memory. An invalid row has token 0, and the log reports it.
+        `position`, [R] int32, is the index of the token being drawn; its memory is read again for the next call's. The
+        result is written to again `ring` draws later. An invalid row has token 0, and the log reports it.
         """
         shared = self._shared
-        key = (logits.shape[0], logits.dtype, logits.stride(0), position.data_ptr(), *shared.values())
+        rows, slot = logits.shape[0], self._draws % len(self._ring)
+        key = (rows, logits.dtype, logits.stride(0), position.data_ptr(), *shared.values())
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MOST_PLANS:
                 for known in (self._plans, self._graphs, self._sightings):
                     known.clear()
-            of = self._columns.of(logits.shape[0]) | shared
-            plan = self._plans[key] = detsample.plan(
-                logits, position=position, return_logprobs=False, **ORDER, **of
-            )
-        captured = self._captured((*key, logits.data_ptr()), plan, logits) if logits.is_cuda else None
-        if captured is None:
-            out = self._drawn(plan, logits)
+            of = self._columns.of(rows) | shared
+            plan = self._plans[key] = detsample.plan(logits, position=position, return_logprobs=False, **ORDER, **of)
+        graph = self._captured((*key, logits.data_ptr()), plan, logits) if logits.is_cuda else None
+        if graph is None:
+            self._draw(plan, logits)
         else:
-            graph, out = captured
             graph.replay()
+        self._draws += 1  # as the kernel behind the draw does
         self._look_at_status()
-        return self._settled(out)
+        return self._ring[slot, :rows]
 
-    def _drawn(self, plan: detsample.Plan, logits: torch.Tensor) -> Any:
+    def _draw(self, plan: detsample.Plan, logits: torch.Tensor) -> None:
         out = plan(logits)
-        self._collect(out.status, 0)
-        return out
+        if logits.is_cuda:
+            from detsample.integrations.vllm.kernels import settle_tokens
+
+            settle_tokens(out.token_ids, out.status, self._invalid, self._ring, self._columns.draws)
+        else:
+            self._collect(out.status, 0)
+            self._ring[self._draws % len(self._ring), : len(out.token_ids)] = out.token_ids.clamp(min=0)
 
     def draw_and_keep(self, logits: torch.Tensor, position: torch.Tensor, rows: Any = None) -> Kept:
-        """Draw with the kept sets, as log probabilities need them.
-
-        Parameters
-        ----------
-        logits, position
-            As for `draw`.
-        rows : [R] int64, optional
-            The row of the batch that each row of the logits is of, where they are not the same.
+        """As `draw`, with the kept sets, as log probabilities need them; `rows` [R] int64 are those of the batch that
+        the rows of the logits are of, where they are not the same.
         """
         of = self._columns.of(logits.shape[0]) if rows is None else self._spread(rows)
         out = detsample.sample(logits, position=position, return_mask="bits", **ORDER, **of)
         if rows is None:  # else `verify` draws the same requests
             self._collect(out.status, 0)
         self._look_at_status()
-        return Kept(self._settled(out), out.mask, logits, of["temperature"])
+        return Kept(out.token_ids.clamp(min=0).to(self._dtype), out.mask, logits, of["temperature"])
 
     def verify(
         self, logits: torch.Tensor, drafts: torch.Tensor, offsets: torch.Tensor, position: torch.Tensor,
@@ -217,25 +204,12 @@ class Drawer:
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """Accept drafted tokens that would have been drawn, and draw the one behind them.
 
-        Parameters
-        ----------
-        logits : [R, V]
-        drafts : [R]
-            A row's input token: behind a request's first row, what was drafted. -1 where nothing was.
-        offsets : [B + 1]
-            Where each request's rows start.
-        position : [R]
-            Of the input tokens.
-        most : int
-            The most drafted tokens.
-        start : int
-            The row of the batch of the first request.
+        The rows of request b start at ``offsets[b]``; `drafts` and `position` [R] are of each row's input token, which
+        behind a request's first row is a drafted one, -1 where nothing was. There are at most `most` of them, and the
+        first request's row in the batch is `start`.
 
-        Returns
-        -------
-        tokens : [B, most + 1] int64
-            0 in place of an invalid row's token, and behind the last.
-        num_sampled : [B] int32
+        Returns the tokens, [B, most + 1] int64, with 0 in place of an invalid row's and behind the last, and their
+        numbers, [B] int32.
         """
         first = offsets[:-1].long()
         behind = first[:, None] + torch.arange(1, most + 1, device=logits.device)
@@ -254,10 +228,6 @@ class Drawer:
         every = self._columns.of(len(self._invalid))
         return {name: column.index_select(0, rows.long()) for name, column in every.items()}
 
-    def _settled(self, out: Any) -> torch.Tensor:
-        tokens = torch.empty(out.token_ids.shape, dtype=self._dtype, device=out.token_ids.device)
-        return torch.maximum(out.token_ids, self._zero, out=tokens)  # `clamp` does not convert
-
     def _captured(self, key: tuple[Any, ...], plan: detsample.Plan, logits: torch.Tensor) -> Any:
         """The graph of a call with logits at this address: vLLM's are at one or two, step after step."""
         if key in self._graphs:
@@ -272,12 +242,12 @@ class Drawer:
             # Only this thread: others copy the last step's results meanwhile.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                out = self._drawn(plan, logits)
+                self._draw(plan, logits)
             finally:
                 graph.capture_end()
         here.wait_stream(aside)
-        self._graphs[key] = graph, out
-        return self._graphs[key]
+        self._graphs[key] = graph
+        return graph
 
     def _collect(self, status: torch.Tensor, start: int) -> None:
         self._invalid[start : start + len(status)].bitwise_or_(status)
@@ -323,18 +293,14 @@ class Kept(NamedTuple):
         return (self.logits.float() / heat).masked_fill(~kept, -torch.inf)
 
     def logprobs(self, top: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of each row's token and the `top` most probable ones in the kept set: ids, log probabilities, and its rank.
-
-        Returns
-        -------
-        [R, 1 + top] int32, [R, 1 + top] float32, [R] int64
-            The rank counts from 1. ``-inf`` where the kept set is smaller.
+        """Ids [R, 1 + top] and log probabilities of each row's token and the `top` most probable ones in the kept set,
+        ``-inf`` where that is smaller; and the token's rank, from 1 on.
         """
         heat = {"temperature": self.temperature}
         own = rollout.observe(self.logits, self.tokens, self.bits, top_n=top, **heat)
         ids = torch.cat((self.tokens[:, None].int(), own.top_token_ids), 1)
         others = [
-            rollout.observe(self.logits, ids[:, i].contiguous(), self.bits, **heat).logprobs for i in range(1, 1 + top)
+            rollout.observe(self.logits, ids[:, i].clone(), self.bits, **heat).logprobs for i in range(1, 1 + top)
         ]
         return ids.clamp(min=0), torch.stack((own.logprobs, *others), 1), own.rank.long() + 1
 
@@ -345,7 +311,8 @@ class Runner:
     def __init__(self, runner: Any, every: bool, dtype: torch.dtype) -> None:
         mode = runner.model_config.logprobs_mode
         self.processed_mode, self.exact_mode = mode.startswith("processed_"), mode == "processed_logprobs"
-        self.drawer = Drawer(runner.device, runner.max_num_reqs, dtype)
+        stages = runner.parallel_config.pipeline_parallel_size
+        self.drawer = Drawer(runner.device, runner.max_num_reqs, dtype, max(RING, stages + 2))
         self._device, self._every = runner.device, every
         self._key: Any = None
         self._rows: Rows | None = None

@@ -110,13 +110,8 @@ def _installing(settings: Settings, original: Any, wrapper: Any) -> None:
 
 
 def install(runner: Any, settings: Settings) -> None:
-    """Have a model runner's samplers draw with detsample, if they are vLLM's own; the log says which of the two.
-
-    Parameters
-    ----------
-    runner : GPUModelRunner
-        A runner of either kind, with its model loaded.
-    settings : Settings
+    """Have a model runner's samplers draw with detsample, if they are vLLM's own; the log says which of the two. The
+    runner is of either kind, with its model loaded.
     """
     sampler = getattr(runner, "sampler", None)
     if sampler is None or hasattr(sampler, "detsample"):

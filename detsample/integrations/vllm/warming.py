@@ -14,11 +14,6 @@ def warm(runner: Any, ours: Any) -> None:
     """Draw, and verify if the engine drafts, as many rows as a batch can have.
 
     vLLM takes what memory this needs off that of the cache, and complains about whatever is compiled later.
-
-    Parameters
-    ----------
-    runner : GPUModelRunner
-    ours : FirstRunner or SecondRunner
     """
     config, drawer = runner.model_config, ours.drawer
     device, vocab = torch.device(runner.device), config.get_vocab_size()

@@ -91,7 +91,7 @@ SPAN = tl.constexpr(2048)  # how many tokens are looked at at a time
 COUNTED = tl.constexpr(8192)  # how many tokens are counted at a time, to find the n-th of equal ones
 FEW = tl.constexpr(64)
 CUTS = tl.constexpr(4)
-SCORED = tl.constexpr(512)  # how many listed tokens are scored at a time
+SCORED = tl.constexpr(1024)  # how many listed tokens are scored at a time
 
 
 @triton.jit
@@ -359,10 +359,9 @@ def draw_from_list(row_logits, list_token, size, scale, largest, seed, position,
         token = tl.load(list_token + place, mask=place < size, other=0)
         x = load_tokens(row_logits, token, place < size)
         kept = (place < size) & within(key_of(x), token, boundary_key, boundary_token)
-        if tl.max(kept.to(tl.int32), axis=0) > 0:
-            score = tl.where(kept, exact_score(gap(x, largest, scale), seed, token, position), NO_SCORE)
-            top, at = best_of(score, token)
-            best, winner = better_of(best, winner, top, at)
+        score = tl.where(kept, exact_score(gap(x, largest, scale), seed, token, position), NO_SCORE)
+        top, at = best_of(score, token)
+        best, winner = better_of(best, winner, top, at)
     return winner
 
 

@@ -63,13 +63,14 @@ SPARSE = tl.constexpr(8)  # up to this number of marks a lane, in TILES_MARKED t
 
 @triton.jit
 def sum_all(row_logits, first_tile, last_tile, vocab, scale, largest):
-    """The weight of all tokens of some tiles."""
+    """The weight of all tokens of some tiles. What `summarize` read last comes first: it may still be in the cache."""
     total = tl.zeros([LANES], tl.int64)
-    end = tl.minimum(last_tile * TILE, vocab)
-    ahead = load_tile(row_logits, first_tile * TILE, end, PASSING)
-    for tile in range(first_tile, last_tile):
+    start = (last_tile - 1) * TILE
+    ahead = load_tile(row_logits, start, vocab, PASSING)
+    for _ in range(first_tile, last_tile):
         x = open_tile(ahead, row_logits)
-        ahead = load_tile(row_logits, (tile + 1) * TILE, end, PASSING)
+        start = tl.maximum(start - TILE, 0)
+        ahead = load_tile(row_logits, start, vocab, PASSING)
         total += tl.sum(weight(gap(x, largest, scale)), axis=1)
     return tl.sum(total, axis=0)
 

@@ -1,10 +1,10 @@
 """Kernel 1, grid (rows, parts): reads every logit once, and leaves what tells later kernels where to look.
 
-For each group of tokens it leaves the key of the largest logit. For rows that are wide,
-and whose kept set is likely to hold the best score of all, it also leaves a bound that no score of the group exceeds; there is time to compute it while the row is read.
-For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows with top-p alone or
-a large top-k, rough sums from which `settle` guesses the boundary. Part 0 also writes the row's record, and the zeros
-that later kernels add to.
+For each group of tokens it leaves the key of the largest logit. For rows that are wide, and whose kept set is likely to
+hold the best score of all, it also leaves a bound that no score of the group exceeds; there is time to compute it while
+the row is read. For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows
+with top-p alone or a large top-k, rough sums from which `settle_top_p` guesses the boundary. Part 0 also writes the
+row's record, and the zeros that later kernels add to.
 """
 
 import triton
@@ -142,6 +142,11 @@ def summarize(
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
+    first_segment = part * segments_of_part
+    last_segment = tl.minimum(first_segment + segments_of_part, segments)
+    start = first_segment * segment_tiles * TILE
+    end = tl.minimum(last_segment * segment_tiles * TILE, vocab)
+    ahead = load_tile(row_logits, start, end, PASSING)
 
     temperature, top_k, top_p, min_p, seed, position = row_parameters(
         row, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
@@ -167,8 +172,8 @@ def summarize(
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
-    # A share p of the weight holds the row's best score with the probability p: worth it from a half on. Peaked rows are
-    # drawn from a list.
+    # A share p of the weight holds the row's best score with the probability p: worth it from a half on. Rows that are
+    # not flat are drawn from a list.
     likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5) & flat
     bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
 
@@ -185,11 +190,6 @@ def summarize(
     part_largest = tl.full([LANES], float("-inf"), tl.float32)
     group_bound += row * stretches * groups_of_segment(quads)
     count = tl.zeros([LANES], tl.int32)
-    first_segment = part * segments_of_part
-    last_segment = tl.minimum(first_segment + segments_of_part, segments)
-    start = first_segment * segment_tiles * TILE
-    end = tl.minimum(last_segment * segment_tiles * TILE, vocab)
-    ahead = load_tile(row_logits, start, end, PASSING)
     bound = tl.full([LANES], float("-inf"), tl.float32)
     for segment in range(first_segment, last_segment):
         largest = tl.full([LANES], float("-inf"), tl.float32)

@@ -49,8 +49,8 @@ def tell_heads(
     do_not_specialize_on_alignment=["logits", "allowed", "result"],
 )
 def copy_rows(logits, row_stride, columns, allowed, allowed_stride, result, result_stride, WORD: tl.constexpr):
-    """Copies rows of logits; if `allowed` has words of WORD bits, and not 0, with -inf for tokens whose bit is not set. Grid
-    (rows, tiles).
+    """Copies rows of logits; if `allowed` has words of WORD bits, and not 0, with -inf for tokens whose bit is not
+    set. Grid (rows, tiles).
     """
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * TILE + tl.arange(0, TILE)

@@ -7,7 +7,7 @@ the codes of its first tokens (candidates.py), with token ids of the whole vocab
 import triton
 import triton.language as tl
 
-from detsample.kernels.contract.order import key_of, value_of
+from detsample.kernels.contract.order import value_of
 from detsample.kernels.sampling.candidates import NO_CODE, key_of_code
 from detsample.kernels.sampling.rows import (
     STATUS_EMPTY,
@@ -16,26 +16,32 @@ from detsample.kernels.sampling.rows import (
     parameter_status,
     row_parameters,
 )
-from detsample.kernels.sampling.tiles import LANES, PASSING, TILE, load_tile
+from detsample.kernels.sampling.tiles import LANES, TILE
 
-STATE = tl.constexpr(16)  # int64 words of a row's state. These are the words:
+STATE = tl.constexpr(17)  # int64 words of a row's state. These are the words:
 GOAL = tl.constexpr(0)  # what the prefix that is searched for must reach; 0 if nothing is
 BY_WEIGHT = tl.constexpr(1)  # whether the goal is a sum of weights, and not a number of tokens
-LOW = tl.constexpr(2)  # the digits that are known
-BEFORE = tl.constexpr(3)  # the number, then the weight of the tokens before those with these digits
-FOUND = tl.constexpr(5)  # the prefix that reaches a number of tokens, then the one that reaches a weight: PREFIX words each
-PREFIX = tl.constexpr(4)  # number, weight, key of the last token, this rank's last column with that key
-DRAWS = tl.constexpr(13)  # whether ranks are asked for their best score
-LAST_KEY = tl.constexpr(14)  # the last kept token: its key, and this rank's last kept column with that key
-LAST_COLUMN = tl.constexpr(15)
+BASE = tl.constexpr(2)  # the first place (`place_of`) where the prefix may end, and how many there are
+WIDTH = tl.constexpr(3)
+BEFORE = tl.constexpr(4)  # the number, then the weight of the tokens before the first of these places
+FOUND = tl.constexpr(6)  # the prefix that reaches a number of tokens, then the one that reaches a weight
+PREFIX = tl.constexpr(4)  # words of each: number, weight, key of the last token, this rank's last column with that key
+DRAWS = tl.constexpr(14)  # whether ranks are asked for their best score
+LAST_KEY = tl.constexpr(15)  # the last kept token: its key, and this rank's last kept column with that key
+LAST_COLUMN = tl.constexpr(16)
 
-SUMS = tl.constexpr(6)  # int64 words that each part of a rank tells of a row. These are the words:
+BITS = tl.constexpr(8)  # how many bits of a place a round of a search decides
+DIGIT_VALUES = tl.constexpr(256)
+
+RUNGS = tl.constexpr(6)  # gaps whose prefixes are measured before a search: 3, 5, ... 13 (`rung`)
+SUMS = tl.constexpr(18)  # int64 words that each part of a rank tells of a row. These are the words:
 TOTAL = tl.constexpr(0)  # weight and number of all tokens
 COUNT = tl.constexpr(1)
 HEAVY = tl.constexpr(2)  # weight and number of those that min-p keeps
 HEAVY_COUNT = tl.constexpr(3)
 BEST = tl.constexpr(4)  # the best score of the kept tokens, and the code of the token that has it
 BEST_CODE = tl.constexpr(5)
+LADDER = tl.constexpr(6)  # the number and the weight of the tokens with a gap below each rung
 
 MOST_INT32 = tl.constexpr(0x7FFFFFFF)
 MOST_INT64 = tl.constexpr(0x7FFFFFFFFFFFFFFF)
@@ -47,8 +53,8 @@ def effective_parameters(
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
 ):  # fmt: skip
-    """(status, greedy, scale, top_k, top_p, min_weight, seed, position). A greedy row keeps one token and is not cut otherwise;
-    top_k is 0 if it is off.
+    """(status, greedy, scale, top_k, top_p, min_weight, seed, position). A greedy row keeps one token and is not cut
+    otherwise; top_k is 0 if it is off.
     """
     temperature, top_k, top_p, min_p, seed, position = row_parameters(
         row, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
@@ -91,14 +97,16 @@ def largest_logit(heads, row, rows, ranks, told, RANKS: tl.constexpr, SLOTS: tl.
 
 @triton.jit
 def load_columns(row_logits, start, columns, SHIFTED: tl.constexpr):
-    """The logits of one tile, [LANES, 4], as fp32; -inf outside the row. If SHIFTED, `start` may be negative: tiles begin
-    where a token id is a multiple of four, so that neighbours share a counter.
+    """The logits of one tile, [LANES, 4], as fp32; -inf outside the row. If SHIFTED, `start` may be negative: tiles
+    begin where a token id is a multiple of four, so that neighbours share a counter.
     """
+    column = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
     if SHIFTED:
-        column = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
         x = tl.load(row_logits + column, mask=(column >= 0) & (column < columns), other=float("-inf"))
+    elif start + TILE <= columns:
+        x = tl.load(row_logits + column)
     else:
-        x = load_tile((row_logits, row_logits), start, columns, PASSING)
+        x = tl.load(row_logits + column, mask=column < columns, other=float("-inf"))
     return x.to(tl.float32)
 
 
@@ -113,13 +121,19 @@ def columns_of_part(start, columns, parts, part):
 
 
 @triton.jit
-def order_of(x):
+def place_of(key):
     """Numbers from 0 to 2^32 - 1 that rise in the order of the tokens, as int64."""
-    return MOST_INT32 - key_of(x).to(tl.int64)
+    return -key.to(tl.int64) + MOST_INT32
 
 
 @triton.jit
-def clear(message, DIGITS: tl.constexpr):
+def rung(number):
+    """A gap below which tokens are measured."""
+    return number * 2.0 + 3.0
+
+
+@triton.jit
+def clear(message):
     """Zeros for the next round."""
-    tl.store(message + tl.arange(0, DIGITS), tl.zeros([DIGITS], tl.int64))
-    tl.store(message + DIGITS + tl.arange(0, DIGITS), tl.zeros([DIGITS], tl.int64))
+    tl.store(message + tl.arange(0, DIGIT_VALUES), tl.zeros([DIGIT_VALUES], tl.int64))
+    tl.store(message + DIGIT_VALUES + tl.arange(0, DIGIT_VALUES), tl.zeros([DIGIT_VALUES], tl.int64))

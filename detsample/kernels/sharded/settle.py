@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.contract.fraction import top_p_target
-from detsample.kernels.contract.order import LAST_TOKEN, LOWEST_KEY, NAN_KEY, value_of
+from detsample.kernels.contract.order import LAST_TOKEN, LOWEST_KEY, NAN_KEY, key_of, value_of
 from detsample.kernels.contract.weight import gap
 from detsample.kernels.sampling.candidates import (
     BATCH,
@@ -17,30 +17,37 @@ from detsample.kernels.sampling.candidates import (
 from detsample.kernels.sampling.draw import NO_SCORE
 from detsample.kernels.sampling.outcome import log_kept_mass, log_probability, write_invalid, write_outcome
 from detsample.kernels.sampling.rows import ORDER_JOINT, ORDER_MIN_P_FIRST, PARAMETER_NAMES, write_boundary
-from detsample.kernels.sampling.settle import lowest_key_of
+from detsample.kernels.sampling.settling import lowest_key_of
 from detsample.kernels.sharded.rows import (
+    BASE,
     BEFORE,
     BEST,
     BEST_CODE,
     BY_WEIGHT,
     COUNT,
+    DIGIT_VALUES,
     DRAWS,
     FOUND,
     GOAL,
     HEAVY,
     HEAVY_COUNT,
+    LADDER,
     LAST_COLUMN,
     LAST_KEY,
-    LOW,
+    MOST_INT32,
     MOST_INT64,
     PREFIX,
+    RUNGS,
     STATE,
     SUMS,
     TOTAL,
+    WIDTH,
     clear,
     effective_parameters,
     load_heads,
+    place_of,
     row_status,
+    rung,
 )
 
 BEGIN = tl.constexpr(0)  # the stages of a call that searches: nothing is found yet,
@@ -104,19 +111,49 @@ def best_told(message, row, rows, ranks, parts, PARTS: tl.constexpr):
 
 
 @triton.jit
-def aim_at(state, goal, by_weight):
-    """Says what to search for next, from the first digit on."""
+def place_reaching(least_gap, largest, scale):
+    """The first place whose gap is at least this, or the one behind all tokens. One byte is decided at a time, by
+    trying all 256, as in `lowest_key_of`.
+    """
+    place = place_of(key_of(largest))
+    for byte in tl.static_range(4):
+        step = 1 << (24 - 8 * byte)
+        last = place + (tl.arange(0, 256).to(tl.int64) + 1) * step - 1
+        key = tl.maximum(-last + MOST_INT32, LOWEST_KEY).to(tl.int32)
+        below = (gap(value_of(key), largest, scale) < least_gap) & (last <= MOST_INT32 - LOWEST_KEY)
+        place += tl.sum(below.to(tl.int64), axis=0) * step
+    return place
+
+
+@triton.jit
+def aim_at(state, goal, by_weight, sums, row, rows, ranks, parts, largest, scale, PARTS: tl.constexpr):
+    """Says what to search for next, and between which two rungs it lies."""
+    base, end = place_of(key_of(largest)), tl.full([], MOST_INT32 - LOWEST_KEY, tl.int64) + 1
+    number, weight = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
+    lower, upper = tl.full([], -1.0, tl.float32), tl.full([], float("inf"), tl.float32)
+    for each in tl.static_range(RUNGS):
+        here = sum_told(sums, row, rows, ranks, parts, each * 2 + LADDER, PARTS)
+        weight_here = sum_told(sums, row, rows, ranks, parts, each * 2 + (LADDER + 1), PARTS)
+        behind = tl.where(by_weight > 0, weight_here, here) < goal
+        number, weight = tl.where(behind, here, number), tl.where(behind, weight_here, weight)
+        lower = tl.where(behind, rung(each), lower)
+        upper = tl.where(behind, upper, tl.minimum(upper, rung(each)))
+    if lower > 0.0:
+        base = place_reaching(lower, largest, scale)
+    if upper < float("inf"):
+        end = place_reaching(upper, largest, scale)
     tl.store(state + GOAL, goal)
     tl.store(state + BY_WEIGHT, by_weight)
-    tl.store(state + LOW, tl.zeros([], tl.int64))
-    tl.store(state + BEFORE, tl.zeros([], tl.int64))
-    tl.store(state + BEFORE + 1, tl.zeros([], tl.int64))
+    tl.store(state + BASE, base)
+    tl.store(state + WIDTH, end - base)
+    tl.store(state + BEFORE, number)
+    tl.store(state + BEFORE + 1, weight)
 
 
 @triton.jit
 def found_prefix(state, which):
     """(count, weight, key, column) of a prefix that was searched for."""
-    state += FOUND + which * PREFIX
+    state += which * PREFIX + FOUND
     return tl.load(state), tl.load(state + 1), tl.load(state + 2).to(tl.int32), tl.load(state + 3).to(tl.int32)
 
 
@@ -133,12 +170,12 @@ def settle(
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
     heads, sums, best, parts, state, message, records, maxima, token_ids, num_kept, row_statuses, logprobs, log_z,
     STAGE: tl.constexpr, WRITES: tl.constexpr, SUMMED: tl.constexpr, TOLD_BEST: tl.constexpr, DRAW: tl.constexpr,
-    RANKS: tl.constexpr, SLOTS: tl.constexpr, PARTS: tl.constexpr, DIGITS: tl.constexpr,
+    RANKS: tl.constexpr, SLOTS: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Finds the kept set of each row as far as it is known at this stage. Grid (rows).
 
-    With WRITES it writes the results; the token is drawn from the first tokens if these are all that is kept, otherwise it
-    is the best that was told. Else it writes what to search for, or where the kept set ends.
+    With WRITES it writes the results; the token is drawn from the first tokens if these are all that is kept,
+    otherwise it is the best that was told. Else it writes what to search for, or where the kept set ends.
     """
     row = tl.program_id(0).to(tl.int64)
     state += row * STATE
@@ -146,7 +183,7 @@ def settle(
         if row == 0:  # masks are made of whole rows: every group of tokens may reach the boundary
             tl.store(maxima + tl.arange(0, 32), tl.full([32], NAN_KEY, tl.int32))
     elif STAGE != DONE:
-        clear(message + row * 2 * DIGITS, DIGITS)
+        clear(message + row * 2 * DIGIT_VALUES)
     status, greedy, scale, top_k, top_p, min_weight, seed, position = effective_parameters(
         row, vocab, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
         top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
@@ -157,7 +194,7 @@ def settle(
         if WRITES:
             write_invalid(records, token_ids, num_kept, row_statuses, logprobs, log_z, row, status)
         else:
-            aim_at(state, tl.zeros([], tl.int64), tl.zeros([], tl.int64))
+            tl.store(state + GOAL, tl.zeros([], tl.int64))
             tl.store(state + DRAWS, tl.zeros([], tl.int64))
     else:
         code, known, weight, rank, before, largest = merge_heads(heads, row, rows, ranks, told, scale, RANKS, SLOTS)
@@ -218,7 +255,10 @@ def settle(
             )  # fmt: skip
             write_boundary(records, row, last_key, last_column)
         else:
-            aim_at(state, goal, by_weight)
+            if (goal > 0) & (STAGE != DONE):
+                aim_at(state, goal, by_weight, sums, row, rows, ranks, parts, largest, scale, PARTS)
+            else:
+                tl.store(state + GOAL, goal)
             tl.store(state + DRAWS, ((goal == 0) & (count > known_count)).to(tl.int64))
             tl.store(state + LAST_KEY, last_key.to(tl.int64))
             tl.store(state + LAST_COLUMN, last_column.to(tl.int64))

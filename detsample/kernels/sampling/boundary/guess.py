@@ -100,15 +100,15 @@ def interval_of_maxima(group_keys, top, goal, rate):
     at = first_where(amount >= goal)
     # Bins of a few heavy tokens are far from their mean: the maxima as they are take their place.
     exact = tl.sum(tl.where(group_bin <= at, rough_weight(value_of(group_keys), top, rate), 0.0), axis=0)
-    missing = exact - tl.sum(tl.where(place <= at, each, 0.0), axis=0)
-    at = first_where(amount + missing >= goal)
-
-    hidden_weight = tl.maximum(pick(amount, at) + missing - exact, 0.0)
-    at_reached = pick(reached, at)
-    around = tokens_reached(at_reached, present)
-    # What is hidden is not known better than the root of its number.
-    unsure = tl.minimum(4.0 * rough_root(inverse(tl.maximum(around - at_reached, 1.0))), 1.0) * hidden_weight
-    safe = first_where(amount + missing >= goal * SAFE + unsure)
+    rough = tl.sum(tl.where(place <= at, each, 0.0), axis=0)
+    # The weight of hidden tokens is not known better than the root of their number.
+    groups = pick(reached, at)
+    hidden = tl.maximum(tokens_reached(groups, present) - groups, 1.0)
+    unsure = tl.minimum(4.0 * rough_root(inverse(hidden)), 1.0) * (pick(amount, at) - rough)
+    amount += exact - rough
+    at = first_where(amount >= goal)
+    around = tokens_reached(pick(reached, at), present)
+    safe = first_where(amount >= goal * SAFE + unsure)
     tokens = tokens_reached(pick(reached, safe), present)
     all_above = (safe < BINS - 1) & (tokens <= EASY)
     first = tl.sum((reached <= groups_reached(around - AIMED_AT, present)).to(tl.int32), axis=0)
@@ -324,6 +324,9 @@ def next_interval(row_pivots, row, share, high, low, above, reached, count, top)
     first, upper, last, lower = closer(share, first, upper, last, lower, low, reached)
     if high <= top:
         first, upper, last, lower = closer(share, first, upper, last, lower, high, above)
+    # Where everything from `low` on was listed, little is missing. In a quarter of the distance lie a few times as many
+    # tokens.
+    last = tl.where(high > top, tl.maximum(last, low - 0.25 * (top - low)), last)
     tl.debug_barrier()
     write_bracket(pivots, first, upper, last, lower)
 

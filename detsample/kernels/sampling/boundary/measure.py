@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.contract.fraction import top_p_target
-from detsample.kernels.contract.order import key_of, value_of
+from detsample.kernels.contract.order import INF_KEY, key_of, value_of
 from detsample.kernels.contract.weight import gap, weight
 from detsample.kernels.sampling.boundary.guess import interval_keys, interval_of_list, next_interval
 from detsample.kernels.sampling.boundary.pivots import rate_of
@@ -37,6 +37,7 @@ from detsample.kernels.sampling.rows import (
     TOTAL,
     add_to_sum,
     end_of,
+    join_words,
     list_row,
     read_field,
     read_floats,
@@ -132,6 +133,8 @@ def judge(
                 rate_of(scale, top_k == 0),
             )  # fmt: skip
             interval = interval_keys(first_key.to(tl.int32), next_key.to(tl.int32), top_k)
+        elif (above >= goal) & (above_count <= LIST):  # what lies above the interval fits a list
+            interval = join_words(high_key, low_key * 0 + INF_KEY)
         else:
             high, low = next_interval(
                 row_pivots, row, share_of(goal, whole), value_of(high_key), value_of(low_key), share_of(above, whole),

@@ -38,6 +38,12 @@ def is_weighed(mode, top_k, top_p):
 
 
 @triton.jit
+def is_for_top_p(mode, top_k, top_p):
+    """Whether a row is for `settle_top_p`, and not for `settle`."""
+    return is_in_doubt(top_k, top_p) | is_weighed(mode, top_k, top_p)
+
+
+@triton.jit
 def wanted_share(top_k, top_p, vocab):
     """The share of the row that its kept prefix is expected to hold: of the tokens if top-k is on, of the weight
     otherwise.
@@ -133,7 +139,7 @@ def pivots_of_sample(row_logits, vocab, rate, share):
     whole = tl.sum(measure, axis=0)
     squares = tl.sum(measure * measure, axis=0)
     goals = shares_around(share, whole, squares) * whole
-    return reference, values_reached(x, measure, goals, lowest, reference), whole * whole >= FLAT * squares
+    return reference, values_reached(x, measure, goals, lowest, reference), whole * whole >= squares * FLAT
 
 
 @triton.jit
