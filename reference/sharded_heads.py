@@ -23,7 +23,7 @@ def first_keys(keys: np.ndarray, count: int) -> np.ndarray:
 
     Examples
     --------
-    >>> first_keys(np.int64([[5, 3, 4]]), 2).tolist(), first_keys(np.int64([[5]]), 2)[0, 1] == AFTER_ALL
+    >>> first_keys(np.int64([[5, 3, 4]]), 2).tolist(), bool(first_keys(np.int64([[5]]), 2)[0, 1] == AFTER_ALL)
     ([[3, 4]], True)
     """
     found = np.full((len(keys), count), AFTER_ALL)

@@ -1,4 +1,5 @@
-"""A real grammar end to end: a model writes JSON by a schema, plainly, with n-gram drafts, and as a golden file says."""
+"""A real grammar end to end: a model writes JSON by a schema, plainly, with n-gram drafts, and as a golden file has it.
+"""
 
 from __future__ import annotations
 

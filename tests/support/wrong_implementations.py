@@ -202,7 +202,7 @@ MISTAKES = {
     ),
     # sections 14 to 17
     "-1 among drafts refused": Mistake(
-        "speculative", "drafted = np.minimum(counts - 1, _until_stop(drafts))", "drafted = counts - 1"
+        "speculative", "drafted = np.minimum(told, _until_stop(drafts))", "drafted = told"
     ),
     "one reason hides another": Mistake(
         "speculative_rejection",
