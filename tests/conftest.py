@@ -117,9 +117,9 @@ QUICK_DEFECTS = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`samplers`: the reference for every test, the kernels where they are fast enough for it."""
     if "samplers" in metafunc.fixturenames:
-        slow = pytest.mark.full("every step of Python in the interpreter is counted")
-        counts_steps = metafunc.function.__name__ == "test_fastdeploy_tolist_and_a_python_loop_over_seeds"
-        kernels = pytest.param("kernels", marks=slow if counts_steps else ())
+        slow = pytest.mark.full("seconds in the interpreter")
+        quick = metafunc.function.__name__.startswith(("test_vllm", "test_sglang"))
+        kernels = pytest.param("kernels", marks=() if quick or kernel_path.GPU else slow)
         kernels_too = kernel_path.GPU or metafunc.function.__name__ in QUICK_DEFECTS
         names = ["reference", kernels] if kernels_too else ["reference"]
         metafunc.parametrize("samplers", names, indirect=True)

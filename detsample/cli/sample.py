@@ -45,6 +45,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_input(parser)
     add_request(parser)
     yes_or_no = argparse.BooleanOptionalAction
+    parser.add_argument("--allowed", type=Path, help="a .npy with the allowed tokens of each row, as bits")
     parser.add_argument("--logprobs", action=yes_or_no, default=True, help="of the token (default: yes)")
     parser.add_argument("--log-z", action=yes_or_no, default=False, help="log of the kept mass (default: no)")
     parser.add_argument("--json", action="store_true", help="JSON, with the floats' bits in hexadecimal")
@@ -134,6 +135,9 @@ def sampled(
     tensor = gpu.mover(options)
     check_position(options, stop)
     step = max(1, BLOCK // max(logits.shape[1], 1))
+    allowed = None if options.allowed is None else _named(_load(options.allowed), options.allowed, None)
+    if allowed is not None and allowed.shape[:1] != (len(logits),):
+        raise Failure(f"{options.allowed}: must have a set for each of {len(logits)} rows, got {list(allowed.shape)}")
     progress = Progress("rows", stop - start)
     for first in range(start, stop, step):
         rows = np.arange(first, min(first + step, stop))
@@ -145,6 +149,7 @@ def sampled(
                 tensor(of_rows),
                 position=tensor(positions),
                 **filters(options),
+                allowed=None if allowed is None else tensor(allowed[first : first + len(rows)]),
                 return_logprobs=options.logprobs,
                 return_log_z=options.log_z,
             )

@@ -15,6 +15,7 @@ from detsample.frameworks.recording import unrecorded
 from detsample.golden.comparison import Finding, Kind, Report, diff, unequal_results
 from detsample.golden.fingerprint import canonical, fingerprints
 from detsample.golden.record import REQUEST, Golden, GoldenError, Row, request
+from detsample.reference.allowed import forbid, read_allowed
 from detsample.rollout import operations
 from detsample.rollout.record import column
 
@@ -36,6 +37,7 @@ def record(
     top_p: Any = 1.0,
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
+    allowed: Any = None,
     shared_noise: bool = False,
     sequence: bool = False,
     sampler: Sampler | None = None,
@@ -48,6 +50,9 @@ def record(
         A Paddle tensor, a torch tensor or a NumPy array; on a GPU the kernels draw.
     topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise
         As for `detsample.sample`.
+    allowed : tensor like the logits, optional
+        As for `detsample.sample`. The record is of the logits with -inf for what is forbidden, so that other sets are
+        other logits to it.
     sequence : bool
         Whether the rows are the steps of one text.
     sampler : callable, optional
@@ -72,13 +77,17 @@ def record(
     """
     framework = frameworks.of(logits, "logits")
     dtype = framework.dtype_name(logits)
-    host = framework.fetch(logits)
+    host = _free(framework.fetch(logits), allowed)
+    # Where tokens are forbidden, the margin is that of the logits as they are to the draw.
+    seen = logits if allowed is None else operations.of(framework.name).placed(host, logits)
     given = (topp_seed, position, temperature, top_k, top_p, min_p)
     # The arguments as they were given: `margin` refuses what `sample` refuses, whatever another sampler does with it.
     filters = {**dict(zip(REQUEST[1:], given[1:], strict=True)), "filter_order": filter_order}
-    margins = detsample.margin(logits, topp_seed, **filters, shared_noise=shared_noise)
+    margins = detsample.margin(seen, topp_seed, **filters, shared_noise=shared_noise)
     # Passed only where it is said, so that a sampler under test need not know it.
     said: dict[str, Any] = {"shared_noise": True} if shared_noise else {}
+    if allowed is not None:
+        said["allowed"] = allowed
     drawn = (sampler or detsample.sample)(logits, topp_seed, **filters, **said)
     parameters = {name: column(name, x, len(host)) for name, x in zip(REQUEST, given, strict=True)}
     found = {
@@ -108,6 +117,7 @@ def check(
     golden: Golden,
     logits: Any,
     *,
+    allowed: Any = None,
     kept_logits: np.ndarray | None = None,
     sampler: Sampler | None = None,
     **changed: Any,
@@ -119,6 +129,8 @@ def check(
     golden : Golden
     logits : [B, V] fp32, bf16 or fp16
         Today's logits for the rows of the record, of any framework and on any device.
+    allowed : tensor like the logits, optional
+        Today's sets of allowed tokens, where there were some.
     kept_logits : [B, V] float32, optional
         The logits of the record, from `load_logits`. With them a drift is known exactly.
     sampler : callable, optional
@@ -153,8 +165,8 @@ def check(
     ops = operations.of(framework.name)
     recorded: dict[str, Any] = {name: ops.placed(x, logits) for name, x in request(golden.rows).items()}
     asked = {**recorded, "filter_order": golden.filter_order, **changed}
-    today = record(logits, **asked, sequence=golden.sequence, sampler=sampler)
-    x = canonical(framework.fetch(logits))
+    today = record(logits, **asked, allowed=allowed, sequence=golden.sequence, sampler=sampler)
+    x = canonical(_free(framework.fetch(logits), allowed))
     return against_reference(diff(golden, today, kept_logits, x), today, x)
 
 
@@ -200,6 +212,11 @@ def _judged(finding: Finding, right: Row) -> Finding:
         details = (*finding.details, "the reference draws the same from today's logits")
         return replace(finding, kind=Kind.EXPLAINED, details=details)
     return finding
+
+
+def _free(host: np.ndarray, allowed: Any) -> np.ndarray:
+    """Logits with -inf for what is forbidden."""
+    return host if allowed is None else forbid(host, read_allowed(_host(allowed), *host.shape))
 
 
 def _host(tensor: Any) -> np.ndarray:

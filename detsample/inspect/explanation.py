@@ -14,6 +14,8 @@ import detsample.reference as reference
 from detsample import frameworks
 from detsample.frameworks.recording import unrecorded
 from detsample.frameworks.types import FilterOrder
+from detsample.processing import Processing, apply
+from detsample.reference.allowed import forbid, read_allowed
 from detsample.reference.filters import min_p_weight, top_k_length, top_p_mass
 from detsample.reference.fixed_point import fixed_point
 from detsample.reference.margin import Threat, motion
@@ -76,6 +78,10 @@ class Explanation:
         As of `detsample.margin`.
     threat : Threat or None
         How a motion by the next larger fp32 number may change the token; None if no motion can.
+    forbidden : [M] int64
+        The tokens that `allowed` took away, which are in none of the arrays.
+    moved : dict
+        For each part of `processing` that alone changes logits, the tokens whose logits it changes, int64.
     """
 
     request: dict[str, Any]
@@ -92,6 +98,8 @@ class Explanation:
     log_z: float
     margin: float
     threat: Threat | None
+    forbidden: np.ndarray
+    moved: dict[str, np.ndarray]
 
     @property
     def greedy(self) -> bool:
@@ -132,6 +140,8 @@ def explain(
     top_p: float = 1.0,
     min_p: float = 0.0,
     filter_order: FilterOrder = "top_k_first",
+    allowed: Any = None,
+    processing: Processing | None = None,
 ) -> Explanation:
     """Take one draw apart.
 
@@ -141,6 +151,10 @@ def explain(
         One row, of any framework and on any device.
     topp_seed, position, temperature, top_k, top_p, min_p, filter_order
         Numbers and a name, as for `detsample.sample`.
+    allowed : [W] or [1, W], optional
+        As for `detsample.sample`.
+    processing : Processing of one request, optional
+        What `detsample.processing.apply` does to the row before the draw; in arrays on the host.
 
     Returns
     -------
@@ -163,6 +177,13 @@ def explain(
         host = host[None]
     if len(host) != 1 or host.ndim != 2:
         raise ValueError(f"logits must be one row, [V] or [1, V], got {list(host.shape)}")
+    host, moved = _processed(host, processing)
+    sets = None if allowed is None else np.atleast_2d(frameworks.of(allowed, "allowed").fetch(allowed))
+    octets = read_allowed(sets, *host.shape)
+    forbidden = np.array([], np.int64)
+    if octets is not None:
+        free, host = host, forbid(host, octets)
+        forbidden = np.flatnonzero((host[0] == -np.inf) & (free[0] != -np.inf))
     given: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     given["filter_order"] = filter_order
     drawn = reference.sample(host, topp_seed, position=position, **given, return_log_z=True, check=True)
@@ -175,8 +196,8 @@ def explain(
     noise = np.zeros(ids.size) if greedy else np.asarray(reference.gumbel_noise(topp_seed, position, ids))
     score = -a.astype(np.float64) if greedy else noise - fixed_point(a) * 2.0**-32
     token, kept = int(drawn.token_ids[0]), int(drawn.num_kept[0])
-    moved = motion(x, token, p)
-    margin = moved.margin()
+    motions = motion(x, token, p)
+    margin = motions.margin()
     assert drawn.logprobs is not None
     assert drawn.log_z is not None
     return Explanation(
@@ -193,8 +214,31 @@ def explain(
         logprob=float(drawn.logprobs[0]),
         log_z=float(drawn.log_z[0]),
         margin=float(margin),
-        threat=None if math.isinf(margin) else moved.threat((margin.view(np.uint32) + np.uint32(1)).view(np.float32)),
+        threat=None if math.isinf(margin) else motions.threat(np.nextafter(margin, np.float32(np.inf))),
+        forbidden=forbidden,
+        moved=moved,
     )
+
+
+_PARTS = {
+    "bias": ("bias", "bias_values"), "banned": ("banned",), "only": ("only",), "min_length": ("min_length", "stop"),
+    "bad_words": ("bad_words",), "repetition_penalty": ("repetition_penalty",),
+    "frequency_penalty": ("frequency_penalty",), "presence_penalty": ("presence_penalty",),
+}  # fmt: skip
+
+
+def _processed(host: np.ndarray, asked: Processing | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(the logits as processed, for each part of the processing that alone changes some, the tokens)."""
+    if asked is None:
+        return host, {}
+    same: dict[str, Any] = {name: getattr(asked, name) for name in ("convention", "prompt", "output")}
+    found = {}
+    for part, names in _PARTS.items():
+        alone = apply(host, Processing(**same, **{name: getattr(asked, name) for name in names}))
+        changed = np.flatnonzero((alone != host) & ~np.isnan(alone))
+        if changed.size:
+            found[part] = changed
+    return apply(host, asked), found
 
 
 def _cuts(logit: np.ndarray, w: np.ndarray, p: Any, vocab: int) -> tuple[Cut, ...]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from detsample import frameworks
+from detsample.frameworks.recording import unrecorded
 from detsample.processing.arguments import Processing, read
-from detsample.reference.float_mode import usual_mode
 from detsample.rollout import operations
 from detsample.sampler.parameters import read_flag
 from detsample.sampler.run import serving
 
 
-@usual_mode
+@unrecorded
 def apply(
     logits: Any,
     processing: Processing,

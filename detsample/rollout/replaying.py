@@ -109,7 +109,7 @@ class Replay:
 
 
 @unrecorded
-def replay(record: Record, logits: Any) -> Replay:
+def replay(record: Record, logits: Any, allowed: Any = None) -> Replay:
     """Draw a record's tokens again and compare every bit that it holds.
 
     Parameters
@@ -118,6 +118,8 @@ def replay(record: Record, logits: Any) -> Replay:
         Of N tokens.
     logits : [N, V] fp32, bf16 or fp16
         A row for each token of the record: a Paddle tensor, a torch tensor or a NumPy array. Waits for the device.
+    allowed : tensor like the logits, optional
+        The sets of allowed tokens that were given to `draw`. They are not in the record: pass what was passed.
 
     Returns
     -------
@@ -144,7 +146,7 @@ def replay(record: Record, logits: Any) -> Replay:
     'kept'
     """
     _check(record, logits)
-    again = _draw_again(record, logits)
+    again = _draw_again(record, logits, allowed)
     unequal = _differences(record, again)
     differs = np.zeros(len(record), bool)
     kinds: dict[str, int] = {}
@@ -172,14 +174,14 @@ def _check(record: Record, logits: Any) -> None:
         raise ValueError(f"logits must have shape {[len(record), record.vocab]} like the record, got {list(shape)}")
 
 
-def _draw_again(record: Record, logits: Any) -> Record:
+def _draw_again(record: Record, logits: Any, allowed: Any) -> Record:
     ops = operations.of(frameworks.of(logits).name)
     # Copies: the columns of a file are read-only.
     given = {
         name: ops.placed(value.copy(), logits) if isinstance(value, np.ndarray) else value
         for name, value in record.parameters().items()
     }
-    drawn = draw(logits, **given, top_n=record.top_token_ids.shape[1])
+    drawn = draw(logits, **given, allowed=allowed, top_n=record.top_token_ids.shape[1])
     return Record.of(drawn, record.sequence, keep_sets=record.kept is not None)
 
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from detsample import frameworks
+from detsample.frameworks.recording import unrecorded
 from detsample.frameworks.types import FilterOrder, MaskKind
-from detsample.reference.float_mode import usual_mode
 from detsample.sampler.output import MaskOutput, SampleOutput, Wanted
 from detsample.sampler.parameters import Logits, Parameters, read_draw, read_flag, read_mask_kind, read_wanted
 from detsample.sampler.plan import Plan
@@ -25,7 +25,7 @@ from detsample.speculative.output import VerifyOutput
 R = TypeVar("R")
 
 
-@usual_mode
+@unrecorded
 def sample(
     local_logits: Any,
     topp_seed: Any,
@@ -97,7 +97,7 @@ def sample(
     return _checked(wait, raise_for_status, _serve(local_logits, (vocab_start, vocab, group), "sample", *how))
 
 
-@usual_mode
+@unrecorded
 def mask(
     local_logits: Any,
     *,
@@ -151,7 +151,7 @@ def mask(
     return _checked(wait, raise_for_status, masks if isinstance(found, list) else tuple(masks))
 
 
-@usual_mode
+@unrecorded
 def verify(
     local_logits: Any,
     draft_tokens: Any,
@@ -220,7 +220,7 @@ def verify(
     return _checked(wait, request_status.raise_for_status, found)
 
 
-@usual_mode
+@unrecorded
 def plan(
     local_logits: Any,
     topp_seed: Any,

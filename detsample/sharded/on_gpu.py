@@ -258,12 +258,15 @@ class Call:
         of, areas, argument = self.of, self.areas, self.of.framework.argument
         tiles = -(-of.vocab // int(TILE.value))
         grid = (of.rows, -(-tiles * int(TILE.value) // int(MASKED.value)), 1)
-        row = (*self._logits[:3], areas["records"], areas["maxima"], 0, int(QUADS.value), tiles)
+        logits, row_stride, columns, _start = self._logits
+        sets = (missing(of.device[0], "uint8"), 0)
+        row = (logits, row_stride, *sets, columns, areas["records"], areas["maxima"], 0, int(QUADS.value), tiles)
+        options = {"ALIGNED": False, "ALLOWED": False, **PLAIN}
         with of.framework.launching(of.device):
-            mask = on_gpu._write_mask(of, row, grid, False, kind == "bits")
+            mask = on_gpu._write_mask(of, row, grid, options, kind == "bits")
             if kind != "csr":
                 return mask if self.place.columns else mask[:, :0]
             counts = of.framework.empty((of.rows,), "int32", of.device)
             launcher(of.device)(count_mask, (of.rows,), argument(mask), of.vocab, argument(counts), **PLAIN)
             spans = self._allocate({"spans": ("int32", of.rows * grid[1])})["spans"]
-            return on_gpu._write_csr(of, row, grid, False, spans, counts, Scalar(0))
+            return on_gpu._write_csr(of, row, grid, options, spans, counts, Scalar(0))

@@ -10,8 +10,8 @@ from detsample.sampler.parameters import Parameter, Parameters, Scalar
 
 TOLD_BY_TOP_P = 64
 SEARCH_ROUNDS = 4  # of 8 bits each: places of the order have 32
-ROUND_BYTES = 4 << 20
-"""What goes over NVLink in the time of a round that tells next to nothing."""
+ROUND_BYTES = 64 << 20
+"""What is gathered over NVLink in the time of a round of a search, measured with two H100 (docs/sharded.md)."""
 
 
 class Rounds(NamedTuple):

@@ -20,6 +20,7 @@ from detsample.inspect.explanation import explain
 F32 = np.float32
 
 
+@pytest.mark.full("more kinds of rows", every=4)
 @pytest.mark.parametrize("order", ["top_k_first", "min_p_first", "joint"])
 @pytest.mark.parametrize(
     "kind", ["randn", "randn_x5", "few_levels", "neg_inf_some", "bfloat16_rounded", "flat", "huge"]

@@ -81,6 +81,7 @@ def test_not_of_the_batch_size(implementation: Implementation, alone: list[Any])
         assert_rows(implementation(LOGITS[rows], **only_rows(PARAMETERS, rows)), alone, rows, size)
 
 
+@pytest.mark.full("the kernels in the interpreter", every=2)
 def test_not_of_the_slot(implementation: Implementation, alone: list[Any]) -> None:
     """Catches noise or scratch memory keyed by a row's place in the batch."""
     for rows in (EVERY[::-1], EVERY[2:] + EVERY[:2])[: amount(2, 1)]:
@@ -104,6 +105,7 @@ def test_not_of_the_neighbours_parameters(implementation: Implementation, alone:
         assert_same(row_of(out, 2 * at + 1), alone[row], others[at])
 
 
+@pytest.mark.full("the kernels in the interpreter", every=2)
 def test_not_of_the_neighbours_logits(implementation: Implementation, alone: list[Any]) -> None:
     """Catches a maximum, a sum or a NaN that leaks into the next row."""
     for value in (np.nan, np.inf, -np.inf, 3e38) if GPU else (np.nan, 3e38):
@@ -149,6 +151,7 @@ def test_not_of_strides_and_storage_offset(
     assert_rows(implementation(view[1::2], **only_rows(PARAMETERS, [1, 3, 5])), alone, [1, 3, 5])
 
 
+@pytest.mark.full("the kernels in the interpreter", every=2)
 def test_not_of_the_element_type(implementation: Implementation) -> None:
     """Catches arithmetic in the width of the input: values that all three types hold give equal bits."""
     ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed: NumPy has no bfloat16")
@@ -211,6 +214,7 @@ def test_not_of_scalar_or_vector(implementation: Implementation, alone: list[Any
         assert_rows(implementation(LOGITS[[row, row]], **shaped), alone, [row, row])
 
 
+@pytest.mark.full("the kernels in the interpreter", every=2)
 def test_not_of_the_outputs_wanted(implementation: Implementation, alone: list[Any]) -> None:
     """Catches a token, count or logarithm that depends on what else is computed."""
     bare = {"return_logprobs": False, "return_log_z": False, "return_mask": None}

@@ -279,10 +279,10 @@ def test_high_half_of_seed_and_position_counts() -> None:
 def test_no_noise_twice() -> None:
     """Noise repeats past token id 2^18, past position 2^32, or past 2^32 elements of batch times vocabulary.
 
-    2^21 tokens of one row and 2^20 values around the powers of two of the position, all distinct: two of 3
-    * 2^20 64-bit values coincide by chance with probability 2^-22, the one bound here that is not ALPHA.
+    2^21 tokens of one row (2^19 at the short level) and 2^20 values around the powers of two of the position, all
+    distinct: two of 3 * 2^20 64-bit values coincide by chance with probability 2^-22, the one bound here that is not ALPHA.
     """
-    row = noise.uniform_rows(np.full(1, 5, np.uint64), np.full(1, 2**33 + 7), 1 << 21).ravel()
+    row = noise.uniform_rows(np.full(1, 5, np.uint64), np.full(1, 2**33 + 7), 1 << amount(21, 19)).ravel()
     starts = np.array([0, 2**18, 2**31 - 512, 2**32 - 512, 2**32 + 512, 2**40, 2**48, 2**63 - 1024])
     at = (starts[:, None] + np.arange(1024)).ravel()
     rows = noise.uniform_rows(np.full(len(at), 5, np.uint64), at, 128).ravel()

@@ -451,6 +451,7 @@ def kernel_sampler(logits: Any, topp_seed: Any, **parameters: Any) -> Any:
     return kernel_path.sample(logits, topp_seed, **parameters)
 
 
+@pytest.mark.full("a golden file in the interpreter")
 def test_a_record_of_numpy_holds_for_the_kernels() -> None:
     """Catches kernels that draw, count or weigh otherwise than what was recorded through NumPy."""
     rng = np.random.default_rng(5)

@@ -73,6 +73,7 @@ def test_files_of_tests_that_did_not_run_are_not(words: list[str], pytester: pyt
     assert "golden files of no test" not in pytester.runpytest(*LOADED, *words).stdout.str()
 
 
+@pytest.mark.full("several processes of pytest")
 def test_workers_tell_what_they_know(pytester: pytest.Pytester) -> None:
     """Defect caught: with pytest-xdist neither the files written nor those of no test are told."""
     pytest.importorskip("xdist")

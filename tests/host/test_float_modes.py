@@ -183,6 +183,7 @@ def _features() -> list[str]:
     return [name for name in reversed(inside.__cpu_dispatch__) if has.get(name)]
 
 
+@pytest.mark.full("more processes")
 def test_numpys_instructions_and_blas_change_nothing() -> None:
     """Would catch a step whose bits depend on NumPy's vector width, or a sum that a BLAS library does."""
     usual = _digest()

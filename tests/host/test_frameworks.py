@@ -307,6 +307,7 @@ ALONE = {
 }
 
 
+@pytest.mark.full("another process with another framework", every=2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_framework_does_without_the_others(tmp_path: Path, name: str) -> None:
     """Catches an adapter that imports another framework, on the reference's way in (as_array) or on the kernels'."""

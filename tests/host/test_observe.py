@@ -62,6 +62,7 @@ def test_kernels_observe_draws_of_every_kind(kind: str) -> None:
         compare(logits, out.token_ids, out.mask, params["temperature"], top_n)
 
 
+@pytest.mark.full("more vocabularies in the interpreter", every=3)
 @pytest.mark.parametrize("vocab", [1, 2, 31, 32, 33, 2048, 2049, 4500])
 def test_kernels_observe_any_set_and_any_token(vocab: int) -> None:
     """Catches an error at the end of a word, a part or the row, a set taken for a prefix of the order, and a token

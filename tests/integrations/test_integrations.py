@@ -59,4 +59,8 @@ def test_the_committed_run_of_vllm_on_a_gpu_found_nothing() -> None:
     for line in told:
         assert line["tokens"] > 0
         assert [line[wrong] for wrong in ("other tokens", "other bits", "outside the kept set")] == [0, 0, 0]
+    every = [line for line in report["served"] if line["kind"] == "all"]
+    assert [line["engine"] for line in every] == ["first-all", "second-all"]
+    assert all(line["drawn"] == line["rows"] > 0 == line["wrong"] for line in every)
+    assert sum(line.get("accepted_drafts", 0) for line in report["served"]) > 1000
     assert report["failed"] == []

@@ -11,9 +11,10 @@ import re
 
 import compiled
 import pytest
-from compiled import PASSES
+from compiled import PASSES, READING
 from compiling import Request, results
 from hazards import Access, Hazards, Kernel
+from levels import only
 
 pytest.importorskip("triton", reason="Triton is not installed: nothing can be compiled")
 pytestmark = [pytest.mark.triton_contract, pytest.mark.xdist_group("sm_90")]
@@ -44,11 +45,14 @@ HARMLESS = {
 """What looks like a hazard and is none: the argument, the functions of the first and of the second access, and why."""
 
 
+SOME = only(READING.__contains__, PASSES, "kernels that take long to compile")
+"""The kernels that serve a call."""
+
+
 @functools.cache
-def kernels() -> dict[str, Kernel]:
-    """The kernels that serve a call."""
-    texts = {name: result["ttgir"] for name, result in results([Request(name, 90) for name in PASSES]).items()}
-    return {name: Kernel(text, arguments(name)) for name, text in texts.items()}
+def kernel(name: str) -> Kernel:
+    """One of them, compiled."""
+    return Kernel(results([Request(name, 90)])[name]["ttgir"], arguments(name))
 
 
 def arguments(name: str) -> list[str]:
@@ -59,7 +63,7 @@ def arguments(name: str) -> list[str]:
 
 def hazards(name: str, without: object = None) -> Hazards:
     """Those of a kernel."""
-    return Hazards(kernels()[name], SAME, False, without)
+    return Hazards(kernel(name), SAME, False, without)
 
 
 def described(first: Access, second: Access) -> tuple[str, str, str]:
@@ -67,7 +71,7 @@ def described(first: Access, second: Access) -> tuple[str, str, str]:
     return first.argument, first.functions[0], second.functions[0]
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("name", SOME)
 def test_what_a_program_writes_and_reads_has_a_barrier_in_between(name: str) -> None:
     """Catches a missing `tl.debug_barrier`: a warp that reads what another has not yet written, or no longer has."""
     found = {described(*pair): f"{pair[0]}, then {pair[1]}" for pair in hazards(name).found}
@@ -76,10 +80,10 @@ def test_what_a_program_writes_and_reads_has_a_barrier_in_between(name: str) -> 
     assert set(found) == set(harmless), "something listed as harmless does not occur"
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("name", SOME)
 def test_without_any_of_the_barriers_there_is_a_hazard(name: str) -> None:
     """Catches a search that sees nothing: each barrier in turn is taken for none."""
-    barriers = kernels()[name].barriers()
+    barriers = kernel(name).barriers()
     for barrier in barriers:
         pairs = {described(*pair) for pair in hazards(name, barrier).found}
         assert pairs - set(HARMLESS.get(name, {})), barrier
@@ -92,7 +96,7 @@ def test_the_last_program_to_arrive_knows_what_the_others_did(name: str) -> None
     """Catches an arrival that releases or acquires nothing, or comes before another warp's share: the row's judge would
     add up too little.
     """
-    atomics = [access for access in kernels()[name].accesses() if access.kind == "atomic"]
+    atomics = [access for access in kernel(name).accesses() if access.kind == "atomic"]
     ordering = [access for access in atomics if "relaxed" not in access.text]
     assert len(ordering) == 1, [access.text for access in ordering]
     assert re.search(r"\bacq_rel, gpu\b", ordering[0].text)
@@ -100,10 +104,10 @@ def test_the_last_program_to_arrive_knows_what_the_others_did(name: str) -> None
     assert [str(write) for write in hazards(name).unreleased] == []
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("name", SOME)
 def test_what_other_programs_write_is_read_past_the_first_cache(name: str) -> None:
     """Catches a sum, or a list, read without `.cg`: a multiprocessor's first cache does not see what others add."""
     shared = {"sums", "list_token"} if name == "sampling.sum_weights.sum_weights" else {"sums"}
-    loads = [a for a in kernels()[name].accesses() if a.kind == "load" and a.argument in shared]
+    loads = [a for a in kernel(name).accesses() if a.kind == "load" and a.argument in shared]
     assert [str(load) for load in loads if not re.search(r"\b(cache_modifier|cacheModifier) = cg\b", load.text)] == []
     assert {load.argument for load in loads} == (set() if name == "sampling.summarize.summarize" else shared)

@@ -20,7 +20,7 @@ pytest.importorskip("triton", reason="Triton is not installed: no kernel runs")
 
 def copy_package(folder: Path) -> Path:
     """The package with the reference inside, as it is installed; without its data."""
-    ignore = shutil.ignore_patterns("__pycache__", "*.npz", ".*")
+    ignore = shutil.ignore_patterns("*.npz", ".*")
     shutil.copytree(ROOT / "detsample", folder / "detsample", ignore=ignore)
     shutil.copytree(ROOT / "reference", folder / "detsample" / "reference", ignore=ignore, dirs_exist_ok=True)
     return folder / "detsample"

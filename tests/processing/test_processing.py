@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from detsample.reference import processing as reference
 from kernel_path import bits
 from levels import amount
+from paths import TESTS
 
 from detsample.processing import CONVENTIONS, Processing, apply
 
@@ -23,6 +25,7 @@ def table(*rows: list[int]) -> np.ndarray:
     return np.array([row + [-1] * (longest - len(row)) for row in rows])
 
 
+@pytest.mark.full("more of what requests ask", every=4)
 @pytest.mark.parametrize("first", range(0, 120, 20))
 def test_the_kernel_gives_the_references_bits(first: int) -> None:
     """Defect caught: a token that changes twice or not at all, a step that is rounded otherwise, a list that is read
@@ -158,3 +161,22 @@ def test_the_reference_knows_the_same_conventions() -> None:
     for name, how in reference.CONVENTIONS.items():
         assert sum(getattr(how, field) << i for i, field in enumerate(names)) == CONVENTIONS[name]
     assert list(reference.CONVENTIONS) == list(CONVENTIONS)
+
+
+ANSWERS = json.loads((TESTS / "data" / "processing_answers.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERS if name != "inputs"])
+def test_the_bits_are_those_of_the_engine(name: str) -> None:
+    """Defect caught: an engine's name that gives other bits than the engine's own code, which was recorded."""
+    given = {key: np.array(value) for key, value in ANSWERS["inputs"].items()}
+    names = ("logits", "repetition", "frequency", "presence", "bias")
+    real = {key: given[key].astype(np.int32).view(F32) for key in names}
+    additive = {"frequency_penalty": real["frequency"], "presence_penalty": real["presence"]}
+    words = {} if name == "sglang" else {"bad_words": given["words"][:, None]}
+    asked = Processing(
+        name, prompt=given["prompt"], output=given["output"], bias=given["bias_ids"], bias_values=real["bias"],
+        repetition_penalty=real["repetition"], **words, **({} if name == "transformers" else additive),
+    )  # fmt: skip
+    found = apply(real["logits"], asked)
+    assert (found.view(np.int32) == np.array(ANSWERS[name]["logits"], np.int32)).all()

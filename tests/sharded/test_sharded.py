@@ -108,6 +108,7 @@ def test_wrong_calls_are_refused() -> None:
         sharded.sample([one, np.float32([[1], [np.nan]])], np.arange(2), check=True)
 
 
+@pytest.mark.full("two more processes of another framework", every=2)
 @pytest.mark.parametrize("library", ["torch", "paddle"])
 def test_two_processes(library: str) -> None:
     """Would catch collectives that mix up ranks, an error on one rank only, and a wait without end for a dead one."""

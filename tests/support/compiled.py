@@ -58,7 +58,9 @@ KERNELS = {
     "sampling.masks.dense_mask/bits": (f"{DRAWN} {MAXIMA} mask:*i32 {MASK}", 4),
     "sampling.masks.csr_offsets": ("rows:i32 num_kept:*i32 row_offsets:*i64", 4),
     "sampling.masks.csr_counts": (f"{DRAWN} {MAXIMA} span_counts:*i32 ALIGNED:constexpr ALLOWED:constexpr", 4),
-    "sampling.masks.csr_tokens": (f"{DRAWN} {MAXIMA} span_counts:*i32 row_offsets:*i64 kept:*i32 ALIGNED:constexpr ALLOWED:constexpr", 4),
+    "sampling.masks.csr_tokens": (
+        f"{DRAWN} {MAXIMA} span_counts:*i32 row_offsets:*i64 kept:*i32 ALIGNED:constexpr ALLOWED:constexpr", 4
+    ),
     "sampling.masks.csr_tail": ("rows:i32 capacity:i32 row_offsets:*i64 kept:*i32", 4),
     "observation.survey": (f"{ROW} {SETS} part_places:*i64 part_kept_key:*i32", 4),
     "observation.weigh": (

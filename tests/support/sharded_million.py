@@ -1,4 +1,4 @@
-"""A million rows of every kind, cut into 1 to 16 shards at random, beside whole rows: `python sharded_million.py [ROWS]`."""
+"""A million rows of all kinds, cut into 1 to 16 shards, beside whole rows: `python sharded_million.py [ROWS]`."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def arrays(out: Any) -> Any:
 def verify(
     target_logits: np.ndarray, draft_tokens: np.ndarray, num_draft: Any, topp_seed: Any, *, position: Any,
     row_offsets: Any = None, method: str = "match", draft_probs: Any = None, draft_logits: Any = None,
-    return_logprobs: bool = True, **how: Any,
+    return_logprobs: bool = True, allowed: Any = None, **how: Any,
 ) -> Any:  # fmt: skip
     """`reference.verify` by the kernels."""
     if GPU is not None:
@@ -39,20 +39,21 @@ def verify(
         out = speculative.verify(
             *map(on_device, (target_logits, draft_tokens, num_draft, topp_seed)), position=on_device(position),
             row_offsets=on_device(row_offsets), method=method, draft_probs=on_device(draft_probs),
-            draft_logits=on_device(draft_logits), return_logprobs=return_logprobs, shared_noise=True, **tensors,
+            draft_logits=on_device(draft_logits), return_logprobs=return_logprobs, shared_noise=True,
+            allowed=on_device(allowed), **tensors,
         )  # fmt: skip
         return arrays(out)
     from detsample.speculative import on_gpu
 
     prepare_interpreter()
     sampling = (topp_seed, position, *(HOW | how).values())
-    batch, drafts = read_chains(target_logits, draft_tokens, num_draft, row_offsets, sampling, shared_noise=True)
+    batch, drafts = read_chains(target_logits, draft_tokens, num_draft, row_offsets, sampling, True, allowed)
     return arrays(on_gpu.verify(batch, drafts, read_drafter(batch, method, draft_probs, draft_logits), return_logprobs))
 
 
 def verify_tree(
     target_logits: np.ndarray, draft_tokens: np.ndarray, parents: np.ndarray, topp_seed: Any, *, position: Any,
-    num_nodes: Any = None, row_offsets: Any = None, return_logprobs: bool = True, **how: Any,
+    num_nodes: Any = None, row_offsets: Any = None, return_logprobs: bool = True, allowed: Any = None, **how: Any,
 ) -> Any:  # fmt: skip
     """`reference.verify_tree` by the kernels."""
     if GPU is not None:
@@ -60,14 +61,14 @@ def verify_tree(
         out = speculative.verify_tree(
             *map(on_device, (target_logits, draft_tokens, parents, topp_seed)), position=on_device(position),
             num_nodes=on_device(num_nodes), row_offsets=on_device(row_offsets), return_logprobs=return_logprobs,
-            shared_noise=True, **tensors,
+            shared_noise=True, allowed=on_device(allowed), **tensors,
         )  # fmt: skip
         return arrays(out)
     from detsample.speculative import on_gpu
 
     prepare_interpreter()
     sampling = (topp_seed, position, *(HOW | how).values())
-    read = read_trees(target_logits, draft_tokens, parents, num_nodes, row_offsets, sampling, shared_noise=True)
+    read = read_trees(target_logits, draft_tokens, parents, num_nodes, row_offsets, sampling, True, allowed)
     return arrays(on_gpu.verify_tree(*read, return_logprobs))
 
 

@@ -16,7 +16,7 @@ from detsample.kernels.sampling.rows import (
     parameter_status,
     row_parameters,
 )
-from detsample.kernels.sampling.tiles import LANES, PASSING, TILE, load_tile
+from detsample.kernels.sampling.tiles import LANES, TILE
 
 STATE = tl.constexpr(17)  # int64 words of a row's state. These are the words:
 GOAL = tl.constexpr(0)  # what the prefix that is searched for must reach; 0 if nothing is
@@ -100,11 +100,13 @@ def load_columns(row_logits, start, columns, SHIFTED: tl.constexpr):
     """The logits of one tile, [LANES, 4], as fp32; -inf outside the row. If SHIFTED, `start` may be negative: tiles
     begin where a token id is a multiple of four, so that neighbours share a counter.
     """
+    column = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
     if SHIFTED:
-        column = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
         x = tl.load(row_logits + column, mask=(column >= 0) & (column < columns), other=float("-inf"))
+    elif start + TILE <= columns:
+        x = tl.load(row_logits + column)
     else:
-        x = load_tile((row_logits, row_logits), start, columns, PASSING)
+        x = tl.load(row_logits + column, mask=column < columns, other=float("-inf"))
     return x.to(tl.float32)
 
 

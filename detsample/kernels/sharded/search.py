@@ -1,7 +1,7 @@
 """The search for the last token of a prefix: between two places of the order, some bits of the distance in each round.
 
-A round has two kernels. `count_digits` adds up the tokens of a shard for each of DIGIT_VALUES equal parts of the places in
-question. `narrow` takes what all ranks have added up, and chooses the part in which the goal is reached. When one
+A round has two kernels. `count_digits` adds up the tokens of a shard for each of DIGIT_VALUES equal parts of the places
+in question. `narrow` takes what all ranks have added up, and chooses the part in which the goal is reached. When one
 place is left, its tokens have the same logit and so the same weight, and those of lower ranks come first. So every
 rank knows how many of its own belong to the prefix.
 """
@@ -12,7 +12,7 @@ import triton.language as tl
 from detsample.kernels.contract.order import LAST_TOKEN, key_of
 from detsample.kernels.contract.weight import gap, weight
 from detsample.kernels.sampling.rows import PARAMETER_NAMES
-from detsample.kernels.sampling.tiles import TILE, load_span
+from detsample.kernels.sampling.tiles import TILE
 from detsample.kernels.sharded.rows import (
     BASE,
     BEFORE,
@@ -87,9 +87,11 @@ def column_of_tie(row_logits, columns, key, number):
     seen = tl.zeros([], tl.int32)
     start = 0
     while (found < 0) & (start < columns):
-        tied = key_of(load_span(row_logits, start, columns, SCANNED)) == key
+        column = start + tl.arange(0, SCANNED)
+        x = tl.load(row_logits + column, mask=column < columns, other=float("-inf")).to(tl.float32)
+        tied = key_of(x) == key
         place = tl.cumsum(tied.to(tl.int32), axis=0) + seen
-        found = tl.max(tl.where(tied & (place == number), start + tl.arange(0, SCANNED), -1), axis=0)
+        found = tl.max(tl.where(tied & (place == number), column, -1), axis=0)
         seen += tl.sum(tied.to(tl.int32), axis=0)
         start += SCANNED
     return found

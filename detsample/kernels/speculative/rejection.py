@@ -109,7 +109,9 @@ def measure_target(
     top = tl.full([STRETCH], float("-inf"), tl.float32)
     for start in range(0, end, STRETCH):
         token = start + tl.arange(0, STRETCH)
-        top = tl.maximum(top, load_row(row_logits, token, vocab, float("-inf")))
+        # The largest logit of those that can be drawn is always kept; a larger one may be forbidden.
+        x = load_row(row_logits, token, vocab, float("-inf"))
+        top = tl.maximum(top, tl.where(kept_tokens(row_mask, token, token < vocab), x, float("-inf")))
     largest = tl.max(top, axis=0)
     sums = tl.full([STRETCH], 0, tl.int64)
     for start in range(0, end, STRETCH):
