@@ -175,7 +175,7 @@ What is done to logits before a draw (processing.py); Q is the number of request
     prompt_width, output_width, bias_width, banned_width, stop_width, only_width: int. The columns of a table; -1 where
         lists have starts and ends.
     prompt_size, output_size, bias_size, banned_size, stop_size, only_size: int. The length of what these are places in.
-    bias_values: fp32. What is added to the logits of the tokens in the same places of `bias`.
+    bias_values: fp32. What is added to the logits of the tokens in the same places of bias.
     bad_words, words_stride: int64 or int32 [Q, bad_count, longest]. Sequences, and the step from request to request.
     bad_count, longest: int. How many sequences a request has, and how long the longest may be.
     marks, chosen: int32 [R, V]. For each token what is known of it; the place of its bias.
