@@ -1,5 +1,4 @@
-"""A real grammar end to end: a model writes JSON by a schema, plainly, with n-gram drafts, and as a golden file has it.
-"""
+"""A real grammar: a model writes JSON by a schema, plainly, with n-gram drafts, and as a golden file says."""
 
 from __future__ import annotations
 
