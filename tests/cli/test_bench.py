@@ -36,7 +36,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Any:
     from detsample.bench import report
     from detsample.cli import gpu
 
-    monkeypatch.setattr(gpu, "Torch", lambda: None)
+    monkeypatch.setattr(gpu, "torch", lambda: None)
     monkeypatch.setattr(report, "differences", lambda: 0)
     monkeypatch.setattr(report, "everything", lambda batches, full: TIMES)
     return report
