@@ -238,6 +238,9 @@ def process(
         stop_begin = banned_begin + banned_length
         matched_begin = stop_begin + stop_length
         total = matched_begin + bad_count
+        # Where what is counted, and what is repeated, begins: with the prompt or behind it.
+        counted_begin = tl.where((how & PROMPT_COUNTS) != 0, 0, output_begin)
+        repeated_begin = tl.where((how & OUTPUT_REPEATS) != 0, output_begin, 0)
         if only_length > 0:
             for start in range(0, vocab, BLOCK):
                 place = start + tl.arange(0, BLOCK)
@@ -255,17 +258,15 @@ def process(
                 token = entry(token, stop, stop_begin, stop_length, place, vocab)
                 token = entry(token, matched, matched_begin, bad_count, place, vocab)
                 named = token >= 0
-                of_prompt = place < output_begin
                 biased = named & (place >= bias_begin) & (place < only_begin)
                 if phase == 0:
                     tl.store(marks + token, tl.zeros([BLOCK], tl.int32), mask=named)
                     tl.store(chosen + token, tl.zeros([BLOCK], tl.int32), mask=biased)
                 elif phase == 1:
-                    counted = (place < bias_begin) & ((of_prompt == 0) | ((how & PROMPT_COUNTS) != 0))
-                    repeats = (place < bias_begin) & ((of_prompt == 0) | ((how & OUTPUT_REPEATS) == 0))
+                    counted = named & (place >= counted_begin) & (place < bias_begin)
                     flag = tl.where(place >= banned_begin, FORBIDDEN, tl.where(place >= only_begin, ALONE, BIASED))
-                    flag = tl.where(place < bias_begin, tl.where(repeats, REPEATED, 0), flag)
-                    tl.atomic_add(marks + token, tl.where(counted, 1, 0), mask=named & counted, sem="relaxed")
+                    flag = tl.where(place < bias_begin, tl.where(place >= repeated_begin, REPEATED, 0), flag)
+                    tl.atomic_add(marks + token, tl.where(counted, 1, 0), mask=counted, sem="relaxed")
                     tl.atomic_or(marks + token, flag, mask=named & (flag != 0), sem="relaxed")
                     tl.atomic_max(chosen + token, place - bias_begin, mask=biased, sem="relaxed")
                 else:
