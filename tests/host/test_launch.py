@@ -351,10 +351,12 @@ def forbids_fusion(said: ast.expr, tree: ast.Module, above: tuple[str, ...] = ()
         sources = [keyword.value for keyword in said.keywords if keyword.arg is None]
         return any(forbids_fusion(source, tree, above) for source in (*sources, *said.args[:1], said.func))
     if isinstance(said, ast.Dict):
-        table = zip(said.keys, said.values, strict=True)
-        options = {key.value: value for key, value in table if isinstance(key, ast.Constant)}
-        value = options.get("enable_fp_fusion")
-        return isinstance(value, ast.Constant) and value.value is False
+        for key, value in reversed(list(zip(said.keys, said.values, strict=True))):  # the last one counts
+            if key is None:  # `**value`
+                return forbids_fusion(value, tree, above)
+            if isinstance(key, ast.Constant) and key.value == "enable_fp_fusion":
+                return isinstance(value, ast.Constant) and value.value is False
+        return False
     if isinstance(said, ast.IfExp):
         return forbids_fusion(said.body, tree, above) and forbids_fusion(said.orelse, tree, above)
     if isinstance(said, ast.Name) and said.id not in above:
@@ -387,6 +389,7 @@ def test_every_launch_says_that_nothing_may_be_fused() -> None:
         "launch(summarize, (1,), x, num_warps=4)", "launch(summarize, (1,), x, enable_fp_fusion=True)",
         "launch(summarize, (1,), enable_fp_fusion=off)", "PLAIN = {'num_warps': 4}\nlaunch(summarize, (1,), **PLAIN)",
         "PLAIN = {'enable_fp_fusion': True}\nlaunch(summarize, (1,), **PLAIN)", "launch(summarize, (1,), **elsewhere)",
+        "PLAIN = {'enable_fp_fusion': False, **elsewhere}\nlaunch(summarize, (1,), **PLAIN)",
         "step = partial(Step, enable_fp_fusion=False)\nlater = partial(step) if x else Step\nlater(summarize, num_warps=4)",  # noqa: E501
     ],
 )  # fmt: skip
