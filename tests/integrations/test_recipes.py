@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import socket
@@ -16,9 +18,11 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
+import detsample
+
 RECIPES = ROOT / "docs" / "recipes"
 PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-pytestmark = pytest.mark.full("runs other people's programs, which takes minutes")
+slow = pytest.mark.full("runs other people's programs, which takes minutes")
 
 
 def run(name: str, *words: str) -> str:
@@ -37,6 +41,24 @@ def said(name: str) -> str:
     return found[1]
 
 
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.py")), ids=lambda file: file.stem)
+def test_a_recipe_is_on_the_page_and_asks_for_what_there_is(file: Path) -> None:
+    """Defect caught: a name of ours that a recipe imports, or uses of a module of ours, and that is gone; a recipe that
+    no page shows.
+    """
+    assert f"`recipes/{file.name}`" in PAGE
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    ours: dict[str, object] = {"detsample": detsample}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "detsample":
+            module = importlib.import_module(node.module or "")
+            ours |= {alias.asname or alias.name: getattr(module, alias.name) for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ours:
+            assert hasattr(ours[node.value.id], node.attr), ast.unparse(node)
+
+
+@slow
 def test_trl_has_ratios_of_1() -> None:
     """Defect caught: a log probability of the trainer that is another than the rollout's, in a single bit."""
     pytest.importorskip("trl")
@@ -47,6 +69,7 @@ def test_trl_has_ratios_of_1() -> None:
     assert not whole.endswith("to 1.0")
 
 
+@slow
 def test_ray_audits_a_record() -> None:
     """Defect caught: an audit that needs processes of its own, or an error that Ray cannot carry."""
     pytest.importorskip("ray.data")
@@ -78,6 +101,7 @@ def served(folder: Path) -> Iterator[str]:
         server.wait(60)
 
 
+@slow
 def test_a_vllm_server_draws_the_same_alone_and_in_a_crowd(tmp_path: Path) -> None:
     """Defect caught: a worker that does not load the plug-in, or a seed lost on its way through the HTTP API."""
     pytest.importorskip("vllm")
