@@ -18,7 +18,7 @@ if not (Path(__file__).parent / "reference").is_dir():
 from detsample.lazy import attributes
 
 if TYPE_CHECKING:
-    from detsample import golden, reference, rollout, sharded, speculative
+    from detsample import golden, processing, reference, rollout, sharded, speculative
     from detsample.inspect.margin import MarginOutput, margin
     from detsample.noise.streams import fold_in, gumbel_noise
     from detsample.sampler.output import Csr, MaskOutput, SampleOutput
@@ -46,6 +46,7 @@ __getattr__, __dir__ = attributes(
         "margin": "detsample.inspect.margin",
         "mask": "detsample.sampler.sample",
         "plan": "detsample.sampler.plan",
+        "processing": "detsample.processing",
         "reference": "detsample.reference",
         "rollout": "detsample.rollout",
         "sample": "detsample.sampler.sample",
@@ -70,6 +71,7 @@ __all__ = [
     "margin",
     "mask",
     "plan",
+    "processing",
     "reference",
     "rollout",
     "sample",
