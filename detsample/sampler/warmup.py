@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import product
 from typing import IO, Any, cast
 
 from detsample import frameworks
@@ -28,6 +29,7 @@ from detsample.sampler.parameters import (
     Scalar,
     Vector,
     as_integer,
+    read_flag,
 )
 
 USUAL = {"topp_seed": 7, "position": 0, "temperature": 1.0, "top_k": 1, "top_p": 1.0, "min_p": 0.0}
@@ -42,12 +44,14 @@ def warmup(
     dtypes: Sequence[str] = LOGIT_TYPES,
     masks: Sequence[str] = MASK_KINDS,
     parameters: dict[str, str] | None = None,
+    allowed: bool = False,
     processes: int | None = None,
 ) -> int:
     """Compile and load every kernel that `sample` and `mask` may need on a GPU, so that no later call has to.
 
-    The kernels depend on the element types of the logits and of the parameters that are vectors, and on whether all
-    rows start on 16 bytes; on nothing else: not on B, V, strides or the value of any parameter. Kernels that are not in
+    The kernels depend on the element types of the logits and of the parameters that are vectors, on whether all rows
+    start on 16 bytes, and on whether there are sets of allowed tokens; on nothing else: not on B, V, strides or the
+    value of any parameter. Kernels that are not in
     Triton's cache on the disk are compiled by several processes at once.
 
     Parameters
@@ -63,6 +67,8 @@ def warmup(
     parameters : dict, optional
         Names of the parameters that will be vectors of another type than float32 and int64, and their types, like
         ``{"top_k": "int32"}``. Numbers, and vectors of float32 or int64, need no mention.
+    allowed : bool
+        Whether there will be calls with ``allowed``, which have kernels of their own: nearly twice as many in all.
     processes : int, optional
         How many compile at once; None: as many as there are processors, but at most 16. 0: this process does it.
 
@@ -98,7 +104,8 @@ def warmup(
     if not gpus:
         raise ValueError(f"framework must find a GPU, {framework} finds none")
     as_integer("index", index, 0, gpus - 1)
-    calls = list(_calls(adapter, ("gpu", index), dtypes, masks, given))
+    sets = (False, True) if read_flag("allowed", allowed) else (False,)
+    calls = list(_calls(adapter, ("gpu", index), dtypes, masks, given, sets))
     jobs = compilations(calls)
     if jobs:
         workers = min(len(jobs), 16, os.cpu_count() or 1) if processes is None else processes
@@ -123,8 +130,9 @@ def _check(name: str, values: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _calls(
-    framework: Framework, device: Device, dtypes: Sequence[str], masks: Sequence[str], types: dict[str, str]
-) -> Iterator[Call]:
+    framework: Framework, device: Device, dtypes: Sequence[str], masks: Sequence[str], types: dict[str, str],
+    sets: Sequence[bool],
+) -> Iterator[Call]:  # fmt: skip
     """Make calls with one small row that launch every kernel. Their memory is not initialised, since any logits will
     do.
     """
@@ -134,13 +142,13 @@ def _calls(
     address = framework.argument(memory).data_ptr()
     given: dict[str, Any] = {name: _parameter(name, types, memory, address) for name in USUAL}
     parameters = Parameters(**given)
-    for dtype in dtypes:
-        at = pointer(address, dtype)
-        for row_stride in (32, 17):  # all rows on 16 bytes, or not
-            logits = Logits(memory, framework, device, 1, 17, row_stride, dtype, at)
-            for mask in masks or (None,):
-                wanted = Wanted(True, True, True, mask)
-                yield lambda logits=logits, wanted=wanted: on_gpu.run(logits, parameters, wanted)  # type: ignore[misc]
+    bits = Vector(memory, 0, pointer(address, "uint8"))
+    strides = (32, 17)  # all rows on 16 bytes, or not
+    for dtype, row_stride, has_sets, mask in product(dtypes, strides, sets, masks or (None,)):
+        at, allowed = pointer(address, dtype), bits if has_sets else None
+        logits = Logits(memory, framework, device, 1, 17, row_stride, dtype, at, allowed)
+        wanted = Wanted(True, True, True, mask)
+        yield lambda logits=logits, wanted=wanted: on_gpu.run(logits, parameters, wanted)  # type: ignore[misc]
 
 
 def _parameter(name: str, types: dict[str, str], memory: Any, address: int) -> Parameter:

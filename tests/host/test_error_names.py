@@ -150,6 +150,7 @@ def test_a_warmup_names_the_framework() -> None:
         ({"processes": -1}, ValueError, "processes must be between 0 and 65536, got -1"),
         ({"dtypes": "bfloat16"}, TypeError, "dtypes must be a sequence of names, got 'bfloat16'"),
         ({"masks": "bits"}, TypeError, "masks must be a sequence of names, got 'bits'"),
+        ({"allowed": "no"}, TypeError, "allowed must be True or False, got 'no'"),
     ],
 )
 def test_a_warmup_names_its_other_arguments(

@@ -430,12 +430,14 @@ frameworks.named = lambda name: FRAMEWORK
 types = {"topp_seed": "int32"}
 for index in (0, 1):
     launched = HERE.launched = []
-    assert detsample.warmup("fake", index, parameters=types, processes=0) == len(COMPILED) - index * len(COMPILED) // 2
-    assert detsample.warmup("fake", index, parameters=types, processes=0) == 0
+    plain = detsample.warmup("fake", index, parameters=types, processes=0)
+    more = detsample.warmup("fake", index, parameters=types, allowed=True, processes=0)
+    assert 0 < more < plain and plain + more == len(COMPILED) // (1 + index)
+    assert detsample.warmup("fake", index, parameters=types, allowed=True, processes=0) == 0
 warm = len(COMPILED)
 kinds = [kind for index, *kind in COMPILED if index == 0]
 count = {name: sum(kind[0] == name for kind in kinds) for name in {kind[0] for kind in kinds}}
-assert count["summarize"] == 2 * 3 and count["settle"] == 3, f"types, and whether rows are aligned: {count}"
+assert count["summarize"] == 2 * 2 * 3 and count["settle"] == 2 * 3, f"types, sets, aligned or not: {count}"
 for number in range(300):
     given = case(number)
     logits = given["logits"]
@@ -447,6 +449,9 @@ for number in range(300):
     seed = given["topp_seed"]
     if not isinstance(seed, Tensor):
         given["topp_seed"] = Tensor(2**44, (), (), "int32", logits.index)
+    if number % 2:
+        rows, words = logits.shape[0], -(-logits.shape[1] // 32)
+        given["allowed"] = Tensor(2**43 + number * 4, (rows, words), (words + number, 1), "int32", logits.index)
     assert len(launches(given)) >= 3
     assert len(COMPILED) == warm, (number, COMPILED[-1])
 """
