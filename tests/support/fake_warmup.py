@@ -15,7 +15,7 @@ frameworks.named = lambda name: FRAMEWORK
 
 
 def calls(masks, types):
-    return list(warming._calls(FRAMEWORK, ("gpu", 0), ["float32"], masks, types))
+    return list(warming._calls(FRAMEWORK, ("gpu", 0), ["float32"], masks, types, (False,)))
 
 
 def names(jobs):
