@@ -11,12 +11,12 @@ import numpy as np
 import detsample
 import detsample.reference as reference
 from detsample import frameworks
+from detsample.frameworks import operations
 from detsample.frameworks.recording import unrecorded
 from detsample.golden.comparison import Finding, Kind, Report, diff, unequal_results
 from detsample.golden.fingerprint import canonical, fingerprints
 from detsample.golden.record import REQUEST, Golden, GoldenError, Row, request
 from detsample.reference.allowed import forbid, read_allowed
-from detsample.rollout import operations
 from detsample.rollout.record import column
 
 LARGEST = 16

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from detsample import frameworks
+from detsample.frameworks import operations
 from detsample.frameworks.recording import unrecorded
 from detsample.processing.arguments import Processing, read
-from detsample.rollout import operations
 from detsample.sampler.parameters import read_flag
 from detsample.sampler.run import serving
 

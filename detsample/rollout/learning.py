@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from detsample import frameworks
+from detsample.frameworks import operations
+from detsample.frameworks.operations import Operations
 from detsample.frameworks.recording import unrecorded
-from detsample.rollout import operations
 from detsample.rollout.kept_sets import KeptSets
-from detsample.rollout.operations import Operations
 from detsample.sampler.output import Csr
 from detsample.sampler.parameters import INTEGER_TYPES, is_scalar
 

@@ -6,9 +6,9 @@ from math import prod
 from typing import Any
 
 from detsample import frameworks
+from detsample.frameworks import operations
 from detsample.frameworks.pointer import integer
 from detsample.frameworks.recording import unrecorded
-from detsample.rollout import operations
 from detsample.rollout.output import Draw, Observation
 from detsample.rollout.validity import MOST_TOP
 from detsample.sampler.output import Wanted

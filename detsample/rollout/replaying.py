@@ -12,8 +12,8 @@ import numpy as np
 
 import detsample
 from detsample import frameworks
+from detsample.frameworks import operations
 from detsample.frameworks.recording import unrecorded
-from detsample.rollout import operations
 from detsample.rollout.observation import draw
 from detsample.rollout.record import Record
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from detsample.reference.float_mode import usual_mode
-from detsample.sampler.output import MaskOutput, SampleOutput, Wanted
-from detsample.sampler.parameters import read_draw, read_flag, read_mask_kind, read_wanted
+from detsample.sampler.output import MaskOutput, SampleOutput
+from detsample.sampler.parameters import read_draw, read_flag, read_wanted, read_wanted_of_mask
 from detsample.sampler.run import run
 from detsample.sampler.status import raise_for_status
 
@@ -33,11 +33,9 @@ def mask_now(
     return_log_z: bool, check: bool,
 ) -> MaskOutput[Any, Any]:  # fmt: skip
     """See `detsample.mask`."""
-    if read_mask_kind("kind", kind) is None:
-        raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
-    wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)
+    wanted, wait = read_wanted_of_mask(kind, return_log_z), read_flag("check", check)
     of, given = read_draw(logits, 0, 0, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise=True)
     out = run(of, given, wanted)
     if wait:
         raise_for_status(out.status)
-    return MaskOutput(out.mask, out.num_kept, out.status, out.log_z, out._kept_alive)
+    return MaskOutput.of(out)

@@ -47,7 +47,7 @@ from detsample.launching.launch import Names, Step, launcher, only_compiles, ste
 from detsample.launching.workspace import Layout, addresses, as_argument, layout
 from detsample.sampler.kernel_arguments import parameter_arguments
 from detsample.sampler.output import Csr, SampleOutput, Wanted
-from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameter, Parameters, Scalar
+from detsample.sampler.parameters import FILTER_ORDERS, Logits, Parameter, Parameters, Scalar, is_number
 
 PROGRAMS_PER_MULTIPROCESSOR = 7
 RETRY_PROGRAMS_PER_MULTIPROCESSOR = 4
@@ -180,9 +180,9 @@ def _may_need_sums(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
     if wanted.log_z or not isinstance(top_k, Scalar):
         return True
     if 1 <= top_k.value < vocab:
-        joint = parameters.filter_order == "joint" and not _is_off(parameters.top_p, 1.0)
+        joint = parameters.filter_order == "joint" and not is_number(parameters.top_p, 1.0)
         return joint or top_k.value > int(MOST_K.value)
-    return wanted.logprobs or not (_is_off(parameters.top_p, 1.0) and _is_off(parameters.min_p, 0.0))
+    return wanted.logprobs or not (is_number(parameters.top_p, 1.0) and is_number(parameters.min_p, 0.0))
 
 
 def _may_be_for_top_p(parameters: Parameters, vocab: int) -> bool:
@@ -191,7 +191,7 @@ def _may_be_for_top_p(parameters: Parameters, vocab: int) -> bool:
     if not isinstance(top_k, Scalar) or int(MOST_K_LISTED.value) < top_k.value < vocab:
         return True
     few = 1 <= top_k.value < vocab and parameters.filter_order != "joint"
-    return not (few or _is_off(parameters.top_p, 1.0))
+    return not (few or is_number(parameters.top_p, 1.0))
 
 
 def _want(wanted: Wanted) -> int:
@@ -199,10 +199,6 @@ def _want(wanted: Wanted) -> int:
     return int(
         WANT_TOKEN.value * wanted.token + WANT_LOGPROBS.value * wanted.logprobs + WANT_LOG_Z.value * wanted.log_z
     )
-
-
-def _is_off(parameter: Parameter, off: float) -> bool:
-    return isinstance(parameter, Scalar) and parameter.value == off
 
 
 class Steps(NamedTuple):
@@ -349,9 +345,9 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
             options = {"ALIGNED": aligned, "ALLOWED": of.allowed is not None, **_MASK_OPTIONS}
             if wanted.mask == "csr":
                 counts = as_argument(areas["span_counts"], "int32")
-                mask = _write_csr(of, row, grid, options, counts, num_kept, parameters.top_k)
+                mask = write_csr(of, row, grid, options, counts, num_kept, parameters.top_k)
             else:
-                mask = _write_mask(of, row, grid, options, wanted.mask == "bits")
+                mask = write_mask(of, row, grid, options, wanted.mask == "bits")
     # Callers may want only some of the results; all of them are written to.
     written = (areas.memory, token_ids, num_kept, status, logprobs, log_z)
     kept_alive = None if framework.frees_behind_stream(device) else written
@@ -397,9 +393,10 @@ def _address(tensor: Any) -> int:
 _MASK_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
-def _write_mask(
+def write_mask(
     logits: Logits, row: tuple[Any, ...], grid: tuple[int, ...], options: dict[str, Any], bits: bool
 ) -> Any:
+    """Write kept sets as a tensor: of bools, or as bits. `row` is what a mask kernel is told of the rows."""
     width = -(-logits.vocab // 32) if bits else logits.vocab
     mask = logits.framework.empty((logits.rows, width), "int32" if bits else "bool", logits.device)
     where = (logits.framework.argument(mask), width)
@@ -407,7 +404,7 @@ def _write_mask(
     return mask
 
 
-def _write_csr(
+def write_csr(
     logits: Logits,
     row: tuple[Any, ...],
     grid: tuple[int, ...],
@@ -416,6 +413,9 @@ def _write_csr(
     num_kept: Any,
     top_k: Parameter,
 ) -> Csr:
+    """Write kept sets as lists of ids. `counts` is memory for a number for each program; without a number for `top_k`
+    this waits for `num_kept`.
+    """
     start = launcher(logits.device)
     framework, rows = logits.framework, logits.rows
     row_offsets = framework.empty((rows + 1,), "int64", logits.device)

@@ -84,3 +84,8 @@ class MaskOutput(Generic[T, M]):
     status: T
     log_z: T | None
     _kept_alive: Any = field(default=None, repr=False)
+
+    @staticmethod
+    def of(out: SampleOutput[Any]) -> MaskOutput[Any, Any]:
+        """Return what a call that drew nothing found."""
+        return MaskOutput[Any, Any](out.mask, out.num_kept, out.status, out.log_z, out._kept_alive)

@@ -53,6 +53,11 @@ class Vector(NamedTuple):
 Parameter = Scalar | Vector
 
 
+def is_number(parameter: Parameter, value: float) -> bool:
+    """Whether a parameter is this number for the whole batch, as far as the host can tell."""
+    return isinstance(parameter, Scalar) and parameter.value == value
+
+
 class Parameters(NamedTuple):
     """Everything a row's token depends on besides its logits."""
 
@@ -287,6 +292,13 @@ def read_wanted(return_logprobs: Any, return_log_z: Any, return_mask: Any) -> Wa
         read_flag("return_log_z", return_log_z),
         read_mask_kind("return_mask", return_mask),
     )
+
+
+def read_wanted_of_mask(kind: Any, return_log_z: Any) -> Wanted:
+    """Check which results a call that makes a mask asks for."""
+    if read_mask_kind("kind", kind) is None:
+        raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
+    return Wanted(False, False, read_flag("return_log_z", return_log_z), kind)
 
 
 def read_filter_order(filter_order: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detsample import CONTRACT_VERSION
+from detsample.frameworks import operations
 from detsample.sampler.parameters import (
     FILTER_ORDERS,
     LARGEST_VOCABULARY,
@@ -18,7 +19,7 @@ from detsample.sampler.parameters import (
     Scalar,
     as_integer,
 )
-from detsample.sharded.groups import Group, beside
+from detsample.sharded.groups import Group
 
 OPERATIONS = ("sample", "mask", "verify")
 MOST_KNOWN = 4096
@@ -83,7 +84,7 @@ def agreed_place(
     own = (as_integer("vocab_start", vocab_start, 0, LARGEST_VOCABULARY), columns)
     call = (id(owner), of.device, *told.values(), *own)
     if again or call not in _KNOWN:
-        message = beside(np.array([[*told.values(), *own]], np.int64), of.tensor)
+        message = operations.of(of.framework.name).placed(np.array([[*told.values(), *own]], np.int64), of.tensor)
         table = of.framework.fetch(group.all_gather(message))[:, 0]
         _require_equal(table, list(told))
         if len(_KNOWN) >= MOST_KNOWN:

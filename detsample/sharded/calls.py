@@ -9,15 +9,24 @@ from typing import Any, TypeVar
 import numpy as np
 
 from detsample import frameworks
+from detsample.frameworks import operations
 from detsample.frameworks.recording import unrecorded
 from detsample.frameworks.types import FilterOrder, MaskKind
 from detsample.sampler.output import MaskOutput, SampleOutput, Wanted
-from detsample.sampler.parameters import Logits, Parameters, read_draw, read_flag, read_mask_kind, read_wanted
+from detsample.sampler.parameters import (
+    MASK_KINDS,
+    Logits,
+    Parameters,
+    read_draw,
+    read_flag,
+    read_wanted,
+    read_wanted_of_mask,
+)
 from detsample.sampler.plan import Plan
 from detsample.sampler.run import serving
 from detsample.sampler.status import raise_for_status
 from detsample.sharded.agreement import Place, agreed_place, starts_of
-from detsample.sharded.groups import Steps, alone, beside, group_of, together
+from detsample.sharded.groups import Steps, alone, group_of, together
 from detsample.speculative import status as request_status
 from detsample.speculative.arguments import read_chains
 from detsample.speculative.output import VerifyOutput
@@ -142,13 +151,10 @@ def mask(
     >>> [out.mask.tolist() for out in mask(shards, top_k=2)]
     [[[False, True]], [[True, False]]]
     """
-    if read_mask_kind("kind", kind) is None:
-        raise ValueError("kind must be 'bool', 'bits' or 'csr', got None")
-    wanted, wait = Wanted(False, False, read_flag("return_log_z", return_log_z), kind), read_flag("check", check)
+    wanted, wait = read_wanted_of_mask(kind, return_log_z), read_flag("check", check)
     how = ([0, 0, temperature, top_k, top_p, min_p], filter_order, allowed, True, wanted, wait)
-    found = _serve(local_logits, (vocab_start, vocab, group), "mask", *how)
-    masks = [MaskOutput(out.mask, out.num_kept, out.status, out.log_z, out._kept_alive) for out in found]
-    return _checked(wait, raise_for_status, masks if isinstance(found, list) else tuple(masks))
+    found = _checked(wait, raise_for_status, _serve(local_logits, (vocab_start, vocab, group), "mask", *how))
+    return [MaskOutput.of(out) for out in found] if isinstance(found, list) else MaskOutput.of(found)
 
 
 @unrecorded
@@ -322,10 +328,7 @@ def _take_rounds(
     if not (start is None and vocab is None and group is None):
         raise TypeError("vocab_start, vocab and group must be None where local_logits is a list of all shards")
     shards = [_with_columns(logits) for logits in local_logits]
-    calls = [
-        read(logits, partial(_of_shard, at), columns)
-        for at, (logits, columns) in enumerate(shards)
-    ]
+    calls = [read(logits, partial(_of_shard, at), columns) for at, (logits, columns) in enumerate(shards)]
     if len({of.rows for of, *_ in calls}) != 1:
         raise ValueError(f"local_logits must have one number of rows, got {[of.rows for of, *_ in calls]}")
     widths = [columns for _, columns in shards]
@@ -340,13 +343,15 @@ def _of_shard(at: int, value: Any) -> Any:
 
 def _with_columns(logits: Any) -> tuple[Any, int]:
     """Logits with at least one column, and how many they had: a token at -inf changes nothing."""
-    *rows, columns = frameworks.of(logits, "local_logits").shape(logits)
-    return (logits, columns) if columns else (beside(np.full((*rows, 1), -np.inf, np.float32), logits), 0)
+    framework = frameworks.of(logits, "local_logits")
+    *rows, columns = framework.shape(logits)
+    if columns:
+        return logits, columns
+    return operations.of(framework.name).placed(np.full((*rows, 1), -np.inf, np.float32), logits), 0
 
 
 def _bits(wanted: Wanted) -> int:
-    kinds = (None, "bool", "bits", "csr")
-    return wanted.token + 2 * wanted.logprobs + 4 * wanted.log_z + 8 * kinds.index(wanted.mask)
+    return wanted.token + 2 * wanted.logprobs + 4 * wanted.log_z + 8 * (None, *MASK_KINDS).index(wanted.mask)
 
 
 def _checked(wait: bool, raise_for: Callable[[Any], None], found: Sequence[Any]) -> Any:

@@ -125,17 +125,3 @@ def _stacked(messages: list[Any], own: Any) -> Any:
 
         return paddle.stack([message.to(own.place) for message in messages])
     return np.stack(messages)
-
-
-def beside(array: np.ndarray, tensor: Any) -> Any:
-    """An array as a tensor of the library and on the device of another one."""
-    kind = type(tensor).__module__.partition(".")[0]
-    if kind == "torch":
-        import torch
-
-        return torch.from_numpy(array).to(tensor.device)
-    if kind == "paddle":
-        import paddle
-
-        return paddle.to_tensor(array, place=tensor.place)
-    return array

@@ -35,7 +35,7 @@ from detsample.sharded.agreement import Place
 from detsample.sharded.groups import Steps
 from detsample.sharded.rounds import SEARCH_ROUNDS, Rounds, rounds_of
 from detsample.speculative.arguments import Batch, Table
-from detsample.speculative.on_gpu import expand_rows, match_drawn
+from detsample.speculative.on_gpu import expand_rows, match_drawn, power_of_two
 from detsample.speculative.output import VerifyOutput
 
 PROGRAMS = 1024
@@ -102,10 +102,6 @@ def _copy(
         launcher(of.device)(copy_rows, grid, *where, WORD=word, **PLAIN)
 
 
-def _power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()
-
-
 class Call:
     """A call that takes rounds."""
 
@@ -119,7 +115,7 @@ class Call:
             "records": ("int64", of.rows * int(RECORD.value)),
             "maxima": ("int32", 32), "unwanted": ("float32", of.rows), "local_kept": ("int32", of.rows),
         })  # fmt: skip
-        self.merge = {"RANKS": _power_of_two(self.ranks), "SLOTS": _power_of_two(rounds.told)}
+        self.merge = {"RANKS": power_of_two(self.ranks), "SLOTS": power_of_two(rounds.told)}
 
     def _allocate(self, areas: dict[str, tuple[str, int]]) -> dict[str, Any]:
         found = allocate(self.of.framework, self.of.device, layout(areas))
@@ -200,7 +196,7 @@ class Call:
         tensor, message = self._message(1 + told)
         self._start(
             tell_heads, (of.rows,), *self._logits, told, drawn, lists, tokens, message,
-            GIVEN=int(given.value), SLOTS=_power_of_two(told), **PLAIN,
+            GIVEN=int(given.value), SLOTS=power_of_two(told), **PLAIN,
         )  # fmt: skip
         return tensor
 
@@ -225,7 +221,7 @@ class Call:
             stages.settle, (self.of.rows,), self.place.start, *self._counts, order, *self._parameters,
             heads, sums, best, self.parts, areas["state"], message, areas["records"], areas["maxima"], *results,
             STAGE=int(stage.value), WRITES=outputs is not None, **how, **self.merge,
-            PARTS=_power_of_two(self.ranks * MOST_PARTS), **WIDE,
+            PARTS=power_of_two(self.ranks * MOST_PARTS), **WIDE,
         )  # fmt: skip
 
     def _count_digits(self, heads: Argument, message: Argument) -> None:
@@ -263,10 +259,10 @@ class Call:
         row = (logits, row_stride, *sets, columns, areas["records"], areas["maxima"], 0, int(QUADS.value), tiles)
         options = {"ALIGNED": False, "ALLOWED": False, **PLAIN}
         with of.framework.launching(of.device):
-            mask = on_gpu._write_mask(of, row, grid, options, kind == "bits")
+            mask = on_gpu.write_mask(of, row, grid, options, kind == "bits")
             if kind != "csr":
                 return mask if self.place.columns else mask[:, :0]
             counts = of.framework.empty((of.rows,), "int32", of.device)
             launcher(of.device)(count_mask, (of.rows,), argument(mask), of.vocab, argument(counts), **PLAIN)
             spans = self._allocate({"spans": ("int32", of.rows * grid[1])})["spans"]
-            return on_gpu._write_csr(of, row, grid, options, spans, counts, Scalar(0))
+            return on_gpu.write_csr(of, row, grid, options, spans, counts, Scalar(0))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from detsample.kernels.sampling.candidates import MOST_K
 from detsample.sampler.output import Wanted
-from detsample.sampler.parameters import Parameter, Parameters, Scalar
+from detsample.sampler.parameters import Parameters, Scalar, is_number
 
 TOLD_BY_TOP_P = 64
 SEARCH_ROUNDS = 4  # of 8 bits each: places of the order have 32
@@ -38,9 +38,9 @@ class Rounds(NamedTuple):
 
 def rounds_of(vocab: int, given: Parameters, wanted: Wanted) -> Rounds:
     """Return the rounds of a call."""
-    if _is(given.temperature, 0.0):
+    if is_number(given.temperature, 0.0):
         return Rounds(1, False, False, 0)
-    top_k, any_p = given.top_k, not _is(given.top_p, 1.0)
+    top_k, any_p = given.top_k, not is_number(given.top_p, 1.0)
     known_k = top_k.value if isinstance(top_k, Scalar) else None
     if known_k is not None and 1 <= known_k < vocab and known_k <= int(MOST_K.value):
         return Rounds(int(known_k), wanted.log_z or (any_p and given.filter_order == "joint"), False, 0)
@@ -49,7 +49,3 @@ def rounds_of(vocab: int, given: Parameters, wanted: Wanted) -> Rounds:
         return Rounds(1, True, wanted.token, 0)
     told = TOLD_BY_TOP_P if no_k else int(MOST_K.value)
     return Rounds(told, True, False, (not no_k) + any_p)
-
-
-def _is(parameter: Parameter, value: float) -> bool:
-    return isinstance(parameter, Scalar) and parameter.value == value

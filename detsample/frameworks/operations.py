@@ -1,4 +1,4 @@
-"""The few operations that `kept_logprobs` and replays are made of, under the same names for each framework."""
+"""The few operations on tensors that are needed outside kernels, under the same names for each framework."""
 
 from __future__ import annotations
 
