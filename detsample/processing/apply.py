@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from detsample import frameworks
 from detsample.frameworks import operations
 from detsample.frameworks.recording import unrecorded
-from detsample.processing.arguments import Processing, read
-from detsample.sampler.parameters import read_flag
+from detsample.processing.arguments import Processing, laid_out, read
+from detsample.sampler.parameters import described, read_flag
 from detsample.sampler.run import serving
 
 
@@ -64,7 +65,7 @@ def apply(
     if not read_flag("in_place", in_place):
         ops = operations.of(framework.name)
         logits = ops.copied(logits) if asked.logits.dtype == "float32" else ops.widened(logits)
-        asked = read(logits, framework, processing, draft_tokens, parents, row_offsets)
+        asked = replace(asked, logits=laid_out(logits, framework, described("logits", logits, framework)))
     if asked.logits.rows:
         serving("detsample.processing", asked.logits.device).process(asked)
     return logits

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from detsample.frameworks import Framework
+from detsample.frameworks import Description, Framework
 from detsample.frameworks.pointer import integer
 from detsample.sampler.parameters import (
     INTEGER_TYPES,
@@ -13,6 +14,7 @@ from detsample.sampler.parameters import (
     Logits,
     Parameter,
     Scalar,
+    check_like,
     class_name,
     described,
     read_integer,
@@ -129,20 +131,13 @@ def read(logits: Any, framework: Framework, asked: Processing, drafts: Any, pare
         raise TypeError(f"processing must be a Processing, got {class_name(asked)}")
     if not (isinstance(asked.convention, str) and asked.convention in CONVENTIONS):
         raise ValueError(f"convention must be one of {', '.join(map(repr, CONVENTIONS))}, got {asked.convention!r}")
-    shape, dtype, device, strides, pointer = described("logits", logits, framework)
+    description = described("logits", logits, framework)
+    shape, dtype, device, _, pointer = description
     if dtype not in LOGIT_TYPES:
         raise TypeError(f"logits must be float32, bfloat16 or float16, got {dtype}")
     of = Logits(logits, framework, device, 0, 0, 0, dtype, pointer)
     requests, width = _requests(of, tuple(shape), drafts, parents, offsets)
-    rows = shape[0] if offsets is not None else requests * width
-    step = strides[-2] if rows > 1 else shape[-1]
-    side_by_side = shape[-1] == 1 or not rows or strides[-1] == 1
-    if len(shape) == 3 and requests > 1:
-        side_by_side &= strides[0] == width * strides[1]
-        step = strides[1] if width > 1 else strides[0]
-    if device[0] == "gpu" and not side_by_side:
-        raise ValueError(f"logits on a GPU must have tokens and rows one behind the other, got strides {list(strides)}")
-    of = of._replace(rows=rows, vocab=shape[-1], row_stride=integer(step))
+    of = laid_out(logits, framework, description)
     each = of._replace(rows=requests)
     lists = {name: _ids(each, name, getattr(asked, name)) for name in LISTS if getattr(asked, name) is not None}
     values = asked.bias_values
@@ -170,6 +165,26 @@ def read(logits: Any, framework: Framework, asked: Processing, drafts: Any, pare
     return Asked(
         of, requests, width, asked.convention, lists, values, words, numbers, drafts, parents, offsets
     )
+
+
+def laid_out(logits: Any, framework: Framework, description: Description) -> Logits:
+    """Logits of a checked shape as the kernel takes them: rows of tokens, whatever the axes before the last one mean.
+
+    Raises
+    ------
+    ValueError
+        If they are on a GPU and no step leads from each row to the next.
+    """
+    shape, dtype, device, strides, pointer = description
+    rows = math.prod(shape[:-1])
+    step = strides[-2] if rows > 1 else shape[-1]
+    side_by_side = shape[-1] == 1 or not rows or strides[-1] == 1
+    if len(shape) == 3 and shape[0] > 1:
+        side_by_side &= strides[0] == shape[1] * strides[1]
+        step = strides[1] if shape[1] > 1 else strides[0]
+    if device[0] == "gpu" and not side_by_side:
+        raise ValueError(f"logits on a GPU must have tokens and rows one behind the other, got strides {list(strides)}")
+    return Logits(logits, framework, device, rows, shape[-1], integer(step), dtype, pointer)
 
 
 def _is_finite(value: float) -> bool:
@@ -220,14 +235,9 @@ def _ids(of: Logits, name: str, given: Any) -> Ids:
 
 def _check(of: Logits, name: str, tensor: Any, types: tuple[str, ...], shape: tuple[int, ...] | None) -> None:
     """A tensor like the logits, of one of these types and of this shape, whose last axis is contiguous."""
-    if not of.framework.is_tensor(tensor):
-        raise TypeError(f"{name} must be a {of.framework.name} tensor like the logits, got {class_name(tensor)}")
-    found, dtype, device, strides, _ = described(name, tensor, of.framework)
-    if dtype not in types:
-        raise TypeError(f"{name} must be of type {' or '.join(types)}, got {dtype}")
+    check_like(of.framework, of.device, name, tensor, types)
+    found, _, device, strides, _ = described(name, tensor, of.framework)
     if shape is not None and tuple(found) != shape:
         raise ValueError(f"{name} must have shape {list(shape)}, got {list(found)}")
-    if device != of.device:
-        raise ValueError(f"{name} must be on the logits' device {of.device}, got {device}")
     if device[0] == "gpu" and 0 not in found and found[-1] > 1 and strides[-1] != 1:
         raise ValueError(f"{name} on a GPU must have its last axis contiguous, got strides {list(strides)}")
