@@ -218,10 +218,17 @@ MUTATIONS = (
         "programs at once",
     ),
     Mutation(
-        "a token that is named twice changes twice",
+        "of two quads that share a byte of a set, the second has the first one's bits",
+        "kernels/sampling/tiles.py",
+        "shift = (tl.arange(0, LANES) & 1) * 4",
+        "shift = (tl.arange(0, LANES) & 1) * 0",
+        "sets",
+    ),
+    Mutation(
+        "the prompt's tokens count as generated ones",
         "kernels/processing.py",
-        "mine = named & ((word & COLLECTED) == 0)",
-        "mine = named",
+        "tl.where((how & PROMPT_COUNTS) != 0, 0, output_begin)",
+        "output_begin * 0",
         "processing",
     ),
     Mutation(
