@@ -156,9 +156,9 @@ def test_requests_keep_what_they_were_given() -> None:
 
 def test_tokens_that_are_on_their_way_are_read_again() -> None:
     """Defect caught: a penalty for token -1, which vLLM writes for a token that the device has not sent yet."""
-    state = types.SimpleNamespace(output_token_ids=[5, -1], sampling_params=SamplingParams(seed=1, presence_penalty=1.0))
-    lists = asking.Lists([state.sampling_params], "cpu")
-    for ids in ([5, -1], [5, 6], [5, 6, 7, -1], [5, 6, 8, 9], [4]):
+    state = types.SimpleNamespace(output_token_ids=[])
+    lists = asking.Lists([SamplingParams(seed=1, presence_penalty=1.0)], "cpu")
+    for ids in ([5, -1], [5, 6], [5, 6, 7, -1], [5, 6, 7, 9], [4]):
         state.output_token_ids = ids
         tokens, starts, ends = lists.processing(None, [state]).output
         assert tokens[int(starts[0]) : int(ends[0])].tolist() == ids
@@ -348,7 +348,7 @@ def test_engine_requests_do_not_notice_being_preempted(model: Path) -> None:
 
 @pytest.mark.full("generates with a real model")
 def test_engine_requests_get_what_they_ask_for_with_drafts_too(model: Path) -> None:
-    """Defect caught: a penalty, a ban or a minimum length that is not vLLM's to the last bit, or that a draft changes."""
+    """Defect caught: a penalty, a ban or a minimum length that is not vLLM's in every bit, or that a draft changes."""
     found = {}
     for way in ("plain", "drafts"):
         command = [sys.executable, vllm_engine.__file__, "--penalised", way]
