@@ -109,7 +109,9 @@ def machine() -> str:
     import triton
 
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, Triton {triton.__version__}"
-    return f"{torch.cuda.get_device_name()}, {versions}"
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    return f"{torch.cuda.get_device_name()}, driver {driver}, {versions}"
 
 
 def main() -> None:

@@ -148,16 +148,19 @@ def list_candidates(
     """
     low_key = lowest
     end_key = top_key * 0 + INF_KEY
+    threshold = low_key
     found = wanted > 0
     if wanted > 0:
         low_key = threshold_key(group_keys, wanted, top_key)
+        threshold = low_key
     elif BY_SHARE:
         if goal > 0.0:
-            low, high, tokens, found = interval_of_maxima(group_keys, value_of(top_key), goal, rate)
+            low, high, few, tokens, found = interval_of_maxima(group_keys, value_of(top_key), goal, rate)
             low_key = tl.where(found, key_of(low), LOWEST_KEY)
+            threshold = tl.where(found, key_of(few), LOWEST_KEY)
             end_key = tl.where(found, key_of(high), INF_KEY)
             most_groups = tl.where(found & (tokens <= MOST_SHARING), most_groups, MOST_REACHING)
-    threshold = tl.maximum(low_key, lowest)
+    threshold = tl.maximum(threshold, lowest)
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
     selected = tl.sum(reaches.to(tl.int32), axis=0)
     filled = tl.full([], CAPACITY + 1, tl.int32)

@@ -30,10 +30,11 @@ from detsample.kernels.sampling.rows import join_words
 from detsample.kernels.sampling.tiles import load_tokens
 
 BINS = tl.constexpr(256)  # into how many classes the groups are sorted by their maxima
-CROWDED = tl.constexpr(0.93)  # if a larger share of the groups is reached, maxima say too little about the other tokens
+CROWDED = tl.constexpr(0.98)  # if a larger share of the groups is reached, maxima say too little about the other tokens
 SAFE = tl.constexpr(1.001)  # by how much the estimated weight of a list is to exceed the goal
 AIMED_AT = tl.constexpr(700.0)  # how many tokens to list on either side of the guess
-FAR = tl.constexpr(2800.0)  # the same after a miss: more than a list holds, but the list is then a sample
+FAR = tl.constexpr(2800.0)  # the same after a miss by far: more than a list holds, but the list is then a sample
+NEAR = tl.constexpr(2500.0)  # by about how many tokens a miss is near
 EASY = tl.constexpr(1400.0)  # how many tokens to list in all, if everything from a value on is listed
 MOST_AIMED_AT = tl.constexpr(950.0)  # the most tokens to list on either side, so that both sides fit a list
 CLOSE = tl.constexpr(4)  # how many tokens of a sample there may be around a quantile before it matters where it lies
@@ -82,9 +83,9 @@ def first_where(condition):
 
 @triton.jit
 def interval_of_maxima(group_keys, top, goal, rate):
-    """(low, high, tokens, found): values between which the boundary probably lies, found from the groups' maxima, and
-    about how many tokens reach `low`. The goal is a weight in units of that of `top`. If all tokens from `low` on fit
-    a list, `high` is infinite.
+    """(low, high, few, tokens, found): values between which the boundary probably lies, found from the groups' maxima.
+    The goal is a weight in units of that of `top`. If all tokens from `low` on fit a list, `high` is infinite. Then the
+    boundary is hardly below `few`, either, which about so many `tokens` reach; otherwise `few` is `low`.
 
     If tokens fell into groups at random and a share f of the groups is reached by a value, f is also the share of the
     tokens there that larger ones hide. So each maximum there stands for 1 / (1 - f) tokens, and -ln(1 - f) tokens of
@@ -114,9 +115,12 @@ def interval_of_maxima(group_keys, top, goal, rate):
     first = tl.sum((reached <= groups_reached(around - AIMED_AT, present)).to(tl.int32), axis=0)
     last = first_where(reached >= groups_reached(around + AIMED_AT, present))
     found = all_above | ((last < BINS - 1) & (pick(reached, last) <= present * CROWDED))
-    low = top - (tl.where(all_above, safe, last).to(tl.float32) + 1.01) * width
+    # A look at the row lists some hundred tokens as quickly as a few, and then hardly ever misses.
+    last = tl.where(all_above, tl.maximum(safe, first_where(reached >= groups_reached(AIMED_AT, present))), last)
+    low = top - (last.to(tl.float32) + 1.01) * width
+    few = tl.where(all_above, top - (safe.to(tl.float32) + 1.01) * width, low)
     high = tl.where(all_above | (first == 0), float("inf"), top - first.to(tl.float32) * width)
-    return low, high, tokens, found
+    return low, high, few, tokens, found
 
 
 @triton.jit
@@ -315,26 +319,32 @@ def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_
 
 
 @triton.jit
-def next_interval(row_pivots, row, share, high, low, above, reached, count, top):
+def next_interval(row_pivots, row, share, high, low, above, reached, count, top, whole, rate):
     """(high, low): another interval, when the first one missed. It is known that the share `above` reaches `high` and
-    `reached` reaches `low`, that `count` tokens are between them, and that the boundary is not.
+    `reached` reaches `low`, that `count` tokens are between them, and that the boundary is not. The row's measure is
+    `whole`, in units of the weight of `top`, or of tokens if `rate` is 0.
     """
     pivots = row_pivots + row * RUNGS
     first, upper, last, lower = tl.load(pivots), tl.load(pivots + 1), tl.load(pivots + 2), tl.load(pivots + 3)
     first, upper, last, lower = closer(share, first, upper, last, lower, low, reached)
     if high <= top:
         first, upper, last, lower = closer(share, first, upper, last, lower, high, above)
-    # Where everything from `low` on was listed, little is missing. In a quarter of the distance lie a few times as many
-    # tokens.
-    last = tl.where(high > top, tl.maximum(last, low - 0.25 * (top - low)), last)
     tl.debug_barrier()
     write_bracket(pivots, first, upper, last, lower)
 
-    # The interval follows the line through what was measured, and is too wide to miss often. If the line leads
-    # out of the bracket, the interval is the whole bracket.
-    middle, _density = straight(share, high, above, low, reached)
-    reach = quotient(high - low, count.to(tl.float32)) * FAR
+    # The interval follows the line through what was measured or, if everything from `low` on was listed, through the
+    # bracket. A boundary that is near what was measured is close to the line, and a list of the tokens around it
+    # settles it. Farther away, the interval is too wide to miss often.
+    open_end = (high > top) & (upper > 0.0)
+    middle, density = straight(
+        share, tl.where(open_end, first, high), tl.where(open_end, upper, above),
+        tl.where(open_end, last, low), tl.where(open_end, lower, reached),
+    )  # fmt: skip
+    each = quotient(high - low, count.to(tl.float32))
+    each = tl.where(open_end, quotient(quotient(rough_weight(middle, top, rate), whole), density), each)
+    near = tl.where(open_end, first - middle, tl.maximum(low - middle, middle - high)) <= each * NEAR
+    reach = tl.minimum(each * tl.where(near, AIMED_AT, FAR), 1e30)
     new_high, new_low = tl.minimum(middle + reach, first), tl.maximum(middle - reach, last)
-    out = (high > top) | (count == 0) | (above >= reached) | (new_low >= new_high)
+    out = ((high > top) & (upper == 0.0)) | (count == 0) | (above >= reached) | (new_low >= new_high)
     new_high = tl.where(out, tl.where(upper > 0.0, first, float("inf")), new_high)
     return sound(new_high, tl.where(out, last, new_low), top)

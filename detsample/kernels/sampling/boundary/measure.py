@@ -103,6 +103,12 @@ def share_of(part, whole):
 
 
 @triton.jit
+def units_of(whole, top_k):
+    """A number of tokens as it is, and a weight in units of the largest logit's, 2^40, as fp32."""
+    return (whole.to(tl.float64) * tl.where(top_k == 0, 9.094947017729282e-13, 1.0)).to(tl.float32)
+
+
+@triton.jit
 def judge(
     row_logits, records, sums, missed, row_pivots, list_token, row, rows, attempt, scale, top_p, low_key, high_key,
     top_key,
@@ -138,7 +144,7 @@ def judge(
         else:
             high, low = next_interval(
                 row_pivots, row, share_of(goal, whole), value_of(high_key), value_of(low_key), share_of(above, whole),
-                share_of(reached, whole), count, value_of(top_key),
+                share_of(reached, whole), count, value_of(top_key), units_of(whole, top_k), rate_of(scale, top_k == 0),
             )  # fmt: skip
             interval = interval_keys(key_of(low), key_of(high), top_k)
         tl.store(records + row * RECORD + INTERVAL + attempt + 1, interval)
