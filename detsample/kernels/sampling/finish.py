@@ -59,6 +59,7 @@ from detsample.kernels.sampling.rows import (
     TOP_K,
     TOP_KEY,
     TOTAL,
+    WANT_KEPT,
     WANT_TOKEN,
     WINNER,
     end_of,
@@ -370,9 +371,9 @@ def draw(
     row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
     boundary_key, boundary_token, last_token, group_bound, bounded, shift,
 ):  # fmt: skip
-    """Draws the token through bounds of groups. If there are bounds already, they are tried first; they may be of more
-    tokens than the kept ones, and have this shift. If they do not decide the draw, bounds of the kept tokens are made
-    and used.
+    """(token, shift): draws the token through bounds of groups. If there are bounds already, they are tried first; they
+    may be of more tokens than the kept ones, and have this shift. If they do not decide the draw, bounds of the kept
+    tokens are made and used. The shift returned is that of the bounds that there are now.
     """
     winner = tl.full([], -1, tl.int32)
     decided = vocab < 0  # false; the oldest interpreter makes no int1 of a constant
@@ -392,7 +393,33 @@ def draw(
             shift, scale, largest, seed, position, boundary_key, boundary_token, most,
         )  # fmt: skip
         bounded = False
-    return winner
+    return winner, shift
+
+
+@triton.jit
+def find_list(records, sums, row, top_key, target):
+    """(found, low key, number, above, reached): whether all tokens of the row's interval, from the low key on, are listed
+    and the last of those that weigh `target` is among them; how many they are; the weight of the tokens above them; and
+    the number of tokens from the low key on.
+    """
+    attempt = last_attempt(records, row)
+    low_key, end_key = read_interval(records, row, attempt)
+    around = attempt * MEASURES + AROUND
+    above, reached = read_sum(sums, row, around + ABOVE), read_sum(sums, row, around + REACHED)
+    count = read_sum(sums, row, around + REACHED_COUNT)
+    number = count - read_sum(sums, row, around + ABOVE_COUNT)
+    several = end_of(end_key, top_key) - low_key > 1  # tokens of one value are not listed
+    return (above < target) & (target <= reached) & (number <= LIST) & several, low_key, number, above, count
+
+
+@triton.jit
+def weight_before(row_logits, list_token, number, scale, largest, key, token):
+    """The weight of the listed tokens that come before a token in the order."""
+    place = tl.arange(0, LIST)
+    other = tl.load(list_token + place, mask=place < number, other=0)
+    other_key = key_of(load_tokens(row_logits, other, place < number))
+    before = (place < number) & within(other_key, other, key, token - 1)
+    return tl.sum(tl.where(before, weight_of_key(other_key, scale, largest), 0), axis=0)
 
 
 @triton.jit
@@ -509,10 +536,18 @@ def finish(
             all_listed = count < 0
             min_mass = read_sum(sums, row, MINIMUM)
             whole = tl.where(((mode & MIN_P_FIRST) != 0) & (top_k == 0), min_mass, total)
-            by_min_p = ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= top_p_target(top_p, whole))
+            target = top_p_target(top_p, whole)
+            by_min_p = ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= target)
+            # The draw may then tell the token before the boundary is known. Without the weight of all tokens, or with
+            # min-p, the interval says nothing of the token.
+            found, low_key, number, above, listed_from = find_list(records, sums, row, top_key, target)
+            guessed = found & ((want & WANT_KEPT) == 0) & ((mode & IN_DOUBT) != 0) & (top_k == 0) & (min_weight == 0)
             if by_min_p:
                 count = read_sum(sums, row, MINIMUM_COUNT)
                 kept_weight = min_mass
+            elif guessed:
+                boundary_key, boundary_token = low_key, boundary_token * 0 + LAST_TOKEN
+                all_listed = number == listed_from
             elif (top_k > 0) | (top_p < 1.0):
                 boundary_key, boundary_token, count, kept_weight, all_listed = boundary_of_row(
                     row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
@@ -524,21 +559,30 @@ def finish(
                 first_key, _end = read_interval(records, row, 0)
                 covered = ((mode & NEEDS_MINIMUM) != 0) | is_likely(records, row, top_p) | (boundary_key >= first_key)
                 bounded = ((mode & BOUNDED) != 0) | (((mode & BOUNDED_FROM) != 0) & covered)
-                if all_listed:
-                    size = read_sum(sums, row, last_attempt(records, row) * MEASURES + (AROUND + REACHED_COUNT))
-                    winner = draw_from_list(
-                        row_logits, list_token, size.to(tl.int32), scale, largest, seed, position, boundary_key,
-                        boundary_token,
-                    )  # fmt: skip
-                else:
-                    # Of equal logits those with the lowest ids are kept, so the tokens behind need not be looked at.
-                    last_token = tl.where(boundary_key == top_key, tl.minimum(boundary_token, vocab - 1), vocab - 1)
-                    winner = draw(
-                        row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
-                        boundary_key, boundary_token, last_token,
-                        group_bound + row * stretches * groups_of_segment(quads), bounded,
-                        tl.where((mode & BOUNDED) != 0, largest * scale, 0.0),
-                    )  # fmt: skip
+                shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
+                kept = count < 0
+                while kept == 0:
+                    if all_listed:
+                        winner = draw_from_list(
+                            row_logits, list_token, listed_from.to(tl.int32), scale, largest, seed, position,
+                            boundary_key, boundary_token,
+                        )  # fmt: skip
+                    else:
+                        # Of equal logits those with the lowest ids are kept: tokens behind need not be looked at.
+                        last_token = tl.where(boundary_key == top_key, tl.minimum(boundary_token, vocab - 1), vocab - 1)
+                        winner, shift = draw(
+                            row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
+                            boundary_key, boundary_token, last_token,
+                            group_bound + row * stretches * groups_of_segment(quads), bounded, shift,
+                        )  # fmt: skip
+                        bounded = vocab > 0
+                    kept = guessed == 0
+                    if guessed:
+                        # If this token is not kept, none of those behind it is.
+                        key = key_of(tl.load(row_logits[0] + winner).to(tl.float32))
+                        before = weight_before(row_logits, list_token, number, scale, largest, key, winner)
+                        kept = above + before < target
+                        boundary_key, boundary_token = key, winner - 1
         total = tl.where((mode & GREEDY) != 0, kept_weight, total)
         write_drawn(
             row_logits, records, token_ids, num_kept, status, logprobs, log_z,
