@@ -216,7 +216,9 @@ def test_a_share_that_the_rough_weight_cannot_tell() -> None:
         with np.errstate(all="ignore"):
             share = F32(equal // 2) * F32(1) / F32(equal + (3000 - equal) * np.exp(-12.0))
         near = [share, np.nextafter(share, F32(0)), np.nextafter(share, F32(1)), share * F32(1 + 1e-5)]
-        compare(np.repeat(row, len(near), axis=0), {"topp_seed": np.arange(len(near)), "top_p": F32(near)})
+        given = {"topp_seed": np.arange(len(near)), "top_p": F32(near)}
+        compare(np.repeat(row, len(near), axis=0), given)
+        compare_token(np.repeat(row, len(near), axis=0), given)
 
 
 def misleading(V: int, value: float) -> np.ndarray:
