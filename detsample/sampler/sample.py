@@ -92,8 +92,8 @@ def sample(
         The form in which to return the kept set. On a GPU, ``"csr"`` waits for the device once, to learn the size,
         unless `top_k` is one number for all rows. Nothing else waits, except `check`.
     return_num_kept : bool
-        Whether to return how many tokens are kept. On a GPU, a draw with top-p alone or min-p alone is quicker if neither
-        this nor log probabilities nor a mask are asked for, because the token may be known before the kept set is.
+        Whether to return how many tokens are kept. If neither this nor log probabilities nor a mask are asked for, the
+        kernels may know the token of a row with top-p or min-p before its kept set, and are quicker then.
     shared_noise : bool
         Whether several rows may draw with the same noise. By default a single `topp_seed` together with a single
         `position` is refused for several rows; `fold_in` makes a seed for each.

@@ -398,9 +398,9 @@ def draw(
 
 @triton.jit
 def find_list(records, sums, row, top_key, target):
-    """(found, low key, number, above, reached): whether all tokens of the row's interval, from the low key on, are listed
-    and the last of those that weigh `target` is among them; how many they are; the weight of the tokens above them; and
-    the number of tokens from the low key on.
+    """(found, low key, number, above, reached): whether all tokens of the row's interval, from the low key on, are
+    listed and the boundary for `target` is among them; how many they are; the weight of the tokens above them; and the
+    number of all tokens from the low key on.
     """
     attempt = last_attempt(records, row)
     low_key, end_key = read_interval(records, row, attempt)

@@ -188,8 +188,8 @@ def draw_listed(
     Top-p takes its share of what top-k or min-p leaves of the candidates or, if `by_share`, of the weight of all
     tokens. That weight lies between `lightest` and `heaviest`. It exceeds the weight of the candidates by at most that
     of `others` tokens at the threshold, which no token reaches that is not listed. If what remains unknown could make a
-    difference, nothing is settled: a difference to the token, if it is `token_only` that is wanted. Nothing is settled either if the candidates, which are the first tokens, weigh too
-    little, unless no other token can be kept (`complete`).
+    difference (to the token, if `token_only`), nothing is settled. Nor is it if the candidates, which are the first
+    tokens, weigh too little, unless no other token can be kept (`complete`).
     """
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)

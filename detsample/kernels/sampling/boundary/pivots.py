@@ -16,9 +16,10 @@ PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
 FLAT = tl.constexpr(32.0)  # a row whose sample is wider than this keeps thousands of tokens by a large top-p
 BISECTIONS = tl.constexpr(8)
-RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `guess`),
+RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (pivots, reference, reach; later a bracket, see `guess`),
 # and that a part keeps (what reaches each pivot, then all)
 
+REACH = tl.constexpr(5)  # the place of the reach among the first: how far below the largest logit min-p keeps tokens
 HIGHEST = tl.constexpr(59.0)  # in a useful sum the largest weight is at most 2 to this power times the reference's
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -144,8 +145,8 @@ def pivots_of_sample(row_logits, vocab, rate, share):
 
 @triton.jit
 def total_between(whole, reference, top, rate, chain):
-    """(lowest, highest): int64 numbers between which exact sums of weights lie, of a row's tokens or of those of them that
-    reach some value. They mean something if `is_known`.
+    """(lowest, highest): int64 numbers between which exact sums of weights lie, of a row's tokens or of those that reach
+    some value. They mean something if `is_known`.
 
     They are computed from rough sums, `whole`, whose weights are relative to the logit `reference`. `top` is the row's
     largest logit. Each lane of `summarize` has added up `chain` quads.
