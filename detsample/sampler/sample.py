@@ -93,7 +93,7 @@ def sample(
         unless `top_k` is one number for all rows. Nothing else waits, except `check`.
     return_num_kept : bool
         Whether to return how many tokens are kept. If neither this nor log probabilities nor a mask are asked for, the
-        kernels may know the token of a row with top-p or min-p before its kept set, and are quicker then.
+        kernels may know the token of a row with top-p alone before its kept set, and are quicker then.
     shared_noise : bool
         Whether several rows may draw with the same noise. By default a single `topp_seed` together with a single
         `position` is refused for several rows; `fold_in` makes a seed for each.

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, value_of
-from detsample.kernels.sampling.boundary.pivots import REACH, RUNGS, is_for_top_p
+from detsample.kernels.sampling.boundary.pivots import is_for_top_p
 from detsample.kernels.sampling.candidates import CAPACITY, MOST_K
 from detsample.kernels.sampling.dependent_launch import wait_for_earlier
 from detsample.kernels.sampling.draw import MOST_DRAWS, draw_from_groups
@@ -88,7 +88,7 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 @triton.jit
 def settle_row(
     row, row_logits, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want, every_row,
-    records, sums, missed, group_key, list_token, group_bound, part_key, part_counts, row_pivots, scratch_code,
+    records, sums, missed, group_key, list_token, group_bound, part_key, part_counts, scratch_code,
     token_ids, num_kept, status, logprobs, log_z,
 ):  # fmt: skip
     """Settles a row, unless it is for `settle_top_p`."""
@@ -140,21 +140,17 @@ def settle_row(
             elif top_k > 0:  # `sum_weights` looks at everything that reaches the threshold
                 mode |= IN_DOUBT
                 note(records, row, INTERVAL, join_words(low_key, end_key))
-        if by_min_p:  # bounds are of what is within the reach
-            reach = tl.load(row_pivots + row * RUNGS + REACH)
-            mode -= tl.where(largest - reach <= value_of(lowest), 0, mode & BOUNDED)
-        if ((mode & BOUNDED) != 0) & (is_drawn == 0):
-            winner, is_drawn = draw_from_groups(
-                row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound, shift,
-                scale, largest, seed, position, lowest, LAST_TOKEN, MOST_DRAWS,
-            )  # fmt: skip
         if by_min_p & (is_drawn == 0):
-            mode -= mode & BOUNDED
             mode |= tl.where((want & WANT_TOKEN) != 0, BOUNDED_FROM, 0) | NEEDS_MINIMUM
             write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
         elif unfiltered:
             write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))
             is_drawn = is_drawn | ((want & WANT_TOKEN) == 0)
+            if bounds_serve & ((want & WANT_TOKEN) != 0):
+                winner, is_drawn = draw_from_groups(
+                    row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound, shift,
+                    scale, largest, seed, position, LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
+                )  # fmt: skip
             if (want & WANT_LOGPROBS) != 0:
                 mode |= NEEDS_TOTAL
         leave(
@@ -193,7 +189,7 @@ def settle(
     if tl.program_id(1) == 0:
         settle_row(
             row, row_logits, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want, every_row,
-            records, sums, missed, group_key, list_token, group_bound, part_key, part_counts, row_pivots, scratch_code,
+            records, sums, missed, group_key, list_token, group_bound, part_key, part_counts, scratch_code,
             token_ids, num_kept, status, logprobs, log_z,
         )  # fmt: skip
     else:

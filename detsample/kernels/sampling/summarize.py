@@ -13,7 +13,6 @@ import triton.language as tl
 from detsample.kernels.contract.order import key_of
 from detsample.kernels.sampling.boundary.pivots import (
     PIVOTS,
-    REACH,
     RUNGS,
     is_in_doubt,
     is_weighed,
@@ -22,7 +21,6 @@ from detsample.kernels.sampling.boundary.pivots import (
     rate_of,
     reaching,
     reaching_lower,
-    rough_log,
     rough_weight,
     wanted_share,
 )
@@ -45,7 +43,6 @@ from detsample.kernels.sampling.rows import (
     STATUS,
     SUMS,
     TOP_K,
-    WANT_KEPT,
     WANT_TOKEN,
     inverse_temperature,
     join_words,
@@ -166,23 +163,18 @@ def summarize(
     mode = order_mode(filter_order, top_k, top_p, min_weight)
     weighed = is_weighed(mode, top_k, top_p)
     summed = (weighed | is_in_doubt(top_k, top_p)) & (status == 0)
-    # A draw with min-p alone may be settled by bounds of what can be kept: tokens within the reach of the largest.
-    by_min_p = (top_k == 0) & (min_weight > 0) & (top_p >= 1.0) & (status == 0)
-    by_min_p = by_min_p & ((want & (WANT_TOKEN | WANT_KEPT)) == WANT_TOKEN)
-    reach = (0.001 - rough_log(tl.minimum(min_p, 1.0)) * 1.001) * temperature
-    rate = rate_of(scale, weighed | by_min_p)
+    rate = rate_of(scale, weighed)
     reference = tl.full([], 0.0, tl.float32)
     pivots = tl.zeros([PIVOTS], tl.float32)
     flat = top_p >= 1.0
-    if summed | by_min_p:
+    if summed:
         reference, pivots, flat = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
-            tl.store(row_pivots + row * RUNGS + REACH, reach)
     # A share p of the weight holds the row's best score with the probability p: worth it from a half on. Rows that are
     # not flat are drawn from a list.
-    likely = (top_k == 0) & ((min_weight == 0) | by_min_p) & (top_p >= 0.5) & flat
+    likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5) & flat
     bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
 
     if part == 0:
@@ -208,10 +200,6 @@ def summarize(
             largest = tl.maximum(largest, largest_of_quad(x0, x1, x2, x3), propagate_nan=tl.PropagateNan.ALL)
             count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)
             if bounds_here:
-                if by_min_p:
-                    reference = tl.maximum(reference, tl.max(largest, axis=0))
-                    x = tl.where(x >= reference - reach, x, float("-inf"))
-                    x0, x1, x2, x3 = split_quads(x)
                 bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, 0.0, scale, seed, position))
             if summed:
                 w = rough_weight(x, reference, rate)

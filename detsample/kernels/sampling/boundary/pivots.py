@@ -16,10 +16,9 @@ PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
 FLAT = tl.constexpr(32.0)  # a row whose sample is wider than this keeps thousands of tokens by a large top-p
 BISECTIONS = tl.constexpr(8)
-RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (pivots, reference, reach; later a bracket, see `guess`),
+RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `guess`),
 # and that a part keeps (what reaches each pivot, then all)
 
-REACH = tl.constexpr(5)  # the place of the reach among the first: how far below the largest logit min-p keeps tokens
 HIGHEST = tl.constexpr(59.0)  # in a useful sum the largest weight is at most 2 to this power times the reference's
 
 LOG2E = tl.constexpr(1.4426950408889634)
