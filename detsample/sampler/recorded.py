@@ -55,7 +55,7 @@ def sample(
         wanted.logprobs, wanted.log_z, wanted.mask or "", wanted.num_kept, read_flag("shared_noise", shared_noise),
         read_flag("check", check),
     )  # fmt: skip
-    token_ids, status, *rest = found
+    token_ids, status, rest = *found[:2], list(found[2:])  # torch.compile makes a tuple of `*rest` up to 2.11
     num_kept = rest.pop(0) if wanted.num_kept else None
     logprobs = rest.pop(0) if wanted.logprobs else None
     log_z = rest.pop(0) if wanted.log_z else None
@@ -73,7 +73,7 @@ def mask(
         *given("min_p", min_p), filter_order, allowed, read_mask_kind("kind", kind) or "", log_z,
         read_flag("check", check),
     )  # fmt: skip
-    num_kept, status, *rest = found
+    num_kept, status, rest = *found[:2], list(found[2:])
     return MaskOutput(log_z=rest.pop(0) if log_z else None, num_kept=num_kept, status=status, mask=_mask_of(rest))
 
 

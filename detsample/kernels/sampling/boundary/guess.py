@@ -132,7 +132,7 @@ def tokens_reached(groups, present):
 @triton.jit
 def groups_reached(tokens, present):
     """The inverse of `tokens_reached`."""
-    return present * (1.0 - tl.exp2(tokens * inverse(present) * -LOG2E))
+    return present * (1.0 - tl.exp2(inverse(present) * tokens * -LOG2E))
 
 
 @triton.jit
