@@ -163,7 +163,7 @@ def everything(batches: Iterable[int], full: bool) -> dict[str, Any]:
     shapes = [(rows, vocab_of(rows)) for rows in batches]
     report: dict[str, Any] = {"microseconds, llm rows": main_table(cases.llm, shapes, with_peers=full)}
     report["microseconds, randn x 1"] = main_table(cases.normal(1.0), shapes, with_peers=full)
-    report["microseconds, randn x 5"] = main_table(cases.normal(5.0), shapes)
+    report["microseconds, randn x 5"] = main_table(cases.normal(5.0), shapes, with_peers=full)
     report["host microseconds, B = 1"] = host_times()
     if full:
         report["microseconds, SmolLM2-135M, V = 49152"] = main_table(cases.real, [(rows, 49152) for rows, _ in shapes])

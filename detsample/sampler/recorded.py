@@ -49,7 +49,7 @@ def sample(
 ) -> SampleOutput[Any]:  # fmt: skip
     """`detsample.sample` by way of the operator."""
     wanted = read_wanted(return_logprobs, return_log_z, return_mask, return_num_kept)
-    found = _sample(
+    found: list[Any] = _sample(
         logits, *given("topp_seed", topp_seed), *given("position", position), *given("temperature", temperature),
         *given("top_k", top_k), *given("top_p", top_p), *given("min_p", min_p), filter_order, allowed,
         wanted.logprobs, wanted.log_z, wanted.mask or "", wanted.num_kept, read_flag("shared_noise", shared_noise),
@@ -68,7 +68,7 @@ def mask(
 ) -> MaskOutput[Any, Any]:  # fmt: skip
     """`detsample.mask` by way of the operator."""
     log_z = read_flag("return_log_z", return_log_z)
-    found = _mask(
+    found: list[Any] = _mask(
         logits, *given("temperature", temperature), *given("top_k", top_k), *given("top_p", top_p),
         *given("min_p", min_p), filter_order, allowed, read_mask_kind("kind", kind) or "", log_z,
         read_flag("check", check),
