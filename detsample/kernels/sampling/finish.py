@@ -32,7 +32,6 @@ from detsample.kernels.sampling.rows import (
     ABOVE,
     ABOVE_COUNT,
     AROUND,
-    ARRIVED,
     BOUNDED,
     BOUNDED_FROM,
     COUNT,
@@ -397,19 +396,18 @@ def draw(
 
 
 @triton.jit
-def find_list(records, sums, row, top_key, target):
-    """(found, low key, number, above, reached): whether all tokens of the row's interval, from the low key on, are
-    listed and the boundary for `target` is among them; how many they are; the weight of the tokens above them; and the
-    number of all tokens from the low key on.
+def read_measured(records, sums, row, top_key):
+    """(low, high, above count, above, reached count, reached): the row's last interval [low, high) of keys, and the
+    numbers and weights of the tokens above it, and of those above or in it.
     """
     attempt = last_attempt(records, row)
-    low_key, end_key = read_interval(records, row, attempt)
+    first_key, end_key = read_interval(records, row, attempt)
     around = attempt * MEASURES + AROUND
-    above, reached = read_sum(sums, row, around + ABOVE), read_sum(sums, row, around + REACHED)
-    count = read_sum(sums, row, around + REACHED_COUNT)
-    number = count - read_sum(sums, row, around + ABOVE_COUNT)
-    several = end_of(end_key, top_key) - low_key > 1  # tokens of one value are not listed
-    return (above < target) & (target <= reached) & (number <= LIST) & several, low_key, number, above, count
+    return (
+        first_key.to(tl.int64), end_of(end_key, top_key),
+        read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE),
+        read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED),
+    )  # fmt: skip
 
 
 @triton.jit
@@ -424,27 +422,19 @@ def weight_before(row_logits, list_token, number, scale, largest, key, token):
 
 @triton.jit
 def boundary_of_row(
-    row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p, min_weight, total,
-    scratch_code,
+    row_logits, vocab, drawable, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p, min_weight, total,
+    interval_low, interval_high, counted, weighed, counted_in, weighed_in, scratch_code,
 ):  # fmt: skip
     """The key and the id of the last token of the prefix that all filters keep, its count and weight, and whether all
-    of it is in the row's list. `total` is the weight of which top-p takes its share if top-k is off.
+    of it is in the row's list. `total` is the weight of which top-p takes its share if top-k is off. `drawable` tokens
+    are above -inf. The interval, and what is known of it, only mean something for rows in doubt.
     """
-    drawable = read_field(records, row, COUNT)  # tokens at -inf are never kept
     limit = tl.where(top_k > 0, tl.minimum(top_k, drawable), drawable)
     boundary_key = tl.full([], LOWEST_KEY, tl.int32)
     boundary_token = tl.full([], LAST_TOKEN, tl.int32)
     count = limit
     kept_weight = total
-    attempt = last_attempt(records, row)
-    first_key, end_key = read_interval(records, row, attempt)  # only means something for rows in doubt
-    interval_low = first_key.to(tl.int64)
-    interval_high = end_of(end_key, top_key)
-    around = attempt * MEASURES + AROUND
-    counted, weighed = read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE)
-    counted_in, weighed_in = read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED)
-    # `sum_weights` is not always launched.
-    measured = ((mode & IN_DOUBT) != 0) & (read_sum(sums, row, around + ARRIVED) > 0)
+    measured = ((mode & IN_DOUBT) != 0) & (counted_in > 0)  # `sum_weights` is not always launched
     hit = drawable < 0  # false, as a scalar of the GPU
     all_listed = hit
     # Top-k cuts first, by count, then top-p by weight, with min-p before or after it. It is a loop, to compile it once.
@@ -540,18 +530,21 @@ def finish(
             by_min_p = ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= target)
             # The draw may then tell the token before the boundary is known. Without the weight of all tokens, or with
             # min-p, the interval says nothing of the token.
-            found, low_key, number, above, listed_from = find_list(records, sums, row, top_key, target)
-            guessed = found & ((want & WANT_KEPT) == 0) & ((mode & IN_DOUBT) != 0) & (top_k == 0) & (min_weight == 0)
+            low, high, above_count, above, reached_count, reached = read_measured(records, sums, row, top_key)
+            number = reached_count - above_count
+            guessed = (above < target) & (target <= reached) & (number <= LIST) & (high - low > 1)
+            guessed = guessed & ((want & WANT_KEPT) == 0) & ((mode & IN_DOUBT) != 0) & (top_k == 0) & (min_weight == 0)
             if by_min_p:
                 count = read_sum(sums, row, MINIMUM_COUNT)
                 kept_weight = min_mass
             elif guessed:
-                boundary_key, boundary_token = low_key, boundary_token * 0 + LAST_TOKEN
-                all_listed = number == listed_from
+                boundary_key, boundary_token = low.to(tl.int32), boundary_token * 0 + LAST_TOKEN
+                all_listed = above_count == 0
             elif (top_k > 0) | (top_p < 1.0):
                 boundary_key, boundary_token, count, kept_weight, all_listed = boundary_of_row(
-                    row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
-                    min_weight, whole, scratch_code + row * CAPACITY,
+                    row_logits, vocab, count, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
+                    min_weight, whole, low, high, above_count, above, reached_count, reached,
+                    scratch_code + row * CAPACITY,
                 )  # fmt: skip
                 write_boundary(records, row, boundary_key, boundary_token)
             if (want & WANT_TOKEN) != 0:
@@ -564,7 +557,7 @@ def finish(
                 while kept == 0:
                     if all_listed:
                         winner = draw_from_list(
-                            row_logits, list_token, listed_from.to(tl.int32), scale, largest, seed, position,
+                            row_logits, list_token, reached_count.to(tl.int32), scale, largest, seed, position,
                             boundary_key, boundary_token,
                         )  # fmt: skip
                     else:

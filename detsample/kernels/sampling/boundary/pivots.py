@@ -144,8 +144,8 @@ def pivots_of_sample(row_logits, vocab, rate, share):
 
 @triton.jit
 def total_between(whole, reference, top, rate, chain):
-    """(lowest, highest): int64 numbers between which exact sums of weights lie, of a row's tokens or of those that reach
-    some value. They mean something if `is_known`.
+    """(lowest, highest): int64 numbers between which exact sums of weights lie, of a row's tokens or of those that
+    reach some value. They mean something if `is_known`.
 
     They are computed from rough sums, `whole`, whose weights are relative to the logit `reference`. `top` is the row's
     largest logit. Each lane of `summarize` has added up `chain` quads.
