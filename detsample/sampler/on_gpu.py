@@ -35,6 +35,7 @@ from detsample.kernels.sampling.rows import (
     RECORD,
     RETRIES,
     SUMS,
+    WANT_KEPT,
     WANT_LOG_Z,
     WANT_LOGPROBS,
     WANT_TOKEN,
@@ -196,9 +197,11 @@ def _may_be_for_top_p(parameters: Parameters, vocab: int) -> bool:
 
 def _want(wanted: Wanted) -> int:
     """The `want` argument of the kernels."""
+    kept = wanted.num_kept or wanted.logprobs or wanted.log_z or wanted.mask is not None
     return int(
         WANT_TOKEN.value * wanted.token + WANT_LOGPROBS.value * wanted.logprobs + WANT_LOG_Z.value * wanted.log_z
-    )
+        + WANT_KEPT.value * kept
+    )  # fmt: skip
 
 
 class Steps(NamedTuple):
@@ -353,7 +356,8 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     # Callers may want only some of the results; all of them are written to.
     written = (areas.memory, token_ids, num_kept, status, logprobs, log_z)
     kept_alive = None if framework.frees_behind_stream(device) else written
-    return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
+    counted = num_kept if wanted.num_kept else None
+    return SampleOutput(token_ids, counted, status, logprobs, log_z, mask, kept_alive)
 
 
 def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
