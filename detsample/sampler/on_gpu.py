@@ -284,7 +284,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     cut, laid = cut_rows(rows, vocab, programs, tuning, wanted.mask is not None)
     given = parameter_arguments(parameters, framework, device)
     order = FILTER_ORDERS.index(parameters.filter_order)
-    of_logits = (_argument(logits), logits.row_stride, *_allowed(logits))
+    of_logits = (_argument(logits), logits.row_stride, *allowed_bytes(logits))
     values = [*of_logits, *given, vocab, *cut, _want(wanted), order, rows, 0]
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
@@ -346,7 +346,9 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
             row = (*values[:4], of.vocab, records, maxima, cut.pitch, cut.quads, cut.segment_tiles)
             grid = (rows, cut.spans, cut.segments)
             options = {"ALIGNED": aligned, "ALLOWED": of.allowed is not None, **_MASK_OPTIONS}
-            if wanted.mask == "csr":
+            if wanted.mask == "records":  # what masks are made of, for one who makes them
+                mask = (areas.memory, records)
+            elif wanted.mask == "csr":
                 counts = as_argument(areas["span_counts"], "int32")
                 mask = write_csr(of, row, grid, options, counts, num_kept, parameters.top_k)
             else:
@@ -375,7 +377,7 @@ def _argument(logits: Logits) -> Argument:
     return logits.framework.argument(logits.tensor) if logits.pointer is None else logits.pointer
 
 
-def _allowed(logits: Logits) -> tuple[Argument, int]:
+def allowed_bytes(logits: Logits) -> tuple[Argument, int]:
     """The allowed sets as bytes, whatever their type, and the step from row to row."""
     sets = logits.allowed
     if sets is None:
