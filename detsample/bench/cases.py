@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+TOKEN_ONLY = {"return_logprobs": False, "return_num_kept": False}
+
 SETTINGS: dict[str, dict[str, Any]] = {
-    "no filter, token only": {"return_logprobs": False},
+    "no filter, token only": TOKEN_ONLY,
     "no filter, logprobs and log_z": {"return_log_z": True},
     "k=50 p=.95 min_p=.05": {"top_k": 50, "top_p": 0.95, "min_p": 0.05},
     "p=.95": {"top_p": 0.95},
-    "p=.95, token only": {"top_p": 0.95, "return_logprobs": False},
+    "p=.95, token only": {"top_p": 0.95} | TOKEN_ONLY,
     "min_p=.1": {"min_p": 0.1},
-    "min_p=.1, token only": {"min_p": 0.1, "return_logprobs": False},
+    "min_p=.1, token only": {"min_p": 0.1} | TOKEN_ONLY,
     "mixed": {"mixed": True},
+    "mixed, token only": {"mixed": True} | TOKEN_ONLY,
     "greedy": {"temperature": 0.0},
 }
 

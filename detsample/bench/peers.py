@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from detsample.bench.cases import TOKEN_ONLY
+
 
 def torch_sort(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
     """The usual reference in torch: sort, cumulative sum, multinomial."""
@@ -48,7 +50,7 @@ def flashinfer(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
         return lambda x: sampling.top_p_sampling_from_probs(sampling.softmax(x), setting["top_p"])
     if setting.get("min_p"):
         return lambda x: sampling.min_p_sampling_from_probs(sampling.softmax(x), setting["min_p"])
-    return sampling.sampling_from_logits if setting == {"return_logprobs": False} else None
+    return sampling.sampling_from_logits if setting == TOKEN_ONLY else None
 
 
 def flashinfer_one_k(setting: dict[str, Any]) -> Callable[[Any], Any] | None:

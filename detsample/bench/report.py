@@ -32,9 +32,12 @@ def differences(rows: int = 6, vocab: int = 151936) -> int:
     for setting in cases.SETTINGS.values():
         for scale in (1.0, 5.0):
             x = torch.randn(rows, vocab, device="cuda") * scale
-            given = cases.arguments(setting, rows) | {"return_log_z": True, "return_mask": "bits"}
+            given = cases.arguments(setting, rows)
+            counted = given.pop("return_num_kept", True)
+            if counted:
+                given |= {"return_log_z": True, "return_mask": "bits"}
             given["topp_seed"] = torch.randint(-(2**62), 2**62, (rows,), device="cuda")
-            out = detsample.sample(x, **given)
+            out = detsample.sample(x, **given, return_num_kept=counted)
             on_host = {k: v.cpu().numpy() if isinstance(v, torch.Tensor) else v for k, v in given.items()}
             expected = reference.sample(x.cpu().numpy(), **on_host)
             for name in RESULTS:
@@ -83,7 +86,8 @@ def main_table(
         table["floor"][str(rows)] = floor_time(inputs)
         for name, setting in cases.SETTINGS.items():
             table.setdefault(name, {})[str(rows)] = timing.microseconds(sampler_calls(inputs, setting))
-            for peer, make_peer in peers.PEERS.items() if with_peers else ():
+            rivals = with_peers and f"{name}, token only" not in cases.SETTINGS  # they make no log probabilities
+            for peer, make_peer in peers.PEERS.items() if rivals else ():
                 call = make_peer(setting)
                 taken = None if call is None else peer_time(peer, [functools.partial(call, x) for x in inputs])
                 if taken is not None:
@@ -159,7 +163,7 @@ def everything(batches: Iterable[int], full: bool) -> dict[str, Any]:
     shapes = [(rows, vocab_of(rows)) for rows in batches]
     report: dict[str, Any] = {"microseconds, llm rows": main_table(cases.llm, shapes, with_peers=full)}
     report["microseconds, randn x 1"] = main_table(cases.normal(1.0), shapes, with_peers=full)
-    report["microseconds, randn x 5"] = main_table(cases.normal(5.0), shapes)
+    report["microseconds, randn x 5"] = main_table(cases.normal(5.0), shapes, with_peers=full)
     report["host microseconds, B = 1"] = host_times()
     if full:
         report["microseconds, SmolLM2-135M, V = 49152"] = main_table(cases.real, [(rows, 49152) for rows, _ in shapes])

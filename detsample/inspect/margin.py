@@ -102,7 +102,7 @@ def margin(
     of, given = read_draw(
         logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, None, shared_noise
     )
-    drawn = run(of, given, Wanted(True, False, False, None))
+    drawn = run(of, given, Wanted(True, False, False, None, num_kept=False))
     found = serving("detsample.inspect", of.device).margin(of, given, drawn.token_ids, drawn.status)
     if wait:
         raise_for_status(drawn.status)

@@ -63,7 +63,7 @@ For rows whose vocabulary is cut into shards (docs/sharded.md), in `sharded/`:
 `heads`       what a rank tells of its shard at first; logits that are brought together
 `look`        exact sums of a shard, and its best score                           (spec sections 5, 8)
 `settle`      what is kept, from what all ranks have told; the results        (spec sections 3, 6, 9)
-`search`      the last token of a prefix                                             (spec section 6)
+`exchange`    rows by way of other ranks: each draws a share of the rows whole
 ============= =======================================================================================
 
 Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`.

@@ -14,10 +14,12 @@ from detsample.sampler.status import raise_for_status
 @usual_mode
 def sample_now(
     logits: Any, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any, filter_order: str,
-    allowed: Any, return_logprobs: bool, return_log_z: bool, return_mask: str | None, shared_noise: bool, check: bool,
+    allowed: Any, return_logprobs: bool, return_log_z: bool, return_mask: str | None, return_num_kept: bool,
+    shared_noise: bool, check: bool,
 ) -> SampleOutput[Any]:  # fmt: skip
     """See `detsample.sample`."""
-    wanted, wait = read_wanted(return_logprobs, return_log_z, return_mask), read_flag("check", check)
+    wanted = read_wanted(return_logprobs, return_log_z, return_mask, return_num_kept)
+    wait = read_flag("check", check)
     of, given = read_draw(
         logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise
     )

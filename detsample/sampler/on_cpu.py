@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ def draw(logits: Logits, given: dict[str, Any], wanted: Wanted) -> SampleOutput:
         given = {name: value for name, value in given.items() if name not in ("topp_seed", "position")}
         found = reference.mask(values, **given, kind=wanted.mask or "bool", return_log_z=wanted.log_z)
 
-    return as_output(framework, logits.device, found)
+    out = as_output(framework, logits.device, found)
+    return out if wanted.num_kept else replace(out, num_kept=None)
 
 
 def as_output(framework: Framework, device: Device, found: Any) -> SampleOutput:

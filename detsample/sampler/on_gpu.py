@@ -35,6 +35,7 @@ from detsample.kernels.sampling.rows import (
     RECORD,
     RETRIES,
     SUMS,
+    WANT_KEPT,
     WANT_LOG_Z,
     WANT_LOGPROBS,
     WANT_TOKEN,
@@ -196,9 +197,11 @@ def _may_be_for_top_p(parameters: Parameters, vocab: int) -> bool:
 
 def _want(wanted: Wanted) -> int:
     """The `want` argument of the kernels."""
+    kept = wanted.num_kept or wanted.logprobs or wanted.log_z or wanted.mask is not None
     return int(
         WANT_TOKEN.value * wanted.token + WANT_LOGPROBS.value * wanted.logprobs + WANT_LOG_Z.value * wanted.log_z
-    )
+        + WANT_KEPT.value * kept
+    )  # fmt: skip
 
 
 class Steps(NamedTuple):
@@ -281,7 +284,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     cut, laid = cut_rows(rows, vocab, programs, tuning, wanted.mask is not None)
     given = parameter_arguments(parameters, framework, device)
     order = FILTER_ORDERS.index(parameters.filter_order)
-    of_logits = (_argument(logits), logits.row_stride, *_allowed(logits))
+    of_logits = (_argument(logits), logits.row_stride, *allowed_bytes(logits))
     values = [*of_logits, *given, vocab, *cut, _want(wanted), order, rows, 0]
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
@@ -343,7 +346,9 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
             row = (*values[:4], of.vocab, records, maxima, cut.pitch, cut.quads, cut.segment_tiles)
             grid = (rows, cut.spans, cut.segments)
             options = {"ALIGNED": aligned, "ALLOWED": of.allowed is not None, **_MASK_OPTIONS}
-            if wanted.mask == "csr":
+            if wanted.mask == "records":  # what masks are made of, for one who makes them
+                mask = (areas.memory, records)
+            elif wanted.mask == "csr":
                 counts = as_argument(areas["span_counts"], "int32")
                 mask = write_csr(of, row, grid, options, counts, num_kept, parameters.top_k)
             else:
@@ -351,7 +356,8 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     # Callers may want only some of the results; all of them are written to.
     written = (areas.memory, token_ids, num_kept, status, logprobs, log_z)
     kept_alive = None if framework.frees_behind_stream(device) else written
-    return SampleOutput(token_ids, num_kept, status, logprobs, log_z, mask, kept_alive)
+    counted = num_kept if wanted.num_kept else None
+    return SampleOutput(token_ids, counted, status, logprobs, log_z, mask, kept_alive)
 
 
 def run(logits: Logits, parameters: Parameters, wanted: Wanted) -> SampleOutput:
@@ -371,7 +377,7 @@ def _argument(logits: Logits) -> Argument:
     return logits.framework.argument(logits.tensor) if logits.pointer is None else logits.pointer
 
 
-def _allowed(logits: Logits) -> tuple[Argument, int]:
+def allowed_bytes(logits: Logits) -> tuple[Argument, int]:
     """The allowed sets as bytes, whatever their type, and the step from row to row."""
     sets = logits.allowed
     if sets is None:

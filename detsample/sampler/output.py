@@ -16,13 +16,13 @@ M = TypeVar("M")
 
 
 class Wanted(NamedTuple):
-    """Which results a call asks for. Results that are not asked for are None; `num_kept` and `status` are always there.
-    """
+    """Which results a call asks for. Results that are not asked for are None; `status` is always there."""
 
     token: bool
     logprobs: bool
     log_z: bool
     mask: str | None
+    num_kept: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class SampleOutput(Generic[T]):
     ----------
     token_ids : [B] int64
         The tokens drawn; ``-1`` in invalid rows.
-    num_kept : [B] int32
+    num_kept : [B] int32, or None
         The number of tokens in the set that the token was drawn from; 0 in invalid rows.
     status : [B] int32
         0, or the sum of the `detsample.Status` bits that say why a row is invalid.
@@ -62,7 +62,7 @@ class SampleOutput(Generic[T]):
     """
 
     token_ids: T
-    num_kept: T
+    num_kept: T | None
     status: T
     logprobs: T | None
     log_z: T | None

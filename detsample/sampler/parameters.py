@@ -284,13 +284,14 @@ def _is_single(parameter: Parameter) -> bool:
     return isinstance(parameter, Scalar) or parameter.stride == 0
 
 
-def read_wanted(return_logprobs: Any, return_log_z: Any, return_mask: Any) -> Wanted:
+def read_wanted(return_logprobs: Any, return_log_z: Any, return_mask: Any, return_num_kept: Any = True) -> Wanted:
     """Check which results a call that draws asks for."""
     return Wanted(
         True,
         read_flag("return_logprobs", return_logprobs),
         read_flag("return_log_z", return_log_z),
         read_mask_kind("return_mask", return_mask),
+        read_flag("return_num_kept", return_num_kept),
     )
 
 

@@ -69,7 +69,7 @@ def plan(
     temperature: Real | np.ndarray = 1.0, top_k: Integer | np.ndarray = 0, top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0, filter_order: FilterOrder = "top_k_first", allowed: np.ndarray | None = None,
     return_logprobs: bool = True, return_log_z: bool = False, return_mask: MaskKind | None = None,
-    shared_noise: bool = False,
+    return_num_kept: bool = True, shared_noise: bool = False,
 ) -> Plan[np.ndarray]: ...  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def plan(
     logits: T, topp_seed: Integer | T, *, position: Integer | T = 0, temperature: Real | T = 1.0,
     top_k: Integer | T = 0, top_p: Real | T = 1.0, min_p: Real | T = 0.0, filter_order: FilterOrder = "top_k_first",
     allowed: T | None = None, return_logprobs: bool = True, return_log_z: bool = False,
-    return_mask: MaskKind | None = None, shared_noise: bool = False,
+    return_mask: MaskKind | None = None, return_num_kept: bool = True, shared_noise: bool = False,
 ) -> Plan[T]: ...  # fmt: skip
 
 
@@ -97,6 +97,7 @@ def plan(
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
+    return_num_kept: bool = True,
     shared_noise: bool = False,
 ) -> Plan[Any]:
     """Check the arguments of `sample` now, and draw later, as often as you like, with less time on the host.
@@ -109,7 +110,7 @@ def plan(
     logits : [B, V] tensor
         Like those to come, in class, shape, strides, type and device. Their values are not read.
     topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed : as for `sample`
-    return_logprobs, return_log_z, return_mask, shared_noise
+    return_logprobs, return_log_z, return_mask, return_num_kept, shared_noise
         As for `sample`.
 
     Returns
@@ -134,7 +135,7 @@ def plan(
     >>> draw(logits).token_ids == sample(logits, 7, position=1, top_k=2).token_ids
     array([ True])
     """
-    wanted = read_wanted(return_logprobs, return_log_z, return_mask)
+    wanted = read_wanted(return_logprobs, return_log_z, return_mask, return_num_kept)
     of, given = read_draw(
         logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise
     )

@@ -45,17 +45,18 @@ def either(tensor: torch.Tensor | None, number: Any) -> Any:
 def sample(
     logits: torch.Tensor, topp_seed: Any, position: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any,
     filter_order: str, allowed: Any, return_logprobs: bool, return_log_z: bool, return_mask: str | None,
-    shared_noise: bool, check: bool,
+    return_num_kept: bool, shared_noise: bool, check: bool,
 ) -> SampleOutput[Any]:  # fmt: skip
     """`detsample.sample` by way of the operator."""
-    wanted = read_wanted(return_logprobs, return_log_z, return_mask)
-    found = _sample(
+    wanted = read_wanted(return_logprobs, return_log_z, return_mask, return_num_kept)
+    found: list[Any] = _sample(
         logits, *given("topp_seed", topp_seed), *given("position", position), *given("temperature", temperature),
         *given("top_k", top_k), *given("top_p", top_p), *given("min_p", min_p), filter_order, allowed,
-        wanted.logprobs, wanted.log_z, wanted.mask or "", read_flag("shared_noise", shared_noise),
+        wanted.logprobs, wanted.log_z, wanted.mask or "", wanted.num_kept, read_flag("shared_noise", shared_noise),
         read_flag("check", check),
     )  # fmt: skip
-    token_ids, num_kept, status, rest = *found[:3], list(found[3:])  # torch.compile makes a tuple of `*rest` up to 2.11
+    token_ids, status, rest = *found[:2], list(found[2:])  # torch.compile makes a tuple of `*rest` up to 2.11
+    num_kept = rest.pop(0) if wanted.num_kept else None
     logprobs = rest.pop(0) if wanted.logprobs else None
     log_z = rest.pop(0) if wanted.log_z else None
     return SampleOutput(token_ids, num_kept, status, logprobs, log_z, _mask_of(rest))
@@ -67,7 +68,7 @@ def mask(
 ) -> MaskOutput[Any, Any]:  # fmt: skip
     """`detsample.mask` by way of the operator."""
     log_z = read_flag("return_log_z", return_log_z)
-    found = _mask(
+    found: list[Any] = _mask(
         logits, *given("temperature", temperature), *given("top_k", top_k), *given("top_p", top_p),
         *given("min_p", min_p), filter_order, allowed, read_mask_kind("kind", kind) or "", log_z,
         read_flag("check", check),
@@ -83,19 +84,20 @@ def _mask_of(rest: list[torch.Tensor]) -> Any:
 @torch.library.custom_op(
     "detsample::sample",
     mutates_args=(),
-    schema=f"(Tensor logits, {SEED}, {POSITION}, {_FILTERS}, bool logprobs, bool log_z, str mask, bool shared_noise, "
-    "bool check) -> Tensor[]",
+    schema=f"(Tensor logits, {SEED}, {POSITION}, {_FILTERS}, bool logprobs, bool log_z, str mask, bool num_kept, "
+    "bool shared_noise, bool check) -> Tensor[]",
 )
 def _sample(
     logits: Any, seed: Any, seed_n: Any, position: Any, position_n: Any, t: Any, t_n: Any, k: Any, k_n: Any, p: Any,
     p_n: Any, m: Any, m_n: Any, filter_order: str, allowed: Any, logprobs: bool, log_z: bool, mask: str,
-    shared_noise: bool, check: bool,
+    num_kept: bool, shared_noise: bool, check: bool,
 ) -> Any:  # fmt: skip
     out = sample_now(
         logits, either(seed, seed_n), either(position, position_n), either(t, t_n), either(k, k_n), either(p, p_n),
-        either(m, m_n), filter_order, allowed, logprobs, log_z, mask or None, shared_noise, check,
+        either(m, m_n), filter_order, allowed, logprobs, log_z, mask or None, num_kept, shared_noise,
+        check,
     )  # fmt: skip
-    return [out.token_ids, out.num_kept, out.status, *_optional(out)]
+    return [out.token_ids, out.status, *([out.num_kept] if num_kept else []), *_optional(out)]
 
 
 @torch.library.custom_op(
@@ -122,9 +124,9 @@ def _optional(out: Any) -> list[torch.Tensor]:
 
 @_sample.register_fake
 def _(logits: Any, *others: Any) -> Any:
-    logprobs, log_z, mask = others[-5:-2]
+    logprobs, log_z, mask, num_kept = others[-6:-2]
     rows = logits.shape[0]
-    found = [logits.new_empty(rows, dtype=kind) for kind in (torch.int64, torch.int32, torch.int32)]
+    found = [logits.new_empty(rows, dtype=kind) for kind in (torch.int64, torch.int32, *[torch.int32] * num_kept)]
     return found + _fake_optional(logits, int(logprobs) + int(log_z), mask)
 
 

@@ -18,7 +18,7 @@ def sample(
     temperature: Real | np.ndarray = 1.0, top_k: Integer | np.ndarray = 0, top_p: Real | np.ndarray = 1.0,
     min_p: Real | np.ndarray = 0.0, filter_order: FilterOrder = "top_k_first", allowed: np.ndarray | None = None,
     return_logprobs: bool = True, return_log_z: bool = False, return_mask: MaskKind | None = None,
-    shared_noise: bool = False, check: bool = False,
+    return_num_kept: bool = True, shared_noise: bool = False, check: bool = False,
 ) -> SampleOutput[np.ndarray]: ...  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def sample(
     logits: T, topp_seed: Integer | T, *, position: Integer | T = 0, temperature: Real | T = 1.0,
     top_k: Integer | T = 0, top_p: Real | T = 1.0, min_p: Real | T = 0.0, filter_order: FilterOrder = "top_k_first",
     allowed: T | None = None, return_logprobs: bool = True, return_log_z: bool = False,
-    return_mask: MaskKind | None = None, shared_noise: bool = False, check: bool = False,
+    return_mask: MaskKind | None = None, return_num_kept: bool = True, shared_noise: bool = False, check: bool = False,
 ) -> SampleOutput[T]: ...  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def sample(
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: MaskKind | None = None,
+    return_num_kept: bool = True,
     shared_noise: bool = False,
     check: bool = False,
 ) -> SampleOutput[Any]:
@@ -90,6 +91,9 @@ def sample(
     return_mask : None, "bool", "bits" or "csr"
         The form in which to return the kept set. On a GPU, ``"csr"`` waits for the device once, to learn the size,
         unless `top_k` is one number for all rows. Nothing else waits, except `check`.
+    return_num_kept : bool
+        Whether to return how many tokens are kept. If neither this nor log probabilities nor a mask are asked for, the
+        kernels may know the token of a row with top-p alone before its kept set, and are quicker then.
     shared_noise : bool
         Whether several rows may draw with the same noise. By default a single `topp_seed` together with a single
         `position` is refused for several rows; `fold_in` makes a seed for each.
@@ -118,7 +122,7 @@ def sample(
     """
     given = (
         logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, return_logprobs,
-        return_log_z, return_mask, shared_noise, check,
+        return_log_z, return_mask, return_num_kept, shared_noise, check,
     )  # fmt: skip
     if recording():
         from detsample.sampler import recorded

@@ -13,6 +13,7 @@ from detsample.frameworks import operations
 from detsample.sampler.parameters import (
     FILTER_ORDERS,
     LARGEST_VOCABULARY,
+    LOGIT_TYPES,
     Logits,
     Parameter,
     Parameters,
@@ -76,6 +77,7 @@ def agreed_place(
         "the contract's version": CONTRACT_VERSION,
         "the operation": OPERATIONS.index(operation),
         "the number of rows": of.rows,
+        "the type of the logits": LOGIT_TYPES.index(of.dtype),
         "vocab": as_integer("vocab", vocab, 1, LARGEST_VOCABULARY),
         "filter_order": FILTER_ORDERS.index(given.filter_order),
         "which results are wanted": want,
@@ -133,7 +135,7 @@ def _told(name: str, number: int) -> str:
         return "a number"
     if name in ("temperature", "top_p", "min_p"):
         return str(struct.unpack("<d", struct.pack("<q", number))[0])
-    words = {"the operation": OPERATIONS, "filter_order": FILTER_ORDERS}
+    words = {"the operation": OPERATIONS, "filter_order": FILTER_ORDERS, "the type of the logits": LOGIT_TYPES}
     return words[name][number] if name in words else str(number)
 
 

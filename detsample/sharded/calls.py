@@ -287,7 +287,7 @@ def plan(
     steps = serving("detsample.sharded", of.device).draw
 
     def draw(tensor: Any, pointer: Any) -> SampleOutput[Any]:
-        return alone(steps(place, of._replace(tensor=tensor, pointer=pointer), given, wanted), ranks.all_gather)
+        return alone(steps(place, of._replace(tensor=tensor, pointer=pointer), given, wanted), ranks)
 
     return Plan(of._replace(tensor=local_logits), draw)
 
@@ -324,13 +324,15 @@ def _take_rounds(
         ranks = group_of(group, of.framework.name)
         owner = ranks if group is None else group
         place = agreed_place(ranks, owner, operation, want, of, columns, given, start, vocab, again)
-        return (alone(steps(place), ranks.all_gather),)
+        return (alone(steps(place), ranks),)
     if not (start is None and vocab is None and group is None):
         raise TypeError("vocab_start, vocab and group must be None where local_logits is a list of all shards")
     shards = [_with_columns(logits) for logits in local_logits]
     calls = [read(logits, partial(_of_shard, at), columns) for at, (logits, columns) in enumerate(shards)]
     if len({of.rows for of, *_ in calls}) != 1:
         raise ValueError(f"local_logits must have one number of rows, got {[of.rows for of, *_ in calls]}")
+    if len({of.dtype for of, *_ in calls}) != 1:
+        raise TypeError(f"local_logits must be of one type, got {[of.dtype for of, *_ in calls]}")
     widths = [columns for _, columns in shards]
     starts = starts_of([sum(widths[:at]) for at in range(len(widths))], widths, sum(widths))
     return together([steps(Place(rank, starts)) for rank, (_, _, steps) in enumerate(calls)])
@@ -347,7 +349,7 @@ def _with_columns(logits: Any) -> tuple[Any, int]:
     *rows, columns = framework.shape(logits)
     if columns:
         return logits, columns
-    return operations.of(framework.name).placed(np.full((*rows, 1), -np.inf, np.float32), logits), 0
+    return operations.of(framework.name).beside(np.full((*rows, 1), -np.inf, np.float32), logits), 0
 
 
 def _bits(wanted: Wanted) -> int:

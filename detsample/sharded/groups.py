@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 R = TypeVar("R")
 Steps = Generator[Any, Any, R]
-"""What one rank does: it yields a message and is sent the messages of all ranks, until it returns."""
+"""What one rank does: it yields a message and is sent the messages of all ranks, until it returns. If it yields
+`Parcels`, it is sent those for itself.
+"""
+
+
+class Parcels(NamedTuple):
+    """Rows of logits for other ranks: equal parts of `rows`, one for each rank, in their order."""
+
+    rows: Any
 
 
 @runtime_checkable
@@ -33,6 +41,16 @@ class Group(Protocol):
         """
 
 
+def exchange(group: Group, rows: Any) -> Any:
+    """Send `Parcels` and return those for this rank, one behind the other. A group may have a method `all_to_all` that
+    does this; otherwise all ranks get all parcels, which costs more time.
+    """
+    if hasattr(group, "all_to_all"):
+        return group.all_to_all(rows)
+    everything = group.all_gather(rows)
+    return everything.reshape((group.size, group.size, -1, rows.shape[-1]))[:, group.rank].reshape(rows.shape)
+
+
 class OfTorch:
     """A process group of `torch.distributed`; None is the default one."""
 
@@ -50,6 +68,14 @@ class OfTorch:
         gathered = message.new_empty((self.size * message.shape[0], *message.shape[1:]))
         self._gather(gathered, message, group=self._group)
         return gathered.reshape((self.size, *message.shape))
+
+    def all_to_all(self, rows: Any) -> Any:
+        """See `exchange`."""
+        import torch.distributed as distributed
+
+        received = rows.new_empty(rows.shape)
+        distributed.all_to_all_single(received, rows.detach().contiguous(), group=self._group)
+        return received
 
 
 class OfPaddle:
@@ -88,12 +114,13 @@ def group_of(group: Any, framework: str) -> Group:
     return OfTorch(group) if framework == "torch" else OfPaddle(group)
 
 
-def alone(steps: Steps[R], all_gather: Callable[[Any], Any]) -> R:
+def alone(steps: Steps[R], group: Group) -> R:
     """Do what one rank does, and return what it returns."""
     try:
         message = next(steps)
         while True:
-            message = steps.send(all_gather(message))
+            parcels = isinstance(message, Parcels)
+            message = steps.send(exchange(group, message.rows) if parcels else group.all_gather(message))
     except StopIteration as end:
         result: R = end.value
         return result
@@ -103,7 +130,7 @@ def together(ranks: Sequence[Steps[R]]) -> list[R]:
     """Do what several ranks do, in one process."""
     messages, results = [next(steps) for steps in ranks], list[R]()
     while not results:
-        gathered = [_stacked(messages, own) for own in messages]
+        gathered = [_stacked(messages, rank) for rank in range(len(messages))]
         messages = []
         for steps, all_messages in zip(ranks, gathered, strict=True):
             try:
@@ -113,8 +140,12 @@ def together(ranks: Sequence[Steps[R]]) -> list[R]:
     return results
 
 
-def _stacked(messages: list[Any], own: Any) -> Any:
-    """The messages of all ranks, on the device of one's own."""
+def _stacked(messages: list[Any], rank: int) -> Any:
+    """What a rank is sent, on the device of its own message."""
+    if isinstance(messages[rank], Parcels):
+        shape = (len(messages), -1, messages[rank].rows.shape[-1])
+        return _stacked([each.rows.reshape(shape)[rank] for each in messages], rank).reshape(messages[rank].rows.shape)
+    own = messages[rank]
     kind = type(own).__module__.partition(".")[0]
     if kind == "torch":
         import torch

@@ -77,7 +77,7 @@ def draft(
     sampling = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
     if len(shape) != 3:
         of, given = read_draw(logits, *sampling, None, shared_noise)
-        out = run(of, given, Wanted(True, logprobs, False, None))
+        out = run(of, given, Wanted(True, logprobs, False, None, num_kept=False))
         return DraftOutput(out.token_ids, out.status, out.logprobs, out)
     if shape[1] == 0:
         return _nothing(logits, sampling, shared_noise, logprobs)

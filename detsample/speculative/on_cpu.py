@@ -61,4 +61,4 @@ def draw(batch: Batch, logprobs: bool) -> SampleOutput:
     how = {name: of_rows(x) for name, x in on_cpu.as_arrays(batch.logits.framework, batch.given).items()}
     with np.errstate(over="ignore"):
         how["position"] = np.add(how["position"], np.tile(np.arange(batch.width), batch.requests), dtype=np.int64)
-    return on_cpu.draw(batch.logits, how, Wanted(True, logprobs, False, None))
+    return on_cpu.draw(batch.logits, how, Wanted(True, logprobs, False, None, num_kept=False))

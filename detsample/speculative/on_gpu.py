@@ -124,7 +124,7 @@ def draw(batch: Batch, logprobs: bool) -> SampleOutput:
 
 def _draw(batch: Batch, logprobs: bool, parents: Table | None = None) -> tuple[SampleOutput, Rows]:
     rows = expand_rows(batch, parents)
-    return run(batch.logits, rows.parameters, Wanted(True, logprobs, False, None)), rows
+    return run(batch.logits, rows.parameters, Wanted(True, logprobs, False, None, num_kept=False)), rows
 
 
 def _drawn_pointers(batch: Batch, drawn: SampleOutput) -> list[Argument]:

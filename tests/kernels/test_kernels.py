@@ -216,7 +216,9 @@ def test_a_share_that_the_rough_weight_cannot_tell() -> None:
         with np.errstate(all="ignore"):
             share = F32(equal // 2) * F32(1) / F32(equal + (3000 - equal) * np.exp(-12.0))
         near = [share, np.nextafter(share, F32(0)), np.nextafter(share, F32(1)), share * F32(1 + 1e-5)]
-        compare(np.repeat(row, len(near), axis=0), {"topp_seed": np.arange(len(near)), "top_p": F32(near)})
+        given = {"topp_seed": np.arange(len(near)), "top_p": F32(near)}
+        compare(np.repeat(row, len(near), axis=0), given)
+        compare_token(np.repeat(row, len(near), axis=0), given)
 
 
 def misleading(V: int, value: float) -> np.ndarray:
@@ -291,6 +293,72 @@ def test_ways_mixed_in_one_batch() -> None:
         values = [WAYS[name][1].get(column, off) for name in names]
         params[column] = np.asarray(values, np.int64 if column == "top_k" else F32)
     compare(logits, params, "csr")
+
+
+# ---- the token alone
+
+
+def compare_token(logits: np.ndarray, params: dict[str, Any], **keywords: Any) -> np.ndarray:
+    """Run both with nothing wanted but the token; returns which rows were left to `finish`, in the interpreter."""
+    with left_to_finish() as left:
+        found = kernel_path.sample(logits, **params, return_logprobs=False, return_num_kept=False, **keywords)
+    expected = reference.sample(logits, **params, return_logprobs=False)
+    assert (found.num_kept, found.logprobs, found.log_z, found.mask) == (None,) * 4
+    assert found.token_ids.tolist() == expected.token_ids.tolist(), params
+    assert found.status.tolist() == expected.status.tolist(), params
+    return np.zeros(len(logits), bool) if GPU else left[0]
+
+
+@pytest.mark.full("more ways to the token alone", every=6)
+@pytest.mark.parametrize("order", ["top_k_first", "min_p_first", "joint"])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_token_alone_is_the_same(way: str, order: str) -> None:
+    """Catches a shortcut for calls without `num_kept` that gives another token than the kept set does."""
+    logits, params, _wide = WAYS[way]
+    for top_p in {params.get("top_p", 1.0), 0.8}:
+        seeds = {"topp_seed": np.arange(2) + 2**40, "position": 7, "filter_order": order}
+        compare_token(np.repeat(logits, 2, axis=0), params | seeds | {"top_p": top_p})
+
+
+def test_a_token_settled_by_the_draw() -> None:
+    """Catches a best token of all that is taken although top-p does not keep it, and one that is taken where the rough
+    sums cannot tell; and tests in which neither happens.
+    """
+    rows = np.repeat(randn(3000), amount(32, 256), axis=0)
+    given = {"topp_seed": np.arange(len(rows)), "top_p": 0.6}
+    left = compare_token(rows, given)
+    best = reference.sample(rows, given["topp_seed"]).token_ids
+    dropped = best != reference.sample(rows, **given).token_ids
+    assert GPU or ((left & dropped).any() and (~left & dropped).any() and (~left & ~dropped).any())
+
+
+@pytest.mark.full("more shares of listed tokens", every=3)
+@pytest.mark.parametrize("top_p", [0.1, 0.3, 0.9])
+def test_a_token_settled_by_a_list(top_p: float) -> None:
+    """Catches a draw from the listed tokens that stops at one that is not kept, or loses one that is."""
+    rows = np.repeat(randn(4000, 0.3), 6, axis=0)
+    rows[3:] = np.round(rows[3:] * 8) / 8  # ties, too
+    left = compare_token(rows, {"topp_seed": np.arange(6), "position": 3, "top_p": top_p})
+    assert GPU or left.any()
+
+
+@pytest.mark.full("more temperatures in the interpreter", every=4)
+@pytest.mark.parametrize("temperature", [0.0, 1e-45, 1e-8, 0.02])
+def test_the_token_alone_at_low_temperatures(temperature: float) -> None:
+    """Catches a shortcut that trusts rough sums, or bounds, that mean nothing at such a temperature."""
+    rows = np.concatenate([randn(3000), randn(3000) + F32(1e6), levels(3000, 3), misleading(3000, 40.0)])
+    for top_p in (0.5, 0.999):
+        given = {"topp_seed": np.arange(4), "top_p": top_p, "temperature": F32(temperature)}
+        compare_token(rows, given)
+
+
+def test_the_token_alone_of_allowed_sets() -> None:
+    """Catches rough sums or a draw that look at tokens outside the set."""
+    rng = rng_of("allowed alone")
+    rows = np.repeat(randn(3000), 6, axis=0)
+    allowed = np.packbits(rng.random((6, 3000)) < np.array([0.9, 0.5, 0.1, 0.01, 0.9, 0.5])[:, None], axis=1)
+    given = {"topp_seed": np.arange(6), "top_p": F32([0.95, 0.95, 0.95, 0.95, 0.6, 1.0])}
+    compare_token(rows, given | {"allowed": allowed})
 
 
 @pytest.mark.full("more values at which bounds tie", every=4)

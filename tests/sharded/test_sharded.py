@@ -19,6 +19,7 @@ from levels import FULL
 import detsample
 import reference
 from detsample import sharded
+from detsample.sharded import groups
 from reference.mask import bits_of
 
 RANKS = Path(__file__).parents[1] / "support" / "sharded_ranks.py"
@@ -84,6 +85,19 @@ def test_verify_equals_the_whole(ragged: bool) -> None:
         sharded_cases.require_equal(found, expected)
 
 
+def test_parcels_arrive_without_all_to_all() -> None:
+    """Would catch parcels for another rank, in a group that can only gather."""
+    sent = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+    class Second:
+        rank, size = 1, 2
+
+        def all_gather(self, message: Any) -> Any:
+            return np.stack([message + 100, message])
+
+    assert groups.exchange(Second(), sent).tolist() == [*(sent[2:] + 100).tolist(), *sent[2:].tolist()]
+
+
 def test_wrong_calls_are_refused() -> None:
     """Would catch a call that waits for ranks which cannot answer, or that takes a gap in the vocabulary for tokens."""
     one = np.zeros((2, 4), np.float32)
@@ -104,6 +118,8 @@ def test_wrong_calls_are_refused() -> None:
         sharded.sample([one, one], np.arange(2), vocab=8)
     with pytest.raises(ValueError, match=r"local_logits must have one number of rows, got \[2, 1\]"):
         sharded.sample([one, one[:1]], 1, shared_noise=True)
+    with pytest.raises(TypeError, match=r"local_logits must be of one type, got \['float32', 'float16'\]"):
+        sharded.sample([one, one.astype(np.float16)], np.arange(2))
     with pytest.raises(ValueError, match="1 of 2 rows of logits or parameters are invalid: row 1: a logit is NaN"):
         sharded.sample([one, np.float32([[1], [np.nan]])], np.arange(2), check=True)
 

@@ -72,6 +72,28 @@ def test_few_tokens_in_many_shards() -> None:
     compare(rows("tied_runs", "neg_inf_some", vocab=7), "bool", {"top_k": 3}, cut=[1, 2, 2, 6])
 
 
-def test_a_search_of_few_tokens() -> None:
-    """Would catch a search that ends one token early or late, in a row whose ties lie on both sides of the cut."""
-    compare(np.repeat(np.float32([[0, 0.5]]), 90, axis=1), "bits", {"top_p": 0.9}, cut=[83])
+@pytest.mark.parametrize("count", [1, 5])
+def test_rows_that_are_exchanged(count: int) -> None:
+    """Would catch rows that no rank draws, or rows taken from another place, where ranks do not share them evenly; and
+    ties that a wrong rank keeps.
+    """
+    logits = np.concatenate([np.repeat(np.float32([[0, 0.5]]), 45, axis=1), rows("randn", vocab=90)] * 3)[:count]
+    compare(logits, "bits", {"top_p": np.linspace(0.9, 0.1, count, dtype=np.float32)}, cut=[31, 83])
+
+
+@pytest.mark.parametrize(
+    "how", [{"top_k": 3}, {"return_log_z": True}, {"top_p": 0.9}], ids=["first tokens", "sums", "exchanged"]
+)
+def test_allowed_tokens(how: dict[str, Any]) -> None:
+    """Would catch a kernel that reads no bits, or those of other tokens where a shard begins within four."""
+    logits = rows("randn", "few_levels", "few_levels", vocab=40)
+    sets = np.ones(logits.shape, bool)
+    sets[0, logits[0].argmax()] = sets[1, 7:30] = sets[2] = False
+    cut = [3, 3, 23]
+    how = {"topp_seed": np.arange(3), **how}
+    expected = reference.sample(logits, **how, allowed=bits_of(sets), return_mask="bool")
+    own = [bits_of(each) for each in np.split(sets, cut, axis=1)]
+    found = sharded_path.sample(np.split(logits, cut, axis=1), "bool", allowed=own, **how)
+    for one, mask in zip(found, np.split(expected.mask, cut, axis=1), strict=True):
+        sharded_cases.require_equal(one, expected)
+        assert np.array_equal(one.mask, mask)

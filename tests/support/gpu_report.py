@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 
 OUTPUTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
+ALONE = ("token_ids", "status")
+"""What is also asked for alone: the token may then be settled by another way."""
 SMALL = (1, 2, 3, 4, 5, 7, 8, 16, 31, 32, 33, 64, 100, 128, 257)
 MIDDLE = (511, 513, 1000, 1024, 2049, 5000)
 LARGE = (32000, 49152, 50257, 129280, 151936, 262144)
@@ -131,7 +133,9 @@ def make_batch(job: Job) -> Batch:
     logits, parameters = inputs(rng, job)
     wanted = {"filter_order": job.filter_order, "return_log_z": True, "return_mask": job.mask}
     out = reference.sample(logits, **parameters, **wanted)
-    return Batch(job, in_memory(logits, job.layout), parameters, results(out, np.asarray))
+    expected = results(out, np.asarray)
+    expected |= {f"{name} alone": expected[name] for name in ALONE}
+    return Batch(job, in_memory(logits, job.layout), parameters, expected)
 
 
 def inputs(rng: np.random.Generator, job: Job) -> tuple[np.ndarray, dict[str, Any]]:
@@ -289,8 +293,11 @@ def run_kernels(framework: Any, batch: Batch) -> dict[str, np.ndarray]:
         for name, value in batch.parameters.items()
     }
     rows = logits if job.layout == "dense" else logits[:, : job.vocab]
-    wanted = {"filter_order": job.filter_order, "return_log_z": True, "return_mask": job.mask}
-    return results(framework.sample(rows, **parameters, **wanted), framework.array)
+    parameters["filter_order"] = job.filter_order
+    found = framework.sample(rows, **parameters, return_log_z=True, return_mask=job.mask)
+    alone = framework.sample(rows, **parameters, return_logprobs=False, return_num_kept=False)
+    told = {f"{name} alone": framework.array(getattr(alone, name)) for name in ALONE}
+    return results(found, framework.array) | told
 
 
 def wrong_rows(batch: Batch, name: str, found: np.ndarray) -> np.ndarray:

@@ -137,12 +137,14 @@ def sample(
     return_logprobs: bool = True,
     return_log_z: bool = False,
     return_mask: str | None = None,
+    return_num_kept: bool = True,
     check: bool = False,
     tuning: Any = None,
 ) -> Any:
     """`reference.sample` by the kernels; `tuning` is an `engine.Tuning`."""
     parameters = (topp_seed, position, temperature, top_k, top_p, min_p, filter_order)
-    return _run(logits, allowed, parameters, (True, return_logprobs, return_log_z, return_mask), check, tuning)
+    wanted = (True, return_logprobs, return_log_z, return_mask, return_num_kept)
+    return _run(logits, allowed, parameters, wanted, check, tuning)
 
 
 def mask(

@@ -218,6 +218,27 @@ MUTATIONS = (
         "programs at once",
     ),
     Mutation(
+        "the best token of all is taken, kept or not",
+        "kernels/sampling/settle_top_p.py",
+        "decided & (x >= kept_from)",
+        "decided",
+        "token alone",
+    ),
+    Mutation(
+        "a token is taken although it may not be kept",
+        "kernels/sampling/settling.py",
+        "(token_of_code(code) == winner) | (token_only == 0)",
+        "token_only == 0",
+        "token alone",
+    ),
+    Mutation(
+        "the best listed token is taken, kept or not",
+        "kernels/sampling/finish.py",
+        "kept = above + before < target",
+        "kept = target > 0",
+        "token alone",
+    ),
+    Mutation(
         "of two quads that share a byte of a set, the second has the first one's bits",
         "kernels/sampling/tiles.py",
         "shift = (tl.arange(0, LANES) & 1) * 4",
@@ -392,6 +413,29 @@ def programs_at_once() -> None:
             compare(rows, {"topp_seed": 1, "top_p": F32([0.9, 0.95, 0.99])}, {"parts": 3, "segment_tiles": 1})
 
 
+def token_alone() -> None:
+    """The token without its kept set, where the best of all is not kept, and where rough sums cannot tell."""
+    import kernel_path
+
+    from detsample import reference
+
+    flat = np.repeat(np.random.default_rng(11).standard_normal((1, 2000), dtype=F32), 24, axis=0)
+    equal = np.full((1, 2000), F32(-12))  # of 15 equal tokens, in as many groups, top-p keeps 7 or 8
+    equal[0, 130 * np.arange(15)] = 0
+    share = F32(7 / (15 + 1985 * np.exp(-12.0)))
+    best = reference.sample(np.repeat(equal, 900, axis=0), np.arange(900), top_k=8).token_ids
+    seeds = np.flatnonzero(best == 7 * 130)[:6]  # the token behind the boundary, or the last one before it
+    shares = np.nextafter(share, F32([0, 1] * 6)[: len(seeds)])
+    for rows, params in (
+        (flat, {"topp_seed": np.arange(24), "top_p": 0.6}),
+        (flat[:8] * F32(0.3), {"topp_seed": np.arange(8), "top_p": 0.3}),
+        (np.repeat(equal, len(seeds), axis=0), {"topp_seed": seeds, "top_p": shares}),
+    ):
+        found = kernel_path.sample(rows, **params, return_logprobs=False, return_num_kept=False)
+        expected = reference.sample(rows, **params)
+        assert np.array_equal(found.token_ids, expected.token_ids), (found.token_ids, expected.token_ids)
+
+
 def zeros() -> None:
     """Zeros of both signs, which are one value."""
     compare(np.where(np.arange(12) % 3, F32(-0.0), F32(0))[None, :], {"topp_seed": 1, "top_k": 6})
@@ -429,7 +473,7 @@ PROBES: dict[str, Callable[[], None]] = {
     probe.__name__.replace("_", " ").replace("min p", "min-p"): probe
     for probe in (
         score_ties, ties, noise, halves, edges, launches, many_ties, few_of_many_ties, intervals, stretches,
-        few_above_min_p, programs_at_once, zeros, large_equal_logits, processing, sets,
+        few_above_min_p, programs_at_once, token_alone, zeros, large_equal_logits, processing, sets,
     )
 }  # fmt: skip
 

@@ -1,8 +1,7 @@
-"""Sharded rows on GPUs: `python sharded_gpu.py CONFIG|bits|million|bench RANKS`, in a process for each rank.
+"""Sharded rows on several GPUs over NCCL: `python sharded_gpu.py RANKS [FILE]`, in a process for each rank.
 
-`bits` compares 100,000 rows with unsharded ones, over NCCL; the name of one of CONFIGS does a few rows of it with all
-shards in this process, which also compiles what it needs. `million` compares a million short rows in
-this process. `bench` measures beside bringing the logits together.
+Calls are timed beside bringing the logits together, with all GPUs and, of more than two, with two of them. Then
+100,000 rows are compared with unsharded ones, bit by bit. FILE gets what was found, as JSON.
 """
 
 from __future__ import annotations
@@ -10,24 +9,24 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as distributed
+from before_and_after import machine
 
 import detsample
 from detsample import sharded
 from detsample.bench.cases import llm
-from detsample.sharded import rounds
+from detsample.bench.timing import copies_for, microseconds
 
 VOCAB = 151_936
-QUICK = "QUICK" in os.environ
 ROWS = 512
+SECONDS = 60  # after which no more rows are compared
 FIELDS = ("token_ids", "num_kept", "status", "logprobs", "log_z")
 
 
@@ -78,11 +77,6 @@ CONFIGS: dict[str, Callable[[int], dict[str, Any]]] = {
 BENCHED = ("none", "k50_p95", "p95", "min_p")
 
 
-def seeds(number: int) -> list[int]:
-    """Numbers for `cases`; with QUICK those of fp32 rows in two equal shards, which need few kernels."""
-    return [seed for seed in range(0, 400, 8) if seed % 5 != 3][:number] if QUICK else list(range(number))
-
-
 def mismatches(found: Any, expected: Any) -> int:
     """How many rows differ in any bit."""
     differs = torch.zeros(len(expected.token_ids), dtype=torch.bool, device="cuda")
@@ -110,135 +104,84 @@ def bounds_of(ends: list[int], ranks: int) -> list[int]:
     return [0, *(ends[1] + rest * each // (ranks - 1) for each in range(ranks))]
 
 
-def million() -> None:
-    """A million rows of 4,099 tokens, with all shards in this process."""
-    start, rows, wrong = time.time(), 0, 0
-    for seed in range(14):
-        for name, how in CONFIGS.items():
-            torch.manual_seed(seed)
-            logits = KINDS[(seed + len(name)) % len(KINDS)](8192, 4099)
-            given = {"topp_seed": torch.randint(-(2**62), 2**62, (8192,), device="cuda"), **how(8192)}
-            expected = detsample.sample(logits, **given)
-            cut = int(torch.randint(0, 4100, ()))
-            found = sharded.sample([logits[:, :cut], logits[:, cut:]], **given)
-            wrong += sum(mismatches(one, expected) for one in found)
-            rows += 8192
-    print(f"million: {rows} rows in process, {wrong} mismatches, {time.time() - start:.0f} s", flush=True)
+def total(number: float, kind: Any = distributed.ReduceOp.SUM, group: Any = None) -> float:
+    """The sum (or another reduction) over all ranks."""
+    told = torch.tensor([number], device="cuda")
+    distributed.all_reduce(told, kind, group)
+    return float(told)
 
 
-def in_process(name: str) -> None:
-    start, wrong = time.time(), 0
-    for seed in seeds(1 if QUICK else 6):
-        for rows in (96,) if QUICK else (8, 96):
-            logits, how, bounds = cases(seed, rows, name)
-            shards = [logits[:, a:b] for a, b in itertools.pairwise(bounds)]
-            expected = detsample.sample(logits, **how, return_mask="bool")
-            kind = ("bool", None, "bits", "csr")[seed % 4]
-            found = sharded.sample(shards, **how, return_mask=kind)
-            bad = sum(mismatches(one, expected) for one in found)
-            if kind == "bool":
-                bad += int((torch.cat([one.mask for one in found], 1) != expected.mask).sum())
-            if kind == "csr":
-                ids = torch.cat([one.mask.token_ids + a for one, a in zip(found, bounds, strict=False)])
-                bad += int(ids.sum() != expected.mask.nonzero()[:, 1].sum()) + int(len(ids) != expected.mask.sum())
-            if bad:
-                print(f"{name}: seed {seed}, {rows} rows, {bounds}, mask {kind}: {bad} mismatches", flush=True)
-            wrong += bad
-    print(f"{name}: in process, {wrong} mismatches, {time.time() - start:.0f} s", flush=True)
-
-
-def bits(rank: int, ranks: int) -> None:
-    rounds.ROUND_BYTES = 0  # calls that search are to search here
+def bits(rank: int, ranks: int) -> dict[str, Any]:
+    """How many rows were compared, and how many differ on any rank."""
     rows = wrong = 0
     start = time.time()
-    for seed in seeds(22):
-        for name in CONFIGS:
-            logits, how, ends = cases(seed if QUICK else seed * 31 + len(name), ROWS, name)
-            bounds = bounds_of(ends, ranks)
-            expected = detsample.sample(logits, **how)
-            own = logits[:, bounds[rank] : bounds[rank + 1]]
-            found = sharded.sample(own, **how, vocab_start=bounds[rank], vocab=bounds[-1])
-            bad = mismatches(found, expected)
-            if bad:
-                print(f"{name}: seed {seed}, {bounds}, rank {rank}: {bad} mismatches", flush=True)
-            rows, wrong = rows + ROWS, wrong + bad
-    told = torch.tensor([wrong], device="cuda")
-    distributed.all_reduce(told)
-    if not rank:
-        took = f"{time.time() - start:.0f} s"
-        print(f"bits: {rows} rows on {ranks} GPUs, {int(told)} mismatches on all ranks, {took}", flush=True)
+    for seed, name in itertools.product(range(22), CONFIGS):
+        if total(time.time() - start > SECONDS):
+            break
+        logits, how, ends = cases(seed * 31 + len(name), ROWS, name)
+        bounds = bounds_of(ends, ranks)
+        expected = detsample.sample(logits, **how)
+        own = logits[:, bounds[rank] : bounds[rank + 1]]
+        bad = mismatches(sharded.sample(own, **how, vocab_start=bounds[rank], vocab=bounds[-1]), expected)
+        if bad:
+            print(f"{name}: seed {seed}, {bounds}, rank {rank}: {bad} mismatches", flush=True)
+        rows, wrong = rows + ROWS, wrong + bad
+    return {"rows": rows, "mismatches": int(total(wrong)), "seconds": round(time.time() - start)}
 
 
-def replayed(calls: list[Callable[[], Any]]) -> float:
-    """Microseconds a call, of replays of a graph with all calls."""
-    for call in calls[:2]:
-        call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        kept = [call() for call in calls]
-    times = []
-    for _ in range(7):
-        distributed.barrier()
-        torch.cuda.synchronize()
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        graph.replay()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end) * 1000 / len(calls))
-    del kept
-    slowest = torch.tensor([statistics.median(times[2:])], device="cuda")
-    distributed.all_reduce(slowest, op=distributed.ReduceOp.MAX)
-    return round(float(slowest), 1)
-
-
-def bench(rank: int, ranks: int) -> None:
+def bench(rank: int, ranks: int, group: Any) -> list[dict[str, Any]]:
+    """Times of sharded calls, and of drawing from rows that are brought together; in microseconds, of the slowest
+    rank.
+    """
     width, results = VOCAB // ranks, []
     gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+
+    def timed(calls: list[Callable[[], Any]]) -> float:
+        distributed.barrier(group)
+        return round(total(microseconds(calls), distributed.ReduceOp.MAX, group), 1)
+
+    def whole(own: Any) -> Any:
+        parts = own.new_empty((ranks * own.shape[0], own.shape[1]))
+        gather(parts, own, group=group)
+        return torch.cat(parts.chunk(ranks), dim=1)
+
     for rows in (8, 64, 128, 256):
-        copies = max(3, min(24, 200_000_000 // (rows * width * 4)))
         torch.manual_seed(rows)
+        copies = min(24, copies_for(rows * width * 4))
         shards = [llm(rows, VOCAB)[:, rank * width :][:, :width].contiguous() for _ in range(copies)]
         seeds = torch.randint(-(2**62), 2**62, (rows,), device="cuda")
-
-        def whole(own: Any) -> Any:
-            parts = own.new_empty((ranks * own.shape[0], own.shape[1]))
-            gather(parts, own)
-            return torch.cat(parts.chunk(ranks), dim=1)
-
+        gathering = timed([functools.partial(whole, own) for own in shards])
         for name in BENCHED:
             how = CONFIGS[name](rows)
-            draws = sharded.plan(shards[0], seeds, vocab_start=rank * width, vocab=VOCAB, **how)
+            draws = sharded.plan(shards[0], seeds, vocab_start=rank * width, vocab=VOCAB, group=group, **how)
             alone = detsample.plan(whole(shards[0]), seeds, **how)
-            taken = replayed([functools.partial(draws, own) for own in shards])
-            usual = replayed([functools.partial(lambda draw, own: draw(whole(own)), alone, own) for own in shards])
-            equal = mismatches(draws(shards[0]), alone(whole(shards[0])))
-            results.append({"rows": rows, "case": name, "sharded_us": taken, "gathered_us": usual, "mismatches": equal})
+            taken = timed([functools.partial(draws, own) for own in shards])
+            usual = timed([functools.partial(lambda draw, own: draw(whole(own)), alone, own) for own in shards])
+            bad = int(total(mismatches(draws(shards[0]), alone(whole(shards[0]))), group=group))
+            results.append({"ranks": ranks, "rows": rows, "case": name, "sharded_us": taken, "gathered_us": usual,
+                            "gathering_us": gathering, "mismatches": bad})  # fmt: skip
             if not rank:
                 print(json.dumps(results[-1]), flush=True)
-        gathering = replayed([functools.partial(whole, own) for own in shards])
-        if not rank:
-            print(json.dumps({"rows": rows, "gather_us": gathering}), flush=True)
-    if not rank and "OUT" in os.environ:
-        with open(os.path.join(os.environ["OUT"], f"sharded{ranks}.json"), "w") as file:
-            json.dump({"gpu": torch.cuda.get_device_name(), "ranks": ranks, "vocab": VOCAB, "results": results}, file)
+    return results
 
 
-def one_rank(rank: int, what: str, ranks: int) -> None:
+def one_rank(rank: int, ranks: int, file: str | None) -> None:
     torch.cuda.set_device(rank)
     where, device = "tcp://127.0.0.1:29533", torch.device("cuda", rank)
     distributed.init_process_group("nccl", init_method=where, rank=rank, world_size=ranks, device_id=device)
-    {"bits": bits, "bench": bench}[what](rank, ranks)
+    found: dict[str, Any] = {"machine": f"{ranks} x {machine()}", "vocab": VOCAB}
+    found["bench"] = bench(rank, ranks, distributed.group.WORLD)
+    two = distributed.new_group([0, 1]) if ranks > 2 else None
+    if two is not None and rank < 2:
+        found["bench"] += bench(rank, 2, two)
+    found["bits"] = bits(rank, ranks)
+    if not rank:
+        print(found["bits"], flush=True)
+        if file:
+            Path(file).write_text(json.dumps(found, indent=1) + "\n")
     distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "million":
-        million()
-    elif sys.argv[1] in CONFIGS:
-        torch.cuda.set_device(int(sys.argv[2]))
-        in_process(sys.argv[1])
-    else:
-        number = int(sys.argv[2])
-        torch.multiprocessing.spawn(one_rank, (sys.argv[1], number), number)
+    number, *files = sys.argv[1:]
+    torch.multiprocessing.spawn(one_rank, (int(number), files[0] if files else None), int(number))

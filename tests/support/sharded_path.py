@@ -14,13 +14,14 @@ PARAMETERS = {
 
 
 def sample(
-    shards: list[np.ndarray], return_mask: str | None = None, return_log_z: bool = False, **how: Any
-) -> list[Any]:
-    """`reference.sharded.sample` by the kernels, in rounds: logits are not brought together."""
+    shards: list[np.ndarray], return_mask: str | None = None, return_log_z: bool = False,
+    allowed: list[np.ndarray] | None = None, **how: Any,
+) -> list[Any]:  # fmt: skip
+    """`reference.sharded.sample` by the kernels."""
     from detsample import frameworks
     from detsample.sampler.output import Wanted
-    from detsample.sampler.parameters import read_logits, read_parameters
-    from detsample.sharded import on_gpu, rounds
+    from detsample.sampler.parameters import read_allowed, read_logits, read_parameters
+    from detsample.sharded import on_gpu
     from detsample.sharded.agreement import Place, starts_of
     from detsample.sharded.groups import together
 
@@ -31,8 +32,9 @@ def sample(
     for rank, shard in enumerate(shards):
         tensor = on_device(np.ascontiguousarray(shard) if shard.size else np.full((len(shard), 1), -np.inf, np.float32))
         of = read_logits(tensor, frameworks.of(tensor))
+        if allowed is not None and shard.shape[1]:
+            of = read_allowed(of, on_device(allowed[rank]))
         given = read_parameters(of, *map(on_device, (PARAMETERS | how).values()))
         place = Place(rank, starts)
-        call = on_gpu.Call(place, of, given, wanted, rounds.rounds_of(place.vocab, given, wanted))
-        ranks.append(call.draw())
+        ranks.append(on_gpu.draw(place, of, given, wanted))
     return [to_array(out) for out in together(ranks)]

@@ -275,8 +275,8 @@ class Probe:
         given = {**columns.of(batch), **rows.shared, **ORDER}
         position = torch.arange(batch, device=logits.device, dtype=torch.int32)
         copies = [logits.clone() for _ in range(max(2, (160 << 20) // (logits.numel() * logits.element_size())))]
-        plan = detsample.plan(logits, position=position, return_logprobs=False, **given)
-        num_kept = plan(copies[0]).num_kept
+        num_kept = detsample.sample(copies[0], position=position, **given).num_kept
+        plan = detsample.plan(logits, position=position, return_logprobs=False, return_num_kept=False, **given)
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         with torch.cuda.graph(graph):
@@ -543,13 +543,12 @@ class Engine:
 
 def versions() -> dict[str, Any]:
     import torch
-    import triton
+    from before_and_after import machine
 
     import detsample
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    software = {"torch": torch.__version__, "triton": triton.__version__, "contract": detsample.CONTRACT_VERSION}
-    return {"gpu": gpu, **software}
+    on = machine() if torch.cuda.is_available() else f"no GPU, torch {torch.__version__}"
+    return {"machine": on, "contract": detsample.CONTRACT_VERSION}
 
 
 def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -214,7 +214,9 @@ MISTAKES = {
         "        claimed[first[b] : end[b]] = True\n",
         "        claimed[first[b] : end[b]] |= owns[b]\n",
     ),
-    "the position does not advance": Mistake("speculative", "given.position + ahead[request, slot]", "given.position"),
+    "the position does not advance": Mistake(
+        "speculative", "given.position + (slot if ahead is None else ahead[request, slot])", "given.position"
+    ),
     "the highest of equal nodes": Mistake(
         "speculative", "key=lambda i: (-int(depth[i]), i)", "key=lambda i: (-int(depth[i]), -i)"
     ),

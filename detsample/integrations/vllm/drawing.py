@@ -167,7 +167,9 @@ class Drawer:
                 for known in (self._plans, self._graphs, self._sightings):
                     known.clear()
             of = self._columns.of(rows) | shared
-            plan = self._plans[key] = detsample.plan(logits, position=position, return_logprobs=False, **ORDER, **of)
+            plan = self._plans[key] = detsample.plan(
+                logits, position=position, return_logprobs=False, return_num_kept=False, **ORDER, **of
+            )
         graph = self._captured((*key, logits.data_ptr()), plan, logits) if logits.is_cuda else None
         if graph is None:
             self._draw(plan, logits)

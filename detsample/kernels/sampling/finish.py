@@ -32,7 +32,6 @@ from detsample.kernels.sampling.rows import (
     ABOVE,
     ABOVE_COUNT,
     AROUND,
-    ARRIVED,
     BOUNDED,
     BOUNDED_FROM,
     COUNT,
@@ -59,6 +58,7 @@ from detsample.kernels.sampling.rows import (
     TOP_K,
     TOP_KEY,
     TOTAL,
+    WANT_KEPT,
     WANT_TOKEN,
     WINNER,
     end_of,
@@ -370,9 +370,9 @@ def draw(
     row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
     boundary_key, boundary_token, last_token, group_bound, bounded, shift,
 ):  # fmt: skip
-    """Draws the token through bounds of groups. If there are bounds already, they are tried first; they may be of more
-    tokens than the kept ones, and have this shift. If they do not decide the draw, bounds of the kept tokens are made
-    and used.
+    """(token, shift): draws the token through bounds of groups. If there are bounds already, they are tried first; they
+    may be of more tokens than the kept ones, and have this shift. If they do not decide the draw, bounds of the kept
+    tokens are made and used. The shift returned is that of the bounds that there are now.
     """
     winner = tl.full([], -1, tl.int32)
     decided = vocab < 0  # false; the oldest interpreter makes no int1 of a constant
@@ -392,32 +392,49 @@ def draw(
             shift, scale, largest, seed, position, boundary_key, boundary_token, most,
         )  # fmt: skip
         bounded = False
-    return winner
+    return winner, shift
+
+
+@triton.jit
+def read_measured(records, sums, row, top_key):
+    """(low, high, above count, above, reached count, reached): the row's last interval [low, high) of keys, and the
+    numbers and weights of the tokens above it, and of those above or in it.
+    """
+    attempt = last_attempt(records, row)
+    first_key, end_key = read_interval(records, row, attempt)
+    around = attempt * MEASURES + AROUND
+    return (
+        first_key.to(tl.int64), end_of(end_key, top_key),
+        read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE),
+        read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED),
+    )  # fmt: skip
+
+
+@triton.jit
+def weight_before(row_logits, list_token, number, scale, largest, key, token):
+    """The weight of the listed tokens that come before a token in the order."""
+    place = tl.arange(0, LIST)
+    other = tl.load(list_token + place, mask=place < number, other=0)
+    other_key = key_of(load_tokens(row_logits, other, place < number))
+    before = (place < number) & within(other_key, other, key, token - 1)
+    return tl.sum(tl.where(before, weight_of_key(other_key, scale, largest), 0), axis=0)
 
 
 @triton.jit
 def boundary_of_row(
-    row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p, min_weight, total,
-    scratch_code,
+    row_logits, vocab, drawable, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p, min_weight, total,
+    interval_low, interval_high, counted, weighed, counted_in, weighed_in, scratch_code,
 ):  # fmt: skip
     """The key and the id of the last token of the prefix that all filters keep, its count and weight, and whether all
-    of it is in the row's list. `total` is the weight of which top-p takes its share if top-k is off.
+    of it is in the row's list. `total` is the weight of which top-p takes its share if top-k is off. `drawable` tokens
+    are above -inf. The interval, and what is known of it, only mean something for rows in doubt.
     """
-    drawable = read_field(records, row, COUNT)  # tokens at -inf are never kept
     limit = tl.where(top_k > 0, tl.minimum(top_k, drawable), drawable)
     boundary_key = tl.full([], LOWEST_KEY, tl.int32)
     boundary_token = tl.full([], LAST_TOKEN, tl.int32)
     count = limit
     kept_weight = total
-    attempt = last_attempt(records, row)
-    first_key, end_key = read_interval(records, row, attempt)  # only means something for rows in doubt
-    interval_low = first_key.to(tl.int64)
-    interval_high = end_of(end_key, top_key)
-    around = attempt * MEASURES + AROUND
-    counted, weighed = read_sum(sums, row, around + ABOVE_COUNT), read_sum(sums, row, around + ABOVE)
-    counted_in, weighed_in = read_sum(sums, row, around + REACHED_COUNT), read_sum(sums, row, around + REACHED)
-    # `sum_weights` is not always launched.
-    measured = ((mode & IN_DOUBT) != 0) & (read_sum(sums, row, around + ARRIVED) > 0)
+    measured = ((mode & IN_DOUBT) != 0) & (counted_in > 0)  # `sum_weights` is not always launched
     hit = drawable < 0  # false, as a scalar of the GPU
     all_listed = hit
     # Top-k cuts first, by count, then top-p by weight, with min-p before or after it. It is a loop, to compile it once.
@@ -509,14 +526,25 @@ def finish(
             all_listed = count < 0
             min_mass = read_sum(sums, row, MINIMUM)
             whole = tl.where(((mode & MIN_P_FIRST) != 0) & (top_k == 0), min_mass, total)
-            by_min_p = ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= top_p_target(top_p, whole))
+            target = top_p_target(top_p, whole)
+            by_min_p = ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= target)
+            # The draw may then tell the token before the boundary is known. Without the weight of all tokens, or with
+            # min-p, the interval says nothing of the token.
+            low, high, above_count, above, reached_count, reached = read_measured(records, sums, row, top_key)
+            number = reached_count - above_count
+            guessed = (above < target) & (target <= reached) & (number <= LIST) & (high - low > 1)
+            guessed = guessed & ((want & WANT_KEPT) == 0) & ((mode & IN_DOUBT) != 0) & (top_k == 0) & (min_weight == 0)
             if by_min_p:
                 count = read_sum(sums, row, MINIMUM_COUNT)
                 kept_weight = min_mass
+            elif guessed:
+                boundary_key, boundary_token = low.to(tl.int32), boundary_token * 0 + LAST_TOKEN
+                all_listed = above_count == 0
             elif (top_k > 0) | (top_p < 1.0):
                 boundary_key, boundary_token, count, kept_weight, all_listed = boundary_of_row(
-                    row_logits, vocab, records, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
-                    min_weight, whole, scratch_code + row * CAPACITY,
+                    row_logits, vocab, count, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
+                    min_weight, whole, low, high, above_count, above, reached_count, reached,
+                    scratch_code + row * CAPACITY,
                 )  # fmt: skip
                 write_boundary(records, row, boundary_key, boundary_token)
             if (want & WANT_TOKEN) != 0:
@@ -524,21 +552,30 @@ def finish(
                 first_key, _end = read_interval(records, row, 0)
                 covered = ((mode & NEEDS_MINIMUM) != 0) | is_likely(records, row, top_p) | (boundary_key >= first_key)
                 bounded = ((mode & BOUNDED) != 0) | (((mode & BOUNDED_FROM) != 0) & covered)
-                if all_listed:
-                    size = read_sum(sums, row, last_attempt(records, row) * MEASURES + (AROUND + REACHED_COUNT))
-                    winner = draw_from_list(
-                        row_logits, list_token, size.to(tl.int32), scale, largest, seed, position, boundary_key,
-                        boundary_token,
-                    )  # fmt: skip
-                else:
-                    # Of equal logits those with the lowest ids are kept, so the tokens behind need not be looked at.
-                    last_token = tl.where(boundary_key == top_key, tl.minimum(boundary_token, vocab - 1), vocab - 1)
-                    winner = draw(
-                        row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
-                        boundary_key, boundary_token, last_token,
-                        group_bound + row * stretches * groups_of_segment(quads), bounded,
-                        tl.where((mode & BOUNDED) != 0, largest * scale, 0.0),
-                    )  # fmt: skip
+                shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
+                kept = count < 0
+                while kept == 0:
+                    if all_listed:
+                        winner = draw_from_list(
+                            row_logits, list_token, reached_count.to(tl.int32), scale, largest, seed, position,
+                            boundary_key, boundary_token,
+                        )  # fmt: skip
+                    else:
+                        # Of equal logits those with the lowest ids are kept: tokens behind need not be looked at.
+                        last_token = tl.where(boundary_key == top_key, tl.minimum(boundary_token, vocab - 1), vocab - 1)
+                        winner, shift = draw(
+                            row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
+                            boundary_key, boundary_token, last_token,
+                            group_bound + row * stretches * groups_of_segment(quads), bounded, shift,
+                        )  # fmt: skip
+                        bounded = vocab > 0
+                    kept = guessed == 0
+                    if guessed:
+                        # If this token is not kept, none of those behind it is.
+                        key = key_of(tl.load(row_logits[0] + winner).to(tl.float32))
+                        before = weight_before(row_logits, list_token, number, scale, largest, key, winner)
+                        kept = above + before < target
+                        boundary_key, boundary_token = key, winner - 1
         total = tl.where((mode & GREEDY) != 0, kept_weight, total)
         write_drawn(
             row_logits, records, token_ids, num_kept, status, logprobs, log_z,

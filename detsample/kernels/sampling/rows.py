@@ -31,6 +31,7 @@ POSITION_GIVEN = tl.constexpr(32)
 WANT_TOKEN = tl.constexpr(1)
 WANT_LOGPROBS = tl.constexpr(2)
 WANT_LOG_Z = tl.constexpr(4)
+WANT_KEPT = tl.constexpr(8)  # anything of the kept set but the token that is drawn from it
 
 STATUS_NAN = tl.constexpr(1)
 STATUS_INF = tl.constexpr(2)

@@ -133,7 +133,7 @@ def settle_row(
             if is_drawn:
                 _settled, winner, kept, weight_kept = draw_listed(
                     records, row, filled, mode, kept_weight, kept_weight, count, threshold, True, top_k, top_p,
-                    min_weight, scale, largest, seed, position, scratch_code, False,
+                    min_weight, scale, largest, seed, position, scratch_code, False, False,
                 )  # fmt: skip
                 count = tl.where(by_gap, count, kept)
                 kept_weight = tl.where(by_gap, 0, weight_kept)
@@ -185,15 +185,16 @@ def settle(
     group_key += row * pitch
     list_token += row * pitch
     scratch_code += row * CAPACITY
+    group_bound += row * stretches * groups_of_segment(quads)
     if tl.program_id(1) == 0:
         settle_row(
             row, row_logits, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want, every_row,
-            records, sums, missed, group_key, list_token, group_bound + row * stretches * groups_of_segment(quads),
-            part_key, part_counts, scratch_code, token_ids, num_kept, status, logprobs, log_z,
+            records, sums, missed, group_key, list_token, group_bound, part_key, part_counts, scratch_code,
+            token_ids, num_kept, status, logprobs, log_z,
         )  # fmt: skip
     else:
         settle_top_p(
-            row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, want, every_row,
-            records, sums, missed, group_key, list_token, part_key, part_counts, row_pivots, part_rungs, scratch_code,
-            token_ids, num_kept, status, logprobs, log_z,
+            row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
+            want, every_row, records, sums, missed, group_key, list_token, group_bound, part_key, part_counts,
+            row_pivots, part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z,
         )  # fmt: skip

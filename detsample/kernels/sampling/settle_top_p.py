@@ -5,18 +5,24 @@ share is of all tokens or of what min-p keeps, and rows with a large top-k.
 tell from where on tokens probably hold top-p's share. If these are few, they are gathered and cut, and the row is
 finished if what is unknown of the sum makes no difference. If they are more, or the cut is in doubt, `sum_weights`
 lists them. If they are too many to list, it lists those around a guess.
+
+If the token alone is wanted, the boundary need not be known. The row's token is the best of all that may be kept, if it
+is surely kept itself.
 """
 
 import triton
 import triton.language as tl
 
+from detsample.kernels.contract.fraction import top_p_target
 from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.sampling.boundary.guess import first_interval, sum_rungs
 from detsample.kernels.sampling.boundary.pivots import (
+    FLT_MAX,
     PIVOTS,
     RUNGS,
     is_for_top_p,
     is_in_doubt,
+    is_known,
     is_weighed,
     pick,
     rate_of,
@@ -24,6 +30,7 @@ from detsample.kernels.sampling.boundary.pivots import (
     wanted_share,
 )
 from detsample.kernels.sampling.candidates import CAPACITY
+from detsample.kernels.sampling.draw import MOST_DRAWS, draw_from_groups
 from detsample.kernels.sampling.rows import (
     BOUNDED,
     BOUNDED_FROM,
@@ -38,6 +45,7 @@ from detsample.kernels.sampling.rows import (
     SEED,
     STATUS,
     TOP_K,
+    WANT_KEPT,
     WANT_LOG_Z,
     WANT_TOKEN,
     join_words,
@@ -58,7 +66,7 @@ from detsample.kernels.sampling.settling import (
     lowest_key_of,
     note,
 )
-from detsample.kernels.sampling.tiles import MOST_SEGMENTS
+from detsample.kernels.sampling.tiles import MOST_SEGMENTS, groups_of_segment
 
 HEAVIEST = tl.constexpr(1 << 61)  # the largest weight that a row can have
 
@@ -72,10 +80,35 @@ def shared_weight(row_pivots, part_rungs, row, parts, top, rate, chain, top_p, w
     """
     reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
     whole = pick(sum_rungs(part_rungs, row, parts, 1, MOST_SEGMENTS), PIVOTS - 1)
-    lightest, heaviest, usable = total_between(whole, reference, top, rate, chain)
-    usable = usable & weighed
+    lightest, heaviest = total_between(whole, reference, top, rate, chain)
+    usable = is_known(whole, reference, top, rate) & weighed
     share = (heaviest.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 1e-6) * 1.0001
     return tl.where(usable, lightest, 1), tl.where(usable, heaviest, HEAVIEST), tl.where(usable, share, 0.0)
+
+
+@triton.jit
+def draw_without_boundary(
+    row_logits, vocab, quads, stretches, stretch_tiles, row, parts, row_pivots, part_rungs, group_bound, scale, largest,
+    rate, chain, top_p, lightest, heaviest, seed, position,
+):  # fmt: skip
+    """(token, decided): the row's token, if it can be told although the boundary is not known.
+
+    What comes before a token weighs less than what reaches a pivot that it reaches, too, and at least what reaches a
+    pivot above it. This is known roughly, with the error that `total_between` proves, as is the weight of all tokens.
+    So from some pivot on all tokens are kept, and none below another. What lies between may be kept or not.
+    """
+    pivots = tl.load(row_pivots + row * RUNGS + tl.arange(0, PIVOTS))
+    reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
+    reached = sum_rungs(part_rungs, row, parts, 0, MOST_SEGMENTS)
+    least, most = total_between(reached, reference, largest, rate, chain)
+    kept_from = tl.min(tl.where(most < top_p_target(top_p, lightest), pivots, float("inf")), axis=0)
+    none_below = tl.max(tl.where(least >= top_p_target(top_p, heaviest), pivots, -FLT_MAX), axis=0)
+    token, decided = draw_from_groups(
+        row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound, largest * scale,
+        scale, largest, seed, position, key_of(none_below), LAST_TOKEN, MOST_DRAWS,
+    )  # fmt: skip
+    x = tl.load(row_logits[0] + token, mask=decided, other=float("-inf")).to(tl.float32)
+    return token, decided & (x >= kept_from)
 
 
 @triton.jit
@@ -93,9 +126,9 @@ def aim(row_pivots, part_rungs, row, parts, largest, count, scale, top_k, top_p,
 
 @triton.jit
 def settle_top_p(
-    row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, want, every_row,
-    records, sums, missed, group_key, list_token, part_key, part_counts, row_pivots, part_rungs, scratch_code,
-    token_ids, num_kept, status, logprobs, log_z,
+    row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
+    every_row, records, sums, missed, group_key, list_token, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    scratch_code, token_ids, num_kept, status, logprobs, log_z,
 ):  # fmt: skip
     """Settles a row with top-p that keeps few tokens, or says where to look for its boundary. It does nothing for rows
     that are for `settle_row`.
@@ -129,10 +162,16 @@ def settle_top_p(
             rate = rate_of(scale, is_weighed(mode, top_k, top_p))
             interval = join_words(lowest, lowest * 0 + INF_KEY)
             found = by_share
-            if by_share | by_min_p:
-                lightest, heaviest, share = shared_weight(
-                    row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, top_p, by_share
-                )
+            lightest, heaviest, share = shared_weight(
+                row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, top_p, by_share
+            )
+            token_only = (want & WANT_KEPT) == 0
+            if token_only & ((mode & BOUNDED) != 0) & (share > 0.0):
+                winner, is_drawn = draw_without_boundary(
+                    row_logits, vocab, quads, stretches, stretch_tiles, row, parts, row_pivots, part_rungs, group_bound,
+                    scale, largest, rate, segments_of_part * segment_tiles, top_p, lightest, heaviest, seed, position,
+                )  # fmt: skip
+            if (by_share | by_min_p) & (is_drawn == 0):
                 few = tl.where(share == 0.0, MOST_REACHING, 0)
                 wanted = tl.where(by_share, tl.where(top_k > 0, top_k.to(tl.int32), few), 0)
                 filled, threshold, low_key, end_key, found = list_candidates(
@@ -146,7 +185,7 @@ def settle_top_p(
                     is_drawn, token, kept, weight_kept = draw_listed(
                         records, row, filled, mode, lightest, heaviest, count, threshold,
                         (top_k > 0) | (threshold == lowest), top_k, top_p, min_weight, scale, largest, seed, position,
-                        scratch_code, by_share,
+                        scratch_code, by_share, token_only,
                     )  # fmt: skip
                     winner = tl.where(is_drawn, token, winner)
                     count = tl.where(is_drawn, kept, count)

@@ -18,6 +18,7 @@ from detsample.kernels.sampling.candidates import (
     last_kept,
     load_candidates,
     ranks,
+    token_of_code,
     weight_of_key,
 )
 from detsample.kernels.sampling.outcome import write_drawn
@@ -179,7 +180,7 @@ def list_candidates(
 @triton.jit
 def draw_listed(
     records, row, filled, mode, lightest, heaviest, others, threshold, complete, top_k, top_p, min_weight, scale,
-    largest, seed, position, scratch_code, by_share,
+    largest, seed, position, scratch_code, by_share, token_only,
 ):  # fmt: skip
     """Draws from the kept set, if the listed candidates hold all of it: (settled, token, count, weight). The boundary
     is written to the row's record.
@@ -187,8 +188,8 @@ def draw_listed(
     Top-p takes its share of what top-k or min-p leaves of the candidates or, if `by_share`, of the weight of all
     tokens. That weight lies between `lightest` and `heaviest`. It exceeds the weight of the candidates by at most that
     of `others` tokens at the threshold, which no token reaches that is not listed. If what remains unknown could make a
-    difference, nothing is settled. Nothing is settled either if the candidates, which are the first tokens, weigh too
-    little, unless no other token can be kept (`complete`).
+    difference (to the token, if `token_only`), nothing is settled. Nor is it if the candidates, which are the first
+    tokens, weigh too little, unless no other token can be kept (`complete`).
     """
     code = load_candidates(scratch_code, filled)
     own = weight_of_key(key_of_code(code), scale, largest)
@@ -197,23 +198,26 @@ def draw_listed(
     survives = listed & ((rank < top_k) | (top_k == 0))
     heavy = own >= min_weight
     target = tl.full([], 0, tl.int64)
+    most = target
     settled = filled >= 0  # true, as a scalar of the GPU
     if by_share:
         whole = tl.sum(tl.where(listed, own, 0), axis=0)
         target = top_p_target(top_p, tl.maximum(whole, lightest))
         most = top_p_target(top_p, tl.minimum(whole + others * weight_of_key(threshold, scale, largest), heaviest))
-        doubtful = survives & heavy & (before >= target) & (before < most)
-        settled = (tl.sum(doubtful.to(tl.int32), axis=0) == 0) & (complete | (whole >= most))
+        settled = complete | (whole >= most)
     else:
         shared = survives & (heavy | ((mode & MIN_P_FIRST) == 0))
         target = top_p_target(top_p, tl.sum(tl.where(shared, own, 0), axis=0))
-    keep = survives & heavy & (before < target)
+        most = target
+    possible = survives & heavy & (before < most)
+    keep = possible & (before < target)
     count = tl.sum(keep.to(tl.int32), axis=0)
-    winner = tl.full([], -1, tl.int32)
+    winner = draw_from_candidates(possible, code, scale, largest, seed, position)
+    doubtful = (possible ^ keep) & ((token_of_code(code) == winner) | (token_only == 0))
+    settled = settled & (tl.sum(doubtful.to(tl.int32), axis=0) == 0)
     if settled:
         last_key, last_token = last_kept(keep, rank, code, count)
         write_boundary(records, row, last_key, last_token)
-        winner = draw_from_candidates(keep, code, scale, largest, seed, position)
     return settled, winner, count, tl.sum(tl.where(keep, own, 0), axis=0)
 
 

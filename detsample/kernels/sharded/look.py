@@ -3,25 +3,20 @@
 import triton
 import triton.language as tl
 
-from detsample.kernels.contract.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of, within
+from detsample.kernels.contract.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of
 from detsample.kernels.contract.weight import gap, weight
 from detsample.kernels.sampling.candidates import NO_CODE, code_of
 from detsample.kernels.sampling.draw import NO_SCORE, best_of, better_of, exact_score
 from detsample.kernels.sampling.rows import PARAMETER_NAMES
 from detsample.kernels.sampling.score_bounds import may_beat, tile_bound
 from detsample.kernels.sampling.settling import lowest_key_of
-from detsample.kernels.sampling.tiles import LANES, TILE, split_quads
+from detsample.kernels.sampling.tiles import LANES, TILE, load_tokens, logits_of_row, split_quads
 from detsample.kernels.sharded.rows import (
     BEST,
     BEST_CODE,
     COUNT,
-    DRAWS,
     HEAVY,
     HEAVY_COUNT,
-    LADDER,
-    LAST_COLUMN,
-    LAST_KEY,
-    STATE,
     SUMS,
     TOTAL,
     columns_of_part,
@@ -29,7 +24,6 @@ from detsample.kernels.sharded.rows import (
     largest_logit,
     load_columns,
     row_status,
-    rung,
 )
 
 MEMBERS = tl.constexpr(64)  # how many tokens of a lane are scored at a time
@@ -37,10 +31,11 @@ MEMBERS = tl.constexpr(64)  # how many tokens of a lane are scored at a time
 
 @triton.jit
 def draw_from_lanes(
-    row_logits, first, end, start, bounds, largest, scale, seed, position, last_key, last_column
+    row_logits, first, end, start, bounds, largest, scale, seed, position, least
 ):  # fmt: skip
-    """(score, code) of the best token up to the last one in a part of a row. Each lane has the tokens of one quad of
-    every tile, and a bound of their scores; lanes are evaluated exactly until none is left that may hold the best.
+    """(score, code) of the best token from the least kept logit on in a part of a row. Each lane has the tokens of one
+    quad of every tile, and a bound of their scores; lanes are evaluated exactly until none is left that may hold the
+    best.
     """
     lane = tl.arange(0, LANES)
     best = tl.full([], NO_SCORE, tl.int64)
@@ -52,8 +47,8 @@ def draw_from_lanes(
         for begin in range(first, end, MEMBERS // 4 * TILE):
             member = tl.arange(0, MEMBERS)
             column = begin + (member >> 2) * TILE + chosen * 4 + (member & 3)
-            x = tl.load(row_logits + column, mask=(column >= 0) & (column < end), other=float("-inf")).to(tl.float32)
-            kept = (x > float("-inf")) & within(key_of(x), column, last_key, last_column)
+            x = load_tokens(row_logits, column, (column >= 0) & (column < end))
+            kept = (x > float("-inf")) & (x >= least)
             score = tl.where(kept, exact_score(gap(x, largest, scale), seed, column + start, position), NO_SCORE)
             here, token = best_of(score, column + start)
             own = kept & (column + start == token)
@@ -66,37 +61,25 @@ def draw_from_lanes(
     return best, best_code
 
 
-@triton.jit
-def add_rung(weights, numbers, a, w, number):
-    """Adds the tokens with a gap below a rung."""
-    below = a < rung(number)
-    return weights + tl.sum(tl.where(below, w, 0), axis=1), numbers + tl.sum(below.to(tl.int32), axis=1)
+NOT_SPECIALIZED = [
+    "row_stride", "allowed_stride", "columns", "start", "vocab", "rows", "ranks", "told", "given", *PARAMETER_NAMES
+]
 
 
-@triton.jit
-def store_rung(message, weights, numbers, number):
-    """Stores what a part has below a rung."""
-    tl.store(message + LADDER + 2 * number, tl.sum(numbers, axis=0).to(tl.int64))
-    tl.store(message + LADDER + 2 * number + 1, tl.sum(weights, axis=0))
-
-
-NOT_SPECIALIZED = ["row_stride", "columns", "start", "vocab", "rows", "ranks", "told", "given", *PARAMETER_NAMES]
-
-
-@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED, do_not_specialize_on_alignment=["logits", "allowed"])
 def look(
-    logits, row_stride, columns, start, vocab, rows, ranks, told, given,
+    logits, row_stride, allowed, allowed_stride, columns, start, vocab, rows, ranks, told, given,
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
-    heads, state, message,
-    SUM: tl.constexpr, SEARCH: tl.constexpr, DRAW: tl.constexpr, TO_LAST: tl.constexpr, SHIFTED: tl.constexpr,
+    heads, message,
+    SUM: tl.constexpr, DRAW: tl.constexpr, SHIFTED: tl.constexpr, ALLOWED: tl.constexpr,
     RANKS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     """Writes the SUMS of each part of a shard. Grid (rows, parts).
 
-    If SUM, the weight of all tokens is wanted in rows with min-p, too; if SEARCH, the ladder. If DRAW, the best score
-    is of the tokens that min-p keeps or, if TO_LAST, of those up to the last kept token, in the rows that ask for it.
+    If SUM, the weight of all tokens is wanted in rows with min-p, too. If DRAW, the best score is that of the tokens
+    that min-p keeps.
     """
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -107,13 +90,8 @@ def look(
     )  # fmt: skip
     status |= row_status(heads, row, rows, ranks, told, RANKS)
     largest = largest_logit(heads, row, rows, ranks, told, RANKS, SLOTS)
-    draws = greedy == 0
-    last_key, last_column = tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32)
-    if TO_LAST:
-        draws = tl.load(state + row * STATE + DRAWS) != 0
-        last_key = tl.load(state + row * STATE + LAST_KEY).to(tl.int32)
-        last_column = tl.load(state + row * STATE + LAST_COLUMN).to(tl.int32)
-    elif min_weight > 0:
+    last_key = tl.full([], LOWEST_KEY, tl.int32)
+    if min_weight > 0:
         last_key = lowest_key_of(scale, largest, key_of(largest), min_weight)
     least = value_of(last_key)
     weighs = SUM | (min_weight == 0)
@@ -123,39 +101,27 @@ def look(
     best = tl.full([], NO_SCORE, tl.int64)
     best_code = tl.full([], NO_CODE, tl.int64)
     bounds = tl.full([LANES], float("-inf"), tl.float32)
-    if SEARCH:
-        w0, w1, w2, w3, w4, w5 = total, total, total, total, total, total
-        n0, n1, n2, n3, n4, n5 = count, count, count, count, count, count
-    if (status == 0) & ((TO_LAST == 0) | draws):
+    if status == 0:
         first, end = columns_of_part(start, columns, tl.num_programs(1), part)
-        row_logits = logits + row * row_stride
+        row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, False, ALLOWED)
         for begin in range(first, end, TILE):
             x = load_columns(row_logits, begin, columns, SHIFTED)
             heavy = x >= least
             some = tl.max(tl.max(heavy.to(tl.int32), axis=1), axis=0) > 0
-            if TO_LAST == 0:
-                count += tl.sum((x > float("-inf")).to(tl.int32), axis=1)
-                if weighs | some:
-                    a = gap(x, largest, scale)
-                    w = weight(a)
-                    total += tl.sum(w, axis=1)
-                    heavy_weight += tl.sum(tl.where(heavy, w, 0), axis=1)
-                    heavy_count += tl.sum(heavy.to(tl.int32), axis=1)
-                    if SEARCH:
-                        w0, n0 = add_rung(w0, n0, a, w, 0)
-                        w1, n1 = add_rung(w1, n1, a, w, 1)
-                        w2, n2 = add_rung(w2, n2, a, w, 2)
-                        w3, n3 = add_rung(w3, n3, a, w, 3)
-                        w4, n4 = add_rung(w4, n4, a, w, 4)
-                        w5, n5 = add_rung(w5, n5, a, w, 5)
+            count += tl.sum((x > float("-inf")).to(tl.int32), axis=1)
+            if weighs | some:
+                w = weight(gap(x, largest, scale))
+                total += tl.sum(w, axis=1)
+                heavy_weight += tl.sum(tl.where(heavy, w, 0), axis=1)
+                heavy_count += tl.sum(heavy.to(tl.int32), axis=1)
             if DRAW:
-                if draws & some:  # tokens that have the last key and come behind the last column only loosen bounds
+                if (greedy == 0) & some:
                     x0, x1, x2, x3 = split_quads(tl.where(heavy, x, float("-inf")))
                     bound = tile_bound(x0, x1, x2, x3, start + begin, largest, scale, seed, position)
                     bounds = tl.maximum(bounds, bound)
         if DRAW:
             best, best_code = draw_from_lanes(
-                row_logits, first, end, start, bounds, largest, scale, seed, position, last_key, last_column
+                row_logits, first, end, start, bounds, largest, scale, seed, position, least
             )
     message += (row * tl.num_programs(1) + part) * SUMS
     tl.store(message + TOTAL, tl.sum(total, axis=0))
@@ -164,13 +130,6 @@ def look(
     tl.store(message + HEAVY_COUNT, tl.sum(heavy_count, axis=0).to(tl.int64))
     tl.store(message + BEST, best)
     tl.store(message + BEST_CODE, best_code)
-    if SEARCH:
-        store_rung(message, w0, n0, 0)
-        store_rung(message, w1, n1, 1)
-        store_rung(message, w2, n2, 2)
-        store_rung(message, w3, n3, 3)
-        store_rung(message, w4, n4, 4)
-        store_rung(message, w5, n5, 5)
 
 
 @triton.jit(do_not_specialize=["columns"])

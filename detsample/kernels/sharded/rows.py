@@ -1,4 +1,4 @@
-"""What the kernels of a sharded row share: its parameters, its first tokens, and the state of its search.
+"""What the kernels of a sharded row share: its parameters, its first tokens, and what ranks tell of it.
 
 `heads` holds what all ranks told in the first round, int64 [ranks, rows, 1 + told]: the status of a rank's logits, and
 the codes of its first tokens (candidates.py), with token ids of the whole vocabulary.
@@ -16,35 +16,15 @@ from detsample.kernels.sampling.rows import (
     parameter_status,
     row_parameters,
 )
-from detsample.kernels.sampling.tiles import LANES, TILE
+from detsample.kernels.sampling.tiles import LANES, TILE, forbid
 
-STATE = tl.constexpr(17)  # int64 words of a row's state. These are the words:
-GOAL = tl.constexpr(0)  # what the prefix that is searched for must reach; 0 if nothing is
-BY_WEIGHT = tl.constexpr(1)  # whether the goal is a sum of weights, and not a number of tokens
-BASE = tl.constexpr(2)  # the first place (`place_of`) where the prefix may end, and how many there are
-WIDTH = tl.constexpr(3)
-BEFORE = tl.constexpr(4)  # the number, then the weight of the tokens before the first of these places
-FOUND = tl.constexpr(6)  # the prefix that reaches a number of tokens, then the one that reaches a weight
-PREFIX = tl.constexpr(4)  # words of each: number, weight, key of the last token, this rank's last column with that key
-DRAWS = tl.constexpr(14)  # whether ranks are asked for their best score
-LAST_KEY = tl.constexpr(15)  # the last kept token: its key, and this rank's last kept column with that key
-LAST_COLUMN = tl.constexpr(16)
-
-BITS = tl.constexpr(8)  # how many bits of a place a round of a search decides
-DIGIT_VALUES = tl.constexpr(256)
-
-RUNGS = tl.constexpr(6)  # gaps whose prefixes are measured before a search: 3, 5, ... 13 (`rung`)
-SUMS = tl.constexpr(18)  # int64 words that each part of a rank tells of a row. These are the words:
+SUMS = tl.constexpr(6)  # int64 words that each part of a rank tells of a row. These are the words:
 TOTAL = tl.constexpr(0)  # weight and number of all tokens
 COUNT = tl.constexpr(1)
 HEAVY = tl.constexpr(2)  # weight and number of those that min-p keeps
 HEAVY_COUNT = tl.constexpr(3)
 BEST = tl.constexpr(4)  # the best score of the kept tokens, and the code of the token that has it
 BEST_CODE = tl.constexpr(5)
-LADDER = tl.constexpr(6)  # the number and the weight of the tokens with a gap below each rung
-
-MOST_INT32 = tl.constexpr(0x7FFFFFFF)
-MOST_INT64 = tl.constexpr(0x7FFFFFFFFFFFFFFF)
 
 
 @triton.jit
@@ -101,13 +81,14 @@ def load_columns(row_logits, start, columns, SHIFTED: tl.constexpr):
     begin where a token id is a multiple of four, so that neighbours share a counter.
     """
     column = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    inside = (column >= 0) & (column < columns)
     if SHIFTED:
-        x = tl.load(row_logits + column, mask=(column >= 0) & (column < columns), other=float("-inf"))
+        x = tl.load(row_logits[0] + column, mask=inside, other=float("-inf"))
     elif start + TILE <= columns:
-        x = tl.load(row_logits + column)
+        x = tl.load(row_logits[0] + column)
     else:
-        x = tl.load(row_logits + column, mask=column < columns, other=float("-inf"))
-    return x.to(tl.float32)
+        x = tl.load(row_logits[0] + column, mask=inside, other=float("-inf"))
+    return forbid(x, row_logits, column, inside).to(tl.float32)
 
 
 @triton.jit
@@ -118,22 +99,3 @@ def columns_of_part(start, columns, parts, part):
     each = (tiles + parts - 1) // parts
     first = part * each * TILE - shift
     return first, tl.minimum(first + each * TILE, columns)
-
-
-@triton.jit
-def place_of(key):
-    """Numbers from 0 to 2^32 - 1 that rise in the order of the tokens, as int64."""
-    return -key.to(tl.int64) + MOST_INT32
-
-
-@triton.jit
-def rung(number):
-    """A gap below which tokens are measured."""
-    return number * 2.0 + 3.0
-
-
-@triton.jit
-def clear(message):
-    """Zeros for the next round."""
-    tl.store(message + tl.arange(0, DIGIT_VALUES), tl.zeros([DIGIT_VALUES], tl.int64))
-    tl.store(message + DIGIT_VALUES + tl.arange(0, DIGIT_VALUES), tl.zeros([DIGIT_VALUES], tl.int64))

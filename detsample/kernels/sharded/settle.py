@@ -1,10 +1,10 @@
-"""The kept set of a sharded row from what all ranks have told, or what to search for next; and the row's results."""
+"""The kept set of a sharded row from what all ranks have told, and the row's results."""
 
 import triton
 import triton.language as tl
 
 from detsample.kernels.contract.fraction import top_p_target
-from detsample.kernels.contract.order import LAST_TOKEN, LOWEST_KEY, NAN_KEY, key_of, value_of
+from detsample.kernels.contract.order import LAST_TOKEN, LOWEST_KEY, NAN_KEY, value_of
 from detsample.kernels.contract.weight import gap
 from detsample.kernels.sampling.candidates import (
     BATCH,
@@ -19,40 +19,19 @@ from detsample.kernels.sampling.outcome import log_kept_mass, log_probability, w
 from detsample.kernels.sampling.rows import ORDER_JOINT, ORDER_MIN_P_FIRST, PARAMETER_NAMES, write_boundary
 from detsample.kernels.sampling.settling import lowest_key_of
 from detsample.kernels.sharded.rows import (
-    BASE,
-    BEFORE,
     BEST,
     BEST_CODE,
-    BY_WEIGHT,
     COUNT,
-    DIGIT_VALUES,
-    DRAWS,
-    FOUND,
-    GOAL,
     HEAVY,
     HEAVY_COUNT,
-    LADDER,
-    LAST_COLUMN,
-    LAST_KEY,
-    MOST_INT32,
-    MOST_INT64,
-    PREFIX,
-    RUNGS,
-    STATE,
     SUMS,
     TOTAL,
-    WIDTH,
-    clear,
     effective_parameters,
     load_heads,
-    place_of,
     row_status,
-    rung,
 )
 
-BEGIN = tl.constexpr(0)  # the stages of a call that searches: nothing is found yet,
-COUNTED = tl.constexpr(1)  # what top-k keeps is found,
-DONE = tl.constexpr(2)  # and what top-p keeps; calls that do not search have this stage alone
+MOST_INT64 = tl.constexpr(0x7FFFFFFFFFFFFFFF)
 
 
 @triton.jit
@@ -110,53 +89,6 @@ def best_told(message, row, rows, ranks, parts, PARTS: tl.constexpr):
     return tl.max(tl.where(best & (token_of_code(code) == winner), code, NO_CODE), axis=0)
 
 
-@triton.jit
-def place_reaching(least_gap, largest, scale):
-    """The first place whose gap is at least this, or the one behind all tokens. One byte is decided at a time, by
-    trying all 256, as in `lowest_key_of`.
-    """
-    place = place_of(key_of(largest))
-    for byte in tl.static_range(4):
-        step = 1 << (24 - 8 * byte)
-        last = place + (tl.arange(0, 256).to(tl.int64) + 1) * step - 1
-        key = tl.maximum(-last + MOST_INT32, LOWEST_KEY).to(tl.int32)
-        below = (gap(value_of(key), largest, scale) < least_gap) & (last <= MOST_INT32 - LOWEST_KEY)
-        place += tl.sum(below.to(tl.int64), axis=0) * step
-    return place
-
-
-@triton.jit
-def aim_at(state, goal, by_weight, sums, row, rows, ranks, parts, largest, scale, PARTS: tl.constexpr):
-    """Says what to search for next, and between which two rungs it lies."""
-    base, end = place_of(key_of(largest)), tl.full([], MOST_INT32 - LOWEST_KEY, tl.int64) + 1
-    number, weight = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
-    lower, upper = tl.full([], -1.0, tl.float32), tl.full([], float("inf"), tl.float32)
-    for each in tl.static_range(RUNGS):
-        here = sum_told(sums, row, rows, ranks, parts, each * 2 + LADDER, PARTS)
-        weight_here = sum_told(sums, row, rows, ranks, parts, each * 2 + (LADDER + 1), PARTS)
-        behind = tl.where(by_weight > 0, weight_here, here) < goal
-        number, weight = tl.where(behind, here, number), tl.where(behind, weight_here, weight)
-        lower = tl.where(behind, rung(each), lower)
-        upper = tl.where(behind, upper, tl.minimum(upper, rung(each)))
-    if lower > 0.0:
-        base = place_reaching(lower, largest, scale)
-    if upper < float("inf"):
-        end = place_reaching(upper, largest, scale)
-    tl.store(state + GOAL, goal)
-    tl.store(state + BY_WEIGHT, by_weight)
-    tl.store(state + BASE, base)
-    tl.store(state + WIDTH, end - base)
-    tl.store(state + BEFORE, number)
-    tl.store(state + BEFORE + 1, weight)
-
-
-@triton.jit
-def found_prefix(state, which):
-    """(count, weight, key, column) of a prefix that was searched for."""
-    state += which * PREFIX + FOUND
-    return tl.load(state), tl.load(state + 1), tl.load(state + 2).to(tl.int32), tl.load(state + 3).to(tl.int32)
-
-
 NOT_SPECIALIZED = [
     "start", "vocab", "rows", "ranks", "told", "filter_order", "given", *PARAMETER_NAMES, "parts"
 ]
@@ -168,22 +100,17 @@ def settle(
     temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
     top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
     seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
-    heads, sums, best, parts, state, message, records, maxima, token_ids, num_kept, row_statuses, logprobs, log_z,
-    STAGE: tl.constexpr, WRITES: tl.constexpr, SUMMED: tl.constexpr, TOLD_BEST: tl.constexpr, DRAW: tl.constexpr,
+    heads, sums, parts, records, maxima, token_ids, num_kept, row_statuses, logprobs, log_z,
+    SUMMED: tl.constexpr, TOLD_BEST: tl.constexpr, DRAW: tl.constexpr,
     RANKS: tl.constexpr, SLOTS: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """Finds the kept set of each row as far as it is known at this stage. Grid (rows).
+    """Finds the kept set of each row, and writes the results. Grid (rows).
 
-    With WRITES it writes the results; the token is drawn from the first tokens if these are all that is kept,
-    otherwise it is the best that was told. Else it writes what to search for, or where the kept set ends.
+    The token is drawn from the first tokens if these are all that is kept, otherwise it is the best that was told.
     """
     row = tl.program_id(0).to(tl.int64)
-    state += row * STATE
-    if WRITES:
-        if row == 0:  # masks are made of whole rows: every group of tokens may reach the boundary
-            tl.store(maxima + tl.arange(0, 32), tl.full([32], NAN_KEY, tl.int32))
-    elif STAGE != DONE:
-        clear(message + row * 2 * DIGIT_VALUES)
+    if row == 0:  # masks are made of whole rows: every group of tokens may reach the boundary
+        tl.store(maxima + tl.arange(0, 32), tl.full([32], NAN_KEY, tl.int32))
     status, greedy, scale, top_k, top_p, min_weight, seed, position = effective_parameters(
         row, vocab, given, temperature_ptr, temperature_stride, temperature_bits, top_k_ptr, top_k_stride, top_k_scalar,
         top_p_ptr, top_p_stride, top_p_bits, min_p_ptr, min_p_stride, min_p_bits,
@@ -191,11 +118,7 @@ def settle(
     )  # fmt: skip
     status |= row_status(heads, row, rows, ranks, told, RANKS)
     if status != 0:
-        if WRITES:
-            write_invalid(records, token_ids, num_kept, row_statuses, logprobs, log_z, row, status)
-        else:
-            tl.store(state + GOAL, tl.zeros([], tl.int64))
-            tl.store(state + DRAWS, tl.zeros([], tl.int64))
+        write_invalid(records, token_ids, num_kept, row_statuses, logprobs, log_z, row, status)
     else:
         code, known, weight, rank, before, largest = merge_heads(heads, row, rows, ranks, told, scale, RANKS, SLOTS)
         known_count = tl.sum(known.to(tl.int32), axis=0).to(tl.int64)
@@ -207,18 +130,12 @@ def settle(
             tokens = sum_told(sums, row, rows, ranks, parts, COUNT, PARTS)
             heavy_weight = sum_told(sums, row, rows, ranks, parts, HEAVY, PARTS)
             heavy_count = sum_told(sums, row, rows, ranks, parts, HEAVY_COUNT, PARTS)
-        goal, by_weight = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
 
-        # What top-k keeps: the first tokens, all tokens, or a prefix to be searched for.
+        # What top-k keeps: the first tokens, or all.
         count = tl.where(top_k > 0, tl.minimum(top_k, tokens), tokens)
         kept, last_key, last_column = first_of(code, known, weight, rank, count, start)
         if count > known_count:
             kept, last_key, last_column = total, value_key(LOWEST_KEY), value_key(LAST_TOKEN)
-            if count < tokens:
-                if STAGE == BEGIN:
-                    goal = count
-                else:
-                    count, kept, last_key, last_column = found_prefix(state, 0)
         shared = tl.where(filter_order == ORDER_JOINT, total, kept)
         # Min-p.
         if heavy_count < count:
@@ -228,40 +145,26 @@ def settle(
                 kept, last_column = heavy_weight, value_key(LAST_TOKEN)
                 last_key = lowest_key_of(scale, largest, key_of_code(tl.max(code, axis=0)), min_weight)
         shared = tl.where(filter_order == ORDER_MIN_P_FIRST, kept, shared)
-        # Top-p.
+        # Top-p: calls with it have a top-k, so that the first tokens are all that may be kept.
         target = top_p_target(top_p, shared)
-        if (target <= kept) & (goal == 0):
-            if known_weight >= target:
-                count = tl.sum((known & (before < target)).to(tl.int64), axis=0)
-                kept, last_key, last_column = first_of(code, known, weight, rank, count, start)
-            elif STAGE != DONE:
-                goal, by_weight = target, by_weight + 1
-            else:
-                count, kept, last_key, last_column = found_prefix(state, 1)
+        if (target <= kept) & (target <= known_weight):
+            count = tl.sum((known & (before < target)).to(tl.int64), axis=0)
+            kept, last_key, last_column = first_of(code, known, weight, rank, count, start)
 
-        if WRITES:
-            winner = tl.full([], NO_CODE, tl.int64)
-            if DRAW:
-                if count <= known_count:
-                    token = draw_from_candidates(known & (rank < count), code, scale, largest, seed, position)
-                    winner = tl.sum(tl.where(known & (token_of_code(code) == token), code, 0), axis=0)
-                elif TOLD_BEST:
-                    winner = best_told(best, row, rows, ranks, parts, PARTS)
-            logprob = log_probability(gap(value_of(key_of_code(winner)), largest, scale), kept)
-            share = tl.where(greedy, 0.0, log_kept_mass(kept, total))
-            write_outcome(
-                records, token_ids, num_kept, row_statuses, logprobs, log_z, row, status, token_of_code(winner), count,
-                logprob, share,
-            )  # fmt: skip
-            write_boundary(records, row, last_key, last_column)
-        else:
-            if (goal > 0) & (STAGE != DONE):
-                aim_at(state, goal, by_weight, sums, row, rows, ranks, parts, largest, scale, PARTS)
-            else:
-                tl.store(state + GOAL, goal)
-            tl.store(state + DRAWS, ((goal == 0) & (count > known_count)).to(tl.int64))
-            tl.store(state + LAST_KEY, last_key.to(tl.int64))
-            tl.store(state + LAST_COLUMN, last_column.to(tl.int64))
+        winner = tl.full([], NO_CODE, tl.int64)
+        if DRAW:
+            if count <= known_count:
+                token = draw_from_candidates(known & (rank < count), code, scale, largest, seed, position)
+                winner = tl.sum(tl.where(known & (token_of_code(code) == token), code, 0), axis=0)
+            elif TOLD_BEST:
+                winner = best_told(sums, row, rows, ranks, parts, PARTS)
+        logprob = log_probability(gap(value_of(key_of_code(winner)), largest, scale), kept)
+        share = tl.where(greedy, 0.0, log_kept_mass(kept, total))
+        write_outcome(
+            records, token_ids, num_kept, row_statuses, logprobs, log_z, row, status, token_of_code(winner), count,
+            logprob, share,
+        )  # fmt: skip
+        write_boundary(records, row, last_key, last_column)
 
 
 @triton.jit

@@ -144,10 +144,10 @@ def pivots_of_sample(row_logits, vocab, rate, share):
 
 @triton.jit
 def total_between(whole, reference, top, rate, chain):
-    """(lowest, highest, whether they mean something): two int64 numbers between which the exact sum of a row's weights
-    lies.
+    """(lowest, highest): int64 numbers between which exact sums of weights lie, of a row's tokens or of those that
+    reach some value. They mean something if `is_known`.
 
-    It is computed from the rough sum `whole`, whose weights are relative to the logit `reference`. `top` is the row's
+    They are computed from rough sums, `whole`, whose weights are relative to the logit `reference`. `top` is the row's
     largest logit. Each lane of `summarize` has added up `chain` quads.
 
     These are the relative errors, with u = 2^-24. A weight is exp2 of y = fl(fl(x - reference) * rate), and y is at
@@ -163,8 +163,13 @@ def total_between(whole, reference, top, rate, chain):
     above = (top - reference) * rate
     total = whole.to(tl.float64) * 1099511627776.0 / tl.exp2(tl.minimum(above, HIGHEST)).to(tl.float64)
     error = total * (160.0 + chain + 2.8 * tl.maximum(above, 30.0)).to(tl.float64) * 5.9604644775390625e-08
-    lowest = tl.maximum((total - error).to(tl.int64), 1)
-    return lowest, (total + error).to(tl.int64) + 1, (above <= HIGHEST) & (rate < FLT_MAX) & (whole > 0.0)
+    return tl.maximum((total - error).to(tl.int64), 1), (total + error).to(tl.int64) + 1
+
+
+@triton.jit
+def is_known(whole, reference, top, rate):
+    """Whether the rough sum `whole` of a row means something: not if a weight is too large, or all are too small."""
+    return ((top - reference) * rate <= HIGHEST) & (rate < FLT_MAX) & (whole > 0.0)
 
 
 @triton.jit
