@@ -12,7 +12,16 @@ import numpy as np
 
 import detsample
 from detsample.cli.failure import Failure
-from detsample.cli.sample import add_file, add_request, decoded, filters, read_logits, seeds_of_rows
+from detsample.cli.sample import (
+    add_allowed,
+    add_file,
+    add_request,
+    allowed_of_rows,
+    decoded,
+    filters,
+    read_logits,
+    seeds_of_rows,
+)
 from detsample.cli.tables import clipped, line, shortest, token_text
 from detsample.data import load_real_logits
 from detsample.inspect.explanation import Cut, Explanation, explain
@@ -37,6 +46,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--demo", metavar="PROMPT", help="a row that comes with the package, instead of FILE")
     parser.add_argument("--row", type=int, default=0, metavar="R", help="which row (default: 0)")
     add_request(parser)
+    add_allowed(parser)
     parser.add_argument("--tokens", type=int, default=12, metavar="N", help="how many tokens to show (default: 12)")
     parser.add_argument("--png", type=Path, metavar="OUT", help="also draw it (needs matplotlib)")
     return parser
@@ -47,11 +57,13 @@ def run(options: argparse.Namespace) -> int:
     row, name, title, rows = _row(options)
     seed = int(seeds_of_rows(options, rows)[options.row])
     how = filters(options) | {"position": options.position + options.row * options.consecutive}
+    sets = allowed_of_rows(options, rows)
+    allowed = None if sets is None else sets[options.row : options.row + 1]
     try:
-        status = int(detsample.sample(row.reshape(1, -1), seed, **how).status[0])
+        status = int(detsample.sample(row.reshape(1, -1), seed, **how, allowed=allowed).status[0])
         if status:
             raise Failure(f"{title}: {describe(status)}")
-        found = explain(row, seed, **how)
+        found = explain(row, seed, **how, allowed=allowed)
     except (TypeError, ValueError) as error:
         raise Failure(str(error)) from error
     print("\n".join(text(found, title, name, options.tokens)))
@@ -90,6 +102,11 @@ def text(found: Explanation, title: str, name: Name, shown: int) -> list[str]:
     """The explanation in lines."""
     request = ", ".join(f"{key} {value}" for key, value in found.request.items())
     lines = [title, request, "", f"{len(found.token_ids):,} tokens that are not -inf"]
+    changed = {f"moved by {part}": tokens for part, tokens in found.moved.items()}
+    for how, tokens in {"forbidden by allowed": found.forbidden, **changed}.items():
+        if tokens.size:
+            named = ", ".join(clipped(f"{token} {name(token)}".strip(), 2 * TEXT) for token in tokens[:shown].tolist())
+            lines.append(f"  {how}: {tokens.size:,}: {named}{', ...' * (tokens.size > shown)}")
     lines += [f"  {cut_text(cut, found)}" for cut in found.cuts if cut.on]
     lines.append(
         "  temperature 0: the first is drawn; filters and noise have no part in it"

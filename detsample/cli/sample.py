@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_input(parser)
     add_request(parser)
     yes_or_no = argparse.BooleanOptionalAction
-    parser.add_argument("--allowed", type=Path, help="a .npy with the allowed tokens of each row, as bits")
+    add_allowed(parser)
     parser.add_argument("--logprobs", action=yes_or_no, default=True, help="of the token (default: yes)")
     parser.add_argument("--log-z", action=yes_or_no, default=False, help="log of the kept mass (default: no)")
     parser.add_argument("--json", action="store_true", help="JSON, with the floats' bits in hexadecimal")
@@ -64,6 +64,21 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     add_file(parser)
     parser.add_argument("--rows", type=row_range, default=(0, None), metavar="A:B", help="rows A to B - 1 only")
     gpu.add_device(parser)
+
+
+def add_allowed(parser: argparse.ArgumentParser) -> None:
+    """The argument for sets of allowed tokens."""
+    parser.add_argument("--allowed", type=Path, help="a .npy with the allowed tokens of each row of FILE, as bits")
+
+
+def allowed_of_rows(options: argparse.Namespace, rows: int) -> np.ndarray | None:
+    """The set of each row, if the command was given any."""
+    if options.allowed is None:
+        return None
+    allowed = _named(_load(options.allowed), options.allowed, None)
+    if allowed.shape[:1] != (rows,):
+        raise Failure(f"{options.allowed}: must have a set for each of {rows} rows, got {list(allowed.shape)}")
+    return allowed
 
 
 def add_request(parser: argparse.ArgumentParser) -> None:
@@ -135,9 +150,7 @@ def sampled(
     tensor = gpu.mover(options)
     check_position(options, stop)
     step = max(1, BLOCK // max(logits.shape[1], 1))
-    allowed = None if options.allowed is None else _named(_load(options.allowed), options.allowed, None)
-    if allowed is not None and allowed.shape[:1] != (len(logits),):
-        raise Failure(f"{options.allowed}: must have a set for each of {len(logits)} rows, got {list(allowed.shape)}")
+    allowed = allowed_of_rows(options, len(logits))
     progress = Progress("rows", stop - start)
     for first in range(start, stop, step):
         rows = np.arange(first, min(first + step, stop))

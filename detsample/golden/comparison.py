@@ -227,6 +227,7 @@ def _judge(
     results = _differences(old, new)
     changed = [f"{name} was {_shown(a)}, is {_shown(b)}" for name, a, b in _requests(old, new)]
     changed += [f"filter_order was {orders[0]}, is {orders[1]}"] * (orders[0] != orders[1])
+    changed += ["allowed or processing is not that of the record"] * (old.applied not in (0, new.applied))
     token = f"token was {old.token_id}, is {new.token_id}" if old.token_id != new.token_id else ""
     moved = _drift_text(drift, exact, old.margin)
     if changed:

@@ -34,7 +34,7 @@ _FLOATS = ("temperature", "top_p", "min_p", "logprob", "margin")
 _SMALL, _LARGE = (-(1 << 31), (1 << 31) - 1), (-(1 << 63), (1 << 63) - 1)
 _INTEGERS = {
     "topp_seed": (-(1 << 63), (1 << 64) - 1), "position": _LARGE, "top_k": _LARGE,
-    "token_id": _LARGE, "num_kept": _SMALL, "status": _SMALL,
+    "token_id": _LARGE, "num_kept": _SMALL, "status": _SMALL, "applied": _LARGE,
 }  # fmt: skip
 """The range of each integer, also for invalid rows."""
 _BEYOND_FP32 = (1 << 128) - (1 << 103)
@@ -68,6 +68,8 @@ class Row:
     largest : tuple of (int, float)
         The first tokens in order and the drawn one, with their logits: enough to see by how much logits drifted
         where it matters.
+    applied : int
+        A digest of the draw's `allowed` and `processing`; 0, and not in the file, where neither had to say anything.
     """
 
     topp_seed: int
@@ -83,6 +85,7 @@ class Row:
     logprob: float
     margin: float
     largest: tuple[tuple[int, float], ...]
+    applied: int = 0
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,7 @@ def _row_object(row: Row) -> dict[str, Any]:
     for name in _FLOATS:
         made[name] = _number(made[name])
     made["largest"] = {str(token): _number(logit) for token, logit in row.largest}
-    return made
+    return made if row.applied else {name: value for name, value in made.items() if name != "applied"}
 
 
 def _number(value: float) -> float | str | None:
@@ -358,7 +361,7 @@ def _is_a(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -
 
 def _row(index: int, vocab: int, common: dict[str, Any], line: Any) -> Row:
     _is_a(f"row {index}", line, dict, "an object")
-    made = common | line
+    made = {"applied": 0} | common | line
     try:
         values: dict[str, Any] = {name: _float(name, made[name]) for name in _FLOATS}
         values |= {name: as_integer(name, made[name], *bounds) for name, bounds in _INTEGERS.items()}

@@ -16,6 +16,8 @@ from detsample.frameworks.recording import unrecorded
 from detsample.golden.comparison import Finding, Kind, Report, diff, unequal_results
 from detsample.golden.fingerprint import canonical, fingerprints
 from detsample.golden.record import REQUEST, Golden, GoldenError, Row, request
+from detsample.processing import Processing, apply
+from detsample.processing.digest import digests
 from detsample.reference.allowed import forbid, read_allowed
 from detsample.rollout.record import column
 
@@ -38,6 +40,7 @@ def record(
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
     allowed: Any = None,
+    processing: Processing | None = None,
     shared_noise: bool = False,
     sequence: bool = False,
     sampler: Sampler | None = None,
@@ -51,8 +54,10 @@ def record(
     topp_seed, position, temperature, top_k, top_p, min_p, filter_order, shared_noise
         As for `detsample.sample`.
     allowed : tensor like the logits, optional
-        As for `detsample.sample`. The record is of the logits with -inf for what is forbidden, so that other sets are
-        other logits to it.
+        As for `detsample.sample`. The record is of the logits with -inf for what is forbidden.
+    processing : Processing, optional
+        What `detsample.processing.apply` is to do to the logits before the draw. The record is of the logits behind it,
+        and has a digest of it and of `allowed`, so that other ones are another request to it.
     sequence : bool
         Whether the rows are the steps of one text.
     sampler : callable, optional
@@ -77,6 +82,7 @@ def record(
     """
     framework = frameworks.of(logits, "logits")
     dtype = framework.dtype_name(logits)
+    logits = _processed(logits, processing)
     host = _free(framework.fetch(logits), allowed)
     # Where tokens are forbidden, the margin is that of the logits as they are to the draw.
     seen = logits if allowed is None else operations.of(framework.name).placed(host, logits)
@@ -97,6 +103,7 @@ def record(
         "logprob": _host(drawn.logprobs),
         "margin": _host(margins.margin),
     }
+    found["applied"] = digests(len(host), host.shape[1], processing, allowed)
     table = {name: column.tolist() for name, column in (parameters | found).items()}
     prints, x = fingerprints(host), canonical(host)
     rows = tuple(
@@ -118,6 +125,7 @@ def check(
     logits: Any,
     *,
     allowed: Any = None,
+    processing: Processing | None = None,
     kept_logits: np.ndarray | None = None,
     sampler: Sampler | None = None,
     **changed: Any,
@@ -129,8 +137,8 @@ def check(
     golden : Golden
     logits : [B, V] fp32, bf16 or fp16
         Today's logits for the rows of the record, of any framework and on any device.
-    allowed : tensor like the logits, optional
-        Today's sets of allowed tokens, where there were some.
+    allowed, processing : optional
+        Today's, where there were some.
     kept_logits : [B, V] float32, optional
         The logits of the record, from `load_logits`. With them a drift is known exactly.
     sampler : callable, optional
@@ -165,8 +173,9 @@ def check(
     ops = operations.of(framework.name)
     recorded: dict[str, Any] = {name: ops.placed(x, logits) for name, x in request(golden.rows).items()}
     asked = {**recorded, "filter_order": golden.filter_order, **changed}
-    today = record(logits, **asked, allowed=allowed, sequence=golden.sequence, sampler=sampler)
-    x = canonical(_free(framework.fetch(logits), allowed))
+    before: dict[str, Any] = {"allowed": allowed, "processing": processing}
+    today = record(logits, **asked, **before, sequence=golden.sequence, sampler=sampler)
+    x = canonical(_free(framework.fetch(_processed(logits, processing)), allowed))
     return against_reference(diff(golden, today, kept_logits, x), today, x)
 
 
@@ -212,6 +221,10 @@ def _judged(finding: Finding, right: Row) -> Finding:
         details = (*finding.details, "the reference draws the same from today's logits")
         return replace(finding, kind=Kind.EXPLAINED, details=details)
     return finding
+
+
+def _processed(logits: Any, processing: Processing | None) -> Any:
+    return logits if processing is None else apply(logits, processing)
 
 
 def _free(host: np.ndarray, allowed: Any) -> np.ndarray:

@@ -14,6 +14,17 @@ from detsample.sampler.on_cpu import as_array
 
 def process(asked: Asked) -> None:
     """Change the logits of a call."""
+    of = asked.logits
+    x = of.framework.as_array(of.tensor).reshape(of.rows, of.vocab)
+    rows, requests = requests_of(asked)
+    changed = x.astype(np.float32)
+    changed[rows] = reference.process(x[rows], requests, asked.convention)
+    shape = of.framework.shape(of.tensor)
+    of.tensor[:] = of.framework.from_array(changed.reshape(shape), of.device)
+
+
+def requests_of(asked: Asked) -> tuple[list[int], list[Request]]:
+    """The rows of a call that have a request, and what each asks for, drafted tokens among its output."""
     of, array = asked.logits, asked.logits.framework.as_array
     lists = {name: _lists(asked, ids) for name, ids in asked.lists.items()}
     flat = {name: np.ravel(as_array(of.framework, x)) for name, x in asked.numbers.items()}
@@ -24,7 +35,6 @@ def process(asked: Asked) -> None:
     offsets = np.arange(asked.requests + 1) * asked.width
     if asked.row_offsets is not None:
         offsets = array(asked.row_offsets).astype(np.int64)
-    x = array(of.tensor).reshape(of.rows, of.vocab)
     rows, requests = [], []
     for q in range(asked.requests):
         given: dict[str, Any] = {name: found[q] for name, found in lists.items()}
@@ -32,7 +42,7 @@ def process(asked: Asked) -> None:
             row = values[_bounds(asked, asked.lists["bias"], q)] if values.ndim == 1 else values[q]
             given["bias"] = list(zip(given["bias"], row.tolist(), strict=False))
         if words is not None:
-            given["bad_words"] = [_trimmed(word) for word in words[q]]
+            given["bad_words"] = [word for word in map(_trimmed, words[q]) if word]
         given["only"] = given.get("only") or None
         given["min_length"] = int(numbers["length"][q])
         for name in ("repetition", "frequency", "presence"):
@@ -45,10 +55,7 @@ def process(asked: Asked) -> None:
             path = [] if drafts is None else path_to(slot, drafts[q].tolist(), of_request)
             rows.append(row)
             requests.append(Request(**given | {"output": [*given.get("output", ()), *path]}))
-    changed = x.astype(np.float32)
-    changed[rows] = reference.process(x[rows], requests, asked.convention)
-    shape = of.framework.shape(of.tensor)
-    of.tensor[:] = of.framework.from_array(changed.reshape(shape), of.device)
+    return rows, requests
 
 
 def _lists(asked: Asked, given: Ids) -> list[list[int]]:

@@ -23,7 +23,7 @@ on it.
 """
 
 LogitsOf = Callable[[Record], Any]
-"""The logits [n, V] of a record's n tokens."""
+"""The logits [n, V] of a record's n tokens, alone or as ``(logits, allowed, processing)``."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,10 @@ def audit(
     paths : path or paths
         Folders of records, or files.
     logits_of : callable
-        Given a `Record` of n tokens, their logits [n, V], from any model: an array, or a tensor on the CPU or a GPU. It
-        is sent to other processes, so it must be a function of a module, or a `functools.partial` of one. It is called
-        with a part of a file at a time.
+        Given a `Record` of n tokens, their logits [n, V], from any model: an array, or a tensor on the CPU or a GPU.
+        Where the draw had `allowed` or `processing`, a tuple of the logits and these two (or None). The function is
+        sent to other processes, so it must be one of a module, or a `functools.partial` of one. It is called with a
+        part of a file at a time.
     executor : concurrent.futures.Executor, optional
         What runs the audit of the files: any executor, such as that of Dask (``Client.get_executor()``), where the
         workers see the files under the same names. By default a process for each core of this machine, started anew
@@ -201,7 +202,8 @@ def audit_file(path: Path, logits_of: LogitsOf) -> FileAudit:
 
 
 def _replay(logits_of: LogitsOf, part: Record) -> Replay:
-    return replay(part, logits_of(part))
+    given = logits_of(part)
+    return replay(part, *(given if isinstance(given, tuple) else (given,)))
 
 
 def _parts(record: Record) -> Iterator[Record]:

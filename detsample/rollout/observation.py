@@ -9,6 +9,8 @@ from detsample import frameworks
 from detsample.frameworks import operations
 from detsample.frameworks.pointer import integer
 from detsample.frameworks.recording import unrecorded
+from detsample.processing import Processing, apply
+from detsample.processing.digest import copied
 from detsample.rollout.output import Draw, Observation
 from detsample.rollout.validity import MOST_TOP
 from detsample.sampler.output import Wanted
@@ -38,6 +40,7 @@ def draw(
     min_p: Any = 0.0,
     filter_order: str = "top_k_first",
     allowed: Any = None,
+    processing: Processing | None = None,
     top_n: int = 0,
     shared_noise: bool = False,
 ) -> Draw:
@@ -50,6 +53,9 @@ def draw(
     ----------
     logits, topp_seed, position, temperature, top_k, top_p, min_p, filter_order, allowed, shared_noise
         As for `detsample.sample`. Vectors are copied, on their device: they may be changed afterwards.
+    processing : Processing, optional
+        What `detsample.processing.apply` is to do to the logits before the draw, as new logits of fp32. A record keeps
+        a digest of it and of `allowed`, for which both are copied, on their device.
     top_n : int
         How many of the most probable tokens to name, at most 128.
 
@@ -77,12 +83,16 @@ def draw(
         "topp_seed": topp_seed, "position": position, "temperature": temperature,
         "top_k": top_k, "top_p": top_p, "min_p": min_p, "filter_order": filter_order,
     }  # fmt: skip
+    if processing is not None:
+        logits = apply(logits, processing)
     of, given = read_draw(logits, **said, allowed=allowed, shared_noise=shared_noise)
     own: dict[str, Any] = {name: _own(of, x) for name, x in given._asdict().items() if isinstance(x, Vector)}
     given = given._replace(**own)
     out = run(of, given, Wanted(True, True, True, "bits"))
     seen = _observe(of, out.token_ids, out.mask, given.temperature, top_n)
     said |= {name: vector.tensor for name, vector in own.items()}
+    said["allowed"] = None if allowed is None else operations.of(of.framework.name).copied(allowed)
+    said["processing"] = None if processing is None else copied(processing)
     return Draw(
         out.token_ids, out.num_kept, out.status, out.logprobs, out.log_z, out.mask,
         seen.raw_logprobs, seen.rank, seen.entropy, seen.top_token_ids, seen.top_logprobs,

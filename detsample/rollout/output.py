@@ -55,8 +55,8 @@ class Draw:
     vocab : int
         V.
     parameters : dict
-        ``topp_seed``, ``position``, ``temperature``, ``top_k``, ``top_p``, ``min_p`` and ``filter_order``, as they were
-        given; of vectors a copy.
+        ``topp_seed``, ``position``, ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``filter_order``, ``allowed`` and
+        ``processing``, as they were given; of tensors a copy.
     """
 
     token_ids: Any

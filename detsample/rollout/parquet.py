@@ -31,7 +31,8 @@ from detsample.rollout import validity
 from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.record import COLUMNS, Kind, Record
 
-FORMAT = "detsample rollout 2"
+FORMAT, PLAIN = "detsample rollout 3", "detsample rollout 2"
+"""A file is plain where the column `applied` would be all zeros, and does without it."""
 KEY = b"detsample"
 _BLANK = "0" * 64
 _SEAL = re.compile(rb'"data_sha256": "([0-9a-f]{64})", "footer_sha256": "([0-9a-f]{64})"')
@@ -74,8 +75,11 @@ class RecordError(ValueError):
 
 def write(file: Any, record: Record) -> None:
     """Write a record to an open binary file. It is one that `validity` has checked, of a size that a file may have."""
+    table, form = pa.Table.from_arrays(_arrays(record), schema=_SCHEMA), FORMAT
+    if not record.applied.any():
+        table, form = table.drop_columns(["applied"]), PLAIN
     about = {
-        "format": FORMAT,
+        "format": form,
         "contract_version": record.contract_version,
         "vocab": record.vocab,
         "top_n": record.top_token_ids.shape[1],
@@ -87,12 +91,12 @@ def write(file: Any, record: Record) -> None:
     }
     stream = pa.BufferOutputStream()
     with pq.ParquetWriter(
-        stream, _SCHEMA, compression="zstd", use_dictionary=REPEATING,
+        stream, table.schema, compression="zstd", use_dictionary=REPEATING,
         column_encoding=dict.fromkeys(DELTAS, "DELTA_BINARY_PACKED")
         | dict.fromkeys(PLANES, "BYTE_STREAM_SPLIT"),
         write_page_checksum=True,
     ) as writer:  # fmt: skip
-        writer.write_table(pa.Table.from_arrays(_arrays(record), schema=_SCHEMA), row_group_size=max(1, len(record)))
+        writer.write_table(table, row_group_size=max(1, len(record)))
         writer.add_key_value_metadata({KEY: json.dumps(about).encode()})
     content = memoryview(stream.getvalue())
     start = len(content) - _footer_size(bytes(content[-_TAIL:]), len(content))
@@ -204,7 +208,7 @@ def _said(path: Path, footer: bytes, size: int) -> dict[str, Any]:
         found = json.loads((metadata.metadata or {})[KEY])
         _check_format(found)
         validity.check_kind(kind_of(found))
-        _check_totals(metadata, found["top_n"], size - len(footer))
+        _check_totals(metadata, found, size - len(footer))
     except MemoryError:
         raise
     except _NO_RECORD as error:
@@ -215,8 +219,8 @@ def _said(path: Path, footer: bytes, size: int) -> dict[str, Any]:
 def _check_format(found: Any) -> None:
     if found["format"] == "detsample rollout 1" or found["contract_version"] == 1:
         raise RecordError(f"it was written under contract 1, and {FIRST_CONTRACT}")
-    if found["format"] != FORMAT:
-        raise RecordError(f"expected the format {FORMAT!r}, got {found['format']!r:.80}")
+    if found["format"] not in (FORMAT, PLAIN):
+        raise RecordError(f"expected the format {FORMAT!r} or {PLAIN!r}, got {found['format']!r:.80}")
     if found["contract_version"] != detsample.CONTRACT_VERSION:
         got = f"expected contract version {detsample.CONTRACT_VERSION}, got {found['contract_version']!r:.80}"
         raise RecordError(f"{got}: other contracts draw other tokens from the same seeds and logits")
@@ -225,17 +229,18 @@ def _check_format(found: Any) -> None:
 FIRST_CONTRACT = "the same seeds and logits give other tokens under contract 2: it cannot be replayed, only drawn anew"
 
 
-def _check_totals(metadata: pq.FileMetaData, top_n: int, data: int) -> None:
+def _check_totals(metadata: pq.FileMetaData, found: dict[str, Any], data: int) -> None:
     """Check that the columns are those of a record, lie one behind the other, fill the file, and hold no more than a
     record may. At this point no data has been read, and no memory has been allocated for it.
     """
-    rows, groups = metadata.num_rows, metadata.num_row_groups
-    if not _SCHEMA.equals(metadata.schema.to_arrow_schema(), check_metadata=False):
+    rows, groups, top_n = metadata.num_rows, metadata.num_row_groups, found["top_n"]
+    schema = _SCHEMA.remove(_SCHEMA.get_field_index("applied")) if found["format"] == PLAIN else _SCHEMA
+    if not schema.equals(metadata.schema.to_arrow_schema(), check_metadata=False):
         raise RecordError("its columns are not those of a record")
     if not (0 <= rows <= MOST_TOKENS and groups == 1 and metadata.row_group(0).num_rows == rows):
         raise RecordError(f"expected one row group of at most {MOST_TOKENS} tokens, got {groups} and {rows} tokens")
     at = len(b"PAR1")
-    for index, name in enumerate(_SCHEMA.names):
+    for index, name in enumerate(schema.names):
         column = metadata.row_group(0).column(index)
         start = column.data_page_offset if column.dictionary_page_offset is None else column.dictionary_page_offset
         most = rows + MOST_IDS if name in _SETS else rows * max(1, top_n if name.startswith("top_") else 1)
@@ -281,6 +286,8 @@ def _lists(offsets: np.ndarray, values: np.ndarray, missing: np.ndarray | None =
 
 
 def _record(table: pa.Table, said: dict[str, Any]) -> Record:
+    if said["format"] == PLAIN:
+        table = table.append_column("applied", pa.array(np.zeros(table.num_rows, COLUMNS["applied"])))
     columns: dict[str, Any] = {name: _column(table, name).to_numpy(zero_copy_only=False) for name in COLUMNS}
     shape = table.num_rows, said["top_n"]
     kept = _kept(table, said["vocab"])

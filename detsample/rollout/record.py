@@ -10,6 +10,7 @@ import numpy as np
 
 import detsample
 from detsample import frameworks
+from detsample.processing.digest import digests
 from detsample.reference.float_mode import usual_mode
 from detsample.rollout.kept_sets import KeptSets
 from detsample.rollout.output import Draw
@@ -31,6 +32,7 @@ COLUMNS: dict[str, type] = {
     "raw_logprobs": np.float32,
     "rank": np.int32,
     "entropy": np.float32,
+    "applied": np.int64,
 }
 """The columns with one number a token, and their types."""
 
@@ -76,6 +78,9 @@ class Record:
     top_token_ids : [N, n] int32
     top_logprobs : [N, n] float32
         The first tokens, as in `Draw`.
+    applied : [N] int64
+        For each row, a digest of the draw's `allowed` and `processing`: 0 where neither had to say anything, and in
+        records of before there was this column.
     kept : KeptSets or None
         The kept sets, if they are recorded.
     """
@@ -98,6 +103,7 @@ class Record:
     raw_logprobs: np.ndarray
     rank: np.ndarray
     entropy: np.ndarray
+    applied: np.ndarray
     top_token_ids: np.ndarray
     top_logprobs: np.ndarray
     kept: KeptSets | None
@@ -133,11 +139,13 @@ class Record:
         columns = {name: column(name, value, rows) for name, value in given.items()}
         for name in RESULTS:
             columns[name] = _fetch(name, getattr(draw, name)).astype(COLUMNS[name], copy=False)
+        before = {name: draw.parameters.get(name) for name in ("processing", "allowed")}
         return Record(
             contract_version=detsample.CONTRACT_VERSION,
             vocab=draw.vocab,
             filter_order=draw.parameters["filter_order"],
             **columns,
+            applied=digests(rows, draw.vocab, **before),
             top_token_ids=_fetch("top_token_ids", draw.top_token_ids),
             top_logprobs=_fetch("top_logprobs", draw.top_logprobs),
             kept=KeptSets.of_bits(_fetch("kept", draw.kept), draw.vocab) if keep_sets else None,

@@ -14,10 +14,12 @@ import detsample
 from detsample import frameworks
 from detsample.frameworks import operations
 from detsample.frameworks.recording import unrecorded
+from detsample.processing import Processing
 from detsample.rollout.observation import draw
 from detsample.rollout.record import Record
 
 MEANING = {
+    "applied": "something else was done to the logits before the draw: give `allowed` and `processing` as at the draw",
     "status": "the row is valid in one of the two and invalid in the other, or for another reason",
     "kept": "another set was kept: the logits or the filters' parameters are not those of the draw",
     "log_z": "the same set was kept and has another mass: the logits are not those of the draw",
@@ -109,7 +111,7 @@ class Replay:
 
 
 @unrecorded
-def replay(record: Record, logits: Any, allowed: Any = None) -> Replay:
+def replay(record: Record, logits: Any, allowed: Any = None, processing: Processing | None = None) -> Replay:
     """Draw a record's tokens again and compare every bit that it holds.
 
     Parameters
@@ -118,8 +120,8 @@ def replay(record: Record, logits: Any, allowed: Any = None) -> Replay:
         Of N tokens.
     logits : [N, V] fp32, bf16 or fp16
         A row for each token of the record: a Paddle tensor, a torch tensor or a NumPy array. Waits for the device.
-    allowed : tensor like the logits, optional
-        The sets of allowed tokens that were given to `draw`. They are not in the record: pass what was passed.
+    allowed, processing : optional
+        What was given to `draw`. The record holds a digest of them, by which a row differs at once if they do.
 
     Returns
     -------
@@ -146,7 +148,7 @@ def replay(record: Record, logits: Any, allowed: Any = None) -> Replay:
     'kept'
     """
     _check(record, logits)
-    again = _draw_again(record, logits, allowed)
+    again = _draw_again(record, logits, allowed, processing)
     unequal = _differences(record, again)
     differs = np.zeros(len(record), bool)
     kinds: dict[str, int] = {}
@@ -174,14 +176,14 @@ def _check(record: Record, logits: Any) -> None:
         raise ValueError(f"logits must have shape {[len(record), record.vocab]} like the record, got {list(shape)}")
 
 
-def _draw_again(record: Record, logits: Any, allowed: Any) -> Record:
+def _draw_again(record: Record, logits: Any, allowed: Any, processing: Processing | None) -> Record:
     ops = operations.of(frameworks.of(logits).name)
     # Copies: the columns of a file are read-only.
     given = {
         name: ops.placed(value.copy(), logits) if isinstance(value, np.ndarray) else value
         for name, value in record.parameters().items()
     }
-    drawn = draw(logits, **given, allowed=allowed, top_n=record.top_token_ids.shape[1])
+    drawn = draw(logits, **given, allowed=allowed, processing=processing, top_n=record.top_token_ids.shape[1])
     return Record.of(drawn, record.sequence, keep_sets=record.kept is not None)
 
 
@@ -192,6 +194,7 @@ def _differences(record: Record, again: Record) -> dict[str, np.ndarray]:
         kept = kept | ~record.kept.same(again.kept)
     top = _unequal(record.top_token_ids, again.top_token_ids) | _unequal(record.top_logprobs, again.top_logprobs)
     found = {"status": record.status != again.status, "kept": kept, "top": top.any(axis=1)}
+    found["applied"] = (record.applied != 0) & (record.applied != again.applied)  # 0: nothing is said
     return {
         kind: found[kind] if kind in found else _unequal(getattr(record, kind), getattr(again, kind))
         for kind in MEANING

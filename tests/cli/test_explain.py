@@ -14,8 +14,10 @@ import pytest
 from command import Run
 
 from detsample import reference
+from detsample.cli import explain as explain_command
 from detsample.cli.tables import shortest
 from detsample.inspect.explanation import explain
+from detsample.processing import Processing
 
 F32 = np.float32
 
@@ -77,6 +79,18 @@ def test_text_of_a_row_in_a_file(run: Run, tmp_path: Path) -> None:
     assert "top_k alone keeps 9, down to logit " in text
     assert "tokens have that logit: the " in text
     assert f"margin: {shortest(reference.margin(x[2:], 5, position=9, top_k=9).margin[0])}: " in text
+
+
+def test_what_was_forbidden_and_moved_is_told(run: Run, tmp_path: Path) -> None:
+    """Catches a set of another row, a forbidden token that is drawn, and a part of the processing that is not named."""
+    np.save(tmp_path / "x.npy", np.zeros((2, 40), F32))
+    np.save(tmp_path / "sets.npy", np.array([[-1, -1], [0x00F0, 0]], np.int32))
+    status, text, _ = run("explain", tmp_path / "x.npy", "--row", 1, "--allowed", tmp_path / "sets.npy", "--tokens", 3)
+    assert status == 0
+    assert text.splitlines()[3:5] == ["4 tokens that are not -inf", "  forbidden by allowed: 36: 0, 1, 2, ..."]
+    asked = Processing(output=np.array([[5]]), presence_penalty=1.0, banned=np.array([[7, 5]]))
+    lines = explain_command.text(explain(np.zeros(40, F32), 7, processing=asked), "x", lambda token: "", 3)
+    assert lines[4:6] == ["  moved by banned: 2: 5, 7", "  moved by presence_penalty: 1: 5"]
 
 
 def test_the_demo_row_has_words(run: Run) -> None:

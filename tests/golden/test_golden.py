@@ -23,6 +23,7 @@ import detsample
 from detsample import golden
 from detsample.data import load_real_logits
 from detsample.golden.record import REQUEST, dumps, loads, sealed, shortest
+from detsample.processing import Processing
 
 pytest_plugins = ["pytester"]
 
@@ -63,6 +64,21 @@ def next_best(logits: Any, topp_seed: Any, **parameters: Any) -> Any:
 
 
 # ---- the file
+
+
+def test_what_was_applied_is_part_of_the_request(tmp_path: Path) -> None:
+    """Catches other penalties or another grammar that are taken for drifted logits, and files without any that change.
+    """
+    logits = np.random.default_rng(1).standard_normal((2, 40), dtype=np.float32)
+    allowed = np.array([[-1, -1], [0x0FF0, 0]], np.int32)
+    processing = Processing(output=np.array([[3], [5]]), presence_penalty=np.float32([0.5, 0]))
+    golden.save(golden.record(logits, np.arange(2), allowed=allowed, processing=processing), tmp_path / "x.json")
+    found = golden.load(tmp_path / "x.json")
+    assert golden.check(found, logits, allowed=allowed, processing=processing).exit_status == 0
+    report = golden.check(found, logits, allowed=allowed)
+    assert [(f.row, f.kind.name) for f in report.findings] == [(0, "REQUEST"), (1, "SAME")]
+    assert "allowed or processing is not that of the record" in report.text()
+    assert "applied" not in dumps(golden.record(logits, np.arange(2)))
 
 
 def test_a_file_gives_every_bit_back(tmp_path: Path) -> None:

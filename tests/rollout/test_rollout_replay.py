@@ -17,6 +17,7 @@ import rollout_replay
 from rollout_kills import assert_same
 
 from detsample import rollout
+from detsample.processing import Processing
 from detsample.rollout import Record, replay
 from detsample.rollout.replaying import MEANING, Replay
 
@@ -135,6 +136,7 @@ def test_a_draw_keeps_what_it_was_drawn_with(name: str) -> None:
         ("top_logprobs", 4, F32(-0.5), "top"),
         ("top_token_ids", 4, 1, "top"),
         ("min_p", 6, F32(np.nan), "status"),
+        ("applied", 6, 12, "applied"),
     ],
 )
 def test_a_change_is_told_by_its_kind(column: str, row: int, value: Any, kind: str) -> None:
@@ -147,6 +149,31 @@ def test_a_change_is_told_by_its_kind(column: str, row: int, value: Any, kind: s
     assert found.first.position == (value if column == "position" else row + 5)
     assert f"row {row} " in str(found)
     assert MEANING[kind] in str(found)
+
+
+def test_what_was_applied_is_repeated_or_told(tmp_path: Path) -> None:
+    """Catches a replay with other penalties or another grammar that passes, is put down to the logits or is told of
+    rows without any; a caller's change of the lists that reaches the record; and a digest that the file loses.
+    """
+    logits = np.random.default_rng(4).standard_normal((3, V), dtype=F32)
+    allowed = np.array([[-1, -1], [-1, -1], [0x0FFF, 1]], np.int32)
+    output = np.array([[-1, -1], [4, 5], [-1, -1]])
+    processing = Processing(output=output, repetition_penalty=F32([1.0, 1.2, 1.0]))
+    with rollout.Writer(tmp_path) as writer:
+        drawn = rollout.draw(logits, 7, position=np.arange(3), allowed=allowed, processing=processing)
+        given = allowed.copy(), replace(processing, output=output.copy())
+        allowed[:], output[:] = 0, 9
+        writer.append(drawn, sequence=0)
+    record = rollout.load(tmp_path)
+    assert (record.applied != 0).tolist() == [False, True, True]
+    assert replay(record, logits, *given).same
+    assert replay(record, logits).kinds == {"applied": 2}
+    other = replace(given[1], output=np.array([[8, -1], [4, 6], [8, -1]]))
+    found = replay(record, logits, given[0], other)
+    assert (found.kinds, found.first.row) == ({"applied": 1}, 1)  # type: ignore[union-attr]
+    with ThreadPoolExecutor() as executor:
+        assert rollout.audit(tmp_path, lambda record: (logits, *given), executor=executor).same
+    assert replay(replace(record, applied=record.applied * 0), logits, *given).same  # as of before there were digests
 
 
 def test_every_kind_is_tested() -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import processing_cases
 import pytest
 import speculative_path
 from kernel_path import GPU, bits
+from levels import amount
 from toy_model import ToyModel
 
 from detsample import reference
+from detsample.processing import Processing, apply
 
 MODEL = ToyModel(vocab=31)
 PROMPT = 5
@@ -27,10 +30,33 @@ class Requests:
 
     prompts: np.ndarray
     how: dict[str, np.ndarray]
+    asked: dict[str, np.ndarray] | None = None
+    """Penalties, and a grammar with them: which tokens may follow is a function of the token before."""
+
+    def processed(
+        self, some: np.ndarray, logits: np.ndarray, tokens: np.ndarray, done: np.ndarray, drafts: Any, by: Any
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(logits as some of the requests ask, behind their tokens so far and drafts; the sets of allowed tokens)."""
+        if self.asked is None:
+            return logits, {}
+        output = np.where(np.arange(tokens.shape[1]) < done[some, None], tokens[some], -1)
+        asked = Processing(prompt=self.prompts[some], output=output, **{n: x[some] for n, x in self.asked.items()})
+        before = np.append(self.prompts[:, -1:], tokens, axis=1)[some, done[some]]
+        if drafts is not None:
+            before = np.append(before[:, None], drafts, axis=1)
+        return by(logits, asked, {} if drafts is None else {"draft_tokens": drafts}), {"allowed": GRAMMAR[before]}
 
     @property
     def count(self) -> int:
         return len(self.prompts)
+
+
+def by_reference(logits: np.ndarray, asked: Processing, how: dict[str, Any]) -> np.ndarray:
+    return apply(logits, asked, **how)
+
+
+GRAMMAR = np.random.default_rng(6).integers(-(2**31), 2**31, (MODEL.vocab, 1)).astype(np.int32)
+"""For each token, which ones may follow."""
 
 
 def make_requests(rng: np.random.Generator, count: int) -> Requests:
@@ -46,11 +72,13 @@ def make_requests(rng: np.random.Generator, count: int) -> Requests:
 
 def plain(requests: Requests, length: int) -> tuple[np.ndarray, np.ndarray]:
     """(tokens, log probabilities) of plain decoding, [B, length] each."""
-    state = MODEL.start(requests.prompts)
+    state, every = MODEL.start(requests.prompts), np.arange(requests.count)
     tokens = np.zeros((requests.count, length), np.int64)
     logprobs = np.zeros((requests.count, length), np.float32)
     for step in range(length):
-        out = reference.sample(MODEL.logits(state), position=PROMPT + step, **requests.how)
+        done = np.full(requests.count, step)
+        logits, sets = requests.processed(every, MODEL.logits(state), tokens, done, None, by_reference)
+        out = reference.sample(logits, position=PROMPT + step, **sets, **requests.how)
         tokens[:, step], logprobs[:, step] = out.token_ids, out.logprobs
         state = MODEL.extend(state, out.token_ids)
     return tokens, logprobs
@@ -111,18 +139,22 @@ class Running:
 
 
 def laid_out(
-    rng: np.random.Generator, logits: np.ndarray, lengths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Logits padded, or ragged with their offsets and some rows of nobody; NaN wherever nobody may look."""
+    rng: np.random.Generator, logits: np.ndarray, lengths: np.ndarray, sets: dict[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Logits padded, or ragged with their offsets and some rows of nobody; NaN wherever nobody may look. The sets of
+    allowed tokens alike.
+    """
     slots = np.arange(logits.shape[1]) <= lengths[:, None]
     if rng.random() < 0.5:
-        return np.where(slots[..., None], logits, np.float32(np.nan)), None
+        return np.where(slots[..., None], logits, np.float32(np.nan)), sets
     beyond = np.full((int(rng.integers(0, 3)), MODEL.vocab), np.nan, np.float32)
-    return np.concatenate([logits[slots], beyond]), np.append(0, np.cumsum(lengths + 1))
+    sets = {name: np.concatenate([x[slots], np.zeros((len(beyond), 1), x.dtype)]) for name, x in sets.items()}
+    return np.concatenate([logits[slots], beyond]), {"row_offsets": np.append(0, np.cumsum(lengths + 1)), **sets}
 
 
 def speculative(
-    rng: np.random.Generator, requests: Requests, truth: np.ndarray, drafter: Guess, most: int, verify: Any
+    rng: np.random.Generator, requests: Requests, truth: np.ndarray, drafter: Guess, most: int, verify: Any,
+    by: Any = by_reference,
 ) -> Running:
     """Decode with drafts of at most `most` tokens; requests pause, lose their state and change places in the batch."""
     count, length = truth.shape
@@ -141,9 +173,12 @@ def speculative(
         states = [running.state[batch]]
         for column in drafts.T:
             states.append(MODEL.extend(states[-1], column))
-        logits, row_offsets = laid_out(rng, MODEL.logits(np.stack(states, axis=1)), lengths)
+        logits, sets = requests.processed(
+            batch, MODEL.logits(np.stack(states, axis=1)), running.tokens, running.done, drafts, by
+        )
+        logits, more = laid_out(rng, logits, lengths, sets)
         out = verify(
-            logits, drafts, lengths, position=PROMPT + running.done[batch], row_offsets=row_offsets,
+            logits, drafts, lengths, position=PROMPT + running.done[batch], **more,
             **{name: values[batch] for name, values in requests.how.items()},
         )  # fmt: skip
         assert not out.status.any()
@@ -180,6 +215,36 @@ def test_speculative_streams_are_the_plain_ones(path: str, drafter: str) -> None
     verify = speculative_path.verify if path == "kernels" else reference.verify
     rng = np.random.default_rng(sum(map(ord, drafter)))
     running = speculative(rng, requests, tokens, DRAFTERS[drafter], 5, verify)
+    assert np.array_equal(running.tokens, tokens)
+    assert np.array_equal(bits(running.logprobs), bits(logprobs))
+
+
+@functools.cache
+def processed_streams(count: int, length: int) -> tuple[Requests, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(count + 1)
+    asked = {
+        "repetition_penalty": rng.choice(np.float32([1, 1.2, 0.8]), count),
+        "frequency_penalty": rng.choice(np.float32([0, 0.3]), count),
+        "presence_penalty": rng.choice(np.float32([0, 0.5, -0.5]), count),
+        "min_length": rng.integers(0, length, count), "stop": rng.integers(0, MODEL.vocab, (count, 2)),
+        "bad_words": rng.integers(0, MODEL.vocab, (count, 8, 2)),
+    }  # fmt: skip
+    requests = replace(make_requests(rng, count), asked=asked)
+    return requests, *plain(requests, length)
+
+
+@pytest.mark.full("more drafters", every=3)
+@pytest.mark.parametrize("drafter", DRAFTERS)
+@pytest.mark.parametrize("path", ["reference", "kernels"])
+def test_streams_with_penalties_and_a_grammar_are_the_plain_ones(path: str, drafter: str) -> None:
+    """Catches a row that counts a token of its own or of a draft behind it, or one draft less; another row's grammar:
+    over 20,000 tokens for each drafter.
+    """
+    short = path == "kernels" and GPU is None
+    requests, tokens, logprobs = processed_streams(*((6, 8) if short else (250, amount(8, 80))))
+    kernels = (speculative_path.verify, processing_cases.by_kernel)
+    verify, by = kernels if path == "kernels" else (reference.verify, by_reference)
+    running = speculative(np.random.default_rng(5), requests, tokens, DRAFTERS[drafter], 5, verify, by)
     assert np.array_equal(running.tokens, tokens)
     assert np.array_equal(bits(running.logprobs), bits(logprobs))
 
@@ -240,9 +305,9 @@ def test_streams_of_trees_are_the_plain_ones(path: str) -> None:
         coming = np.stack([ahead[b, running.done[b] : running.done[b] + nodes] for b in batch])
         drafts, parents, sizes = trees(rng, coming, nodes)
         states = tree_states(running.state[batch], drafts, parents, sizes)
-        logits, row_offsets = laid_out(rng, MODEL.logits(states), sizes - 1)
+        logits, more = laid_out(rng, MODEL.logits(states), sizes - 1, {})
         out = verify(
-            logits, drafts, parents, position=PROMPT + running.done[batch], num_nodes=sizes, row_offsets=row_offsets,
+            logits, drafts, parents, position=PROMPT + running.done[batch], num_nodes=sizes, **more,
             **{name: values[batch] for name, values in requests.how.items()},
         )  # fmt: skip
         assert not out.status.any()

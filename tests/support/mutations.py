@@ -238,6 +238,27 @@ MUTATIONS = (
         "kept = target > 0",
         "token alone",
     ),
+    Mutation(
+        "of two quads that share a byte of a set, the second has the first one's bits",
+        "kernels/sampling/tiles.py",
+        "shift = (tl.arange(0, LANES) & 1) * 4",
+        "shift = (tl.arange(0, LANES) & 1) * 0",
+        "sets",
+    ),
+    Mutation(
+        "the prompt's tokens count as generated ones",
+        "kernels/processing.py",
+        "tl.where((how & PROMPT_COUNTS) != 0, 0, output_begin)",
+        "output_begin * 0",
+        "processing",
+    ),
+    Mutation(
+        "a row of a draft sees one drafted token less",
+        "kernels/processing.py",
+        "node -= 1\n                tl.store(path + depth, tl.load(drafts + node).to(tl.int64))",
+        "node -= 1\n                tl.store(path + depth, tl.load(drafts + node).to(tl.int64), mask=node > 0)",
+        "processing",
+    ),
 )
 
 
@@ -425,11 +446,34 @@ def large_equal_logits() -> None:
     compare(np.full((2, 300), 1e6, F32), {"topp_seed": np.arange(18, 20)})
 
 
+def processing() -> None:
+    """Penalties of tokens that are repeated, of the prompt, of the output and of drafts."""
+    from processing_cases import by_kernel
+
+    from detsample.processing import Processing, apply
+
+    rows = np.random.default_rng(10).standard_normal((2, 3, 40), dtype=F32)
+    asked = Processing(prompt=np.array([[3, 4], [5, 5]]), output=np.array([[3, 3], [7, -1]]), repetition_penalty=1.3,
+                       presence_penalty=0.5)  # fmt: skip
+    how = {"draft_tokens": np.array([[9, 3], [8, 8]])}
+    found, expected = by_kernel(rows, asked, how), apply(rows, asked, **how)
+    assert np.array_equal(found.view(np.int32), expected.view(np.int32)), (found, expected)
+
+
+def sets() -> None:
+    """Rows whose largest logit is forbidden, in each of a word's bits."""
+    rows = np.zeros((32, 70), F32)
+    rows[np.arange(32), np.arange(32) + 32] = 9
+    allowed = np.full((32, 3), -1, np.int32)
+    allowed[:, 1] = ~(1 << np.arange(32, dtype=np.int64)).astype(np.uint32).view(np.int32)
+    compare(rows, {"topp_seed": np.arange(32), "top_k": 40, "allowed": allowed})
+
+
 PROBES: dict[str, Callable[[], None]] = {
     probe.__name__.replace("_", " ").replace("min p", "min-p"): probe
     for probe in (
         score_ties, ties, noise, halves, edges, launches, many_ties, few_of_many_ties, intervals, stretches,
-        few_above_min_p, programs_at_once, token_alone, zeros, large_equal_logits,
+        few_above_min_p, programs_at_once, token_alone, zeros, large_equal_logits, processing, sets,
     )
 }  # fmt: skip
 

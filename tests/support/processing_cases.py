@@ -29,11 +29,13 @@ def ids(rng: np.random.Generator, requests: int, longest: int, vocab: int, kind:
     return flat, starts, starts + lengths
 
 
-def case(seed: int, vocab: int | None = None, longest: int = 12) -> tuple[np.ndarray, Processing, dict[str, Any]]:
+def case(
+    seed: int, vocab: int | None = None, longest: int = 12, requests: int | None = None
+) -> tuple[np.ndarray, Processing, dict[str, Any]]:
     """(logits, what is asked for, the drafts' arguments)."""
     rng = np.random.default_rng(seed)
     vocab = int(rng.choice([1, 2, 5, 40, 300])) if vocab is None else vocab
-    requests, width = int(rng.integers(1, 4)), int(rng.integers(1, 5))
+    requests, width = int(rng.integers(1, 4)) if requests is None else requests, int(rng.integers(1, 5))
     shape = str(rng.choice(["plain", "chain", "tree", "ragged"]))
     x = (rng.standard_normal((requests, width, vocab)) * rng.choice([1e-38, 1, 4])).astype(F32)
     x[rng.random(x.shape) < 0.03] = rng.choice(F32([0.0, -0.0, -np.inf, 1e-45]))

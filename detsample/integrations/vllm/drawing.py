@@ -214,8 +214,7 @@ class Drawer:
         numbers, [B] int32.
         """
         first = offsets[:-1].long()
-        behind = first[:, None] + torch.arange(1, most + 1, device=logits.device)
-        table = drafts[behind.clamp(max=logits.shape[0] - 1)].long()
+        table = of_requests(drafts, offsets, most)
         requests = start + first.shape[0]
         of = {name: column[start:] for name, column in self._columns.of(requests).items()}
         out = detsample.speculative.verify(
@@ -355,6 +354,12 @@ class Runner:
             selected_token_ranks=rank.to(tensors.selected_token_ranks.dtype),
         )  # fmt: skip
         return out
+
+
+def of_requests(drafts: torch.Tensor, offsets: torch.Tensor, most: int) -> torch.Tensor:
+    """[B, most] int64, the drafts of each request, of those of all rows: behind a request's last draft is anything."""
+    behind = offsets[:-1].long()[:, None] + torch.arange(1, most + 1, device=drafts.device)
+    return drafts[behind.clamp(max=len(drafts) - 1)].long()
 
 
 def derive(sampler: Any, mixin: type, ours: Runner) -> None:

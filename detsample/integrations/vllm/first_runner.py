@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from vllm.v1.outputs import SamplerOutput
 
-from detsample.integrations.vllm.drawing import Rows, Runner, derive, read
+from detsample.integrations.vllm.asking import Lists
+from detsample.integrations.vllm.drawing import Rows, Runner, derive, of_requests, read
+from detsample.processing import Processing, apply
 
+PROCESSORS = ("LogitBiasLogitsProcessor", "MinTokensLogitsProcessor")
+"""vLLM's own processors, whose requests are read from their parameters."""
 Base: Any = object  # vLLM's class, once `install` has derived one from both
 
 
@@ -24,6 +28,7 @@ class FirstRunner(Runner):
         self._runner = runner
         self._metadata: Any = None
         self._others_metadata: Any = None
+        self._lists: Lists | None = None
 
     def rows(self, metadata: Any) -> Rows | None:
         """The batch's rows, if detsample draws one of them; None for a batch that vLLM makes up to warm up."""
@@ -31,7 +36,7 @@ class FirstRunner(Runner):
         if metadata is not batch.sampling_metadata:
             return None
         if metadata is not self._metadata:
-            self._metadata, self._others_metadata, self._key = metadata, None, None
+            self._metadata, self._others_metadata, self._key, self._lists = metadata, None, None, None
         return self._batch(True, lambda: [self._request(self._runner.requests[name]) for name in batch.req_ids])
 
     def _request(self, state: Any) -> Any:
@@ -46,6 +51,18 @@ class FirstRunner(Runner):
         if self._others_metadata is None:
             self._others_metadata = replace(metadata, generators={})
         return self._others_metadata
+
+    def processing(self, metadata: Any) -> Processing | None:
+        """What the batch's requests ask to be done to their logits; None where that is something of vLLM's alone."""
+        holder = getattr(metadata, "thinking_budget_state_holder", None)
+        if holder is not None and holder.has_tracked_requests():
+            return None
+        if not all(type(p).__name__ in PROCESSORS for p in metadata.logitsprocs.non_argmax_invariant):
+            return None
+        states = [self._runner.requests[name] for name in self._runner.input_batch.req_ids]
+        if self._lists is None:
+            self._lists = Lists([state.sampling_params for state in states], self._device)
+        return self._lists.processing(metadata.prompt_token_ids, states) if self._lists.any else None
 
     @property
     def position(self) -> torch.Tensor:
@@ -71,6 +88,13 @@ class FirstSampler(Base):
         with ours.asked(rows):
             metadata = ours.others_metadata(sampling_metadata)
             return ours.told(super().forward(logits, metadata, *arguments, **keywords), rows)
+
+    def apply_logits_processors(self, logits: torch.Tensor, sampling_metadata: Any, *arguments: Any) -> torch.Tensor:
+        """Called by vLLM's `forward` with logits of fp32, for what requests ask to be done to them."""
+        asked = None if self.detsample.current is None else self.detsample.processing(sampling_metadata)
+        if asked is None:
+            return super().apply_logits_processors(logits, sampling_metadata, *arguments)
+        return apply(logits, asked, in_place=True)
 
     def sample(self, logits: torch.Tensor, sampling_metadata: Any, *arguments: Any, **keywords: Any) -> Any:
         """Called by vLLM's `forward` with final logits: before temperature and filters."""
@@ -107,9 +131,11 @@ class FirstRejection(Base):
         rows = ours.rows(sampling_metadata)
         if rows is None:
             return super().forward(metadata, draft_probs, logits, sampling_metadata)
-        final = logits if rows.plain else self._final(metadata, logits, sampling_metadata)
         offsets = torch.nn.functional.pad(metadata.cu_num_sampled_tokens, (1, 0))
-        sampled = self._verified(metadata, final, offsets)
+        drafts = torch.full((logits.shape[0],), -1, dtype=torch.int64, device=logits.device)
+        drafts[metadata.target_logits_indices.long() + 1] = metadata.draft_token_ids.long()
+        final = logits if rows.plain else self._final(metadata, logits, sampling_metadata, drafts, offsets)
+        sampled = self._verified(metadata, final, drafts, offsets)
         if not rows.all_drawn:
             # The rejection sampler writes to its logits where they are fp32 already.
             bare = replace(sampling_metadata, generators={}, max_num_logprobs=None)
@@ -120,11 +146,11 @@ class FirstRejection(Base):
             told = self._told(metadata, logits, final, offsets, sampled, sampling_metadata.max_num_logprobs)
         return SamplerOutput(sampled_token_ids=sampled, logprobs_tensors=told)
 
-    def _verified(self, metadata: Any, final: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    def _verified(
+        self, metadata: Any, final: torch.Tensor, drafts: torch.Tensor, offsets: torch.Tensor
+    ) -> torch.Tensor:
         """[B, K + 1] int32, -1 behind the last token."""
         ours, count = self.detsample, len(metadata.num_draft_tokens)
-        drafts = torch.full((final.shape[0],), -1, dtype=torch.int64, device=final.device)
-        drafts[metadata.target_logits_indices.long() + 1] = metadata.draft_token_ids.long()
         # Of a request's first row; `verify` asks for no other.
         first = ours.position[:count] - (offsets[1:] - offsets[:-1])
         position = torch.zeros(final.shape[0], dtype=first.dtype, device=final.device)
@@ -133,8 +159,14 @@ class FirstRejection(Base):
         behind = torch.arange(tokens.shape[1], device=tokens.device) >= drawn[:, None]
         return tokens.masked_fill(behind, -1).int()
 
-    def _final(self, metadata: Any, logits: torch.Tensor, sampling_metadata: Any) -> torch.Tensor:
-        """All rows' logits, as final as vLLM makes them for its own verification."""
+    def _final(
+        self, metadata: Any, logits: torch.Tensor, sampling_metadata: Any, drafts: torch.Tensor, offsets: torch.Tensor
+    ) -> torch.Tensor:
+        """All rows' logits with what their requests ask for; a row sees the drafts before it."""
+        asked = self.detsample.processing(sampling_metadata)
+        if asked is not None:
+            table = of_requests(drafts, offsets, metadata.max_spec_len)
+            return apply(logits, asked, draft_tokens=table, row_offsets=offsets.long())
         targets, bonus = metadata.target_logits_indices.long(), metadata.bonus_logits_indices.long()
         final = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
         final[targets] = self.apply_logits_processors(logits[targets].float(), sampling_metadata, metadata)

@@ -8,6 +8,7 @@ import torch
 
 import detsample
 from detsample.integrations.vllm.drawing import NOBODY, Drawer, Rows
+from detsample.processing import Processing, apply
 
 
 def warm(runner: Any, ours: Any) -> None:
@@ -37,6 +38,7 @@ def warm(runner: Any, ours: Any) -> None:
             drawer.draw_and_keep(logits[:2], position[:2]).logprobs(2)  # of one row, a column lies like no other
         if drafts:
             _verify(drawer, logits[: drafts + 1], drafts)
+    apply(torch.zeros((1, vocab), dtype=torch.float32, device=device), Processing(), in_place=True)
     torch.cuda.synchronize(device)
 
 
