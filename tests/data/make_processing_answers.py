@@ -1,7 +1,8 @@
 """Records what engines' own code makes of logits: ``python make_processing_answers.py vllm VERSION``, or another one.
 
 It is run where the engine is installed, on the CPU, and adds its answers to processing_answers.json beside it: inputs
-and results, as the bits of fp32.
+and results, as the bits of fp32. The code of FastDeploy and TensorRT-LLM needs a GPU: for these, the formula in their
+source is worked out step by step, and the version is the source's commit.
 """
 
 from __future__ import annotations
@@ -90,6 +91,39 @@ def transformers(x: dict[str, Any]) -> torch.Tensor:
     return torch.cat(rows)
 
 
+def counts(tokens: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(ROWS, V).scatter_add_(1, tokens, torch.ones(tokens.shape))
+
+
+def repeated(x: dict[str, Any], logits: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    r = x["repetition"][:, None]
+    return torch.where(seen > 0, torch.where(logits < 0, logits * r, logits / r), logits)
+
+
+def fastdeploy(x: dict[str, Any]) -> torch.Tensor:
+    """The formula of `update_value_by_repeat_times` in its source, for each request as if it were alone, up to the
+    division by the temperature; each operation rounds.
+    """
+    prompt, output = counts(x["prompt"]), counts(x["output"])
+    logits = repeated(x, x["logits"].scatter_add(1, x["bias_ids"], x["bias"]), prompt + output)
+    less = logits - output * x["frequency"][:, None] - x["presence"][:, None]
+    return torch.where(output > 0, less, logits)
+
+
+def tensorrt_llm(x: dict[str, Any]) -> torch.Tensor:
+    """The formula of `batchApplyPenalty` in its source, at temperature 1; each operation rounds."""
+    seen = counts(x["prompt"]) + counts(x["output"])
+    logits = repeated(x, x["logits"].scatter_add(1, x["bias_ids"], x["bias"]), seen)
+    less = logits - x["presence"][:, None] - x["frequency"][:, None] * seen
+    return torch.where(seen > 0, less, logits)
+
+
+ENGINES = {
+    "vllm": vllm, "sglang": sglang, "transformers": transformers, "fastdeploy": fastdeploy,
+    "tensorrt-llm": tensorrt_llm,
+}  # fmt: skip
+
+
 def encoded(x: torch.Tensor) -> Any:
     return x.view(torch.int32).tolist() if x.dtype == torch.float32 else x.tolist()
 
@@ -97,6 +131,6 @@ def encoded(x: torch.Tensor) -> Any:
 if __name__ == "__main__":
     name = sys.argv[1]
     found = json.loads(FILE.read_text()) if FILE.exists() else {"inputs": {k: encoded(v) for k, v in inputs().items()}}
-    result = encoded({"vllm": vllm, "sglang": sglang, "transformers": transformers}[name](inputs()))
+    result = encoded(ENGINES[name](inputs()))
     found[name] = {"version": sys.argv[2], "logits": result}
     FILE.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items()) + "\n}\n")

@@ -26,7 +26,7 @@ import vllm_engine
 from vllm import SamplingParams
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
-from detsample.integrations.vllm import admission, drawing, first_runner, register, unregister
+from detsample.integrations.vllm import admission, asking, drawing, first_runner, register, unregister
 from detsample.integrations.vllm.drawing import ORDER, Drawer, Rows, read
 
 VOCABULARY = 300
@@ -152,6 +152,16 @@ def test_requests_keep_what_they_were_given() -> None:
     assert every.drawn
     assert every.values[0] != read(SamplingParams(), True).values[0]
     assert read(SamplingParams(logprobs=0), False).told
+
+
+def test_tokens_that_are_on_their_way_are_read_again() -> None:
+    """Defect caught: a penalty for token -1, which vLLM writes for a token that the device has not sent yet."""
+    state = types.SimpleNamespace(output_token_ids=[])
+    lists = asking.Lists([SamplingParams(seed=1, presence_penalty=1.0)], "cpu")
+    for ids in ([5, -1], [5, 6], [5, 6, 7, -1], [5, 6, 7, 9], [4]):
+        state.output_token_ids = ids
+        tokens, starts, ends = lists.processing(None, [state]).output
+        assert tokens[int(starts[0]) : int(ends[0])].tolist() == ids
 
 
 def test_only_the_runners_own_batches_are_drawn() -> None:
@@ -334,3 +344,18 @@ def test_engine_requests_do_not_notice_being_preempted(model: Path) -> None:
     assert found["wrong"] == []
     assert found["against_alone"]["tokens_that_differ_all_the_same"] == []
     assert found["against_alone"]["tokens_with_the_same_logits"] > 0
+
+
+@pytest.mark.full("generates with a real model")
+def test_engine_requests_get_what_they_ask_for_with_drafts_too(model: Path) -> None:
+    """Defect caught: a penalty, a ban or a minimum length that is not vLLM's in every bit, or that a draft changes."""
+    found = {}
+    for way in ("plain", "drafts"):
+        command = [sys.executable, vllm_engine.__file__, "--penalised", way]
+        environment = {**os.environ, "DETSAMPLE_SMOLLM2": str(model)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[way] = json.loads(done.stdout.splitlines()[-1])
+    assert found["plain"]["calls"] > 0
+    assert found["plain"]["wrong"] == 0
+    assert found["plain"]["tokens"] == found["drafts"]["tokens"]

@@ -168,12 +168,14 @@ ANSWERS = json.loads((TESTS / "data" / "processing_answers.json").read_text(enco
 
 @pytest.mark.parametrize("name", [name for name in ANSWERS if name != "inputs"])
 def test_the_bits_are_those_of_the_engine(name: str) -> None:
-    """Defect caught: an engine's name that gives other bits than the engine's own code, which was recorded."""
+    """Defect caught: an engine's name that gives other bits than the engine's own code, or the formula in its source,
+    which was recorded.
+    """
     given = {key: np.array(value) for key, value in ANSWERS["inputs"].items()}
     names = ("logits", "repetition", "frequency", "presence", "bias")
     real = {key: given[key].astype(np.int32).view(F32) for key in names}
     additive = {"frequency_penalty": real["frequency"], "presence_penalty": real["presence"]}
-    words = {} if name == "sglang" else {"bad_words": given["words"][:, None]}
+    words = {"bad_words": given["words"][:, None]} if name in ("vllm", "transformers") else {}
     asked = Processing(
         name, prompt=given["prompt"], output=given["output"], bias=given["bias_ids"], bias_values=real["bias"],
         repetition_penalty=real["repetition"], **words, **({} if name == "transformers" else additive),

@@ -262,6 +262,44 @@ def preempted(scratch: Path) -> dict[str, Any]:
     }
 
 
+def penalised(scratch: Path, drafts: bool) -> dict[str, Any]:
+    """Requests that ask for all that is done to logits: their tokens, and how many logits are not as vLLM makes them.
+    """
+    import torch
+    from vllm import SamplingParams
+    from vllm.v1.sample.sampler import Sampler
+
+    from detsample.integrations.vllm.first_runner import FirstSampler
+
+    ngram = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+    llm = start(model_folder(scratch), **({"speculative_config": ngram} if drafts else {}))
+    ours, found = FirstSampler.apply_logits_processors, {"calls": 0, "wrong": 0}
+
+    def both(self: Any, logits: Any, metadata: Any, *arguments: Any) -> Any:
+        if self.detsample.current is None:
+            return ours(self, logits, metadata, *arguments)
+        due = Sampler.apply_logits_processors(self, logits.clone(), metadata, *arguments)
+        changed = ours(self, logits, metadata, *arguments)
+        found["calls"] += 1
+        found["wrong"] += int((due.view(torch.int32) != changed.view(torch.int32)).sum())
+        return changed
+
+    FirstSampler.apply_logits_processors = both  # type: ignore[method-assign]
+    choose, asked, prompts = random.Random(3), [], []
+    for seed in range(16):
+        prompts.append({"prompt_token_ids": [choose.randrange(3, VOCABULARY) for _ in range(6)] * 2})
+        asked.append(SamplingParams(
+            seed=seed, temperature=choose.choice([0.0, 0.7, 1.0]), top_p=choose.choice([1.0, 0.9]),
+            max_tokens=choose.randint(8, 16), repetition_penalty=choose.choice([1.0, 1.3, 0.9]),
+            frequency_penalty=choose.choice([0, 0.3]), presence_penalty=choose.choice([0, -0.4]),
+            min_tokens=choose.choice([0, 5]), stop_token_ids=[28, 30], bad_words=choose.choice([None, [" the", "a b"]]),
+            allowed_token_ids=choose.choice([None, None, list(range(5, 40000, 7))]),
+        ))  # fmt: skip
+    if not drafts:  # vLLM knows no bias with drafts
+        llm.generate(prompts[:4], [SamplingParams(seed=s, logit_bias={7: 9.0}, max_tokens=3) for s in range(4)])
+    return {"tokens": [list(out.outputs[0].token_ids) for out in llm.generate(prompts, asked)], **found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=1000)
@@ -269,7 +307,11 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path("build"))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--preempt", action="store_true")
+    parser.add_argument("--penalised", choices=["plain", "drafts"])
     given = parser.parse_args()
+    if given.penalised:
+        print(json.dumps(penalised(given.scratch, given.penalised == "drafts")))
+        return
     if given.preempt:
         print(json.dumps(preempted(given.scratch)))
         return
