@@ -59,11 +59,11 @@ For other calls:
 For rows whose vocabulary is cut into shards (docs/sharded.md), in `sharded/`:
 
 ============= =======================================================================================
-`rows`        a row's parameters, its first tokens, and the state of its search
-`heads`       what a rank tells of its shard at first; logits that are brought together
+`rows`        a row's parameters, its first tokens, and what is told of it
+`heads`       what a rank tells of its shard at first
 `look`        exact sums of a shard, and its best score                           (spec sections 5, 8)
 `settle`      what is kept, from what all ranks have told; the results        (spec sections 3, 6, 9)
-`exchange`    rows by way of other ranks: each draws a share of the rows whole
+`exchange`    whole rows for each rank, and what each tells of those that it has drawn
 ============= =======================================================================================
 
 Nothing here is shared with `reference/`. Every launch passes `enable_fp_fusion=False`.
@@ -182,19 +182,16 @@ What is done to logits before a draw (processing.py); Q is the number of request
     path, matched: int64 [R, width], int64 [R, bad_count]. The drafted tokens before a row, the nearest first; the last
         tokens of sequences that are nearly complete, or -1.
 Shards of a vocabulary (sharded/rows.py):
-    start, ranks, own_rank, told: int. The token of a shard's first column; how many ranks there are, and which this is;
-        how many first tokens a rank tells of.
+    start, ranks, told, each: int. The token of a shard's first column; how many ranks there are; how many first tokens
+        a rank tells of; how many rows a rank draws.
     heads: int64 [ranks, B, 1 + told]. The status of each shard, and the codes of its first tokens.
-    best: int64 [ranks, B, parts, SUMS]. As sums, which are of the same shape here, for the best scores.
-    state: int64 [B, STATE]. Where a row's search is; where its kept set ends.
+    sums: int64 [ranks, B, parts, SUMS]. What each part of each shard tells of a row.
     message: int64 [B, ...]. What this rank tells the others.
-    told_digits: int64 [ranks, B, 2, DIGIT_VALUES]. Numbers and weights of tokens, by their digit.
     maxima: int32 [32]. Keys that let every group of tokens into a mask.
     row_statuses: int32 [B]. Status bits.
-    result_stride: int. The stride of copied rows.
-    GIVEN, WORD: int. How the first tokens are given; how many bits a word of a set has.
-    SUM, SEARCH, DRAW, TO_LAST, SUMMED, TOLD_BEST, WRITES, LAST, SHIFTED: bool. What is asked for, or is there: heads.py
-        and the kernels say more.
+    result, result_stride, result_start: where copied rows go: the stride of rows, and the column of the first token.
+    GIVEN: int. How the first tokens are given.
+    SUM, DRAW, SUMMED, TOLD_BEST, SHIFTED: bool. What is asked for, or is there: heads.py and the kernels say more.
     STAGE, RANKS, SLOTS: int. How far the call is; powers of two that are at least ranks and told.
 Noise, probabilities, margins:
     tokens, token_row_stride, token_stride: int64 or int32 [B, columns]. Token ids, and their strides.

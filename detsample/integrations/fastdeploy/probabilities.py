@@ -125,7 +125,9 @@ def top_k_top_p_sampling(
         keep_k = paddle.where(wanted > 0, paddle.minimum(wanted, nucleus), nucleus)
         keep_p = 1.0
     seeds, positions = _seeds(topp_seed, seed, x)
-    out = detsample.sample(logits, seeds, position=positions, top_k=keep_k, top_p=keep_p, return_logprobs=False)
+    out = detsample.sample(
+        logits, seeds, position=positions, top_k=keep_k, top_p=keep_p, return_logprobs=False, return_num_kept=False
+    )
     ids = hold(out, logits, seeds, positions, keep_k, keep_p).token_ids.unsqueeze(1)
     return _scores(x, ids), ids
 

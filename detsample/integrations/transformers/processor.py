@@ -114,7 +114,7 @@ class DetsampleLogitsProcessor(LogitsProcessor):
             top_p=of["top_p"],
             min_p=of["min_p"],
             check=scores.device.type == "cpu",
-            **({"return_logprobs": False} | wanted),
+            **({"return_logprobs": False, "return_num_kept": False} | wanted),
         )
 
     def _check(self, input_ids: torch.Tensor, scores: torch.Tensor) -> None:
