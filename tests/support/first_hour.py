@@ -77,7 +77,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from detsample.integrations.transformers import custom_generate, sampling
 sizes = dict(vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
-model = LlamaForCausalLM(LlamaConfig(**sizes, pad_token_id=0, eos_token_id=98)).eval()
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(**sizes, pad_token_id=0, eos_token_id=None)).eval()  # no row ends early
 ids, mask = torch.tensor([[0, 0, 5, 6], [1, 2, 3, 4]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
 how = dict(do_sample=True, temperature=0.9, top_p=0.9, top_k=0, max_new_tokens=5)
 told = dict(return_dict_in_generate=True, output_scores=True)
