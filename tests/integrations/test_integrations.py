@@ -64,3 +64,9 @@ def test_the_committed_run_of_vllm_on_a_gpu_found_nothing() -> None:
     assert all(line["drawn"] == line["rows"] > 0 == line["wrong"] for line in every)
     assert sum(line.get("accepted_drafts", 0) for line in report["served"]) > 1000
     assert report["failed"] == []
+    second = json.loads((ROOT / "docs" / "results" / "h100-vllm-second.json").read_text())
+    ours = {way: found for way, found in second["alone against"].items() if ", installed, " in way}
+    assert len(ours) == 4
+    assert all(found["equal"] == found["requests"] >= 48 for found in ours.values())
+    assert len(second["speed"]) == 16
+    assert all(case["times_range"][0] > 1 for case in second["speed"])

@@ -522,12 +522,12 @@ class Engine:
         cases = [(case, batch) for batch in batches for case in CASES]
         for case, batch in cases:  # vLLM's own compilations
             self.attempt("warm", lambda: self.ask(CASES[case], batch, 4, True))  # noqa: B023
-        for case, batch in cases if not self.small else ():
-            for state in ("installed", "not installed"):
-                self.attempt("device", lambda: self.device(state, case, batch))  # noqa: B023
         for repetition in range(repetitions):
             for case, batch in cases:
                 self.attempt("speed", lambda: self.speed(case, batch, repetition))  # noqa: B023
+        for case, batch in cases if not self.small else ():
+            for state in ("installed", "not installed"):
+                self.attempt("device", lambda: self.device(state, case, batch))  # noqa: B023
 
     def attempt(self, what: str, call: Any) -> None:
         if self.left() < 4:
@@ -692,7 +692,7 @@ def conduct(given: argparse.Namespace) -> None:
         return running[name].poll() is not None or "READY" in (given.out / f"{name}.log").read_text()
 
     try:
-        limit = time.time() + given.deadline * 0.45
+        limit = time.time() + given.deadline * 0.7
         while time.time() < limit and not all(map(ready, names)):
             time.sleep(0.3)
         print("started:", [n for n in names if ready(n) and running[n].poll() is None], flush=True)
