@@ -98,7 +98,8 @@ How the rows are cut (tiles.py):
     OVERLAP: bool. Whether the kernel may start before the one ahead has ended (dependent_launch.py).
 What the kernels of a draw leave for each other:
     records: int64 [B, RECORD]. What is known of each row: rows.py names the words.
-    sums: int64 [B, SUMS]. Integer sums that the programs of a row add to: rows.py names them.
+    sums: int64 [B, SUMS]. Integer sums that the programs of a row add to: rows.py names them. Of shards [ranks, B, parts,
+        SUMS]: what each part of each shard tells of a row.
     missed: int32 [COUNTERS + 3 * B]. How many rows each launch of sum_weights has to look at, then the numbers of these
         rows.
     group_key, pitch: int32 [B, pitch]. The key of the largest logit of each group.
@@ -115,7 +116,7 @@ Results:
     token_ids: int64 [B]. Tokens; of requests [Q, K + 1] or [Q, N].
     num_kept, status: int32 [B]. Size of the kept set; status bits.
     logprobs, log_z: fp32 [B]. Natural logarithms; logprobs of requests are [Q, K + 1] or [Q, N].
-    result: float64, fp32 or int64. What the call returns: noise, margins, logits or seeds.
+    result: float64, fp32 or int64. What the call returns: noise, margins, logits or seeds; where whole rows are copied to.
 Masks:
     mask, mask_stride: bool [B, V] or int32 [B, words]. Kept sets, and the step from row to row.
     words: int. Ceil(V / 32).
@@ -185,14 +186,13 @@ Shards of a vocabulary (sharded/rows.py):
     start, ranks, told, each: int. The token of a shard's first column; how many ranks there are; how many first tokens
         a rank tells of; how many rows a rank draws.
     heads: int64 [ranks, B, 1 + told]. The status of each shard, and the codes of its first tokens.
-    sums: int64 [ranks, B, parts, SUMS]. What each part of each shard tells of a row.
     message: int64 [B, ...]. What this rank tells the others.
     maxima: int32 [32]. Keys that let every group of tokens into a mask.
     row_statuses: int32 [B]. Status bits.
-    result, result_stride, result_start: where copied rows go: the stride of rows, and the column of the first token.
+    result_stride, result_start: int. The stride of copied rows, and the column of their first token.
     GIVEN: int. How the first tokens are given.
     SUM, DRAW, SUMMED, TOLD_BEST, SHIFTED: bool. What is asked for, or is there: heads.py and the kernels say more.
-    STAGE, RANKS, SLOTS: int. How far the call is; powers of two that are at least ranks and told.
+    RANKS, SLOTS: int. Powers of two that are at least ranks and told.
 Noise, probabilities, margins:
     tokens, token_row_stride, token_stride: int64 or int32 [B, columns]. Token ids, and their strides.
     columns, count: int. How many token ids a row has; how many seeds are made.

@@ -219,7 +219,7 @@ def test_draw_is_sample_and_observe() -> None:
         assert np.array_equal(bits(getattr(both, name)), bits(getattr(out, name))), name
     assert np.array_equal(both.kept, out.mask)
     assert both.vocab == 40
-    assert both.parameters.keys() == params.keys() | {"filter_order"}
+    assert both.parameters.keys() == params.keys() | {"filter_order", "allowed", "processing"}
     assert all(np.array_equal(both.parameters[name], params[name]) for name in params)
 
 

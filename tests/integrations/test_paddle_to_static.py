@@ -30,6 +30,7 @@ def given(seed: int) -> tuple[Any, Any]:
     return paddle.to_tensor(x * 3, place="cpu"), paddle.to_tensor(np.array([5, -6, 1 << 40]) + seed, place="cpu")
 
 
+@pytest.mark.full("more calls that are translated", every=4)
 @pytest.mark.parametrize("name", CALLS)
 def test_the_call_is_done_each_time(name: str) -> None:
     """Defect caught: the translator goes through the reference and dies there, or has the first call's tokens."""

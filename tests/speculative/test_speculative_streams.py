@@ -241,7 +241,7 @@ def test_streams_with_penalties_and_a_grammar_are_the_plain_ones(path: str, draf
     over 20,000 tokens for each drafter.
     """
     short = path == "kernels" and GPU is None
-    requests, tokens, logprobs = processed_streams(*((6, 8) if short else (250, amount(8, 80))))
+    requests, tokens, logprobs = processed_streams(*((6, 8) if short else (250, amount(80, 8))))
     kernels = (speculative_path.verify, processing_cases.by_kernel)
     verify, by = kernels if path == "kernels" else (reference.verify, by_reference)
     running = speculative(np.random.default_rng(5), requests, tokens, DRAFTERS[drafter], 5, verify, by)
