@@ -98,8 +98,8 @@ How the rows are cut (tiles.py):
     OVERLAP: bool. Whether the kernel may start before the one ahead has ended (dependent_launch.py).
 What the kernels of a draw leave for each other:
     records: int64 [B, RECORD]. What is known of each row: rows.py names the words.
-    sums: int64 [B, SUMS]. Integer sums that the programs of a row add to: rows.py names them. Of shards [ranks, B, parts,
-        SUMS]: what each part of each shard tells of a row.
+    sums: int64 [B, SUMS]. Integer sums that the programs of a row add to: rows.py names them. Of shards [ranks, B,
+        parts, SUMS]: what each part of each shard tells of a row.
     missed: int32 [COUNTERS + 3 * B]. How many rows each launch of sum_weights has to look at, then the numbers of these
         rows.
     group_key, pitch: int32 [B, pitch]. The key of the largest logit of each group.
@@ -116,7 +116,8 @@ Results:
     token_ids: int64 [B]. Tokens; of requests [Q, K + 1] or [Q, N].
     num_kept, status: int32 [B]. Size of the kept set; status bits.
     logprobs, log_z: fp32 [B]. Natural logarithms; logprobs of requests are [Q, K + 1] or [Q, N].
-    result: float64, fp32 or int64. What the call returns: noise, margins, logits or seeds; where whole rows are copied to.
+    result: float64, fp32 or int64. What the call returns: noise, margins, logits or seeds; where whole rows
+        are copied to.
 Masks:
     mask, mask_stride: bool [B, V] or int32 [B, words]. Kept sets, and the step from row to row.
     words: int. Ceil(V / 32).
