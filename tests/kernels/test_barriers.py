@@ -35,8 +35,6 @@ HARMLESS = {
         ("records", "read_boundary", "write_boundary"): "a stage, with its barrier, always comes between",
         ("records", "last_attempt", "write_boundary"): "intervals, and the boundary",
         ("records", "read_interval", "write_boundary"): "intervals, and the boundary",
-        ("records", "write_boundary", "last_attempt"): "the boundary, and intervals",
-        ("sums", "append", "read_sum"): "the length of the scratch list, and another sum",
         ("records", "read_field", "write_outcome"): "the status: who reads it late has nothing to do but what is done",
         ("records", "read_interval", "write_outcome"): "intervals, and the status",
         ("records", "last_attempt", "write_outcome"): "intervals, and the status",

@@ -314,8 +314,11 @@ def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_
     one = worth * 0 + 1
     low, _end, _rank = key_reached(key, one, listed, rank + margin, low_key, end_key)
     _last, end, _rank = key_reached(key, one, listed, tl.maximum(rank - margin, 1), low_key, end_key)
-    many_alike = tl.sum((key == middle).to(tl.int64), axis=0) > 2 * margin  # tokens of one value need no list
-    return tl.where(many_alike, middle, low), tl.where(many_alike, middle + 1, tl.maximum(end, middle + 1))
+    end = tl.maximum(end, middle + 1)
+    # Tokens of one value need no list. So they alone are next if there are many, or if nothing else would be left out.
+    many_alike = tl.sum((key == middle).to(tl.int64), axis=0) > 2 * margin
+    alike = many_alike | (tl.sum(((key >= low) & (key < end)).to(tl.int64), axis=0) >= listed)
+    return tl.where(alike, middle, low), tl.where(alike, middle + 1, end)
 
 
 @triton.jit
