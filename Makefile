@@ -6,8 +6,8 @@ TORCH ?= torch==2.13.0
 OLDEST_TRITON ?= triton==3.3.0
 # The versions between the oldest, which `test-oldest` has, and the newest, which `test-main` has.
 TRITONS ?= 3.4.0 3.6.0 3.7.1 3.8.0
-# The oldest NumPy that pyproject.toml allows, of each Python.
-OLDEST_NUMPY ?= "numpy==1.26.0; python_version < '3.13'" "numpy==2.1.0; python_version >= '3.13'"
+# The oldest NumPy that pyproject.toml allows, of each Python, and the oldest pyarrow: newer ones want a newer NumPy.
+OLDEST_NUMPY ?= pyarrow==21.0.0 "numpy==1.26.0; python_version < '3.13'" "numpy==2.1.0; python_version >= '3.13'"
 # Processes that share the tests.
 JOBS ?= 2
 PARALLEL = -n $(JOBS) --dist loadgroup

@@ -190,7 +190,7 @@ PASSES = (
 READING = (PASSES[0], PASSES[2])
 """Those that read every logit."""
 GUESSING = ("sampling.summarize.summarize", "sampling.settle.settle", "sampling.sum_weights.sum_weights")
-"""Kernels that compute rough weights by the hardware's exp2. On these hang speed, and what their proven error decides."""
+"""Kernels that compute rough weights by hardware's exp2. On these hang speed, and what their proven error decides."""
 ROUGH = re.compile(r"ex2\.approx\.ftz\.f32")
 
 

@@ -6,6 +6,8 @@ from 3.5 on). A kernel reads and writes memory only behind `wait_for_earlier`, w
 ended and its stores can be seen. What this saves is the time in which programs are started and their code is fetched.
 """
 
+import inspect
+
 import triton
 import triton.language as tl
 
@@ -14,7 +16,8 @@ try:
 except ImportError:  # an older Triton, where OVERLAP is never set
     gdc_launch_dependents = gdc_wait = None
 
-SUPPORTED = gdc_wait is not None
+# Triton 3.4 has both, and its compiler cannot call them: its other functions take `_semantic`, these `_builder`.
+SUPPORTED = gdc_wait is not None and "_semantic" in inspect.signature(gdc_wait).parameters
 LEAST_CAPABILITY = 90
 
 
