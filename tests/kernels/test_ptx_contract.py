@@ -13,7 +13,7 @@ import cases
 import kernel_path
 import numpy as np
 import pytest
-from compiled import GUESSING, KERNELS, PASSES, READING, ROUGH, TARGETS, code_lines, offences
+from compiled import KERNELS, PASSES, READING, ROUGH, TARGETS, code_lines, is_rough, offences
 from compiling import Request, results
 from kernel_path import assert_same
 from levels import FULL
@@ -87,7 +87,7 @@ def test_every_fp32_operation_is_rounded_to_nearest(capability: int) -> None:
         for name, kernel in compile_all(capability).items()
         for opcode in kernel["opcodes"]
         if re.search(r"\.f(16|32|64)\b", opcode) and not known.fullmatch(opcode)
-        if not (name.partition("/")[0] in GUESSING and ROUGH.fullmatch(opcode))
+        if not (is_rough(name) and ROUGH.fullmatch(opcode))
     }
     assert found == set()
 
@@ -190,7 +190,7 @@ def test_machine_code_fuses_and_approximates_nothing(capability: int) -> None:
         if code is None:
             pytest.skip("this Triton came without cuobjdump")
         assert len(code) > 20, name
-        rough = r"|MUFU\.EX2 " if name.partition("/")[0] in GUESSING else ""
+        rough = r"|MUFU\.EX2 " if is_rough(name) else ""
         helpers = re.compile(allowed_helpers("\n".join(code_lines(kernel["ptx"]))) + rough)
         suspects = [line for line in code if UNUSUAL.match(line) and not helpers.match(line)]
         assert suspects + fused(code) == [], name
