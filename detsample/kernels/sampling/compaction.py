@@ -51,13 +51,15 @@ def next_marked(marks, start, tiles):
 
 @triton.jit
 def list_marked(marks, start, tiles, listed, list_token):
-    """Appends the marked tokens to a row's list, in the order in which programs and lanes arrive, which is never relied
-    on. `listed` points at its length, which may exceed what it holds.
+    """Appends the marked tokens to a row's list, in the order in which programs arrive, which is never relied on.
+    `listed` points at its length, which may exceed what it holds. A program asks for all its places at once.
     """
     number = number_marked(marks)
-    place = tl.atomic_add(listed + tl.arange(0, LANES) * 0, number.to(tl.int64), mask=number > 0, sem="relaxed")
-    for _ in range(tl.max(number, axis=0)):
-        token, rest = next_marked(marks, start, tiles)
-        tl.store(list_token + place, token, mask=(marks != 0) & (place >= 0) & (place < LIST))
-        place += 1
-        marks = rest
+    total = tl.sum(number, axis=0)
+    if total > 0:
+        place = tl.atomic_add(listed, total.to(tl.int64), sem="relaxed") + tl.cumsum(number, axis=0) - number
+        for _ in range(tl.max(number, axis=0)):
+            token, rest = next_marked(marks, start, tiles)
+            tl.store(list_token + place, token, mask=(marks != 0) & (place >= 0) & (place < LIST))
+            place += 1
+            marks = rest

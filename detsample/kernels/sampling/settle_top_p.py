@@ -161,7 +161,7 @@ def settle_top_p(
             by_share = is_weighed(mode, top_k, top_p) & (min_p_first == 0)
             rate = rate_of(scale, is_weighed(mode, top_k, top_p))
             interval = join_words(lowest, lowest * 0 + INF_KEY)
-            found = by_share
+            found = by_share & ((mode & BOUNDED) == 0)  # a row that `summarize` took for flat has no telling maxima
             lightest, heaviest, share = shared_weight(
                 row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, top_p, by_share
             )
@@ -171,7 +171,7 @@ def settle_top_p(
                     row_logits, vocab, quads, stretches, stretch_tiles, row, parts, row_pivots, part_rungs, group_bound,
                     scale, largest, rate, segments_of_part * segment_tiles, top_p, lightest, heaviest, seed, position,
                 )  # fmt: skip
-            if (by_share | by_min_p) & (is_drawn == 0):
+            if (found | by_min_p) & (is_drawn == 0):
                 few = tl.where(share == 0.0, MOST_REACHING, 0)
                 wanted = tl.where(by_share, tl.where(top_k > 0, top_k.to(tl.int32), few), 0)
                 filled, threshold, low_key, end_key, found = list_candidates(

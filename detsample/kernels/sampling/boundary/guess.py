@@ -200,17 +200,24 @@ def first_interval(row_pivots, part_rungs, row, parts, top, tokens, rate, share,
     """(high, low): values between which the boundary probably lies, found from the rough sums at pivots. The boundary
     is where `share` of the row's measure is reached: of its weight, or of the number of its `tokens` if `rate` is 0.
 
+    The line is drawn for what is left without the largest token. A row often has one token that weighs nearly all,
+    which no sample holds, and a bulk of others of which a small part is kept.
+
     The pivots that the row keeps are replaced by a bracket, for `next_interval`.
     """
     pivots = row_pivots + row * RUNGS
     values = tl.load(pivots + tl.arange(0, PIVOTS))
     reference = tl.load(pivots + PIVOTS)
     whole = tl.where(rate > 0.0, pick(sum_rungs(part_rungs, row, parts, 1, MOST_PARTS), PIVOTS - 1), tokens)
-    shares = quotient(sum_rungs(part_rungs, row, parts, 0, MOST_PARTS), whole)
+    largest = tl.where(rate > 0.0, rough_weight(top, reference, rate), 0.0)
+    rest = tl.maximum(whole - largest, whole * 1e-6)
+    shares = quotient(sum_rungs(part_rungs, row, parts, 0, MOST_PARTS) - largest, rest)
+    share = quotient(share * whole - largest, rest)
     first, upper, last, lower = bracket_of_pivots(values, shares, share, top)
-    high, low = interval_of_pivots(values, shares, share, first, upper, last, lower, reference, whole, rate)
+    high, low = interval_of_pivots(values, shares, share, first, upper, last, lower, reference, rest, rate)
     tl.debug_barrier()  # every lane has read the pivots
-    write_bracket(pivots, first, upper, last, lower)
+    upper = tl.where(upper > 0.0, quotient(upper * rest + largest, whole), 0.0)
+    write_bracket(pivots, first, upper, last, quotient(lower * rest + largest, whole))
     return sound(high, low, top)
 
 
@@ -290,19 +297,20 @@ def key_reached(key, worth, listed, goal, low, high):
 
 
 @triton.jit
-def reach_of_sample(listed, count):
+def reach_of_sample(listed, count, is_last):
     """How many tokens on either side of a sample's quantile should be listed: five standard deviations of where the
     row's own quantile may be. Weights make this more uncertain than numbers of tokens do.
 
-    This may be more than a list holds. Then the next list is a sample of far fewer tokens.
+    This may be more than a list holds. Then the next list is a sample of far fewer tokens. If the next one `is_last`, a
+    list that fits and may miss is better.
     """
     deviation = quotient(count.to(tl.float32) * 0.5, rough_root(listed.to(tl.float32)))
     reach = tl.maximum(AIMED_AT, 5.0 * deviation)
-    return tl.where(reach <= EASY, tl.minimum(reach, MOST_AIMED_AT), reach)
+    return tl.where((reach <= EASY) | is_last, tl.minimum(reach, MOST_AIMED_AT), reach)
 
 
 @triton.jit
-def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_key, rate):
+def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_key, rate, is_last):
     """(first key, end): an interval around the probable boundary, within an interval that held too many tokens. Its
     list is full, so it is a sample of these tokens. `share` is the goal as a share of the interval's measure, and
     `count` is the number of its tokens.
@@ -310,7 +318,8 @@ def interval_of_list(row_logits, list_token, listed, share, count, low_key, end_
     key, worth = listed_values(row_logits, list_token, listed, value_of((end_key - 1).to(tl.int32)), rate)
     goal = (share * tl.sum(worth, axis=0).to(tl.float32)).to(tl.int64)
     middle, _end, rank = key_reached(key, worth, listed, goal, low_key, end_key)
-    margin = quotient(listed.to(tl.float32) * reach_of_sample(listed, count), count.to(tl.float32)).to(tl.int64)
+    reach = reach_of_sample(listed, count, is_last)
+    margin = quotient(listed.to(tl.float32) * reach, count.to(tl.float32)).to(tl.int64)
     one = worth * 0 + 1
     low, _end, _rank = key_reached(key, one, listed, rank + margin, low_key, end_key)
     _last, end, _rank = key_reached(key, one, listed, tl.maximum(rank - margin, 1), low_key, end_key)
@@ -337,7 +346,7 @@ def next_interval(row_pivots, row, share, high, low, above, reached, count, top,
 
     # The interval follows the line through what was measured or, if everything from `low` on was listed, through the
     # bracket. A boundary that is near what was measured is close to the line, and a list of the tokens around it
-    # settles it. Farther away, the interval is too wide to miss often.
+    # settles it. Farther away the line is bent, and the interval reaches far to both sides of what it says.
     open_end = (high > top) & (upper > 0.0)
     middle, density = straight(
         share, tl.where(open_end, first, high), tl.where(open_end, upper, above),
@@ -345,8 +354,9 @@ def next_interval(row_pivots, row, share, high, low, above, reached, count, top,
     )  # fmt: skip
     each = quotient(high - low, count.to(tl.float32))
     each = tl.where(open_end, quotient(quotient(rough_weight(middle, top, rate), whole), density), each)
-    near = tl.where(open_end, first - middle, tl.maximum(low - middle, middle - high)) <= each * NEAR
-    reach = tl.minimum(each * tl.where(near, AIMED_AT, FAR), 1e30)
+    away = tl.where(open_end, first - middle, tl.maximum(low - middle, middle - high))
+    far = tl.maximum(each * FAR, away * 1.5)
+    reach = tl.minimum(tl.where(away <= each * NEAR, each * AIMED_AT, far), 1e30)
     new_high, new_low = tl.minimum(middle + reach, first), tl.maximum(middle - reach, last)
     out = ((high > top) & (upper == 0.0)) | (count == 0) | (above >= reached) | (new_low >= new_high)
     new_high = tl.where(out, tl.where(upper > 0.0, first, float("inf")), new_high)

@@ -136,7 +136,7 @@ def judge(
             listed = tl.minimum(read_sum(sums, row, around + LISTED), LIST).to(tl.int32)
             first_key, next_key = interval_of_list(
                 row_logits, list_token, listed, share_of(goal - above, reached - above), count, low_key, end_key,
-                rate_of(scale, top_k == 0),
+                rate_of(scale, top_k == 0), attempt + 1 == RETRIES,
             )  # fmt: skip
             interval = interval_keys(first_key.to(tl.int32), next_key.to(tl.int32), top_k)
         elif (above >= goal) & (above_count <= LIST):  # what lies above the interval fits a list
