@@ -68,6 +68,7 @@ from detsample.kernels.sampling.settling import (
 )
 from detsample.kernels.sampling.tiles import MOST_SEGMENTS, groups_of_segment
 
+MOST_TOLD = tl.constexpr(1024.0)  # the groups' maxima do not tell where this many tokens of the largest weight end
 HEAVIEST = tl.constexpr(1 << 61)  # the largest weight that a row can have
 
 
@@ -161,10 +162,10 @@ def settle_top_p(
             by_share = is_weighed(mode, top_k, top_p) & (min_p_first == 0)
             rate = rate_of(scale, is_weighed(mode, top_k, top_p))
             interval = join_words(lowest, lowest * 0 + INF_KEY)
-            found = by_share & ((mode & BOUNDED) == 0)  # a row that `summarize` took for flat has no telling maxima
             lightest, heaviest, share = shared_weight(
                 row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, top_p, by_share
             )
+            found = by_share & (share <= MOST_TOLD)
             token_only = (want & WANT_KEPT) == 0
             if token_only & ((mode & BOUNDED) != 0) & (share > 0.0):
                 winner, is_drawn = draw_without_boundary(

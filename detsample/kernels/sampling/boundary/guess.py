@@ -37,6 +37,7 @@ FAR = tl.constexpr(2800.0)  # the same after a miss by far: more than a list hol
 NEAR = tl.constexpr(2500.0)  # by about how many tokens a miss is near
 EASY = tl.constexpr(1400.0)  # how many tokens to list in all, if everything from a value on is listed
 MOST_AIMED_AT = tl.constexpr(950.0)  # the most tokens to list on either side, so that both sides fit a list
+LAST_AIMED_AT = tl.constexpr(800.0)  # the same if the list is the last, and the sample a small part of the tokens
 CLOSE = tl.constexpr(4)  # how many tokens of a sample there may be around a quantile before it matters where it lies
 
 
@@ -306,7 +307,8 @@ def reach_of_sample(listed, count, is_last):
     """
     deviation = quotient(count.to(tl.float32) * 0.5, rough_root(listed.to(tl.float32)))
     reach = tl.maximum(AIMED_AT, 5.0 * deviation)
-    return tl.where((reach <= EASY) | is_last, tl.minimum(reach, MOST_AIMED_AT), reach)
+    reach = tl.where(reach <= EASY, tl.minimum(reach, MOST_AIMED_AT), reach)
+    return tl.where(is_last, tl.minimum(reach, LAST_AIMED_AT), reach)
 
 
 @triton.jit
@@ -355,9 +357,10 @@ def next_interval(row_pivots, row, share, high, low, above, reached, count, top,
     each = quotient(high - low, count.to(tl.float32))
     each = tl.where(open_end, quotient(quotient(rough_weight(middle, top, rate), whole), density), each)
     away = tl.where(open_end, first - middle, tl.maximum(low - middle, middle - high))
-    far = tl.maximum(each * FAR, away * 1.5)
+    far = tl.maximum(each * FAR, away * 0.75)
     reach = tl.minimum(tl.where(away <= each * NEAR, each * AIMED_AT, far), 1e30)
     new_high, new_low = tl.minimum(middle + reach, first), tl.maximum(middle - reach, last)
-    out = ((high > top) & (upper == 0.0)) | (count == 0) | (above >= reached) | (new_low >= new_high)
+    unbounded = (high > top) & ((upper == 0.0) | (last == -FLT_MAX))
+    out = unbounded | (count == 0) | (above >= reached) | (new_low >= new_high)
     new_high = tl.where(out, tl.where(upper > 0.0, first, float("inf")), new_high)
     return sound(new_high, tl.where(out, last, new_low), top)
