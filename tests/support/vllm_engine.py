@@ -301,7 +301,7 @@ def penalised(scratch: Path, drafts: bool) -> dict[str, Any]:
 
     def final(self: Any, metadata: Any, logits: Any, sampling: Any, drafted: Any, offsets: Any) -> Any:
         changed = behind(self, metadata, logits, sampling, drafted, offsets)
-        with mock.patch.object(FirstRunner, "processing", lambda *_: None):
+        with mock.patch.object(FirstRunner, "processing", return_value=None):
             due = behind(self, metadata, logits, sampling, drafted, offsets)
         note(self.detsample, due, changed, offsets.tolist())
         return changed
@@ -311,10 +311,11 @@ def penalised(scratch: Path, drafts: bool) -> dict[str, Any]:
     for seed in range(24):
         prompts.append({"prompt_token_ids": [choose.randrange(3, VOCABULARY) for _ in range(6)] * 2})
         asked.append(SamplingParams(
-            seed=seed if seed % 3 else None, temperature=choose.choice([0.0, 0.7, 1.0]), top_p=choose.choice([1.0, 0.9]),
-            max_tokens=choose.randint(8, 16), repetition_penalty=choose.choice([1.0, 1.3, 0.9]),
-            frequency_penalty=choose.choice([0, 0.3]), presence_penalty=choose.choice([0, -0.4]),
-            min_tokens=choose.choice([0, 5]), stop_token_ids=[28, 30], bad_words=choose.choice([None, [" the", "a b"]]),
+            seed=seed if seed % 3 else None, temperature=choose.choice([0.0, 0.7, 1.0]),
+            top_p=choose.choice([1.0, 0.9]), max_tokens=choose.randint(8, 16),
+            repetition_penalty=choose.choice([1.0, 1.3, 0.9]), frequency_penalty=choose.choice([0, 0.3]),
+            presence_penalty=choose.choice([0, -0.4]), min_tokens=choose.choice([0, 5]), stop_token_ids=[28, 30],
+            bad_words=choose.choice([None, [" the", "a b"]]),
             allowed_token_ids=choose.choice([None, None, list(range(5, 40000, 7))]),
         ))  # fmt: skip
     if not drafts:  # vLLM knows no bias with drafts
