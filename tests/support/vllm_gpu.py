@@ -76,7 +76,8 @@ ENGINES: dict[str, dict[str, Any]] = {
     "first-invariant": {},
     "second-invariant": {},
 }
-WEIGHTS = {"first": 8.0, "second": 8.0, "first-asking": 3.0, "second-asking": 3.0}  # of the time; the others have 1
+WEIGHTS = {"first": 8.0, "second": 8.0, "first-asking": 6.0, "second-asking": 6.0, "first-invariant": 4.0,
+           "second-invariant": 4.0}  # fmt: skip  # of the time; the others have 1
 
 
 class Probe:
