@@ -20,7 +20,7 @@ class Lists:
 
     def __init__(self, params: Sequence[Any], device: Any) -> None:
         self._device = device
-        # vLLM's kernel for CUDA divides by the repetition penalty, as FastDeploy does; its other code multiplies by 1 / r.
+        # vLLM's kernel for CUDA divides by the repetition penalty, as FastDeploy does; its other code multiplies.
         self._convention = "fastdeploy" if torch.device(device).type == "cuda" else "vllm"
         self.penalised = any(
             p.repetition_penalty != 1.0 or p.frequency_penalty != 0.0 or p.presence_penalty != 0.0 for p in params
