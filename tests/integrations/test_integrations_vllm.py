@@ -164,6 +164,13 @@ def test_tokens_that_are_on_their_way_are_read_again() -> None:
         assert tokens[int(starts[0]) : int(ends[0])].tolist() == ids
 
 
+def test_penalties_divide_where_vllms_own_do() -> None:
+    """Defect caught: logits of the first runner on a GPU that are vLLM's but for the last bit."""
+    state, params = types.SimpleNamespace(output_token_ids=[]), [SamplingParams(seed=1)]
+    asked = [asking.Lists(params, device).processing(None, [state]).convention for device in ("cpu", "cuda:0")]
+    assert asked == ["vllm", "fastdeploy"]
+
+
 def test_only_the_runners_own_batches_are_drawn() -> None:
     """Defect caught: a made-up batch of the warm-up, or the rejection sampler's inner one, taken for the real one."""
     params = SamplingParams(seed=3)
