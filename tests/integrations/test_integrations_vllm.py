@@ -164,6 +164,13 @@ def test_tokens_that_are_on_their_way_are_read_again() -> None:
         assert tokens[int(starts[0]) : int(ends[0])].tolist() == ids
 
 
+def test_penalties_divide_where_vllms_own_do() -> None:
+    """Defect caught: logits of the first runner on a GPU that are vLLM's but for the last bit."""
+    state, params = types.SimpleNamespace(output_token_ids=[]), [SamplingParams(seed=1)]
+    asked = [asking.Lists(params, device).processing(None, [state]).convention for device in ("cpu", "cuda:0")]
+    assert asked == ["vllm", "fastdeploy"]
+
+
 def test_only_the_runners_own_batches_are_drawn() -> None:
     """Defect caught: a made-up batch of the warm-up, or the rejection sampler's inner one, taken for the real one."""
     params = SamplingParams(seed=3)
@@ -348,7 +355,9 @@ def test_engine_requests_do_not_notice_being_preempted(model: Path) -> None:
 
 @pytest.mark.full("generates with a real model")
 def test_engine_requests_get_what_they_ask_for_with_drafts_too(model: Path) -> None:
-    """Defect caught: a penalty, a ban or a minimum length that is not vLLM's in every bit, or that a draft changes."""
+    """Defect caught: a penalty, a ban or a minimum length that is not vLLM's in every bit, among requests without seeds
+    too, or that a draft changes.
+    """
     found = {}
     for way in ("plain", "drafts"):
         command = [sys.executable, vllm_engine.__file__, "--penalised", way]
@@ -356,6 +365,6 @@ def test_engine_requests_get_what_they_ask_for_with_drafts_too(model: Path) -> N
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
         found[way] = json.loads(done.stdout.splitlines()[-1])
-    assert found["plain"]["calls"] > 0
+    assert all(of["mixed"] > 0 and of["wrong"] == of["forgotten"] for of in found.values()), found
     assert found["plain"]["wrong"] == 0
     assert found["plain"]["tokens"] == found["drafts"]["tokens"]

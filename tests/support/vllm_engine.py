@@ -12,6 +12,7 @@ With ``--preempt``, an engine whose memory holds two of three requests at a time
 from __future__ import annotations
 
 import argparse
+import bisect
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import detsample
 
@@ -263,41 +265,63 @@ def preempted(scratch: Path) -> dict[str, Any]:
 
 
 def penalised(scratch: Path, drafts: bool) -> dict[str, Any]:
-    """Requests that ask for all that is done to logits: their tokens, and how many logits are not as vLLM makes them.
+    """Requests that ask for all that is done to logits, every third without a seed: the tokens of the others, and how
+    many logits are not as vLLM makes them. Of those, how many are stop tokens behind a last draft that reaches the
+    minimum length: vLLM 0.32 counts no drafts there.
     """
     import torch
     from vllm import SamplingParams
     from vllm.v1.sample.sampler import Sampler
 
-    from detsample.integrations.vllm.first_runner import FirstSampler
+    from detsample.integrations.vllm.first_runner import FirstRejection, FirstRunner, FirstSampler
 
     ngram = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
     llm = start(model_folder(scratch), **({"speculative_config": ngram} if drafts else {}))
-    ours, found = FirstSampler.apply_logits_processors, {"calls": 0, "wrong": 0}
+    ours, behind = FirstSampler.apply_logits_processors, FirstRejection._final
+    found = {"rows": 0, "mixed": 0, "wrong": 0, "forgotten": 0}
+
+    def note(runner: Any, due: Any, changed: Any, offsets: list[int]) -> None:
+        found["rows"] += len(due)
+        found["mixed"] += not runner._rows.all_drawn
+        for row, token in (due.view(torch.int32) != changed.view(torch.int32)).nonzero().tolist():
+            index = bisect.bisect(offsets, row) - 1
+            state = runner._runner.requests[runner._runner.input_batch.req_ids[index]]
+            asked, known = state.sampling_params, len(state.output_token_ids)
+            reached = known < asked.min_tokens <= known + row - offsets[index]
+            found["wrong"] += 1
+            found["forgotten"] += reached and row == offsets[index + 1] - 1 and token in asked.all_stop_token_ids
 
     def both(self: Any, logits: Any, metadata: Any, *arguments: Any) -> Any:
         if self.detsample.current is None:
             return ours(self, logits, metadata, *arguments)
         due = Sampler.apply_logits_processors(self, logits.clone(), metadata, *arguments)
         changed = ours(self, logits, metadata, *arguments)
-        found["calls"] += 1
-        found["wrong"] += int((due.view(torch.int32) != changed.view(torch.int32)).sum())
+        note(self.detsample, due, changed, list(range(len(due) + 1)))
         return changed
 
-    FirstSampler.apply_logits_processors = both  # type: ignore[method-assign]
+    def final(self: Any, metadata: Any, logits: Any, sampling: Any, drafted: Any, offsets: Any) -> Any:
+        changed = behind(self, metadata, logits, sampling, drafted, offsets)
+        with mock.patch.object(FirstRunner, "processing", return_value=None):
+            due = behind(self, metadata, logits, sampling, drafted, offsets)
+        note(self.detsample, due, changed, offsets.tolist())
+        return changed
+
+    FirstSampler.apply_logits_processors, FirstRejection._final = both, final  # type: ignore[method-assign]
     choose, asked, prompts = random.Random(3), [], []
-    for seed in range(16):
+    for seed in range(24):
         prompts.append({"prompt_token_ids": [choose.randrange(3, VOCABULARY) for _ in range(6)] * 2})
         asked.append(SamplingParams(
-            seed=seed, temperature=choose.choice([0.0, 0.7, 1.0]), top_p=choose.choice([1.0, 0.9]),
-            max_tokens=choose.randint(8, 16), repetition_penalty=choose.choice([1.0, 1.3, 0.9]),
-            frequency_penalty=choose.choice([0, 0.3]), presence_penalty=choose.choice([0, -0.4]),
-            min_tokens=choose.choice([0, 5]), stop_token_ids=[28, 30], bad_words=choose.choice([None, [" the", "a b"]]),
+            seed=seed if seed % 3 else None, temperature=choose.choice([0.0, 0.7, 1.0]),
+            top_p=choose.choice([1.0, 0.9]), max_tokens=choose.randint(8, 16),
+            repetition_penalty=choose.choice([1.0, 1.3, 0.9]), frequency_penalty=choose.choice([0, 0.3]),
+            presence_penalty=choose.choice([0, -0.4]), min_tokens=choose.choice([0, 5]), stop_token_ids=[28, 30],
+            bad_words=choose.choice([None, [" the", "a b"]]),
             allowed_token_ids=choose.choice([None, None, list(range(5, 40000, 7))]),
         ))  # fmt: skip
     if not drafts:  # vLLM knows no bias with drafts
         llm.generate(prompts[:4], [SamplingParams(seed=s, logit_bias={7: 9.0}, max_tokens=3) for s in range(4)])
-    return {"tokens": [list(out.outputs[0].token_ids) for out in llm.generate(prompts, asked)], **found}
+    tokens = [list(out.outputs[0].token_ids) for out in llm.generate(prompts, asked)]
+    return {"tokens": [t for t, p in zip(tokens, asked, strict=True) if p.seed is not None], **found}
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ other. Each line of DIR/<engine>.jsonl is one measurement, so that what was meas
     first-drafting, second-drafting     with the n-gram drafter; vLLM 0.26 has none on the second runner: `Lookup` does
     first-telling, second-telling       with processed log probabilities, compared with those of each row alone
     first-all, second-all               with DETSAMPLE_VLLM=all: each row compared with `detsample.sample` of it alone
+    first-asking, second-asking         as the first two, of requests with penalties and biases
+    first-invariant, second-invariant   with vLLM's batch invariance: requests alone, together and among strangers
 
 "not installed" is the same engine with its sampler given back the class that vLLM made it of. Where speed is measured,
 the two alternate within one batch, every `BLOCK` steps, so that both meet the same host at the same time.
@@ -21,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import random
@@ -44,6 +45,8 @@ CASES: dict[str, dict[str, Any]] = {
     "p=.95": {"top_p": 0.95},
     "min_p=.1": {"min_p": 0.1},
 }
+ASKED: dict[str, Any] = {"repetition_penalty": 1.2, "frequency_penalty": 0.2, "presence_penalty": 0.1,
+                         "logit_bias": {100 + 3 * i: 2.0 for i in range(8)}}  # fmt: skip
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 1024, "intermediate_size": 2816,
     "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 64,
@@ -68,8 +71,13 @@ ENGINES: dict[str, dict[str, Any]] = {
     "second-telling": {"logprobs_mode": "processed_logprobs"},
     "first-all": {},
     "second-all": {},
+    "first-asking": {},
+    "second-asking": {},
+    "first-invariant": {},
+    "second-invariant": {},
 }
-WEIGHTS = {"first": 8.0, "second": 8.0}  # of the time; the others have 1
+WEIGHTS = {"first": 8.0, "second": 8.0, "first-asking": 6.0, "second-asking": 6.0, "first-invariant": 4.0,
+           "second-invariant": 4.0}  # fmt: skip  # of the time; the others have 1
 
 
 class Probe:
@@ -121,7 +129,7 @@ class Probe:
         logits = keywords.get("logits")
         if logits is None:  # the rejection sampler of the first runner has it third
             logits = next(a for a in arguments if isinstance(a, torch.Tensor) and a.dim() == 2)
-        if self.mode == "off" or getattr(self, "inside", False):
+        if self.mode in ("off", "asked") or getattr(self, "inside", False):
             return call()
         self.inside = True
         try:
@@ -139,6 +147,23 @@ class Probe:
             self.inside = False
             if self.mode == "wall":  # for the next call
                 self.probe_state(("installed", "not installed")[len(self.calls) // BLOCK % 2])
+
+    def probe_asked(self) -> None:
+        """From now on, count the logits that are not as vLLM's own code makes them where requests ask for something."""
+        import torch
+
+        kind = type(self.samplers["sampler"])
+        ours, theirs = kind.apply_logits_processors, kind.__mro__[3].apply_logits_processors
+
+        def both(sampler: Any, logits: Any, metadata: Any, *arguments: Any) -> Any:
+            due = theirs(sampler, logits.clone(), metadata, *arguments)
+            changed = ours(sampler, logits, metadata, *arguments)
+            apart = (due.view(torch.int32) - changed.view(torch.int32)).abs()
+            self.calls.append([len(due), int((apart > 0).sum()), int((apart > 1).sum())])
+            return changed
+
+        kind.apply_logits_processors = both
+        self.probe_start("asked")
 
     def _check(self, call: Any, logits: Any, lengths: list[int]) -> Any:
         """Compare each row's token with the one that the row gives alone."""
@@ -226,6 +251,10 @@ class Probe:
             self.rows = []
             return seen
         calls, self.calls = self.calls, []
+        if mode == "asked":
+            del type(self.samplers["sampler"]).apply_logits_processors
+            names = "rows", "other bits", "by more than the last bit"
+            return dict(zip(names, np.sum(calls, 0).tolist(), strict=True))
         if mode == "check":
             drawn = [c for c in calls if c[0]]
             return {"rows": len(calls), "drawn": len(drawn), "wrong": sum(due != got for _, due, got in drawn)}
@@ -366,7 +395,10 @@ class Engine:
 
     def __init__(self, name: str, given: argparse.Namespace) -> None:
         self.name, self.small, self.out, self.repetitions = name, given.small, given.out, given.repetitions
-        self.speed_only = given.speed_only
+        self.speed_only = given.speed_only and name in ("first", "second")
+        more = ASKED if name.endswith("asking") else {}
+        self.cases = {case + ", asking" * bool(more): CASES[case] | more for case in given.cases.split(",")}
+        self.batches = (1, 4) if self.small else tuple(map(int, given.batches.split(",")))
         self.file = (self.out / f"{name}.jsonl").open("a")
         self.deadline = self.began = time.time()
 
@@ -415,16 +447,16 @@ class Engine:
         """Both states' steps in turns, within one batch."""
         self.rpc("probe_state", "installed")
         self.rpc("probe_start", "wall")
-        self.ask(CASES[case], batch, BLOCK * BLOCKS + 1, True)
+        self.ask(self.cases[case], batch, BLOCK * BLOCKS + 1, True)
         self.say(kind="speed", case=case, batch=batch, repetition=repetition, states=self.rpc("probe_stop", batch))
 
     def device(self, state: str, case: str, batch: int) -> None:
         self.rpc("probe_state", state)
         self.rpc("probe_start", "device")
-        self.ask(CASES[case], batch, 20, True)
+        self.ask(self.cases[case], batch, 20, True)
         found = self.rpc("probe_stop", batch)
         if state == "installed":
-            found |= self.rpc("probe_bare", CASES[case], batch)
+            found |= self.rpc("probe_bare", self.cases[case], batch)
         self.say(kind="device", state=state, case=case, batch=batch, **found)
 
     def ask(self, more: dict[str, Any], batch: int, count: int, seeded: bool) -> None:
@@ -450,14 +482,14 @@ class Engine:
     def neighbours(self, state: str, plan: tuple[str, ...], tokens: int, count: int, others: int) -> None:
         """The same requests, served in several ways; each way's tokens and digests go to a file of their own."""
         choose = random.Random(11)
-        kinds = list(CASES.values())
+        kinds = list(self.cases.values())
 
         def prompt() -> list[int]:
             pattern = [choose.randrange(3, self.vocab) for _ in range(choose.randint(3, 6))]
             return (pattern * 6)[: choose.randint(10, 24)]  # repeated: something to look up for the drafter
 
-        asked = [(prompt(), 5000 + i, kinds[i % 4]) for i in range(count)]
-        crowd = asked + [(prompt(), None, kinds[i % 4]) for i in range(others)]
+        asked = [(prompt(), 5000 + i, kinds[i % len(kinds)]) for i in range(count)]
+        crowd = asked + [(prompt(), None, kinds[i % len(kinds)]) for i in range(others)]
         choose.shuffle(crowd)
         if "speculative_config" in ENGINES[self.name]:  # vLLM refuses min-p with drafts
             asked, crowd = ([r for r in of if "min_p" not in r[2]] for of in (asked, crowd))
@@ -467,7 +499,7 @@ class Engine:
             began, before = time.time(), self.counters()
             served, digests = self.serve(*ways[way], tokens)
             kept = {"tokens": served, "digests": digests, "prompt": {s: len(p) for p, s, _ in asked},
-                    "case": {s: list(CASES)[kinds.index(m)] for _, s, m in asked}}  # fmt: skip
+                    "case": {s: list(self.cases)[kinds.index(m)] for _, s, m in asked}}  # fmt: skip
             name = f"served.{self.name}.{state}.{way}.json".replace(" ", "-")
             (self.out / name).write_text(json.dumps(kept))
             now = self.counters()
@@ -504,30 +536,36 @@ class Engine:
 
     def run(self) -> None:
         few = (16, 6, 10) if self.small else (32, 64, 192)
-        batches, repetitions = ((1, 4), 1) if self.small else (BATCHES, self.repetitions)
         if self.name.endswith("telling"):
             self.attempt("told", lambda: self.told(16, 6))
             return
         if self.name.endswith("all"):
             self.attempt("all", self.everyone)
             return
-        if self.name.endswith(("preempting", "drafting")):
-            for state in ("installed", "not installed"):
-                ways = ("in 64", "among 192")
-                self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
-            return
+        short = self.name.endswith(("preempting", "drafting"))
         for state in () if self.speed_only else ("installed", "not installed"):
-            ways = ("alone", "in 64", "among 192")
+            ways = ("alone", "in 64", "among 192")[short:]
             self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
-        cases = [(case, batch) for batch in batches for case in CASES]
+        if self.name == "first-asking":
+            self.attempt("asked", self.asked)
+        if short or self.name.endswith("invariant"):
+            return
+        cases = [(case, batch) for batch in self.batches for case in self.cases]
         for case, batch in cases:  # vLLM's own compilations
-            self.attempt("warm", lambda: self.ask(CASES[case], batch, 4, True))  # noqa: B023
-        for repetition in range(repetitions):
-            for case, batch in cases:
-                self.attempt("speed", lambda: self.speed(case, batch, repetition))  # noqa: B023
+            self.attempt("warm", lambda: self.ask(self.cases[case], batch, 4, True))  # noqa: B023
         for case, batch in cases if not self.small else ():
             for state in ("installed", "not installed"):
                 self.attempt("device", lambda: self.device(state, case, batch))  # noqa: B023
+        for repetition in range(1 if self.small else self.repetitions):
+            for case, batch in cases:
+                self.attempt("speed", lambda: self.speed(case, batch, repetition))  # noqa: B023
+
+    def asked(self) -> None:
+        """Are logits with penalties and biases the same as vLLM's own?"""
+        self.rpc("probe_state", "installed")
+        self.rpc("probe_asked")
+        self.ask(ASKED, 16, 12, True)
+        self.say(kind="asked", **self.rpc("probe_stop"))
 
     def attempt(self, what: str, call: Any) -> None:
         if self.left() < 4:
@@ -554,16 +592,19 @@ def versions() -> dict[str, Any]:
 def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Two ways of serving the same requests, each request as far as its first token that differs."""
     both = [seed for seed in one["tokens"] if seed in other["tokens"]]
-    found = {"requests": len(both), "equal": 0, "differ with equal logits": 0, "differ with other logits": 0}
+    found = {"requests": len(both), "equal": 0, "differ with equal logits": 0, "differ with other logits": 0,
+             "with other bits of logits on the way": 0}  # fmt: skip
     cases: dict[str, int] = {}
     for seed in both:
         tokens, theirs = one["tokens"][seed], other["tokens"][seed]
         first = next((i for i, (a, b) in enumerate(zip(tokens, theirs, strict=True)) if a != b), None)
+        keys = [f"{seed} {one['prompt'][seed] + i}" for i in range(len(tokens) if first is None else first + 1)]
+        apart = any(one["digests"].get(k) != other["digests"].get(k) for k in keys)
+        found["with other bits of logits on the way"] += apart
         if first is None:
             found["equal"] += 1
             continue
-        key = f"{seed} {one['prompt'][seed] + first}"
-        if one["digests"].get(key) == other["digests"].get(key):
+        if one["digests"].get(keys[-1]) == other["digests"].get(keys[-1]):
             found["differ with equal logits"] += 1
             cases[one["case"][seed]] = cases.get(one["case"][seed], 0) + 1
         else:
@@ -576,7 +617,8 @@ def tables(out: Path) -> dict[str, Any]:
     files = [out / f"{name}.jsonl" for name in ENGINES]
     lines = [json.loads(x) for file in files if file.exists() for x in file.read_text().splitlines()]
     speed: list[dict[str, Any]] = []
-    for engine, case, batch in itertools.product(("first", "second"), CASES, BATCHES):
+    timed = (x for x in lines if x["kind"] in ("speed", "device"))
+    for engine, case, batch in dict.fromkeys((x["engine"], x["case"], x["batch"]) for x in timed):
         mine = [x for x in lines if (x["engine"], x.get("case"), x.get("batch")) == (engine, case, batch)]
         repetitions = [x["states"] for x in mine if x["kind"] == "speed" and len(x["states"]) == 2]
         device = {x["state"]: x for x in mine if x["kind"] == "device"}
@@ -592,16 +634,16 @@ def tables(out: Path) -> dict[str, Any]:
         ratios = [r["not installed"]["step_ms"] / r["installed"]["step_ms"] for r in repetitions]
         if ratios:
             entry |= {"times": statistics.median(ratios), "times_range": [min(ratios), max(ratios)]}
-        if mine:
-            speed.append(entry)
+        speed.append(entry)
     served: dict[str, Any] = {}
     for file in sorted(out.glob("served.*.json")):
         engine, state, way = file.name.split(".")[1:4]
-        base = out / f"served.{engine.split('-')[0]}.{state}.alone.json"
-        if file != base and base.exists():
+        names = (f"served.{of}.{state}.alone.json" for of in (engine, engine.split("-")[0]))
+        base = next((out / name for name in names if (out / name).exists()), file)
+        if file != base:
             served[f"{engine}, {state}, {way}"] = compare(json.loads(base.read_text()), json.loads(file.read_text()))
     return {"speed": speed, "alone against": served, "starts": [x for x in lines if x["kind"] == "start"],
-            "served": [x for x in lines if x["kind"] in ("served", "told", "all")],
+            "served": [x for x in lines if x["kind"] in ("served", "told", "all", "asked")],
             "failed": [x for x in lines if x["kind"] in ("failed", "skipped")],
             "log": {name: told(out / f"{name}.log") for name in ENGINES}}  # fmt: skip
 
@@ -673,9 +715,11 @@ def launch(name: str, given: argparse.Namespace) -> subprocess.Popen[str]:
         "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "4",
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
         "VLLM_CACHE_ROOT": str(given.out / "cache"), "DETSAMPLE_VLLM": "all" if name.endswith("all") else "seeded",
+        "VLLM_BATCH_INVARIANT": str(int(name.endswith("invariant"))),
     }  # fmt: skip
     command = [sys.executable, __file__, "--engine", name, "--out", str(given.out)] + ["--small"] * given.small
-    command += ["--repetitions", str(given.repetitions)] + ["--speed-only"] * given.speed_only
+    command += ["--repetitions", str(given.repetitions), "--cases", given.cases, "--batches", given.batches]
+    command += ["--speed-only"] * given.speed_only
     return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=(given.out / f"{name}.log").open("w"),
                             stderr=subprocess.STDOUT, text=True, start_new_session=True)  # fmt: skip
 
@@ -731,7 +775,9 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=480)
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--repetitions", type=int, default=4)
-    parser.add_argument("--speed-only", action="store_true", help="nothing but the speed of decoding")
+    parser.add_argument("--speed-only", action="store_true", help="of the engines first and second, nothing else")
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--batches", default=",".join(map(str, BATCHES)))
     parser.add_argument("--engine")
     parser.add_argument("--report", type=Path)
     parser.add_argument("--small", action="store_true", help="a tiny model and few requests: a check on a CPU")

@@ -20,6 +20,8 @@ class Lists:
 
     def __init__(self, params: Sequence[Any], device: Any) -> None:
         self._device = device
+        # vLLM's kernel for CUDA divides by the repetition penalty, as FastDeploy does; its other code multiplies.
+        self._convention = "fastdeploy" if torch.device(device).type == "cuda" else "vllm"
         self.penalised = any(
             p.repetition_penalty != 1.0 or p.frequency_penalty != 0.0 or p.presence_penalty != 0.0 for p in params
         )
@@ -58,7 +60,7 @@ class Lists:
             # Tokens that are counted, and not known here yet.
             more = [len(state.output_token_ids) - len(tokens) for state, tokens in zip(states, known, strict=True)]
             given["min_length"] = self._on(np.maximum(self._shortest - more, 0))
-        return Processing("vllm", prompt=prompt if self.penalised else None, **given)
+        return Processing(self._convention, prompt=prompt if self.penalised else None, **given)
 
     def _on(self, array: np.ndarray) -> torch.Tensor:
         from detsample.integrations.vllm.drawing import to_device

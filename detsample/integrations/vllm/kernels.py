@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
+from detsample.kernels.sampling.dependent_launch import LEAST_CAPABILITY, SUPPORTED, wait_for_earlier
+
 
 @triton.jit(do_not_specialize=["rows", "slots", "pitch"])
-def _settle(token_ids, status, invalid, ring, draws, rows, slots, pitch, WIDTH: tl.constexpr):
+def _settle(token_ids, status, invalid, ring, draws, rows, slots, pitch, WIDTH: tl.constexpr, OVERLAP: tl.constexpr):
+    wait_for_earlier(OVERLAP)
     number = tl.load(draws)
     tokens = ring + number % slots * pitch
     index = tl.arange(0, WIDTH)
@@ -25,9 +29,13 @@ def settle_tokens(token_ids: Any, status: Any, invalid: Any, ring: Any, draws: A
     """Write a draw's tokens as vLLM takes them, 0 in place of -1, and collect the status bits of its rows.
 
     They go to slot ``draws % S`` of the ring [S, >= R], and `draws` [1] counts on: the slot is found on the device, so
-    that one CUDA graph serves all of them. All five start on 16 bytes, so that a type of tokens has one kernel.
+    that one CUDA graph serves all of them. All five start on 16 bytes, so that a type of tokens has one kernel. On a
+    GPU that can, its program starts while the draw's last kernel ends, and waits for it.
     """
     slots, pitch = ring.shape
+    major, minor = torch.cuda.get_device_capability(ring.device)
+    early = {"launch_pdl": True} if SUPPORTED and 10 * major + minor >= LEAST_CAPABILITY else {}
     _settle[(1,)](
-        token_ids, status, invalid, ring, draws, len(token_ids), slots, pitch, WIDTH=triton.next_power_of_2(pitch)
-    )
+        token_ids, status, invalid, ring, draws, len(token_ids), slots, pitch,
+        WIDTH=triton.next_power_of_2(pitch), OVERLAP=bool(early), **early,
+    )  # fmt: skip
