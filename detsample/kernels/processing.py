@@ -61,9 +61,11 @@ def without_padding(ids, length, width):
 @triton.jit
 def entry(token, ids, begin, length, place, vocab):
     """`token`, but where a list that begins at `begin` has the place, the list's token, or -1 for what is none."""
-    here = (place >= begin) & (place < begin + length)
-    found = tl.load(ids + (place - begin), mask=here, other=-1).to(tl.int64)
-    return tl.where(here, tl.where((found >= 0) & (found < vocab), found, -1).to(tl.int32), token)
+    if length > 0:  # most lists are empty
+        here = (place >= begin) & (place < begin + length)
+        found = tl.load(ids + (place - begin), mask=here, other=-1).to(tl.int64)
+        token = tl.where(here, tl.where((found >= 0) & (found < vocab), found, -1).to(tl.int32), token)
+    return token
 
 
 @triton.jit
@@ -136,7 +138,7 @@ def changed(x, word, bias, r, f, p, how):
         repeated = tl.where(x > 0.0, x * (1.0 / wide).to(tl.float32), x * r)
     else:
         repeated = tl.where(x > 0.0, (x.to(tl.float64) / wide).to(tl.float32), x * r)
-    x = tl.where((word & REPEATED) != 0, repeated, x)
+    x = tl.where(((word & REPEATED) != 0) | (count > 0), repeated, x)
     if (how & SUMMED) != 0:
         x = tl.where(biased, x + bias, x)
     elif (how & PRESENCE_FIRST) != 0:
@@ -210,7 +212,8 @@ def process(
         stop += first
         first, only_length = place_of_list(request, only_starts, only_ends, only_stride, only_width, only_size)
         only += first
-        output_length = without_padding(output, output_length, output_width)
+        if (stop_length > 0) | (bad_count > 0):
+            output_length = without_padding(output, output_length, output_width)
         only_length = without_padding(only, only_length, only_width)
         row_logits = logits + row * row_stride
         marks += row * vocab
@@ -266,14 +269,15 @@ def process(
                     counted = named & (place >= counted_begin) & (place < bias_begin)
                     flag = tl.where(place >= banned_begin, FORBIDDEN, tl.where(place >= only_begin, ALONE, BIASED))
                     flag = tl.where(place < bias_begin, tl.where(place >= repeated_begin, REPEATED, 0), flag)
-                    tl.atomic_add(marks + token, tl.where(counted, 1, 0), mask=counted, sem="relaxed")
-                    tl.atomic_or(marks + token, flag, mask=named & (flag != 0), sem="relaxed")
+                    # What is counted is repeated as well, in all conventions.
+                    tl.atomic_add(marks + token, place * 0 + 1, mask=counted, sem="relaxed")
+                    tl.atomic_or(marks + token, flag, mask=named & (counted == 0) & (flag != 0), sem="relaxed")
                     tl.atomic_max(chosen + token, place - bias_begin, mask=biased, sem="relaxed")
                 else:
+                    x = tl.load(row_logits + token, mask=named, other=0.0).to(tl.float32)  # at once with the word
                     word = tl.atomic_or(marks + token, token * 0 + COLLECTED, mask=named, sem="relaxed")
                     mine = named & ((word & COLLECTED) == 0)
                     word = tl.where(mine, word, 0)
-                    x = tl.load(row_logits + token, mask=mine, other=0.0).to(tl.float32)
                     has_bias = mine & ((word & BIASED) != 0)
                     which = tl.load(chosen + token, mask=has_bias, other=0, cache_modifier=".cg")
                     value = tl.load(bias_values + which, mask=has_bias, other=0.0)

@@ -55,8 +55,8 @@ def token_of_group(group, member, quads, segment_tiles):
 @triton.jit
 def logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED: tl.constexpr, ALLOWED: tl.constexpr):
     """A row's logits, as the functions below take them: a pointer to them, which is a multiple of 16 bytes if ALIGNED,
-    and a pointer to the bytes whose bits say which tokens are allowed. If not ALLOWED, the second is the first, and
-    nobody reads it.
+    and a pointer to the words or bytes whose bits say which tokens are allowed. If not ALLOWED, the second is the
+    first, and nobody reads it.
 
     The compiler learns of the alignment here only. The kernels have Triton ignore the alignment of the argument
     `logits`, because Triton would compile each of them twice for it. The hint is given for the sum, because a hint
@@ -74,10 +74,11 @@ def logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED: tl.
 @triton.jit
 def forbid(x, row_logits, token, inside):
     """The logits of tokens as they were loaded, and -inf instead for those that are not allowed (spec section 2)."""
-    allowed = row_logits[1]
-    if allowed.dtype.element_ty == tl.uint8:
-        octet = tl.load(allowed + (token >> 3), mask=inside, other=0).to(tl.int32)
-        keep = ((octet >> (token & 7).to(tl.int32)) & 1) != 0
+    sets = row_logits[1]
+    if sets.dtype.element_ty.is_int():
+        bits: tl.constexpr = sets.dtype.element_ty.primitive_bitwidth
+        word = tl.load(sets + token // bits, mask=inside, other=0).to(tl.int32)
+        keep = ((word >> (token % bits).to(tl.int32)) & 1) != 0
         x = tl.where(keep, x, tl.full([], float("-inf"), x.dtype))
     return x
 
@@ -106,15 +107,24 @@ def load_tile(row_logits, start, end, L2: tl.constexpr):
     Loops load the next tile before they open the one they have, so that the work hides the time of the load. For the
     same reason nothing is converted to fp32 here, and nothing is made -inf: it would wait for the load.
     """
-    tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    logits, sets = row_logits
+    ALLOWED: tl.constexpr = sets.dtype.element_ty.is_int()
+    logits += start  # before the lanes, so that their part of the address is the same for all tiles
+    tokens = tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    if ALLOWED:
+        log: tl.constexpr = 5 if sets.dtype.element_ty == tl.uint32 else 3
+        sets += start >> log
+        word = tl.arange(0, TILE >> log)
     if start + TILE <= end:
-        x = tl.load(row_logits[0] + tokens, eviction_policy=L2)
+        x = tl.load(logits + tokens, eviction_policy=L2)
+        if ALLOWED:
+            words = tl.load(sets + word)
     else:
-        x = tl.load(row_logits[0] + tokens, mask=tokens < end, other=float("-inf"), eviction_policy=L2)
-    allowed = row_logits[1]
-    if allowed.dtype.element_ty == tl.uint8:
-        lane = tl.arange(0, LANES)  # two neighbouring quads share a byte
-        return x, tl.load(allowed + (start >> 3) + (lane >> 1), mask=start + lane * 4 < end, other=0)
+        x = tl.load(logits + tokens, mask=start + tokens < end, other=float("-inf"), eviction_policy=L2)
+        if ALLOWED:
+            words = tl.load(sets + word, mask=start + (word << log) < end, other=0)
+    if ALLOWED:
+        return x, words, start, end
     else:
         return x
 
@@ -122,12 +132,27 @@ def load_tile(row_logits, start, end, L2: tl.constexpr):
 @triton.jit
 def open_tile(tile, row_logits):
     """What `load_tile` has loaded as fp32, [LANES, 4], with -inf for tokens that are not allowed."""
-    if row_logits[1].dtype.element_ty == tl.uint8:
-        shift = (tl.arange(0, LANES) & 1) * 4
-        keep = ((tile[1].to(tl.int32) >> shift)[:, None] >> tl.arange(0, 4)[None, :]) & 1
-        return tl.where(keep != 0, tile[0].to(tl.float32), float("-inf"))
+    sets = row_logits[1]
+    if sets.dtype.element_ty.is_int():
+        log: tl.constexpr = 5 if sets.dtype.element_ty == tl.uint32 else 3
+        x, words, start, end = tile
+        x = x.to(tl.float32)
+        if tl.min(words.to(tl.uint32), axis=0) != (1 << (1 << log)) - 1:
+            token = tl.arange(0, LANES) * 4
+            word = tl.load(sets + (start >> log) + (token >> log), mask=start + token < end, other=0)
+            word = word.to(tl.int32) >> (token & ((1 << log) - 1))
+            keep = word[:, None] & (1 << tl.arange(0, 4))[None, :]
+            x = tl.where(keep != 0, x, float("-inf"))
+        return x
     else:
         return tile.to(tl.float32)
+
+
+@triton.jit
+def next_tile(tile, row_logits, start, end, L2: tl.constexpr):
+    """(`open_tile` of a tile, `load_tile` of the next one). The load comes first, because opening waits for the tile."""
+    ahead = load_tile(row_logits, start, end, L2)
+    return open_tile(tile, row_logits), ahead
 
 
 @triton.jit
