@@ -35,15 +35,15 @@ WORDS = tl.constexpr(64)  # how many bad words are
 
 
 @triton.jit
-def place_of_list(request, starts, ends, stride, width, size):
-    """(first, length) of a request's list: of a row of a table, or of what lies between its start and its end."""
+def list_of(ids, request, starts, ends, stride, width, size):
+    """A request's list and its length: a row of a table, or what lies between its start and its end."""
     first = request * stride
     length = tl.full([], width, tl.int32)
     if width < 0:
         first = tl.minimum(tl.maximum(tl.load(starts + request).to(tl.int64), 0), size)
         end = tl.minimum(tl.maximum(tl.load(ends + request).to(tl.int64), first), size)
         length = (end - first).to(tl.int32)
-    return first, length
+    return ids + first, length
 
 
 @triton.jit
@@ -75,12 +75,9 @@ def walk(path, drafts, parents, slot, width, TREE: tl.constexpr):
     depth = slot * 0
     for _ in range(width):
         if (node > 0) & (node < width):
-            if TREE:
-                tl.store(path + depth, tl.load(drafts + node).to(tl.int64))
-                node = tl.load(parents + node).to(tl.int32)
-            else:
-                node -= 1
-                tl.store(path + depth, tl.load(drafts + node).to(tl.int64))
+            place = node if TREE else node - 1
+            node = tl.load(parents + node).to(tl.int32) if TREE else place
+            tl.store(path + depth, tl.load(drafts + place).to(tl.int64))
             depth += 1
     return depth
 
@@ -99,9 +96,7 @@ def token_back(back, path, depth, output, output_length, prompt, prompt_length):
 
 
 @triton.jit
-def match_words(
-    matched, bad_words, words, longest, path, depth, output, output_length, prompt, prompt_length,
-):  # fmt: skip
+def match_words(matched, bad_words, words, longest, path, depth, output, output_length, prompt, prompt_length):
     """Writes for each bad word its last token, if the tokens before it are the last ones of the row, or else -1."""
     for start in range(0, words, WORDS):
         word = start + tl.arange(0, WORDS)
@@ -185,33 +180,24 @@ def process(
         row = tl.load(row_offsets + request).to(tl.int64) + slot
         exists = (row >= 0) & (row < rows) & (row < tl.load(row_offsets + request + 1).to(tl.int64))
     if exists:
-        r = scalar_or_vector(
-            repetition, repetition_stride, request, fp32_from_bits(repetition_bits), given & REPETITION_GIVEN
-        )
-        f = scalar_or_vector(
-            frequency, frequency_stride, request, fp32_from_bits(frequency_bits), given & FREQUENCY_GIVEN
-        )
+        r, f = fp32_from_bits(repetition_bits), fp32_from_bits(frequency_bits)
+        r = scalar_or_vector(repetition, repetition_stride, request, r, given & REPETITION_GIVEN)
+        f = scalar_or_vector(frequency, frequency_stride, request, f, given & FREQUENCY_GIVEN)
         p = scalar_or_vector(presence, presence_stride, request, fp32_from_bits(presence_bits), given & PRESENCE_GIVEN)
         least = scalar_or_vector(min_length, length_stride, request, length_scalar.to(tl.int64), given & LENGTH_GIVEN)
-        first, prompt_length = place_of_list(
-            request, prompt_starts, prompt_ends, prompt_stride, prompt_width, prompt_size
+        prompt, prompt_length = list_of(
+            prompt, request, prompt_starts, prompt_ends, prompt_stride, prompt_width, prompt_size
         )
-        prompt += first
-        first, output_length = place_of_list(
-            request, output_starts, output_ends, output_stride, output_width, output_size
+        output, output_length = list_of(
+            output, request, output_starts, output_ends, output_stride, output_width, output_size
         )
-        output += first
-        bias_first, bias_length = place_of_list(request, bias_starts, bias_ends, bias_stride, bias_width, bias_size)
-        bias += bias_first
-        bias_values += bias_first
-        first, banned_length = place_of_list(
-            request, banned_starts, banned_ends, banned_stride, banned_width, banned_size
+        bias, bias_length = list_of(bias, request, bias_starts, bias_ends, bias_stride, bias_width, bias_size)
+        bias_values, _ = list_of(bias_values, request, bias_starts, bias_ends, bias_stride, bias_width, bias_size)
+        banned, banned_length = list_of(
+            banned, request, banned_starts, banned_ends, banned_stride, banned_width, banned_size
         )
-        banned += first
-        first, stop_length = place_of_list(request, stop_starts, stop_ends, stop_stride, stop_width, stop_size)
-        stop += first
-        first, only_length = place_of_list(request, only_starts, only_ends, only_stride, only_width, only_size)
-        only += first
+        stop, stop_length = list_of(stop, request, stop_starts, stop_ends, stop_stride, stop_width, stop_size)
+        only, only_length = list_of(only, request, only_starts, only_ends, only_stride, only_width, only_size)
         if (stop_length > 0) | (bad_count > 0):
             output_length = without_padding(output, output_length, output_width)
         only_length = without_padding(only, only_length, only_width)
@@ -228,10 +214,8 @@ def process(
             tl.debug_barrier()
             in_prompt = tl.where((how & PROMPT_IN_WORDS) != 0, prompt_length, 0)
             in_prompt = without_padding(prompt, in_prompt, prompt_width)
-            match_words(
-                matched, bad_words + request * words_stride, bad_count, longest, path, depth, output, output_length,
-                prompt, in_prompt,
-            )  # fmt: skip
+            bad_words += request * words_stride
+            match_words(matched, bad_words, bad_count, longest, path, depth, output, output_length, prompt, in_prompt)
         # All lists as one: where each of them begins.
         output_begin = prompt_length
         path_begin = output_begin + output_length
@@ -289,5 +273,4 @@ def process(
             for start in range(0, vocab, BLOCK):
                 place = start + tl.arange(0, BLOCK)
                 word = tl.load(marks + place, mask=place < vocab, other=ALONE, cache_modifier=".cg")
-                none = tl.full([BLOCK], float("-inf"), tl.float32).to(logits.dtype.element_ty)
-                tl.store(row_logits + place, none, mask=(place < vocab) & ((word & ALONE) == 0))
+                tl.store(row_logits + place, float("-inf"), mask=(place < vocab) & ((word & ALONE) == 0))

@@ -102,7 +102,7 @@ KERNELS = {
         )
         + " bad_words:*i64 words_stride:i32 bad_count:i32 longest:i32 "
         "marks:*i32 chosen:*i32 path:*i64 matched:*i64 TREE:constexpr",
-        8,
+        16,
     ),
     "contract.probability.log_probabilities": ("vocab:i32 probabilities:*fp32 row_stride:i32 result:*fp32", 4),
 }

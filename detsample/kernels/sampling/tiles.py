@@ -65,10 +65,7 @@ def logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED: tl.
     row_logits = logits + row * row_stride
     if ALIGNED:
         row_logits = tl.multiple_of(row_logits, 16)  # of a pointer: bytes
-    if ALLOWED:
-        return row_logits, allowed + row * allowed_stride
-    else:
-        return row_logits, row_logits
+    return row_logits, (allowed + row * allowed_stride) if ALLOWED else row_logits
 
 
 @triton.jit
@@ -78,8 +75,7 @@ def forbid(x, row_logits, token, inside):
     if sets.dtype.element_ty.is_int():
         bits: tl.constexpr = sets.dtype.element_ty.primitive_bitwidth
         word = tl.load(sets + token // bits, mask=inside, other=0).to(tl.int32)
-        keep = ((word >> (token % bits).to(tl.int32)) & 1) != 0
-        x = tl.where(keep, x, tl.full([], float("-inf"), x.dtype))
+        x = tl.where(((word >> (token % bits).to(tl.int32)) & 1) != 0, x, float("-inf"))
     return x
 
 
@@ -104,29 +100,21 @@ def load_tile(row_logits, start, end, L2: tl.constexpr):
     """The logits of one tile, [LANES, 4], in the type in which they are stored, for `open_tile`; -inf from the token
     `end` on. A whole tile is loaded without a mask, and so in full width. `L2` is PASSING or STAYING.
 
-    Loops load the next tile before they open the one they have, so that the work hides the time of the load. For the
-    same reason nothing is converted to fp32 here, and nothing is made -inf: it would wait for the load.
+    Nothing is converted to fp32 here, and nothing is made -inf: it would wait for the load.
     """
-    logits, sets = row_logits
-    ALLOWED: tl.constexpr = sets.dtype.element_ty.is_int()
-    logits += start  # before the lanes, so that their part of the address is the same for all tiles
+    ALLOWED: tl.constexpr = row_logits[1].dtype.element_ty.is_int()
+    log: tl.constexpr = 5 if row_logits[1].dtype.element_ty == tl.uint32 else 3  # of how many bits are in a word
+    # Before the lanes, so that their part of the address is the same for all tiles.
+    logits, sets = row_logits[0] + start, row_logits[1] + (start >> log)
     tokens = tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
-    if ALLOWED:
-        log: tl.constexpr = 5 if sets.dtype.element_ty == tl.uint32 else 3
-        sets += start >> log
-        word = tl.arange(0, TILE >> log)
+    word = tl.arange(0, TILE >> log)
     if start + TILE <= end:
         x = tl.load(logits + tokens, eviction_policy=L2)
-        if ALLOWED:
-            words = tl.load(sets + word)
+        words = tl.load(sets + word) if ALLOWED else 0
     else:
         x = tl.load(logits + tokens, mask=start + tokens < end, other=float("-inf"), eviction_policy=L2)
-        if ALLOWED:
-            words = tl.load(sets + word, mask=start + (word << log) < end, other=0)
-    if ALLOWED:
-        return x, words, start, end
-    else:
-        return x
+        words = tl.load(sets + word, mask=start + (word << log) < end, other=0) if ALLOWED else 0
+    return (x, words, start, end) if ALLOWED else x
 
 
 @triton.jit
@@ -141,8 +129,7 @@ def open_tile(tile, row_logits):
             token = tl.arange(0, LANES) * 4
             word = tl.load(sets + (start >> log) + (token >> log), mask=start + token < end, other=0)
             word = word.to(tl.int32) >> (token & ((1 << log) - 1))
-            keep = word[:, None] & (1 << tl.arange(0, 4))[None, :]
-            x = tl.where(keep != 0, x, float("-inf"))
+            x = tl.where((word[:, None] & (1 << tl.arange(0, 4))[None, :]) != 0, x, float("-inf"))
         return x
     else:
         return tile.to(tl.float32)
@@ -150,7 +137,7 @@ def open_tile(tile, row_logits):
 
 @triton.jit
 def next_tile(tile, row_logits, start, end, L2: tl.constexpr):
-    """(`open_tile` of a tile, `load_tile` of the next one). The load comes first, because opening waits for the tile."""
+    """(`open_tile` of a tile, `load_tile` of the next one), which is asked for first: opening waits for the tile."""
     ahead = load_tile(row_logits, start, end, L2)
     return open_tile(tile, row_logits), ahead
 
