@@ -12,8 +12,10 @@ from detsample import golden
 from detsample.cli import gpu
 from detsample.cli.failure import Failure
 from detsample.cli.sample import (
+    add_allowed,
     add_input,
     add_request,
+    allowed_of_rows,
     check_position,
     decoded,
     filters,
@@ -44,6 +46,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     check = actions.add_parser("check", help="draw again and compare with a golden file", epilog=EXIT_STATUS)
     check.add_argument("golden", type=Path, metavar="GOLDEN", help="the golden file")
     add_input(check)
+    add_allowed(check)
     differ = actions.add_parser("diff", help="compare two golden files", epilog=EXIT_STATUS)
     differ.add_argument("golden", type=Path, metavar="OLD", help="a golden file")
     differ.add_argument("today", type=Path, metavar="NEW", help="another")
@@ -59,6 +62,7 @@ def _add_record(actions: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="GOLDEN", help="the golden file to write")
     parser.add_argument("--force", action="store_true", help="write GOLDEN even where it is there already")
     add_request(parser)
+    add_allowed(parser)
     parser.add_argument("--sequence", action="store_true", help="the rows are the steps of one text")
     kept = "also keep the logits, beside GOLDEN: named by chat.json: chat.<digest>.logits.npz"
     parser.add_argument("--keep-logits", action="store_true", help=kept)
@@ -77,18 +81,22 @@ def run(options: argparse.Namespace) -> int:
         raise Failure(f"{error.filename}: {error.strerror or error}") from error
 
 
-def _logits(options: argparse.Namespace) -> tuple[np.ndarray, Any, np.ndarray, int]:
-    """The chosen rows on the host and where they are to be drawn, their numbers, and how many rows the file has."""
+def _logits(options: argparse.Namespace) -> tuple[np.ndarray, Any, Any, np.ndarray, int]:
+    """The chosen rows on the host and where they are to be drawn, their sets there, their numbers, and how many rows
+    the file has.
+    """
     whole = read_logits(options.file, options.array, options.bf16)
     rows = np.arange(*selected(options.rows, len(whole)))
     host = decoded(whole[rows[0] : rows[-1] + 1] if rows.size else whole[:0], options.bf16)
-    return host, gpu.mover(options)(host, "bfloat16" if options.bf16 else None), rows, len(whole)
+    tensor, sets = gpu.mover(options), allowed_of_rows(options, len(whole))
+    there = tensor(host, "bfloat16" if options.bf16 else None)
+    return host, there, None if sets is None else tensor(sets[rows]), rows, len(whole)
 
 
 def _record(options: argparse.Namespace) -> int:
     if options.out.exists() and not options.force:
         raise Failure(f"{options.out} is there already: --force writes it anew")
-    host, logits, rows, count = _logits(options)
+    host, logits, allowed, rows, count = _logits(options)
     check_position(options, count)
     tensor = gpu.mover(options)
     made = golden.record(
@@ -96,6 +104,7 @@ def _record(options: argparse.Namespace) -> int:
         tensor(seeds_of_rows(options, count)[rows]),
         position=tensor(options.position + rows) if options.consecutive else options.position,
         **filters(options),
+        allowed=allowed,
         sequence=options.sequence,
     )
     golden.save(made, options.out, canonical(host) if options.keep_logits else None)
@@ -113,8 +122,8 @@ def rows_shown(text: str) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     before = golden.load(options.golden)
-    _, logits, _, _ = _logits(options)
-    report = golden.check(before, logits, kept_logits=golden.load_logits(options.golden, before))
+    _, logits, allowed, _, _ = _logits(options)
+    report = golden.check(before, logits, allowed=allowed, kept_logits=golden.load_logits(options.golden, before))
     return _told(report, options)
 
 

@@ -77,7 +77,8 @@ a number. Names in capitals are compile-time constants. Strides are in elements.
 Of the logits and the parameters:
     logits: fp32, bf16, fp16 [B, V]. The logits; the tokens of a row are neighbours.
     row_stride, vocab, rows: int. From row to row of the logits; V; B, or R.
-    allowed, allowed_stride: uint8 [B, bytes]. Bits that say which tokens are allowed, and the step from row to row.
+    allowed, allowed_stride: uint32 [B, words], or uint8 [B, bytes]. Bits that say which tokens are allowed, and the
+        step from row to row.
     ALLOWED: bool. Whether there are such bits; otherwise all tokens are allowed.
     given: int. One bit for each parameter that is a vector: rows.py names them.
     temperature_ptr, top_p_ptr, min_p_ptr: fp32, fp64, bf16, fp16 [B]. Vectors of parameters.

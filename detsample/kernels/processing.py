@@ -35,15 +35,15 @@ WORDS = tl.constexpr(64)  # how many bad words are
 
 
 @triton.jit
-def place_of_list(request, starts, ends, stride, width, size):
-    """(first, length) of a request's list: of a row of a table, or of what lies between its start and its end."""
+def list_of(ids, request, starts, ends, stride, width, size):
+    """A request's list and its length: a row of a table, or what lies between its start and its end."""
     first = request * stride
     length = tl.full([], width, tl.int32)
     if width < 0:
         first = tl.minimum(tl.maximum(tl.load(starts + request).to(tl.int64), 0), size)
         end = tl.minimum(tl.maximum(tl.load(ends + request).to(tl.int64), first), size)
         length = (end - first).to(tl.int32)
-    return first, length
+    return ids + first, length
 
 
 @triton.jit
@@ -61,9 +61,11 @@ def without_padding(ids, length, width):
 @triton.jit
 def entry(token, ids, begin, length, place, vocab):
     """`token`, but where a list that begins at `begin` has the place, the list's token, or -1 for what is none."""
-    here = (place >= begin) & (place < begin + length)
-    found = tl.load(ids + (place - begin), mask=here, other=-1).to(tl.int64)
-    return tl.where(here, tl.where((found >= 0) & (found < vocab), found, -1).to(tl.int32), token)
+    if length > 0:  # most lists are empty
+        here = (place >= begin) & (place < begin + length)
+        found = tl.load(ids + (place - begin), mask=here, other=-1).to(tl.int64)
+        token = tl.where(here, tl.where((found >= 0) & (found < vocab), found, -1).to(tl.int32), token)
+    return token
 
 
 @triton.jit
@@ -73,12 +75,9 @@ def walk(path, drafts, parents, slot, width, TREE: tl.constexpr):
     depth = slot * 0
     for _ in range(width):
         if (node > 0) & (node < width):
-            if TREE:
-                tl.store(path + depth, tl.load(drafts + node).to(tl.int64))
-                node = tl.load(parents + node).to(tl.int32)
-            else:
-                node -= 1
-                tl.store(path + depth, tl.load(drafts + node).to(tl.int64))
+            place = node if TREE else node - 1
+            node = tl.load(parents + node).to(tl.int32) if TREE else place
+            tl.store(path + depth, tl.load(drafts + place).to(tl.int64))
             depth += 1
     return depth
 
@@ -97,9 +96,7 @@ def token_back(back, path, depth, output, output_length, prompt, prompt_length):
 
 
 @triton.jit
-def match_words(
-    matched, bad_words, words, longest, path, depth, output, output_length, prompt, prompt_length,
-):  # fmt: skip
+def match_words(matched, bad_words, words, longest, path, depth, output, output_length, prompt, prompt_length):
     """Writes for each bad word its last token, if the tokens before it are the last ones of the row, or else -1."""
     for start in range(0, words, WORDS):
         word = start + tl.arange(0, WORDS)
@@ -136,7 +133,7 @@ def changed(x, word, bias, r, f, p, how):
         repeated = tl.where(x > 0.0, x * (1.0 / wide).to(tl.float32), x * r)
     else:
         repeated = tl.where(x > 0.0, (x.to(tl.float64) / wide).to(tl.float32), x * r)
-    x = tl.where((word & REPEATED) != 0, repeated, x)
+    x = tl.where(((word & REPEATED) != 0) | (count > 0), repeated, x)
     if (how & SUMMED) != 0:
         x = tl.where(biased, x + bias, x)
     elif (how & PRESENCE_FIRST) != 0:
@@ -183,34 +180,26 @@ def process(
         row = tl.load(row_offsets + request).to(tl.int64) + slot
         exists = (row >= 0) & (row < rows) & (row < tl.load(row_offsets + request + 1).to(tl.int64))
     if exists:
-        r = scalar_or_vector(
-            repetition, repetition_stride, request, fp32_from_bits(repetition_bits), given & REPETITION_GIVEN
-        )
-        f = scalar_or_vector(
-            frequency, frequency_stride, request, fp32_from_bits(frequency_bits), given & FREQUENCY_GIVEN
-        )
+        r, f = fp32_from_bits(repetition_bits), fp32_from_bits(frequency_bits)
+        r = scalar_or_vector(repetition, repetition_stride, request, r, given & REPETITION_GIVEN)
+        f = scalar_or_vector(frequency, frequency_stride, request, f, given & FREQUENCY_GIVEN)
         p = scalar_or_vector(presence, presence_stride, request, fp32_from_bits(presence_bits), given & PRESENCE_GIVEN)
         least = scalar_or_vector(min_length, length_stride, request, length_scalar.to(tl.int64), given & LENGTH_GIVEN)
-        first, prompt_length = place_of_list(
-            request, prompt_starts, prompt_ends, prompt_stride, prompt_width, prompt_size
+        prompt, prompt_length = list_of(
+            prompt, request, prompt_starts, prompt_ends, prompt_stride, prompt_width, prompt_size
         )
-        prompt += first
-        first, output_length = place_of_list(
-            request, output_starts, output_ends, output_stride, output_width, output_size
+        output, output_length = list_of(
+            output, request, output_starts, output_ends, output_stride, output_width, output_size
         )
-        output += first
-        bias_first, bias_length = place_of_list(request, bias_starts, bias_ends, bias_stride, bias_width, bias_size)
-        bias += bias_first
-        bias_values += bias_first
-        first, banned_length = place_of_list(
-            request, banned_starts, banned_ends, banned_stride, banned_width, banned_size
+        bias, bias_length = list_of(bias, request, bias_starts, bias_ends, bias_stride, bias_width, bias_size)
+        bias_values, _ = list_of(bias_values, request, bias_starts, bias_ends, bias_stride, bias_width, bias_size)
+        banned, banned_length = list_of(
+            banned, request, banned_starts, banned_ends, banned_stride, banned_width, banned_size
         )
-        banned += first
-        first, stop_length = place_of_list(request, stop_starts, stop_ends, stop_stride, stop_width, stop_size)
-        stop += first
-        first, only_length = place_of_list(request, only_starts, only_ends, only_stride, only_width, only_size)
-        only += first
-        output_length = without_padding(output, output_length, output_width)
+        stop, stop_length = list_of(stop, request, stop_starts, stop_ends, stop_stride, stop_width, stop_size)
+        only, only_length = list_of(only, request, only_starts, only_ends, only_stride, only_width, only_size)
+        if (stop_length > 0) | (bad_count > 0):
+            output_length = without_padding(output, output_length, output_width)
         only_length = without_padding(only, only_length, only_width)
         row_logits = logits + row * row_stride
         marks += row * vocab
@@ -225,10 +214,8 @@ def process(
             tl.debug_barrier()
             in_prompt = tl.where((how & PROMPT_IN_WORDS) != 0, prompt_length, 0)
             in_prompt = without_padding(prompt, in_prompt, prompt_width)
-            match_words(
-                matched, bad_words + request * words_stride, bad_count, longest, path, depth, output, output_length,
-                prompt, in_prompt,
-            )  # fmt: skip
+            bad_words += request * words_stride
+            match_words(matched, bad_words, bad_count, longest, path, depth, output, output_length, prompt, in_prompt)
         # All lists as one: where each of them begins.
         output_begin = prompt_length
         path_begin = output_begin + output_length
@@ -266,14 +253,15 @@ def process(
                     counted = named & (place >= counted_begin) & (place < bias_begin)
                     flag = tl.where(place >= banned_begin, FORBIDDEN, tl.where(place >= only_begin, ALONE, BIASED))
                     flag = tl.where(place < bias_begin, tl.where(place >= repeated_begin, REPEATED, 0), flag)
-                    tl.atomic_add(marks + token, tl.where(counted, 1, 0), mask=counted, sem="relaxed")
-                    tl.atomic_or(marks + token, flag, mask=named & (flag != 0), sem="relaxed")
+                    # What is counted is repeated as well, in all conventions.
+                    tl.atomic_add(marks + token, place * 0 + 1, mask=counted, sem="relaxed")
+                    tl.atomic_or(marks + token, flag, mask=named & (counted == 0) & (flag != 0), sem="relaxed")
                     tl.atomic_max(chosen + token, place - bias_begin, mask=biased, sem="relaxed")
                 else:
+                    x = tl.load(row_logits + token, mask=named, other=0.0).to(tl.float32)  # at once with the word
                     word = tl.atomic_or(marks + token, token * 0 + COLLECTED, mask=named, sem="relaxed")
                     mine = named & ((word & COLLECTED) == 0)
                     word = tl.where(mine, word, 0)
-                    x = tl.load(row_logits + token, mask=mine, other=0.0).to(tl.float32)
                     has_bias = mine & ((word & BIASED) != 0)
                     which = tl.load(chosen + token, mask=has_bias, other=0, cache_modifier=".cg")
                     value = tl.load(bias_values + which, mask=has_bias, other=0.0)
@@ -285,5 +273,4 @@ def process(
             for start in range(0, vocab, BLOCK):
                 place = start + tl.arange(0, BLOCK)
                 word = tl.load(marks + place, mask=place < vocab, other=ALONE, cache_modifier=".cg")
-                none = tl.full([BLOCK], float("-inf"), tl.float32).to(logits.dtype.element_ty)
-                tl.store(row_logits + place, none, mask=(place < vocab) & ((word & ALONE) == 0))
+                tl.store(row_logits + place, float("-inf"), mask=(place < vocab) & ((word & ALONE) == 0))

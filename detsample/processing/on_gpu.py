@@ -56,5 +56,5 @@ def process(asked: Asked) -> None:
             framework.argument(of.tensor), of.row_stride, of.vocab, of.rows, asked.width, CONVENTIONS[asked.convention],
             int(asked.row_offsets is not None), pointer(asked.row_offsets), *table(asked.drafts), *table(asked.parents),
             *given, *lists, *table(asked.bad_words), bad_count, longest, *areas.values(),
-            TREE=asked.parents is not None, num_warps=8, enable_fp_fusion=False,
+            TREE=asked.parents is not None, num_warps=16, enable_fp_fusion=False,
         )  # fmt: skip

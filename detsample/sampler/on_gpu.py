@@ -284,7 +284,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     cut, laid = cut_rows(rows, vocab, programs, tuning, wanted.mask is not None)
     given = parameter_arguments(parameters, framework, device)
     order = FILTER_ORDERS.index(parameters.filter_order)
-    of_logits = (_argument(logits), logits.row_stride, *allowed_bytes(logits))
+    of_logits = (_argument(logits), logits.row_stride, *allowed_words(logits))
     values = [*of_logits, *given, vocab, *cut, _want(wanted), order, rows, 0]
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
@@ -377,16 +377,20 @@ def _argument(logits: Logits) -> Argument:
     return logits.framework.argument(logits.tensor) if logits.pointer is None else logits.pointer
 
 
-def allowed_bytes(logits: Logits) -> tuple[Argument, int]:
-    """The allowed sets as bytes, whatever their type, and the step from row to row."""
+def allowed_words(logits: Logits) -> tuple[Argument, int]:
+    """The allowed sets as words, or as bytes where rows are not whole words, and the step from row to row."""
     sets = logits.allowed
     if sets is None:
-        return missing(logits.device[0], "uint8"), 0
+        return missing(logits.device[0], "uint32"), 0
     if sets.pointer is not None:
-        return pointer(sets.pointer, "uint8"), integer(sets.stride * (1 if sets.pointer.dtype == "uint8" else 4))
+        of_word = 4 if sets.pointer.dtype == "uint8" else 1
+        if (sets.pointer | sets.stride | -(-logits.vocab // 8)) % of_word:
+            return sets.pointer, integer(sets.stride)
+        return pointer(sets.pointer, "uint32"), integer(sets.stride // of_word)
     array = logits.framework.as_array(sets.tensor)
-    octets = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).view(np.uint8)
-    return HostBuffer(octets), octets.shape[1]
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    words = array.view(np.uint8 if array.shape[1] * array.itemsize % 4 else np.uint32)
+    return HostBuffer(words), words.shape[1]
 
 
 def _address(tensor: Any) -> int:

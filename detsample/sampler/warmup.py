@@ -142,7 +142,7 @@ def _calls(
     address = framework.argument(memory).data_ptr()
     given: dict[str, Any] = {name: _parameter(name, types, memory, address) for name in USUAL}
     parameters = Parameters(**given)
-    bits = Vector(memory, 0, pointer(address, "uint8"))
+    bits = Vector(memory, 0, pointer(address, "int32"))
     strides = (32, 17)  # all rows on 16 bytes, or not
     for dtype, row_stride, has_sets, mask in product(dtypes, strides, sets, masks or (None,)):
         at, allowed = pointer(address, dtype), bits if has_sets else None

@@ -106,7 +106,7 @@ class Call:
         """The logits as arguments: address, stride, the allowed tokens and their stride, columns."""
         of = self.of
         address = of.framework.argument(of.tensor) if of.pointer is None else of.pointer
-        return [address, of.row_stride, *on_gpu.allowed_bytes(of), of.vocab]
+        return [address, of.row_stride, *on_gpu.allowed_words(of), of.vocab]
 
     @property
     def _allowed(self) -> dict[str, bool]:
@@ -124,7 +124,7 @@ class Call:
         received = yield Parcels(rows)
         self._keep(received)
         whole, to = self._new((each, place.vocab), of.dtype)
-        none = (missing(of.device[0], "uint8"), 0)
+        none = (missing(of.device[0], "uint32"), 0)
         for rank, width in enumerate(place.widths):
             if width:
                 part = framework.argument(received[rank * each :])

@@ -591,6 +591,18 @@ def test_odd_golden_files_are_no_verdict(run: Run, tmp_path: Path) -> None:
     assert run("golden", "diff", file, file)[0] == 2
 
 
+def test_the_command_takes_sets(run: Any, tmp_path: Path) -> None:
+    """Catches a set of another row, a forbidden token that is recorded, and a check that does not miss the set."""
+    file, sets, out = tmp_path / "x.npy", tmp_path / "sets.npy", tmp_path / "g.json"
+    np.save(file, np.zeros((3, 40), F32))
+    np.save(sets, np.array([[-1, -1], [0x10, 0], [0, 0x20]], np.int32))
+    assert run("golden", "record", file, "--out", out, "--rows", "1:3", "--allowed", sets)[0] == 0
+    assert [row.token_id for row in golden.load(out).rows] == [4, 37]
+    assert run("golden", "check", out, file, "--rows", "1:3", "--allowed", sets)[:2] == (0, "2 rows: 2 same\n")
+    status, text, _ = run("golden", "check", out, file, "--rows", "1:3")
+    assert (status, "allowed or processing is not that of the record" in text) == (4, True)
+
+
 def test_a_seed_file_and_bf16(run: Run, tmp_path: Path) -> None:
     """Catches seeds of other rows, and bits read as another type."""
     x = cases.to_bfloat16(small(4))

@@ -21,7 +21,7 @@ GROUPS = "group_bound:*fp32 part_key:*i32 part_counts:*i32 row_pivots:*fp32 part
 MASK = "mask_stride:i32 AS_BITS:constexpr ALIGNED:constexpr ALLOWED:constexpr"
 RESULTS = "token_ids:*i64 num_kept:*i32 status:*i32 logprobs:*fp32 log_z:*fp32"
 ROW = "logits:*{dtype} row_stride:i32 vocab:i32"
-DRAWN = "logits:*{dtype} row_stride:i32 allowed:*u8 allowed_stride:i32 vocab:i32"
+DRAWN = "logits:*{dtype} row_stride:i32 allowed:*u32 allowed_stride:i32 vocab:i32"
 CUT = DRAWN + " quads:i32 segment_tiles:i32"
 STRETCHES = DRAWN + " quads:i32 stretch_tiles:i32 stretches:i32"
 CUT_STRETCHES = DRAWN + " quads:i32 stretch_tiles:i32 parts:i32 stretches:i32"
@@ -102,7 +102,7 @@ KERNELS = {
         )
         + " bad_words:*i64 words_stride:i32 bad_count:i32 longest:i32 "
         "marks:*i32 chosen:*i32 path:*i64 matched:*i64 TREE:constexpr",
-        8,
+        16,
     ),
     "contract.probability.log_probabilities": ("vocab:i32 probabilities:*fp32 row_stride:i32 result:*fp32", 4),
 }

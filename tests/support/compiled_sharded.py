@@ -10,7 +10,7 @@ POINTERS = {
 PARAMETERS = " ".join(
     f"{name}:{POINTERS[name[:-4]] if name.endswith('_ptr') else 'i32'}" for name in PARAMETER_NAMES
 )
-LOGITS = "logits:*{dtype} row_stride:i32 allowed:*u8 allowed_stride:i32 columns:i32"
+LOGITS = "logits:*{dtype} row_stride:i32 allowed:*u32 allowed_stride:i32 columns:i32"
 COUNTS = "start:i32 vocab:i32 rows:i32 ranks:i32 told:i32"
 GIVEN = f"given:i32 {PARAMETERS}"
 MERGE = {"RANKS": 2, "SLOTS": 64}

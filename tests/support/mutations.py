@@ -88,8 +88,8 @@ MUTATIONS = (
     Mutation(
         "one token too many at the end of a row",
         "kernels/sampling/tiles.py",
-        "mask=tokens < end",
-        "mask=tokens <= end",
+        "mask=start + tokens < end",
+        "mask=start + tokens <= end",
         "edges",
     ),
     Mutation(
@@ -239,10 +239,17 @@ MUTATIONS = (
         "token alone",
     ),
     Mutation(
-        "of two quads that share a byte of a set, the second has the first one's bits",
+        "of the quads that share a word of a set, all have the first one's bits",
         "kernels/sampling/tiles.py",
-        "shift = (tl.arange(0, LANES) & 1) * 4",
-        "shift = (tl.arange(0, LANES) & 1) * 0",
+        ">> (token & ((1 << log) - 1))",
+        ">> (token & 0)",
+        "sets",
+    ),
+    Mutation(
+        "a tile of which one token is forbidden counts as free",
+        "kernels/sampling/tiles.py",
+        "tl.min(words.to(tl.uint32), axis=0) != ",
+        "tl.max(words.to(tl.uint32), axis=0) != ",
         "sets",
     ),
     Mutation(

@@ -53,6 +53,7 @@ from detsample.kernels.sampling.tiles import (
     load_tile,
     load_tokens,
     logits_of_row,
+    next_tile,
     open_tile,
     split_quads,
     store_groups,
@@ -68,9 +69,8 @@ def sum_all(row_logits, first_tile, last_tile, vocab, scale, largest):
     start = (last_tile - 1) * TILE
     ahead = load_tile(row_logits, start, vocab, PASSING)
     for _ in range(first_tile, last_tile):
-        x = open_tile(ahead, row_logits)
         start = tl.maximum(start - TILE, 0)
-        ahead = load_tile(row_logits, start, vocab, PASSING)
+        x, ahead = next_tile(ahead, row_logits, start, vocab, PASSING)
         total += tl.sum(weight(gap(x, largest, scale)), axis=1)
     return tl.sum(total, axis=0)
 
@@ -108,8 +108,7 @@ def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, drawn_fro
     end = tl.minimum(start + tiles * TILE, vocab)
     ahead = load_tile(row_logits, start, end, PASSING)
     for _ in range(tiles):
-        x = open_tile(ahead, row_logits)
-        ahead = load_tile(row_logits, start + TILE, end, PASSING)
+        x, ahead = next_tile(ahead, row_logits, start + TILE, end, PASSING)
         w = weight(gap(x, largest, scale))
         kept += tl.sum(tl.where(x >= low, w, 0), axis=1)
         if drawn_from:
@@ -166,8 +165,7 @@ def bound_reaching(
     for stretch in range(first_stretch, last_stretch):
         bound = tl.full([LANES], float("-inf"), tl.float32)
         for _ in range(stretch_tiles):
-            x = open_tile(ahead, row_logits)
-            ahead = load_tile(row_logits, start + TILE, end, PASSING)
+            x, ahead = next_tile(ahead, row_logits, start + TILE, end, PASSING)
             bound = tl.maximum(bound, bound_of(x, low, start, scale, largest, seed, position))
             start += TILE
         store_groups(group_bound, stretch, bound, quads)

@@ -59,7 +59,7 @@ from detsample.kernels.sampling.tiles import (
     groups_of_segment,
     load_tile,
     logits_of_row,
-    open_tile,
+    next_tile,
     split_quads,
     store_groups,
 )
@@ -194,8 +194,7 @@ def summarize(
     for segment in range(first_segment, last_segment):
         largest = tl.full([LANES], float("-inf"), tl.float32)
         for _ in range(segment_tiles):
-            x = open_tile(ahead, row_logits)
-            ahead = load_tile(row_logits, start + TILE, end, PASSING)
+            x, ahead = next_tile(ahead, row_logits, start + TILE, end, PASSING)
             x0, x1, x2, x3 = split_quads(x)
             largest = tl.maximum(largest, largest_of_quad(x0, x1, x2, x3), propagate_nan=tl.PropagateNan.ALL)
             count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)

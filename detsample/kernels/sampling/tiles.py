@@ -55,8 +55,8 @@ def token_of_group(group, member, quads, segment_tiles):
 @triton.jit
 def logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED: tl.constexpr, ALLOWED: tl.constexpr):
     """A row's logits, as the functions below take them: a pointer to them, which is a multiple of 16 bytes if ALIGNED,
-    and a pointer to the bytes whose bits say which tokens are allowed. If not ALLOWED, the second is the first, and
-    nobody reads it.
+    and a pointer to the words or bytes whose bits say which tokens are allowed. If not ALLOWED, the second is the
+    first, and nobody reads it.
 
     The compiler learns of the alignment here only. The kernels have Triton ignore the alignment of the argument
     `logits`, because Triton would compile each of them twice for it. The hint is given for the sum, because a hint
@@ -65,20 +65,17 @@ def logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED: tl.
     row_logits = logits + row * row_stride
     if ALIGNED:
         row_logits = tl.multiple_of(row_logits, 16)  # of a pointer: bytes
-    if ALLOWED:
-        return row_logits, allowed + row * allowed_stride
-    else:
-        return row_logits, row_logits
+    return row_logits, (allowed + row * allowed_stride) if ALLOWED else row_logits
 
 
 @triton.jit
 def forbid(x, row_logits, token, inside):
     """The logits of tokens as they were loaded, and -inf instead for those that are not allowed (spec section 2)."""
-    allowed = row_logits[1]
-    if allowed.dtype.element_ty == tl.uint8:
-        octet = tl.load(allowed + (token >> 3), mask=inside, other=0).to(tl.int32)
-        keep = ((octet >> (token & 7).to(tl.int32)) & 1) != 0
-        x = tl.where(keep, x, tl.full([], float("-inf"), x.dtype))
+    sets = row_logits[1]
+    if sets.dtype.element_ty.is_int():
+        bits: tl.constexpr = sets.dtype.element_ty.primitive_bitwidth
+        word = tl.load(sets + token // bits, mask=inside, other=0).to(tl.int32)
+        x = tl.where(((word >> (token % bits).to(tl.int32)) & 1) != 0, x, float("-inf"))
     return x
 
 
@@ -103,31 +100,46 @@ def load_tile(row_logits, start, end, L2: tl.constexpr):
     """The logits of one tile, [LANES, 4], in the type in which they are stored, for `open_tile`; -inf from the token
     `end` on. A whole tile is loaded without a mask, and so in full width. `L2` is PASSING or STAYING.
 
-    Loops load the next tile before they open the one they have, so that the work hides the time of the load. For the
-    same reason nothing is converted to fp32 here, and nothing is made -inf: it would wait for the load.
+    Nothing is converted to fp32 here, and nothing is made -inf: it would wait for the load.
     """
-    tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    ALLOWED: tl.constexpr = row_logits[1].dtype.element_ty.is_int()
+    log: tl.constexpr = 5 if row_logits[1].dtype.element_ty == tl.uint32 else 3  # of how many bits are in a word
+    # Before the lanes, so that their part of the address is the same for all tiles.
+    logits, sets = row_logits[0] + start, row_logits[1] + (start >> log)
+    tokens = tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    word = tl.arange(0, TILE >> log)
     if start + TILE <= end:
-        x = tl.load(row_logits[0] + tokens, eviction_policy=L2)
+        x = tl.load(logits + tokens, eviction_policy=L2)
+        words = tl.load(sets + word) if ALLOWED else 0
     else:
-        x = tl.load(row_logits[0] + tokens, mask=tokens < end, other=float("-inf"), eviction_policy=L2)
-    allowed = row_logits[1]
-    if allowed.dtype.element_ty == tl.uint8:
-        lane = tl.arange(0, LANES)  # two neighbouring quads share a byte
-        return x, tl.load(allowed + (start >> 3) + (lane >> 1), mask=start + lane * 4 < end, other=0)
-    else:
-        return x
+        x = tl.load(logits + tokens, mask=start + tokens < end, other=float("-inf"), eviction_policy=L2)
+        words = tl.load(sets + word, mask=start + (word << log) < end, other=0) if ALLOWED else 0
+    return (x, words, start, end) if ALLOWED else x
 
 
 @triton.jit
 def open_tile(tile, row_logits):
     """What `load_tile` has loaded as fp32, [LANES, 4], with -inf for tokens that are not allowed."""
-    if row_logits[1].dtype.element_ty == tl.uint8:
-        shift = (tl.arange(0, LANES) & 1) * 4
-        keep = ((tile[1].to(tl.int32) >> shift)[:, None] >> tl.arange(0, 4)[None, :]) & 1
-        return tl.where(keep != 0, tile[0].to(tl.float32), float("-inf"))
+    sets = row_logits[1]
+    if sets.dtype.element_ty.is_int():
+        log: tl.constexpr = 5 if sets.dtype.element_ty == tl.uint32 else 3
+        x, words, start, end = tile
+        x = x.to(tl.float32)
+        if tl.min(words.to(tl.uint32), axis=0) != (1 << (1 << log)) - 1:
+            token = tl.arange(0, LANES) * 4
+            word = tl.load(sets + (start >> log) + (token >> log), mask=start + token < end, other=0)
+            word = word.to(tl.int32) >> (token & ((1 << log) - 1))
+            x = tl.where((word[:, None] & (1 << tl.arange(0, 4))[None, :]) != 0, x, float("-inf"))
+        return x
     else:
         return tile.to(tl.float32)
+
+
+@triton.jit
+def next_tile(tile, row_logits, start, end, L2: tl.constexpr):
+    """(`open_tile` of a tile, `load_tile` of the next one), which is asked for first: opening waits for the tile."""
+    ahead = load_tile(row_logits, start, end, L2)
+    return open_tile(tile, row_logits), ahead
 
 
 @triton.jit

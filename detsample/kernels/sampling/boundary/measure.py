@@ -49,7 +49,7 @@ from detsample.kernels.sampling.tiles import (
     PASSING,
     TILE,
     load_tile,
-    open_tile,
+    next_tile,
 )
 
 
@@ -68,8 +68,7 @@ def sum_around(row_logits, vocab, first_tile, last_tile, scale, largest, low, hi
         marks = no_marks()
         start = first * TILE
         for _ in range(tiles):
-            x = open_tile(ahead, row_logits)
-            ahead = load_tile(row_logits, start + TILE, end, PASSING)
+            x, ahead = next_tile(ahead, row_logits, start + TILE, end, PASSING)
             w = weight(gap(x, largest, scale))
             total += tl.sum(w, axis=1)
             above += tl.sum(tl.where(x >= high, w, 0), axis=1)
