@@ -19,6 +19,8 @@ import triton.language as tl
 LANES_BITS = tl.constexpr(8)
 LANES = tl.constexpr(256)
 TILE = tl.constexpr(1024)
+WORDS = tl.constexpr(32)  # how many words of 32 bits hold a tile's set, and how many bytes do
+OCTETS = tl.constexpr(128)
 QUADS_BITS = tl.constexpr(3)
 QUADS = tl.constexpr(8)  # how many quads of a tile are in one group, if it is more than one
 MOST_SEGMENTS = tl.constexpr(64)
@@ -107,7 +109,7 @@ def load_tile(row_logits, start, end, L2: tl.constexpr):
     # Before the lanes, so that their part of the address is the same for all tiles.
     logits, sets = row_logits[0] + start, row_logits[1] + (start >> log)
     tokens = tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
-    word = tl.arange(0, TILE >> log)
+    word = tl.arange(0, WORDS if log == 5 else OCTETS)
     if start + TILE <= end:
         x = tl.load(logits + tokens, eviction_policy=L2)
         words = tl.load(sets + word) if ALLOWED else 0
