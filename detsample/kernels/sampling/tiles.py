@@ -106,15 +106,14 @@ def load_tile(row_logits, start, end, L2: tl.constexpr):
     """
     ALLOWED: tl.constexpr = row_logits[1].dtype.element_ty.is_int()
     log: tl.constexpr = 5 if row_logits[1].dtype.element_ty == tl.uint32 else 3  # of how many bits are in a word
-    # Before the lanes, so that their part of the address is the same for all tiles.
-    logits, sets = row_logits[0] + start, row_logits[1] + (start >> log)
-    tokens = tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    sets = row_logits[1] + (start >> log)
     word = tl.arange(0, WORDS if log == 5 else OCTETS)
     if start + TILE <= end:
-        x = tl.load(logits + tokens, eviction_policy=L2)
+        x = tl.load(row_logits[0] + tokens, eviction_policy=L2)
         words = tl.load(sets + word) if ALLOWED else 0
     else:
-        x = tl.load(logits + tokens, mask=start + tokens < end, other=float("-inf"), eviction_policy=L2)
+        x = tl.load(row_logits[0] + tokens, mask=tokens < end, other=float("-inf"), eviction_policy=L2)
         words = tl.load(sets + word, mask=start + (word << log) < end, other=0) if ALLOWED else 0
     return (x, words, start, end) if ALLOWED else x
 
