@@ -88,8 +88,8 @@ MUTATIONS = (
     Mutation(
         "one token too many at the end of a row",
         "kernels/sampling/tiles.py",
-        "mask=start + tokens < end",
-        "mask=start + tokens <= end",
+        "mask=tokens < end",
+        "mask=tokens <= end",
         "edges",
     ),
     Mutation(
