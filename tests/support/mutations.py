@@ -262,8 +262,8 @@ MUTATIONS = (
     Mutation(
         "a row of a draft sees one drafted token less",
         "kernels/processing.py",
-        "node -= 1\n                tl.store(path + depth, tl.load(drafts + node).to(tl.int64))",
-        "node -= 1\n                tl.store(path + depth, tl.load(drafts + node).to(tl.int64), mask=node > 0)",
+        "tl.load(drafts + place).to(tl.int64)",
+        "tl.load(drafts + place, mask=place > 0).to(tl.int64)",
         "processing",
     ),
 )
