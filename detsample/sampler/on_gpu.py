@@ -24,9 +24,9 @@ import numpy as np
 
 from detsample.frameworks.buffer import HostBuffer
 from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, missing, pointer, pointer_types
-from detsample.kernels.sampling import dependent_launch as overlap
 from detsample.kernels.sampling.boundary.pivots import RUNGS
 from detsample.kernels.sampling.candidates import CAPACITY, LIST, MOST_K, MOST_K_LISTED
+from detsample.kernels.sampling.dependent_launch import can_overlap
 from detsample.kernels.sampling.finish import finish as finish_kernel
 from detsample.kernels.sampling.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
 from detsample.kernels.sampling.rows import (
@@ -291,7 +291,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
     ways = 1 + _may_be_for_top_p(parameters, vocab)
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
-    waits = overlap.SUPPORTED and framework.compute_capability(device) >= overlap.LEAST_CAPABILITY
+    waits = can_overlap(framework.compute_capability(device))
     return Prepared(logits, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits)
 
 

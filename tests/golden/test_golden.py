@@ -591,7 +591,7 @@ def test_odd_golden_files_are_no_verdict(run: Run, tmp_path: Path) -> None:
     assert run("golden", "diff", file, file)[0] == 2
 
 
-def test_the_command_takes_sets(run: Any, tmp_path: Path) -> None:
+def test_the_command_takes_sets(run: Run, tmp_path: Path) -> None:
     """Catches a set of another row, a forbidden token that is recorded, and a check that does not miss the set."""
     file, sets, out = tmp_path / "x.npy", tmp_path / "sets.npy", tmp_path / "g.json"
     np.save(file, np.zeros((3, 40), F32))

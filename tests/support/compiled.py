@@ -129,13 +129,13 @@ def compiled(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from detsample.kernels.sampling import dependent_launch as overlap
+    from detsample.kernels.sampling.dependent_launch import can_overlap
 
     module, name = place(kernel)
     function = getattr(importlib.import_module(f"detsample.kernels.{module}"), name)
     text, warps = KERNELS[kernel]
     signature = dict(item.split(":") for item in text.format(dtype=dtype).split())
-    waits = overlap.SUPPORTED and capability >= overlap.LEAST_CAPABILITY
+    waits = can_overlap(capability)
     constants = CONSTANTS | {"OVERLAP": waits, "ALIGNED": aligned, "AS_BITS": kernel.endswith("/bits")}
     constants |= {"ALLOWED": kernel.endswith("/allowed"), "TREE": True}
     constexprs = {name: value for name, value in constants.items() if name in signature}

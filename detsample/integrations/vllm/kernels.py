@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 
-from detsample.kernels.sampling.dependent_launch import LEAST_CAPABILITY, SUPPORTED, wait_for_earlier
+from detsample.frameworks import torch_tensors
+from detsample.kernels.sampling.dependent_launch import can_overlap, wait_for_earlier
 
 
 @triton.jit(do_not_specialize=["rows", "slots", "pitch"])
@@ -33,8 +33,7 @@ def settle_tokens(token_ids: Any, status: Any, invalid: Any, ring: Any, draws: A
     GPU that can, its program starts while the draw's last kernel ends, and waits for it.
     """
     slots, pitch = ring.shape
-    major, minor = torch.cuda.get_device_capability(ring.device)
-    early = {"launch_pdl": True} if SUPPORTED and 10 * major + minor >= LEAST_CAPABILITY else {}
+    early = {"launch_pdl": True} if can_overlap(torch_tensors.compute_capability(torch_tensors.device(ring))) else {}
     _settle[(1,)](
         token_ids, status, invalid, ring, draws, len(token_ids), slots, pitch,
         WIDTH=triton.next_power_of_2(pitch), OVERLAP=bool(early), **early,

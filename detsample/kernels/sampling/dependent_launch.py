@@ -21,6 +21,11 @@ SUPPORTED = gdc_wait is not None and "_semantic" in inspect.signature(gdc_wait).
 LEAST_CAPABILITY = 90
 
 
+def can_overlap(capability: int) -> bool:
+    """Whether launches may overlap on a GPU of this compute capability, 90 for 9.0, with this Triton."""
+    return SUPPORTED and capability >= LEAST_CAPABILITY
+
+
 @triton.jit
 def wait_for_earlier(OVERLAP: tl.constexpr):
     """Must come before a kernel's first access to memory. It lets the programs of the next kernel start, and waits

@@ -19,8 +19,8 @@ import triton.language as tl
 LANES_BITS = tl.constexpr(8)
 LANES = tl.constexpr(256)
 TILE = tl.constexpr(1024)
-WORDS = tl.constexpr(32)  # how many words of 32 bits hold a tile's set, and how many bytes do
-OCTETS = tl.constexpr(128)
+TILE_WORDS = tl.constexpr(32)  # how many words of 32 bits hold a tile's set, and how many bytes do
+TILE_OCTETS = tl.constexpr(128)
 QUADS_BITS = tl.constexpr(3)
 QUADS = tl.constexpr(8)  # how many quads of a tile are in one group, if it is more than one
 MOST_SEGMENTS = tl.constexpr(64)
@@ -108,7 +108,7 @@ def load_tile(row_logits, start, end, L2: tl.constexpr):
     log: tl.constexpr = 5 if row_logits[1].dtype.element_ty == tl.uint32 else 3  # of how many bits are in a word
     tokens = start + tl.arange(0, LANES)[:, None] * 4 + tl.arange(0, 4)[None, :]
     sets = row_logits[1] + (start >> log)
-    word = tl.arange(0, WORDS if log == 5 else OCTETS)
+    word = tl.arange(0, TILE_WORDS if log == 5 else TILE_OCTETS)
     if start + TILE <= end:
         x = tl.load(row_logits[0] + tokens, eviction_policy=L2)
         words = tl.load(sets + word) if ALLOWED else 0
@@ -126,6 +126,8 @@ def open_tile(tile, row_logits):
         log: tl.constexpr = 5 if sets.dtype.element_ty == tl.uint32 else 3
         x, words, start, end = tile
         x = x.to(tl.float32)
+        # Many sets forbid few tokens: a tile of which all are allowed costs one comparison. The words of other tiles are
+        # read again, from the cache, by the lanes that need them.
         if tl.min(words.to(tl.uint32), axis=0) != (1 << (1 << log)) - 1:
             token = tl.arange(0, LANES) * 4
             word = tl.load(sets + (start >> log) + (token >> log), mask=start + token < end, other=0)
