@@ -126,7 +126,7 @@ def open_tile(tile, row_logits):
         log: tl.constexpr = 5 if sets.dtype.element_ty == tl.uint32 else 3
         x, words, start, end = tile
         x = x.to(tl.float32)
-        # Many sets forbid few tokens: a tile of which all are allowed costs one comparison. The words of other tiles are
+        # Many sets forbid few tokens: a tile of which all are allowed costs one comparison. Words of other tiles are
         # read again, from the cache, by the lanes that need them.
         if tl.min(words.to(tl.uint32), axis=0) != (1 << (1 << log)) - 1:
             token = tl.arange(0, LANES) * 4
