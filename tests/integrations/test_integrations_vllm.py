@@ -354,6 +354,32 @@ def test_engine_requests_do_not_notice_being_preempted(model: Path) -> None:
 
 
 @pytest.mark.full("generates with a real model")
+def test_second_runners_grammars_are_read_by_the_draw(model: Path) -> None:
+    """Defect caught: a set of allowed tokens that is not read, is another row's, or stays for a later step."""
+    found = with_second_runner(model, "grammars")
+    assert found["rows with sets"][0] > 0
+    assert found["rows with sets"][1] == 0
+    assert found["wrong"] == found["outside the grammar"] == []
+    assert found["against vLLM's own mask"]["requests_with_the_same_tokens_to_the_end"] == 10
+
+
+@pytest.mark.full("generates with a real model")
+def test_second_runners_kept_sets_are_those_of_the_draw(model: Path) -> None:
+    """Defect caught: `return_sampling_mask` of other sets than the draw's, or in another form than vLLM's."""
+    found = with_second_runner(model, "kept")
+    assert found == {"sets": 24, "wrong": 0, "other form": 0, "same first set": 12}
+
+
+def with_second_runner(model: Path, way: str) -> dict[str, Any]:
+    """What the real engine of that runner gives, in a process of its own."""
+    command = [sys.executable, vllm_engine.__file__, "--second", way]
+    environment = {**os.environ, "DETSAMPLE_SMOLLM2": str(model)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.full("generates with a real model")
 def test_engine_requests_get_what_they_ask_for_with_drafts_too(model: Path) -> None:
     """Defect caught: a penalty, a ban or a minimum length that is not vLLM's in every bit, among requests without seeds
     too, or that a draft changes.

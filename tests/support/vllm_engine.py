@@ -6,7 +6,8 @@ between servings as long as the logits have the same bits.
 
     python tests/support/vllm_engine.py --requests 1000 --out report.json
 
-With ``--preempt``, an engine whose memory holds two of three requests at a time, so that it preempts.
+With ``--preempt``, an engine whose memory holds two of three requests at a time, so that it preempts. With
+``--second``, one with the second model runner.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import numpy as np
 
 import detsample
 
@@ -50,6 +53,9 @@ class Served:
     tokens: dict[int, list[int]] = field(default_factory=dict)
     digests: dict[tuple[int, int], bytes] = field(default_factory=dict)
     due: dict[tuple[int, int], int] = field(default_factory=dict)
+    kept: dict[tuple[int, int], Any] = field(default_factory=dict)
+    """By seed and position, the row's kept set, as int32 words."""
+    rows_with_sets: int = 0
     steps: int = 0
     largest_batch: int = 0
 
@@ -115,21 +121,23 @@ def recording(served: Served) -> Iterator[None]:
     def note(request: Any, x: Any, position: int) -> None:
         if not request.drawn:
             return
-        given = dict(zip(names, request.values, strict=True))
-        out = detsample.sample(x.numpy(), given.pop("topp_seed"), position=position, **given, **ORDER)
+        given = dict(zip(names, request.values, strict=True)) | ORDER | {"position": position, "return_mask": "bits"}
+        out = detsample.sample(x.numpy(), given.pop("topp_seed"), **given)
         key = request.values[0], position
         served.digests[key] = hashlib.blake2b(x.numpy().tobytes(), digest_size=16).digest()
-        served.due[key] = int(out.token_ids[0])
+        served.due[key], served.kept[key] = int(out.token_ids[0]), out.mask[0]
 
     def load(self: Any, rows: Any) -> None:
         self.noted = rows.requests
         originals["load"](self, rows)
 
-    def draw(self: Any, logits: Any, position: Any) -> Any:
+    def draw(self: Any, logits: Any, position: Any, allowed: Any = None) -> Any:
         served.largest_batch = max(served.largest_batch, logits.shape[0])
+        served.rows_with_sets += 0 if allowed is None else int((allowed != -1).any(1).sum())
+        final = logits if allowed is None else restricted(logits, allowed.numpy())
         for i, request in enumerate(self.noted):
-            note(request, logits[i : i + 1], int(position[i]))
-        return originals["draw"](self, logits, position)
+            note(request, final[i : i + 1], int(position[i]))
+        return originals["draw"](self, logits, position, allowed)
 
     def draw_and_keep(self: Any, logits: Any, position: Any, rows: Any = None) -> Any:
         for i in range(len(logits)):
@@ -149,6 +157,14 @@ def recording(served: Served) -> Iterator[None]:
     finally:
         for name, original in originals.items():
             setattr(Drawer, name, original)
+
+
+def restricted(logits: Any, words: np.ndarray) -> Any:
+    """Logits with -inf where int32 words have no bit."""
+    import torch
+
+    bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")[:, : logits.shape[1]]
+    return logits.masked_fill(torch.from_numpy(bits == 0), -float("inf"))
 
 
 def serve(llm: Any, asked: Sequence[Asked], seed: int, *, at_once: int = AT_ONCE) -> Served:
@@ -324,6 +340,81 @@ def penalised(scratch: Path, drafts: bool) -> dict[str, Any]:
     return {"tokens": [t for t, p in zip(tokens, asked, strict=True) if p.seed is not None], **found}
 
 
+def second_runner() -> None:
+    """Have this process's engines take the second model runner, whose kernels run in Triton's interpreter."""
+    os.environ |= {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    import vllm.platforms as platforms
+
+    assert platforms.current_platform.is_cpu()
+    # Otherwise vLLM's build for CPUs leaves Triton out.
+    with mock.patch.object(platforms, "vllm_version_matches_substr", return_value=False):
+        import vllm.triton_utils  # noqa: F401
+    import vllm.v1.sample.ops.topk_topp_sampler as filters
+    from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
+
+    def write(self: Any, logits: Any, batch: Any, names: list[str], masks: Any) -> None:
+        rows = [batch.req_ids.index(name) for name in names]
+        logits[rows] = restricted(logits[rows], masks)
+
+    # Kernels that do not run in the interpreter.
+    filters.HAS_TRITON, StructuredOutputsWorker.apply_grammar_bitmask = False, write
+
+
+def with_grammars(scratch: Path) -> dict[str, Any]:
+    """Requests on the second runner, half of them with a grammar: as detsample draws them, and with the grammars' sets
+    written into the logits by vLLM first.
+    """
+    from vllm.sampling_params import StructuredOutputsParams
+
+    llm, asked = start(model_folder(scratch)), requests(10, 3)
+    choice = ["blue, dark and deep", "blue and light", "red as a rose"]
+    for i, request in enumerate(asked):
+        request.params.update(logit_bias=None, repetition_penalty=1.0)
+        if i % 2:
+            request.params.update(structured_outputs=StructuredOutputsParams(choice=choice))
+    runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    ours = serve(llm, asked, 0)
+    del runner.structured_outputs_worker.apply_grammar_bitmask
+    theirs = serve(llm, asked, 1)
+    text = [llm.get_tokenizer().decode(ours.tokens[i]) for i in range(1, 10, 2)]
+    return {
+        "rows with sets": [ours.rows_with_sets, theirs.rows_with_sets],
+        "wrong": wrong_tokens(asked, ours) + wrong_tokens(asked, theirs),
+        "outside the grammar": [t for t in text if not any(c.startswith(t) for c in choice)],
+        "against vLLM's own mask": compare(asked, ours, theirs),
+    }
+
+
+def with_kept_sets(scratch: Path) -> dict[str, Any]:
+    """Requests on the second runner, every third without a seed, whose kept sets the engine returns: those of the draw,
+    and as vLLM gives them where it draws the same requests.
+    """
+    from vllm import SamplingParams
+
+    llm = start(model_folder(scratch), logprobs_mode="processed_logprobs", return_sampling_mask=True)
+    sampler, served = llm.llm_engine.model_executor.driver_worker.worker.model_runner.sampler, Served()
+    kinds: list[dict[str, Any]] = [{}, {"top_p": 0.8}, {"min_p": 0.1}, {"temperature": 1.7}]
+    same = {"top_k": 30, "max_tokens": 3, "ignore_eos": True, "logprobs": 2}
+    prompts = [{"prompt_token_ids": [504 + i, 3575, 282]} for i in range(12)]
+    asked = [SamplingParams(seed=None if i % 3 == 2 else i + 3, **same, **kinds[i % 4]) for i in range(12)]
+    with recording(served):
+        ours = [out.outputs[0] for out in llm.generate(prompts, asked, use_tqdm=False)]
+    sampler.__class__ = type(sampler).__mro__[2]
+    theirs = [out.outputs[0] for out in llm.generate(prompts, asked, use_tqdm=False)]
+    found = {"sets": 0, "wrong": 0, "other form": 0, "same first set": 0}
+    for out, other, params in zip(ours, theirs, asked, strict=True):
+        sets, like = out.sampling_mask.token_ids, other.sampling_mask.token_ids
+        of, of_theirs = ((len(x), type(x), type(x[0]), type(x[0][0])) for x in (sets, like))
+        found["other form"] += of != of_theirs or any(sorted(x) != x for x in sets + like)
+        found["same first set"] += sets[0] == like[0]
+        for i, kept in enumerate(sets if params.seed is not None else []):
+            bits = np.unpackbits(served.kept[params.seed, 3 + i].view(np.uint8), bitorder="little")
+            found["sets"] += 1
+            found["wrong"] += kept != np.flatnonzero(bits).tolist()
+            found["wrong"] += out.token_ids[i] != served.due[params.seed, 3 + i]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=1000)
@@ -332,7 +423,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--preempt", action="store_true")
     parser.add_argument("--penalised", choices=["plain", "drafts"])
+    parser.add_argument("--second", choices=["grammars", "kept"])
     given = parser.parse_args()
+    if given.second:
+        second_runner()
+        print(json.dumps({"grammars": with_grammars, "kept": with_kept_sets}[given.second](given.scratch)))
+        return
     if given.penalised:
         print(json.dumps(penalised(given.scratch, given.penalised == "drafts")))
         return

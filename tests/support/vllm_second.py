@@ -76,6 +76,9 @@ class Engine:
             device=device, max_num_reqs=SLOTS, sampler=self.sampler, rejection_sampler=self.rejection_sampler,
             model_config=types.SimpleNamespace(logprobs_mode=self.sampler.logprobs_mode),
             parallel_config=types.SimpleNamespace(pipeline_parallel_size=1),
+            structured_outputs_worker=types.SimpleNamespace(
+                apply_grammar_bitmask=None, grammar_bitmask=np.zeros((SLOTS, -(-VOCAB // 32)), np.int32)
+            ),
         )
         self.ours = second_runner.install(self.runner, every)
         self.params = [SamplingParams(**p) for p in asked]

@@ -152,15 +152,20 @@ class Drawer:
         self._columns.load(rows.requests, self._draws)
         self._shared = rows.shared
 
-    def draw(self, logits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Draw a token a row, [R], from logits [R, V] that are final except for temperature and filters.
+    def draw(
+        self, logits: torch.Tensor, position: torch.Tensor, allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Draw a token a row, [R], from logits [R, V] that are final except for temperature, filters and the sets of
+        allowed tokens.
 
-        `position`, [R] int32, is the index of the token being drawn; its memory is read again for the next call's. The
-        result is written to again `ring` draws later. An invalid row has token 0, and the log reports it.
+        `position`, [R] int32, is the index of the token being drawn. Its memory, and that of `allowed`, is read again
+        for the next call's. The result is written to again `ring` draws later. An invalid row has token 0, and the log
+        reports it.
         """
         shared = self._shared
         rows, slot = logits.shape[0], self._draws % len(self._ring)
-        key = (rows, logits.dtype, logits.stride(0), position.data_ptr(), *shared.values())
+        sets = None if allowed is None else allowed.data_ptr()
+        key = (rows, logits.dtype, logits.stride(0), position.data_ptr(), sets, *shared.values())
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MOST_PLANS:
@@ -168,7 +173,7 @@ class Drawer:
                     known.clear()
             of = self._columns.of(rows) | shared
             plan = self._plans[key] = detsample.plan(
-                logits, position=position, return_logprobs=False, return_num_kept=False, **ORDER, **of
+                logits, position=position, allowed=allowed, return_logprobs=False, return_num_kept=False, **ORDER, **of
             )
         graph = self._captured((*key, logits.data_ptr()), plan, logits) if logits.is_cuda else None
         if graph is None:
@@ -317,6 +322,8 @@ class Runner:
         self._device, self._every = runner.device, every
         self._key: Any = None
         self._rows: Rows | None = None
+        self.sets: torch.Tensor | None = None
+        """Where the sets of allowed tokens are that a draw reads, a row each, if it reads any."""
         self.current: Rows | None = None
         """Set while vLLM's sampler is to ask for tokens."""
         self.kept: Kept | None = None

@@ -14,7 +14,7 @@ import torch
 from vllm.v1.worker.gpu.input_batch import get_num_sampled_and_rejected
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
-from detsample.integrations.vllm.drawing import NOBODY, Rows, Runner, derive, read
+from detsample.integrations.vllm.drawing import NOBODY, Rows, Runner, derive, read, to_device
 
 Base: Any = object  # vLLM's class, once `install` has derived one from both
 STEPS = 10  # where `rejection_sample` has the number of speculative steps
@@ -33,6 +33,8 @@ class SecondRunner(Runner):
         self.verifying: Rows | None = None
         """Set while vLLM's rejection sampler is to ask for its verdict."""
         self.final: Any = None
+        self.allowed: tuple[Any, Any] = None, None
+        """A batch, and the sets of allowed tokens that its draw is to read."""
         self._judging: Any = None
         self._asked = self._judged = 0
 
@@ -95,18 +97,23 @@ class SecondSampler(Base):
     def __call__(self, logits: torch.Tensor, input_batch: Any) -> Any:
         """Called in each step without drafts."""
         ours = self.detsample
+        if self.nothing_but_tokens(logits, input_batch):
+            of, allowed = ours.allowed
+            position = input_batch.seq_lens[: len(logits)]
+            tokens = ours.drawer.draw(logits, position, allowed if of is input_batch else None)
+            return self._all_drawn(tokens, input_batch)
         rows = ours.rows(input_batch.idx_mapping_np)
         if rows is None or rows.count != logits.shape[0]:
             return super().__call__(logits, input_batch)
-        position = input_batch.seq_lens[: rows.count]
-        if rows.simple and self._nothing_else():
-            return self._all_drawn(ours.drawer.draw(logits, position), input_batch)
-        ours.position = position
+        ours.position = input_batch.seq_lens[: rows.count]
         with ours.asked(rows):
             return ours.told(super().__call__(logits, input_batch), rows)
 
-    def _nothing_else(self) -> bool:
-        """Whether a step is nothing but tokens, as far as the engine's own options go."""
+    def nothing_but_tokens(self, logits: torch.Tensor, batch: Any) -> bool:
+        """Whether a step is nothing but tokens, a row each, that detsample draws from the logits as they are."""
+        rows = self.detsample.rows(batch.idx_mapping_np)
+        if rows is None or rows.count != logits.shape[0] or not rows.simple:
+            return False
         replayed, masked = getattr(self, "trace_replay_state", None), getattr(self, "return_sampling_mask", False)
         return not self.compute_nans and replayed is None and not masked and len(self._processors()) == 0
 
@@ -218,10 +225,32 @@ def _others(value: Any, rows: Rows) -> Any:
     return value[rows.others_np] if isinstance(value, np.ndarray) else value.index_select(0, rows.others)
 
 
+def read_grammars(runner: Any, ours: SecondRunner) -> torch.Tensor:
+    """Have a draw read the grammars' sets, where vLLM would write -inf into the logits first; returns their memory."""
+    worker = runner.structured_outputs_worker
+    write, device = worker.apply_grammar_bitmask, runner.device
+    sets = torch.full((runner.max_num_reqs, worker.grammar_bitmask.shape[1]), -1, dtype=torch.int32, device=device)
+
+    def apply_grammar_bitmask(logits: torch.Tensor, batch: Any, names: list[str], masks: np.ndarray) -> None:
+        if len(masks) != len(names) or not runner.sampler.nothing_but_tokens(logits, batch):
+            return write(logits, batch, names, masks)
+        row_of, now = {name: row for row, name in enumerate(batch.req_ids)}, torch.cuda.current_stream()
+        with torch.cuda.stream(worker.copy_stream):  # while the model computes the logits
+            masked = to_device(np.array([row_of[name] for name in names], np.int64), device)
+            given = to_device(masks, device)
+        now.wait_stream(worker.copy_stream)
+        ours.allowed = batch, sets[: batch.num_reqs].fill_(-1).index_copy_(0, masked, given)
+        worker.copy_stream.wait_stream(now)  # what it copies next may be in the same memory
+
+    worker.apply_grammar_bitmask = apply_grammar_bitmask
+    return sets
+
+
 def install(runner: Any, every: bool) -> SecondRunner:
     """Have the runner's samplers ask detsample."""
     ours = SecondRunner(runner, every)
     derive(runner.sampler, SecondSampler, ours)
+    ours.sets = read_grammars(runner, ours)
     if runner.rejection_sampler is not None:
         from vllm.v1.worker.gpu.spec_decode import rejection_sampler as module
 

@@ -25,7 +25,7 @@ def warm(runner: Any, ours: Any) -> None:
     for position in ("int32", "int64"):
         detsample.warmup(
             "torch", device.index or 0, dtypes=sorted(dtypes), masks=["bits"] if keeps else [],
-            parameters={"position": position},
+            parameters={"position": position}, allowed=ours.sets is not None,
         )  # fmt: skip
     drafts = getattr(runner.speculative_config, "num_speculative_tokens", 0) if runner.speculative_config else 0
     rows = runner.max_num_reqs
@@ -33,7 +33,8 @@ def warm(runner: Any, ours: Any) -> None:
     position = torch.zeros(rows, dtype=torch.int32, device=device)
     for dtype in {runner.dtype, torch.float32}:
         logits = torch.zeros((rows, vocab), dtype=dtype, device=device)
-        drawer.draw(logits, position)
+        for sets in (None, ours.sets):
+            drawer.draw(logits, position, sets)
         if keeps:
             drawer.draw_and_keep(logits[:2], position[:2]).logprobs(2)  # of one row, a column lies like no other
         if drafts:
