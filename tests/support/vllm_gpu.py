@@ -13,6 +13,8 @@ other. Each line of DIR/<engine>.jsonl is one measurement, so that what was meas
     first-all, second-all               with DETSAMPLE_VLLM=all: each row compared with `detsample.sample` of it alone
     first-asking, second-asking         as the first two, of requests with penalties and biases
     first-invariant, second-invariant   with vLLM's batch invariance: requests alone, together and among strangers
+    first-strict, second-strict         whatever is compiled while they serve is an error; on the second runner with
+                                        made-up grammars, too, which the draw reads or vLLM writes into the logits
 
 "not installed" is the same engine with its sampler given back the class that vLLM made it of. Where speed is measured,
 the two alternate within one batch, every `BLOCK` steps, so that both meet the same host at the same time.
@@ -35,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import vllm_engine
 
 VOCAB, PROMPT, T = 151936, 16, 0.8
 BLOCK, BLOCKS, SETTLING = 12, 7, 3  # steps; the first block admits the requests; a block's first steps overlap the last
@@ -75,6 +78,8 @@ ENGINES: dict[str, dict[str, Any]] = {
     "second-asking": {},
     "first-invariant": {},
     "second-invariant": {},
+    "first-strict": {"jit_monitor_mode": "error"},
+    "second-strict": {"jit_monitor_mode": "error"},
 }
 WEIGHTS = {"first": 8.0, "second": 8.0, "first-asking": 6.0, "second-asking": 6.0, "first-invariant": 4.0,
            "second-invariant": 4.0}  # fmt: skip  # of the time; the others have 1
@@ -129,7 +134,7 @@ class Probe:
         logits = keywords.get("logits")
         if logits is None:  # the rejection sampler of the first runner has it third
             logits = next(a for a in arguments if isinstance(a, torch.Tensor) and a.dim() == 2)
-        if self.mode in ("off", "asked") or getattr(self, "inside", False):
+        if self.mode in ("off", "asked", "grammars") or getattr(self, "inside", False):
             return call()
         self.inside = True
         try:
@@ -165,6 +170,25 @@ class Probe:
         kind.apply_logits_processors = both
         self.probe_start("asked")
 
+    def probe_grammars(self, read: bool) -> None:
+        """From now on, half of all requests have a grammar, which allows half of all tokens: a set for each seed."""
+        from vllm.v1.core.sched.output import GrammarOutput
+
+        runner = self.model_runner
+        states, worker = runner.sampler.sampling_states, runner.structured_outputs_worker
+        bits = np.random.default_rng(1).integers(-(1 << 31), 1 << 31, (256, worker.grammar_bitmask.shape[1]), np.int32)
+        if not read:
+            del worker.apply_grammar_bitmask
+
+        def sample(hidden: Any, batch: Any, grammar: Any) -> Any:
+            seeds = states.seeds.np[batch.idx_mapping_np]
+            odd = np.flatnonzero(seeds % 2)[::-1]
+            grammar = GrammarOutput([batch.req_ids[i] for i in odd], bits[seeds[odd] % 256])
+            call = lambda: type(runner).sample(runner, hidden, batch, grammar)  # noqa: E731
+            return self._time(call, hidden) if self.mode == "grammars" else call()
+
+        runner.sample = sample
+
     def _check(self, call: Any, logits: Any, lengths: list[int]) -> Any:
         """Compare each row's token with the one that the row gives alone."""
         import detsample
@@ -182,7 +206,7 @@ class Probe:
 
         cuda = logits.is_cuda
         before, after = (torch.cuda.Event(enable_timing=True) if cuda else None for _ in range(2))
-        if cuda and self.mode == "device":
+        if cuda and self.mode in ("device", "grammars"):
             torch.cuda._sleep(4_000_000)  # some 2 ms, in which the host is ahead: what follows has no gaps
             self.saved[logits.shape[0]] = logits
         if cuda:
@@ -258,8 +282,8 @@ class Probe:
         if mode == "check":
             drawn = [c for c in calls if c[0]]
             return {"rows": len(calls), "drawn": len(drawn), "wrong": sum(due != got for _, due, got in drawn)}
-        if mode == "device":
-            steady = [c for c in calls if c[0] == batch][6:]
+        if mode in ("device", "grammars"):
+            steady = [c for c in calls if c[0] == batch and c[3]][6:]
             return {"gpu_us": statistics.median(c[3].elapsed_time(c[4]) * 1e3 for c in steady)} if steady else {}
         found: dict[str, Any] = {}
         for block in range(1, len(calls) // BLOCK):
@@ -413,6 +437,9 @@ class Engine:
         return self.llm.collective_rpc(method, args=arguments)[0]
 
     def start(self) -> None:
+        if self.small and self.name.startswith("second"):
+            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+            vllm_engine.second_runner()
         import vllm
         from vllm import LLM
 
@@ -459,10 +486,10 @@ class Engine:
             found |= self.rpc("probe_bare", self.cases[case], batch)
         self.say(kind="device", state=state, case=case, batch=batch, **found)
 
-    def ask(self, more: dict[str, Any], batch: int, count: int, seeded: bool) -> None:
+    def ask(self, more: dict[str, Any], batch: int, count: int, seeded: bool) -> list[list[int]]:
         choose = random.Random(batch)
         prompts = [[choose.randrange(3, self.vocab) for _ in range(PROMPT)] for _ in range(batch)]
-        self.generate(prompts, [params(100 + i if seeded else None, count, more) for i in range(batch)])
+        return self.generate(prompts, [params(100 + i if seeded else None, count, more) for i in range(batch)])
 
     def everyone(self) -> None:
         """Requests with seeds and without, all drawn by detsample."""
@@ -542,6 +569,9 @@ class Engine:
         if self.name.endswith("all"):
             self.attempt("all", self.everyone)
             return
+        if self.name.endswith("strict"):
+            self.attempt("strict", self.strict)
+            return
         short = self.name.endswith(("preempting", "drafting"))
         for state in () if self.speed_only else ("installed", "not installed"):
             ways = ("alone", "in 64", "among 192")[short:]
@@ -559,6 +589,23 @@ class Engine:
         for repetition in range(1 if self.small else self.repetitions):
             for case, batch in cases:
                 self.attempt("speed", lambda: self.speed(case, batch, repetition))  # noqa: B023
+
+    def strict(self) -> None:
+        """Seeded requests of all kinds; on the second runner, with grammars, too."""
+        for batch in self.batches:
+            for more in [*CASES.values(), ASKED]:
+                self.ask(more, batch, 8, True)
+            self.say(kind="strict", batch=batch)
+        read: dict[Any, Any] = {}
+        for way in ("read", "written") if self.name.startswith("second") else ():
+            self.rpc("probe_grammars", way == "read")
+            for case, batch in ((case, batch) for case in self.cases for batch in self.batches):
+                self.rpc("probe_start", "grammars")
+                tokens = self.ask(self.cases[case], batch, 24, True)
+                due = read.setdefault((case, batch), tokens)
+                apart = sum(a != b for both in zip(tokens, due, strict=True) for a, b in zip(*both, strict=True))
+                self.say(kind="grammars", way=way, case=case, batch=batch, tokens=sum(map(len, tokens)), apart=apart,
+                         **self.rpc("probe_stop", batch))  # fmt: skip
 
     def asked(self) -> None:
         """Are logits with penalties and biases the same as vLLM's own?"""
@@ -643,7 +690,7 @@ def tables(out: Path) -> dict[str, Any]:
         if file != base:
             served[f"{engine}, {state}, {way}"] = compare(json.loads(base.read_text()), json.loads(file.read_text()))
     return {"speed": speed, "alone against": served, "starts": [x for x in lines if x["kind"] == "start"],
-            "served": [x for x in lines if x["kind"] in ("served", "told", "all", "asked")],
+            "served": [x for x in lines if x["kind"] in ("served", "told", "all", "asked", "strict", "grammars")],
             "failed": [x for x in lines if x["kind"] in ("failed", "skipped")],
             "log": {name: told(out / f"{name}.log") for name in ENGINES}}  # fmt: skip
 
