@@ -70,3 +70,10 @@ def test_the_committed_run_of_vllm_on_a_gpu_found_nothing() -> None:
     assert all(found["equal"] == found["requests"] >= 48 for found in ours.values())
     assert len(second["speed"]) == 16
     assert all(case["times_range"][0] > 1 for case in second["speed"])
+    newest = json.loads((ROOT / "docs" / "results" / "h200-vllm.json").read_text())
+    assert len(newest["speed"]) == 32
+    assert all(case["times_range"][0] > 1 for case in newest["speed"])
+    assert sum(line["kind"] == "strict" for line in newest["served"]) == 8
+    grammars = [line for line in newest["served"] if line["kind"] == "grammars"]
+    assert [line["apart"] for line in grammars] == [0] * 32
+    assert all(line["kind"] == "skipped" for line in newest["failed"])
