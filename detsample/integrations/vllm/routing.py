@@ -98,15 +98,20 @@ def _installing(settings: Settings, original: Any, wrapper: Any) -> None:
     """A worker that has a device has a model runner, whose samplers are all there once its model is loaded."""
     original(wrapper)
     runner = wrapper.worker.model_runner
-    load = runner.load_model
+    _behind(runner, "load_model", lambda: install(runner, settings))
 
-    @wraps(load)
-    def load_model(*arguments: Any, **keywords: Any) -> Any:
-        result = load(*arguments, **keywords)
-        install(runner, settings)
+
+def _behind(runner: Any, name: str, then: Callable[[], None]) -> None:
+    """Have a call follow each call of a runner's method."""
+    method = getattr(runner, name)
+
+    @wraps(method)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        result = method(*arguments, **keywords)
+        then()
         return result
 
-    runner.load_model = load_model
+    setattr(runner, name, call)
 
 
 def install(runner: Any, settings: Settings) -> None:
@@ -120,21 +125,16 @@ def install(runner: Any, settings: Settings) -> None:
     if reason is not None:
         logger.warning("detsample draws no token here: %s. vLLM draws requests with a seed itself.", reason)
         return
+    from detsample.integrations.vllm.warming import warm
+
     second = hasattr(runner, "req_states")
     if second:
         from detsample.integrations.vllm.second_runner import install as make
     else:
         from detsample.integrations.vllm.first_runner import install as make  # type: ignore[assignment]
     ours = make(runner, settings.drawn == "all")
-    dummy = runner._dummy_sampler_run
-
-    @wraps(dummy)
-    def dummy_sampler_run(*arguments: Any, **keywords: Any) -> Any:
-        result = dummy(*arguments, **keywords)
-        _warm(runner, ours)
-        return result
-
-    runner._dummy_sampler_run = dummy_sampler_run
+    # In vLLM's own warm-up, which measures memory meanwhile, compile and load all that steps will launch.
+    _behind(runner, "_dummy_sampler_run", lambda: warm(runner, ours))
     logger.info(
         "detsample %s (contract %d) draws %s on the %s model runner, filters in vLLM's order: min-p, top-k, top-p. "
         "%s=off leaves them to vLLM.",
@@ -153,10 +153,3 @@ def _not_ours(runner: Any) -> str | None:
     if any(name != "MinPLogitsProcessor" for name in later):
         return f"the logits processors {', '.join(later)} work behind the temperature"
     return None
-
-
-def _warm(runner: Any, ours: Any) -> None:
-    """Compile and load all that steps will launch, in vLLM's own warm-up, which measures memory meanwhile."""
-    from detsample.integrations.vllm.warming import warm
-
-    warm(runner, ours)
