@@ -354,13 +354,17 @@ def test_engine_requests_do_not_notice_being_preempted(model: Path) -> None:
 
 
 @pytest.mark.full("generates with a real model")
-def test_second_runners_grammars_are_read_by_the_draw(model: Path) -> None:
-    """Defect caught: a set of allowed tokens that is not read, is another row's, or stays for a later step."""
-    found = with_second_runner(model, "grammars")
-    assert found["rows with sets"][0] > 0
-    assert found["rows with sets"][1] == 0
-    assert found["wrong"] == found["outside the grammar"] == []
-    assert found["against vLLM's own mask"]["requests_with_the_same_tokens_to_the_end"] == 10
+def test_second_runners_grammars_are_read_by_the_draw_and_drafts_change_nothing(model: Path) -> None:
+    """Defect caught: a set of allowed tokens that is not read, is another row's, or stays for a later step; a draft
+    that changes a token of a request with a grammar or penalties.
+    """
+    plain, drafts = (with_second_runner(model, way) for way in ("plain", "drafts"))
+    assert plain["rows with sets"][0] > 0 == sum(plain["rows with sets"][1:])
+    assert plain["against vLLM's own mask"]["requests_with_the_same_tokens_to_the_end"] == 10
+    assert drafts["accepted"] > 0
+    assert drafts["tokens"] == plain["tokens"]
+    for found in (plain, drafts):
+        assert found["wrong"] == found["outside the grammar"] == []
 
 
 @pytest.mark.full("generates with a real model")

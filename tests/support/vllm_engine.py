@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -36,6 +37,7 @@ import detsample
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 VOCABULARY = 49152
 AT_ONCE = 16
+NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def wrong_tokens(asked: Sequence[Asked], served: Served) -> list[tuple[int, int]
         (index, i)
         for index, tokens in served.tokens.items()
         for i, token in enumerate(tokens)
-        if served.due[asked[index].params["seed"], len(asked[index].prompt) + i] != token
+        if served.due.get((asked[index].params["seed"], len(asked[index].prompt) + i)) != token
     ]
 
 
@@ -291,8 +293,7 @@ def penalised(scratch: Path, drafts: bool) -> dict[str, Any]:
 
     from detsample.integrations.vllm.first_runner import FirstRejection, FirstRunner, FirstSampler
 
-    ngram = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
-    llm = start(model_folder(scratch), **({"speculative_config": ngram} if drafts else {}))
+    llm = start(model_folder(scratch), **({"speculative_config": NGRAM} if drafts else {}))
     ours, behind = FirstSampler.apply_logits_processors, FirstRejection._final
     found = {"rows": 0, "mixed": 0, "wrong": 0, "forgotten": 0}
 
@@ -350,38 +351,54 @@ def second_runner() -> None:
     with mock.patch.object(platforms, "vllm_version_matches_substr", return_value=False):
         import vllm.triton_utils  # noqa: F401
     import vllm.v1.sample.ops.topk_topp_sampler as filters
+    from vllm.v1.worker.gpu.spec_decode.ngram.speculator import NgramGPUSpeculator
     from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
+    from vllm_gpu import Lookup
 
     def write(self: Any, logits: Any, batch: Any, names: list[str], masks: Any) -> None:
-        rows = [batch.req_ids.index(name) for name in names]
+        starts, requests = batch.cu_num_logits_np, map(batch.req_ids.index, names)
+        rows = [row for i in requests for row in range(starts[i], starts[i + 1])]
         logits[rows] = restricted(logits[rows], masks)
 
-    # Kernels that do not run in the interpreter.
+    def propose(self: Any, *arguments: Any, dummy_run: bool = False, **keywords: Any) -> Any:
+        runner = SimpleNamespace(states=None if dummy_run else self.req_states, most=self.num_speculative_steps)
+        return Lookup.propose(runner, *arguments, **keywords)
+
+    # In place of kernels that do not run in the interpreter.
     filters.HAS_TRITON, StructuredOutputsWorker.apply_grammar_bitmask = False, write
+    NgramGPUSpeculator.propose = propose
 
 
-def with_grammars(scratch: Path) -> dict[str, Any]:
-    """Requests on the second runner, half of them with a grammar: as detsample draws them, and with the grammars' sets
-    written into the logits by vLLM first.
+def with_grammars(scratch: Path, drafts: bool) -> dict[str, Any]:
+    """Requests on the second runner, half of them with a grammar, and the same ones with penalties: how detsample draws
+    them; without drafts, how it does where vLLM has written the grammars' sets into the logits first.
     """
     from vllm.sampling_params import StructuredOutputsParams
 
-    llm, asked = start(model_folder(scratch)), requests(10, 3)
-    choice = ["blue, dark and deep", "blue and light", "red as a rose"]
+    more = {"speculative_config": NGRAM} if drafts else {}
+    llm, asked = start(model_folder(scratch), disable_log_stats=False, **more), requests(10, 3)
+    choice, tokenizer = ["blue, dark and deep", "blue and light", "red as a rose"], llm.get_tokenizer()
     for i, request in enumerate(asked):
-        request.params.update(logit_bias=None, repetition_penalty=1.0)
+        request.params.update(logit_bias=None, repetition_penalty=1.0, min_p=0.0, max_tokens=8)
+        request.prompt.extend(request.prompt * 2)  # something to look up for the drafter
         if i % 2:
+            request.prompt[:] = tokenizer.encode(" and ".join(choice) + " and")
             request.params.update(structured_outputs=StructuredOutputsParams(choice=choice))
-    runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
-    ours = serve(llm, asked, 0)
-    del runner.structured_outputs_worker.apply_grammar_bitmask
-    theirs = serve(llm, asked, 1)
-    text = [llm.get_tokenizer().decode(ours.tokens[i]) for i in range(1, 10, 2)]
+    penalties = {"repetition_penalty": 1.2, "frequency_penalty": 0.3, "presence_penalty": -0.2, "min_tokens": 3}
+    penalised = [Asked(r.prompt, r.params | penalties | {"seed": 100 + i}) for i, r in enumerate(asked)]
+    ways = [(asked, serve(llm, asked, 0)), (penalised, serve(llm, penalised, 1))]
+    if not drafts:
+        worker = llm.llm_engine.model_executor.driver_worker.worker.model_runner.structured_outputs_worker
+        del worker.apply_grammar_bitmask
+        ways.append((asked, serve(llm, asked, 2)))
+    text = [tokenizer.decode(served.tokens[i]).split("<")[0] for _, served in ways for i in range(1, 10, 2)]
     return {
-        "rows with sets": [ours.rows_with_sets, theirs.rows_with_sets],
-        "wrong": wrong_tokens(asked, ours) + wrong_tokens(asked, theirs),
+        "tokens": [[served.tokens[i] for i in range(10)] for _, served in ways[:2]],
+        "rows with sets": [served.rows_with_sets for _, served in ways],
+        "wrong": [at for way in ways for at in wrong_tokens(*way)],
         "outside the grammar": [t for t in text if not any(c.startswith(t) for c in choice)],
-        "against vLLM's own mask": compare(asked, ours, theirs),
+        "against vLLM's own mask": None if drafts else compare(asked, ways[0][1], ways[2][1]),
+        "accepted": sum(m.value for m in llm.get_metrics() if m.name == "vllm:spec_decode_num_accepted_tokens"),
     }
 
 
@@ -423,11 +440,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--preempt", action="store_true")
     parser.add_argument("--penalised", choices=["plain", "drafts"])
-    parser.add_argument("--second", choices=["grammars", "kept"])
+    parser.add_argument("--second", choices=["plain", "drafts", "kept"])
     given = parser.parse_args()
     if given.second:
         second_runner()
-        print(json.dumps({"grammars": with_grammars, "kept": with_kept_sets}[given.second](given.scratch)))
+        kept, scratch = given.second == "kept", given.scratch
+        print(json.dumps(with_kept_sets(scratch) if kept else with_grammars(scratch, given.second == "drafts")))
         return
     if given.penalised:
         print(json.dumps(penalised(given.scratch, given.penalised == "drafts")))
