@@ -25,7 +25,7 @@ import numpy as np
 from detsample.frameworks.buffer import HostBuffer
 from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, missing, pointer, pointer_types
 from detsample.kernels.sampling.boundary.pivots import RUNGS
-from detsample.kernels.sampling.candidates import CAPACITY, LIST, MOST_K, MOST_K_LISTED
+from detsample.kernels.sampling.candidates import LIST, MOST_K, MOST_K_LISTED, SCRATCH
 from detsample.kernels.sampling.dependent_launch import can_overlap
 from detsample.kernels.sampling.finish import finish as finish_kernel
 from detsample.kernels.sampling.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
@@ -163,7 +163,7 @@ def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
         "group_bound": ("float32", rows * cut.stretches * int(LANES.value) // max(cut.quads, 1)),
         "row_pivots": ("float32", rows * int(RUNGS.value)),
         "part_rungs": ("float32", rows * cut.parts * int(RUNGS.value)),
-        "scratch_code": ("int64", rows * int(CAPACITY.value)),
+        "scratch_code": ("int64", rows * int(SCRATCH.value)),
         "unwanted": ("float32", rows),
     }
 
@@ -186,13 +186,12 @@ def _may_need_sums(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
     return wanted.logprobs or not (is_number(parameters.top_p, 1.0) and is_number(parameters.min_p, 0.0))
 
 
-def _may_be_for_top_p(parameters: Parameters, vocab: int) -> bool:
-    """Whether any row may be for `settle_top_p`, as far as the host can tell."""
+def _may_be_in_doubt(parameters: Parameters, vocab: int) -> bool:
+    """Whether any row may be in doubt, and so for `aim_row`, as far as the host can tell."""
     top_k = parameters.top_k
     if not isinstance(top_k, Scalar) or int(MOST_K_LISTED.value) < top_k.value < vocab:
         return True
-    few = 1 <= top_k.value < vocab and parameters.filter_order != "joint"
-    return not (few or is_number(parameters.top_p, 1.0))
+    return not (1 <= top_k.value < vocab or is_number(parameters.top_p, 1.0))
 
 
 def _want(wanted: Wanted) -> int:
@@ -289,7 +288,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
-    ways = 1 + _may_be_for_top_p(parameters, vocab)
+    ways = 1 + _may_be_in_doubt(parameters, vocab)
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = can_overlap(framework.compute_capability(device))
     return Prepared(logits, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits)

@@ -17,6 +17,7 @@ from detsample.kernels.contract.weight import gap, weight
 from detsample.kernels.sampling.candidates import (
     CAPACITY,
     LIST,
+    SCRATCH,
     append,
     code_of,
     key_of_code,
@@ -33,7 +34,6 @@ from detsample.kernels.sampling.rows import (
     ABOVE_COUNT,
     AROUND,
     BOUNDED,
-    BOUNDED_FROM,
     COUNT,
     DRAWN,
     FILLED,
@@ -62,6 +62,7 @@ from detsample.kernels.sampling.rows import (
     WANT_TOKEN,
     WINNER,
     end_of,
+    is_bounded_from,
     is_likely,
     last_attempt,
     read_boundary,
@@ -544,14 +545,14 @@ def finish(
                 boundary_key, boundary_token, count, kept_weight, all_listed = boundary_of_row(
                     row_logits, vocab, count, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
                     min_weight, whole, low, high, above_count, above, reached_count, reached,
-                    scratch_code + row * CAPACITY,
+                    scratch_code + row * SCRATCH,
                 )  # fmt: skip
                 write_boundary(records, row, boundary_key, boundary_token)
             if (want & WANT_TOKEN) != 0:
                 # Bounds may be of all tokens, of those that min-p keeps, or of those from the first interval on.
                 first_key, _end = read_interval(records, row, 0)
                 covered = ((mode & NEEDS_MINIMUM) != 0) | is_likely(records, row, top_p) | (boundary_key >= first_key)
-                bounded = ((mode & BOUNDED) != 0) | (((mode & BOUNDED_FROM) != 0) & covered)
+                bounded = ((mode & BOUNDED) != 0) | (is_bounded_from(records, row, mode) & covered)
                 shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
                 kept = count < 0
                 while kept == 0:

@@ -37,6 +37,7 @@ from detsample.kernels.sampling.rows import (
     TOP_KEY,
     TOTAL,
     add_to_sum,
+    is_bounded_from,
     is_likely,
     read_boundary,
     read_field,
@@ -188,7 +189,7 @@ def look_at_stretches(
         )  # fmt: skip
         add_to_sum(sums, row, MINIMUM, kept)
         add_to_sum(sums, row, MINIMUM_COUNT, count)
-    elif (mode & BOUNDED_FROM) != 0:
+    else:
         low_key, _end = read_interval(records, row, 0)
         low_key = tl.where(likely, MINUS_INF_KEY, low_key)
         bound_reaching(
@@ -239,7 +240,7 @@ def sum_weights(
             largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
             first_tile = task * each
             last_tile = tl.minimum(first_tile + each, tiles)
-            if (attempt == 0) & ((mode & (NEEDS_MINIMUM | BOUNDED_FROM)) != 0):
+            if (attempt == 0) & (((mode & NEEDS_MINIMUM) != 0) | is_bounded_from(records, row, mode)):
                 stretches_of_task = tl.cdiv(stretches, tasks)
                 first_stretch = task * stretches_of_task
                 last_stretch = tl.minimum(first_stretch + stretches_of_task, stretches)
