@@ -128,9 +128,7 @@ def aim_row(
         lightest, heaviest, share = total_weight(row_pivots, part_rungs, row, parts, largest, rate, chain, top_p)
         share = tl.where(by_share, share, 0.0)
         mode -= tl.where(tl.abs(largest * scale) <= FARTHEST, 0, mode & BOUNDED)
-        number = groups
-        if ((mode & BOUNDED) != 0) & (share <= MOST_SELECTED):
-            _key, number = first_groups(group_keys, top_key, tl.full([], MOST_REACHING, tl.int32), share, rate)
+        key, number = first_groups(group_keys, top_key, tl.full([], MOST_REACHING, tl.int32), share, rate)
         drawn_first = is_drawn_first(mode, want, share, number)
         is_drawn = drawn_first
         winner = tl.full([], -1, tl.int32)
@@ -140,7 +138,9 @@ def aim_row(
                 scale, largest, rate, chain, top_p, lightest, heaviest, read_field(records, row, SEED),
                 read_field(records, row, POSITION),
             )  # fmt: skip
-        if is_drawn == 0:
+        if (share > 0.0) & (number <= MOST_SELECTED):  # the way that tries to settle the row looks there, too
+            note(records, row, INTERVAL, join_words(key, top_key * 0 + INF_KEY))
+        elif is_drawn == 0:
             lowest = tl.full([], LOWEST_KEY, tl.int32)
             if min_p_first:
                 lowest = lowest_key_of(scale, largest, top_key, min_weight)

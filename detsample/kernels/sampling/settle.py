@@ -1,4 +1,4 @@
-"""Kernel 2, grid (rows, 2): finishes or draws the rows for which the results of `summarize` are enough, and says what
+"""Kernel 2, grid (rows, 3): finishes or draws the rows for which the results of `summarize` are enough, and says what
 `sum_weights` has to measure of the others.
 
 Invalid rows end here. The groups' maxima give a threshold that the boundary cannot lie below. With top-k: if the maxima
@@ -9,7 +9,7 @@ know the boundary. If few groups reach the threshold, their tokens are gathered,
 finished if what is unknown of the sum makes no difference. Rows without a filter are drawn from through the bounds of
 their groups. If the temperature or the logits make these too loose, they are drawn from the few tokens that can win.
 
-The other program of a row with top-p, or a large top-k, says where to look if this fails (`aim`).
+Another program of a row with top-p, or a large top-k, says where to look if this fails (`aim`).
 """
 
 import triton
@@ -97,10 +97,11 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 def settle_row(
     row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
     every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots, part_rungs,
-    scratch_code, token_ids, num_kept, status, logprobs, log_z,
+    scratch_code, token_ids, num_kept, status, logprobs, log_z, BY_SHARE: tl.constexpr,
 ):  # fmt: skip
     """Settles a row if few tokens hold its kept set, or if it has no filter, and otherwise leaves what is to be
-    measured. Rows for which `is_drawn_first` holds are left to `aim_row`.
+    measured. It does nothing for rows of the other kind: BY_SHARE are those whose top-p takes its share of the weight
+    of all tokens. Of these the ones for which `is_drawn_first` holds are left to `aim_row`.
     """
     # Everything that rows need is loaded before any of it is waited for.
     group_keys = load_maxima(group_key, groups)
@@ -110,83 +111,84 @@ def settle_row(
     seed = read_field(records, row, SEED)
     position = read_field(records, row, POSITION)
     mode = read_field(records, row, MODE)
-    of_parameters = (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32)
-    top_key = largest_key(part_key, row, parts)
-    count = drawable_tokens(part_counts, row, parts)
-    reason = row_status(row_logits, vocab, top_key, of_parameters)
-    if reason != 0:
-        write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
-    else:
-        largest = value_of(top_key)
-        winner = tl.full([], -1, tl.int32)
-        kept_weight = tl.full([], 0, tl.int64)
-        is_drawn = min_weight < 0
-        wants_token = (want & WANT_TOKEN) != 0
-        if (want & WANT_LOG_Z) != 0:
-            mode |= tl.where((mode & GREEDY) != 0, 0, NEEDS_TOTAL)
-        shift = largest * scale
-        bounds_serve = tl.abs(shift) <= FARTHEST
-        mode -= tl.where(bounds_serve, 0, mode & BOUNDED)
-        in_doubt = is_in_doubt(top_k, top_p)
-        by_share = is_weighed(mode, top_k, top_p) & ((mode & MIN_P_FIRST) == 0)
-        by_min_p = (top_k == 0) & (min_weight > 0)
-        unfiltered = (top_k == 0) & (min_weight == 0) & (in_doubt == 0)
-        by_gap = unfiltered & (bounds_serve == 0) & wants_token
+    if (is_weighed(mode, top_k, top_p) & ((mode & MIN_P_FIRST) == 0)) == BY_SHARE:
+        of_parameters = (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32)
+        top_key = largest_key(part_key, row, parts)
+        count = drawable_tokens(part_counts, row, parts)
+        reason = row_status(row_logits, vocab, top_key, of_parameters)
+        if reason != 0:
+            write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
+        else:
+            largest = value_of(top_key)
+            winner = tl.full([], -1, tl.int32)
+            kept_weight = tl.full([], 0, tl.int64)
+            is_drawn = min_weight < 0
+            wants_token = (want & WANT_TOKEN) != 0
+            if (want & WANT_LOG_Z) != 0:
+                mode |= tl.where((mode & GREEDY) != 0, 0, NEEDS_TOTAL)
+            shift = largest * scale
+            bounds_serve = tl.abs(shift) <= FARTHEST
+            mode -= tl.where(bounds_serve, 0, mode & BOUNDED)
+            in_doubt = is_in_doubt(top_k, top_p)
+            by_min_p = (top_k == 0) & (min_weight > 0)
+            unfiltered = (top_k == 0) & (min_weight == 0) & (in_doubt == 0)
+            by_gap = unfiltered & (bounds_serve == 0) & wants_token
 
-        lowest = tl.full([], LOWEST_KEY, tl.int32)
-        if by_min_p | by_gap:
-            lowest = lowest_key_of(scale, largest, top_key, min_weight)
-        lightest, heaviest = kept_weight, kept_weight
-        share = tl.full([], 0.0, tl.float32)
-        rate = rate_of(scale, by_share)
-        if by_share:
-            lightest, heaviest, share = total_weight(
-                row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, top_p
-            )
-            share = tl.where(top_k > 0, 0.0, share)
-        threshold = lowest
-        number = groups
-        if (top_k > 0) | by_share:
-            wanted = tl.minimum(tl.where(top_k > 0, top_k, MOST_REACHING), 2 * MOST_GROUPS).to(tl.int32)
-            first, number = first_groups(group_keys, top_key, wanted, share, rate)
-            threshold = tl.maximum(first, lowest)
-        drawn_first = is_drawn_first(mode, want, share, number)
-        if ((top_k > 0) | by_share | by_gap | by_min_p) & (drawn_first == 0):
-            most_groups = tl.where(top_k > MOST_K, 0, tl.where((top_k > 0) | by_share, MOST_SELECTED, MOST_REACHING))
-            filled = list_candidates(
-                row_logits, vocab, quads, segment_tiles, group_keys, threshold, most_groups, sums, row, scratch_code
-            )
-            if filled <= CAPACITY:
-                is_drawn, winner, kept, weight_kept = draw_listed(
-                    records, row, filled, mode, lightest, heaviest, count, threshold, threshold == lowest, top_k,
-                    top_p, min_weight, scale, largest, seed, position, scratch_code, by_share,
-                    (want & WANT_KEPT) == 0,
+            threshold = tl.full([], LOWEST_KEY, tl.int32)
+            if by_min_p | by_gap:
+                threshold = lowest_key_of(scale, largest, top_key, min_weight)
+            lowest = threshold
+            lightest, heaviest = kept_weight, kept_weight
+            share = tl.full([], 0.0, tl.float32)
+            number = groups
+            if BY_SHARE:
+                lightest, heaviest, share = total_weight(
+                    row_pivots, part_rungs, row, parts, largest, rate_of(scale, True),
+                    segments_of_part * segment_tiles, top_p,
                 )  # fmt: skip
-                count = tl.where(by_gap | (is_drawn == 0), count, kept)
-                kept_weight = tl.where(by_gap | (is_drawn == 0), 0, weight_kept)
-        if (in_doubt | (top_k > 0)) & (is_drawn == 0):  # `aim_row` says where to look if the row is in doubt
-            mode |= IN_DOUBT | tl.where(in_doubt & (top_k == 0), NEEDS_TOTAL, 0)
-            mode |= tl.where(wants_token & ((mode & BOUNDED) == 0), BOUNDED_FROM, 0)
-            if in_doubt == 0:
-                note(records, row, INTERVAL, join_words(threshold, lowest * 0 + INF_KEY))
-        if by_min_p & (is_drawn == 0):
-            mode |= tl.where(wants_token, BOUNDED_FROM, 0) | NEEDS_MINIMUM
-            write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
-        elif unfiltered:
-            write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))
-            is_drawn = is_drawn | (wants_token == 0)
-            if bounds_serve & wants_token:
-                winner, is_drawn = draw_from_groups(
-                    row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound, shift,
-                    scale, largest, seed, position, LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
+                share = tl.where(top_k > 0, 0.0, share)
+            if (top_k > 0) | BY_SHARE:
+                wanted = tl.minimum(tl.where(top_k > 0, top_k, MOST_REACHING), 2 * MOST_GROUPS).to(tl.int32)
+                first, number = first_groups(group_keys, top_key, wanted, share, rate_of(scale, BY_SHARE))
+                threshold = tl.maximum(first, lowest)
+            drawn_first = is_drawn_first(mode, want, share, number)
+            if ((top_k > 0) | by_gap | by_min_p | BY_SHARE) & (drawn_first == 0):
+                most_groups = tl.where((top_k > 0) | BY_SHARE, MOST_SELECTED, MOST_REACHING)
+                filled = list_candidates(
+                    row_logits, vocab, quads, segment_tiles, group_keys, threshold,
+                    tl.where(top_k > MOST_K, 0, most_groups), sums, row, scratch_code,
                 )  # fmt: skip
-            if (want & WANT_LOGPROBS) != 0:
-                mode |= NEEDS_TOTAL
-        if drawn_first == 0:
-            leave(
-                row_logits, records, missed, token_ids, num_kept, status, logprobs, log_z,
-                row, tl.num_programs(0), every_row, mode, is_drawn, top_key, count, kept_weight, winner, scale, largest,
-            )  # fmt: skip
+                if filled <= CAPACITY:
+                    is_drawn, winner, kept, weight_kept = draw_listed(
+                        records, row, filled, mode, lightest, heaviest, count, threshold, threshold == lowest, top_k,
+                        top_p, min_weight, scale, largest, seed, position, scratch_code, BY_SHARE,
+                        (want & WANT_KEPT) == 0,
+                    )  # fmt: skip
+                    count = tl.where(by_gap | (is_drawn == 0), count, kept)
+                    kept_weight = tl.where(by_gap | (is_drawn == 0), 0, weight_kept)
+            if (in_doubt | (top_k > 0)) & (is_drawn == 0):
+                mode |= IN_DOUBT | tl.where(in_doubt & (top_k == 0), NEEDS_TOTAL, 0)
+                mode |= tl.where(wants_token & ((mode & BOUNDED) == 0), BOUNDED_FROM, 0)
+                if in_doubt == 0:  # otherwise `aim_row` says where to look
+                    note(records, row, INTERVAL, join_words(threshold, lowest * 0 + INF_KEY))
+            if by_min_p & (is_drawn == 0):
+                mode |= tl.where(wants_token, BOUNDED_FROM, 0) | NEEDS_MINIMUM
+                write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
+            elif unfiltered:
+                write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))
+                is_drawn = is_drawn | (wants_token == 0)
+                if bounds_serve & wants_token:
+                    winner, is_drawn = draw_from_groups(
+                        row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound,
+                        shift, scale, largest, seed, position, LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
+                    )  # fmt: skip
+                if (want & WANT_LOGPROBS) != 0:
+                    mode |= NEEDS_TOTAL
+            if drawn_first == 0:
+                leave(
+                    row_logits, records, missed, token_ids, num_kept, status, logprobs, log_z, row, tl.num_programs(0),
+                    every_row, mode, is_drawn, top_key, count, kept_weight, winner, scale, largest,
+                )  # fmt: skip
 
 
 NOT_SPECIALIZED = [
@@ -206,9 +208,10 @@ def settle(
     """Finishes the rows with few candidates, and writes what is to be measured for the others (spec sections 3, 6, 8
     and 9).
 
-    Grid (rows, 2): while one program of a row tries to settle it, the other one says where to look if that fails. A
-    program has to fetch the code of its own way only. Neither reads what the other one writes, but for fields and bits
-    of which both leave the same: warps of one program that read different numbers would part at a barrier.
+    Grid (rows, 3): two ways to settle a row, one of which has nothing to do, while the third program says where to look
+    if that fails. The code of each is in one piece, and a program has to fetch that of its own way only. None reads
+    what another one writes, but for fields and bits that are left as they are: warps of one program that read different
+    numbers would part at a barrier.
     """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
@@ -216,11 +219,18 @@ def settle(
     group_key += row * pitch
     scratch_code += row * SCRATCH
     group_bound += row * stretches * groups_of_segment(quads)
-    if tl.program_id(1) == 0:
+    way = tl.program_id(1)
+    if way == 0:
         settle_row(
             row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
             want, every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots,
-            part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z,
+            part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, False,
+        )  # fmt: skip
+    elif way == 1:
+        settle_row(
+            row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
+            want, every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots,
+            part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, True,
         )  # fmt: skip
     else:
         aim_row(

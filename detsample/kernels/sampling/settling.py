@@ -190,12 +190,12 @@ def list_candidates(
 @triton.jit
 def draw_listed(
     records, row, filled, mode, lightest, heaviest, others, threshold, complete, top_k, top_p, min_weight, scale,
-    largest, seed, position, scratch_code, by_share, token_only,
+    largest, seed, position, scratch_code, BY_SHARE: tl.constexpr, token_only,
 ):  # fmt: skip
     """Draws from the kept set, if the listed candidates hold all of it: (settled, token, count, weight). The boundary
     is written to the row's record.
 
-    Top-p takes its share of what top-k or min-p leaves of the candidates or, if `by_share`, of the weight of all
+    Top-p takes its share of what top-k or min-p leaves of the candidates or, if BY_SHARE, of the weight of all
     tokens. That weight lies between `lightest` and `heaviest`. It exceeds the weight of the candidates by at most that
     of `others` tokens at the threshold, which no token reaches that is not listed. If what remains unknown could make a
     difference (to the token, if `token_only`), nothing is settled. Nor is it if the candidates, which are the first
@@ -210,7 +210,7 @@ def draw_listed(
     target = tl.full([], 0, tl.int64)
     most = target
     settled = filled >= 0  # true, as a scalar of the GPU
-    if by_share:
+    if BY_SHARE:
         whole = tl.sum(tl.where(listed, own, 0), axis=0)
         target = top_p_target(top_p, tl.maximum(whole, lightest))
         most = top_p_target(top_p, tl.minimum(whole + others * weight_of_key(threshold, scale, largest), heaviest))
