@@ -201,9 +201,9 @@ def search_row(
     """Searches the whole row: shrinks the interval [low, high) by looks at it, until its tokens fit the scratch list,
     which is then filled, or all have one key.
 
-    This holds all the time, here and in `cut_list`: the tokens with keys from `low` on reach the goal, which is `target` by
-    weight or `limit` by count. Those from `high` on do not reach it, and have `above_count` and `above_weight`. At most
-    `inside` tokens lie between.
+    This holds all the time, here and in `cut_list`: the tokens with keys from `low` on reach the goal, which is
+    `target` by weight or `limit` by count. Those from `high` on do not reach it, and have `above_count` and
+    `above_weight`. At most `inside` tokens lie between.
     """
     by_value = vocab > 0  # true, as a scalar of the GPU
     while (high - low > 1) & (inside > CAPACITY):
@@ -525,7 +525,7 @@ def finish_listed(
     token_ids, num_kept, status, logprobs, log_z,
 ):  # fmt: skip
     """Finishes a row that `is_cut_by_list`. If its token alone is wanted, it is drawn before the boundary is known, from
-    all that is above or in the interval; if what comes before it weighs too much, it is not kept, nor is any behind it,
+    all that is above or in the interval. If what comes before it weighs too much, it is not kept, nor is any behind it,
     and the best of those before it is next.
     """
     mode = read_field(records, row, MODE)

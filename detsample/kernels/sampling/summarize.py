@@ -1,8 +1,8 @@
 """Kernel 1, grid (rows, parts): reads every logit once, and leaves what tells later kernels where to look.
 
 For each group of tokens it leaves the key of the largest logit. For rows that are wide, and whose kept set is likely to
-hold the best score of all, it also leaves a bound that no score of the group exceeds; there is time to compute it while
-the row is read. For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows
+hold the best score of all, it also leaves a bound that no score of the group exceeds, and -inf for others; there is
+time to compute it while the row is read. For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows
 with top-p alone or a large top-k, rough sums from which `settle_top_p` guesses the boundary. Part 0 also writes the
 row's record, and the zeros that later kernels add to.
 """
@@ -219,7 +219,7 @@ def summarize(
             start += TILE
         store_groups(group_key + row * pitch, segment, key_of(largest), quads)
         ends = ((segment + 1) % segments_of_stretch == 0) | (segment + 1 == last_segment)
-        if bounds_here & ends:
+        if ends:
             store_groups(group_bound, segment // segments_of_stretch, bound, quads)
             bound = tl.full([LANES], float("-inf"), tl.float32)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
