@@ -488,12 +488,15 @@ def processing() -> None:
 
 
 def sets() -> None:
-    """Rows whose largest logit is forbidden, in each of a word's bits."""
-    rows = np.zeros((32, 70), F32)
+    """Rows whose largest logit is forbidden, in each of a word's bits; and one with a tile that allows one token."""
+    rows = np.zeros((32, 1024), F32)
     rows[np.arange(32), np.arange(32) + 32] = 9
-    allowed = np.full((32, 3), -1, np.int32)
+    allowed = np.full((32, 32), -1, np.int32)
     allowed[:, 1] = ~(1 << np.arange(32, dtype=np.int64)).astype(np.uint32).view(np.int32)
     compare(rows, {"topp_seed": np.arange(32), "top_k": 40, "allowed": allowed})
+    allowed = np.full((1, 64), -1, np.int32)
+    allowed[:, 32:] = np.arange(32) == 5
+    compare(np.arange(2048, dtype=F32)[None], {"topp_seed": 1, "top_k": 40, "allowed": allowed}, {"parts": 1})
 
 
 PROBES: dict[str, Callable[[], None]] = {
