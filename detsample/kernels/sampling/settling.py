@@ -118,7 +118,7 @@ def first_groups(group_keys, top_key, wanted, share, rate):
     The key is found by bisection between values. Sums are of integers, so every program finds the same.
     """
     there = group_keys > MINUS_INF_KEY
-    worth = rough_weight(value_of(group_keys), value_of(top_key), rate)
+    worth = rough_weight(value_of(tl.where(there, group_keys, top_key)), value_of(top_key), rate)
     worth = tl.where(there, tl.where(share > 0.0, (worth * UNIT).to(tl.int32), UNIT), 0)
     goal = tl.where(share > 0.0, (tl.minimum(share, MOST_GROUPS) * UNIT).to(tl.int32) + 1, wanted * UNIT)
     low = value_of(tl.min(tl.where(worth > 0, group_keys, top_key), axis=0))
