@@ -3,11 +3,12 @@ seeds, and preempted again and again. A program, as the engine is of several pro
 
     SGLANG_USE_CPU_ENGINE=1 python tests/support/sglang_engine.py MODEL --backend detsample --out report.json
 
-``--backend pytorch`` is SGLang's own deterministic sampler. Each drawn token is compared with what its logits give alone
-(`detsample.sample`, or SGLang's sampler with a batch of one), and the servings with each other as long as logits have the
-same bits; matrix products row by row see to it that they have, whatever the batch.
+``--backend pytorch`` is SGLang's own deterministic sampler. Each drawn token is compared with what its logits give
+alone (`detsample.sample`, or SGLang's sampler with a batch of one), and the servings with each other as long as logits
+have the same bits; matrix products row by row see to it that they have, whatever the batch.
 
-Of SGLang's dependencies, `MISSING` may be absent, and mocks stand in; no kernel of sglang-kernel is run on this way.
+Of SGLang's dependencies, `MISSING` may be absent, and mocks stand in; of sglang-kernel's kernels, only the hash of
+SGLang's own sampler is on this way, and `murmur` stands in for it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ sys.meta_path.append(Finder(lambda name: name.split(".")[0] in MISSING))
 VOCABULARY = 49152
 RECORD = "DETSAMPLE_SGLANG_RECORD"
 OWN = "pytorch"
+ABSENT = 77  # the program's exit status where SGLang's engine cannot be imported
 
 
 def requests(count: int, own: bool = False) -> list[dict[str, Any]]:
@@ -75,11 +77,32 @@ def preempting(target: Path) -> Path:
     return target.with_suffix(".preempt")
 
 
+def murmur(seed: Any, positions: Any, columns: Any) -> Any:
+    """[B, V] uint32: MurmurHash3 (x86, 32 bits, seed 0) of a row's seed and position and a column, 16 bytes each."""
+    import numpy as np
+    import torch
+
+    def turned(x: Any, by: int) -> Any:
+        return x << np.uint32(by) | x >> np.uint32(32 - by)
+
+    seeds = seed.numpy().view(np.uint32).reshape(-1, 2)
+    blocks = [*seeds.T[:, :, None], positions.numpy().astype(np.uint32)[:, None], columns.numpy().astype(np.uint32)]
+    h = np.zeros((), np.uint32)
+    for block in blocks:
+        h = turned(h ^ turned(block * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593), 13)
+        h = h * np.uint32(5) + np.uint32(0xE6546B64)
+    h ^= np.uint32(16)
+    for by, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        h = (h ^ h >> np.uint32(by)) * np.uint32(factor)
+    return torch.from_numpy(h ^ h >> np.uint32(16))
+
+
 def record(target: Path) -> None:
     """Have every row that a sampler draws noted in a file, with the token that its logits give alone."""
     import torch
     from sglang.srt.layers import sampler as theirs
     from sglang.srt.managers import scheduler
+    from sglang.srt.model_executor.model_runner import ModelRunner
     from sglang.srt.runtime_context import get_exec
     from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
     from sglang.srt.sampling.sampling_params import SamplingParams
@@ -87,7 +110,13 @@ def record(target: Path) -> None:
     from detsample.integrations.sglang import DetsampleSampler
     from detsample.integrations.sglang.sampler import ORDER
 
-    known = {own: {a["sampling_params"]["sampling_seed"]: a["sampling_params"] for a in requests(256, own)} for own in (0, 1)}
+    def own() -> bool:
+        return get_exec().kernel.sampling_backend == OWN
+
+    def known(seed: int) -> dict[str, Any] | None:
+        return next((p for p in asked[own()] if p["sampling_seed"] == seed), None)
+
+    asked = [[one["sampling_params"] for one in requests(64, way)] for way in (False, True)]
 
     def of_one(params: dict[str, Any]) -> Any:
         request = types.SimpleNamespace(
@@ -95,11 +124,13 @@ def record(target: Path) -> None:
             sampling_logprobs_mode=None,
         )  # fmt: skip
         request.sampling_params.normalize(None)
-        batch = types.SimpleNamespace(reqs=[request], device="cpu")
-        return SamplingBatchInfo.from_schedule_batch(batch, VOCABULARY)
+        batch = type("Batch", (), {"reqs": [request], "device": "cpu"})  # referred to weakly
+        info = SamplingBatchInfo.from_schedule_batch(batch, VOCABULARY)
+        info.kept_alive = batch
+        return info
 
     def due(forward: Any, self: Any, row: Any, params: dict[str, Any], position: Any) -> tuple[int, list[int] | None]:
-        if get_exec().kernel.sampling_backend == OWN:
+        if own():
             output = types.SimpleNamespace(next_token_logits=row.clone())
             return int(forward(self, output, of_one(params), False, [0], [None], position)), None
         out = detsample.sample(
@@ -110,13 +141,14 @@ def record(target: Path) -> None:
         return int(out.token_ids[0]), out.mask[0].nonzero()[0].tolist()
 
     def noting(forward: Any) -> Any:
-        def noted(self: Any, output: Any, info: Any, told: bool, nums: Any, ids: Any, positions: Any, **more: Any) -> Any:
+        def noted(self: Any, output: Any, info: Any, *told: Any, **more: Any) -> Any:
+            positions = told[3]
             scheduler.TEST_RETRACT = preempting(target).exists()
             before = output.next_token_logits.clone()
-            tokens = forward(self, output, info, told, nums, ids, positions, **more)
+            tokens = forward(self, output, info, *told, **more)
             lines = [{"backend": get_exec().kernel.sampling_backend, "rows": len(before)}]
             for i, seed in enumerate(info.sampling_seed.tolist()):
-                if params := known[get_exec().kernel.sampling_backend == OWN].get(seed):
+                if params := known(seed):
                     token, kept = due(forward, self, before[i : i + 1], params, positions[i : i + 1])
                     logprobs = torch.log_softmax(before[i : i + 1] / info.temperatures[i], -1)[0]
                     lines.append({
@@ -131,17 +163,24 @@ def record(target: Path) -> None:
         return noted
 
     def by_rows(product: Any) -> Any:
-        return lambda x, *rest: torch.cat([product(row, *rest) for row in x.split(1)]) if x.dim() == 2 else product(x, *rest)
+        return lambda x, *rest: torch.cat([product(r, *rest) for r in x.split(1)]) if x.dim() == 2 else product(x, *rest)
 
+    torch.library.define("sgl_kernel::murmur_hash32_cpu", "(Tensor seed, Tensor positions, Tensor columns) -> Tensor")
+    torch.library.impl("sgl_kernel::murmur_hash32_cpu", "CPU", murmur)
+    # SGLang's own way to it needs a GPU.
+    ModelRunner.maybe_enable_batch_invariant_mode = lambda _: None
     torch.nn.functional.linear, torch.matmul = by_rows(torch.nn.functional.linear), by_rows(torch.matmul)
     theirs.Sampler.forward, DetsampleSampler.forward = map(noting, (theirs.Sampler.forward, DetsampleSampler.forward))
 
 
 def start(model: str, own: bool) -> Any:
     """An engine whose processes are this program again, each recording."""
-    from sglang.srt import server_args
-    from sglang.srt.entrypoints.engine import Engine
-
+    try:
+        from sglang.srt import server_args
+        from sglang.srt.entrypoints.engine import Engine
+    except ImportError as error:
+        print(f"SGLang's engine is NOT here: {error}")
+        sys.exit(ABSENT)
     if own:  # its seeds come with a flag that asks for an attention of a GPU
         server_args.DETERMINISTIC_ATTENTION_BACKEND_CHOICES.append("torch_native")
     return Engine(
@@ -213,7 +252,8 @@ def trial(model: str, own: bool, count: int, target: Path) -> dict[str, Any]:
         "servings": {name: compare(asked, alone, serving) for name, serving in servings.items()},
         "contract": detsample.CONTRACT_VERSION,
         "mocked": sorted(MISSING),
-        "versions": {n: metadata.version(n) for n in ("sglang", "torch", "transformers")} | {"python": platform.python_version()},
+        "versions": {name: metadata.version(name) for name in ("sglang", "torch", "transformers")},
+        "python": platform.python_version(),
     }  # fmt: skip
     engine.shutdown()
     return report
@@ -226,7 +266,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=24)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    os.environ["SGLANG_USE_CPU_ENGINE"] = "1"
+    os.environ |= {"SGLANG_USE_CPU_ENGINE": "1", "TORCHDYNAMO_DISABLE": "1"}
     with tempfile.TemporaryDirectory() as folder:
         os.environ[RECORD] = str(Path(folder) / "rows.jsonl")
         report = json.dumps(trial(given.model, given.backend == OWN, given.requests, Path(os.environ[RECORD])))
