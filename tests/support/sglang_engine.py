@@ -163,7 +163,10 @@ def record(target: Path) -> None:
         return noted
 
     def by_rows(product: Any) -> Any:
-        return lambda x, *rest: torch.cat([product(r, *rest) for r in x.split(1)]) if x.dim() == 2 else product(x, *rest)
+        def rows(x: Any, *rest: Any) -> Any:
+            return torch.cat([product(row, *rest) for row in x.split(1)]) if x.dim() == 2 else product(x, *rest)
+
+        return rows
 
     torch.library.define("sgl_kernel::murmur_hash32_cpu", "(Tensor seed, Tensor positions, Tensor columns) -> Tensor")
     torch.library.impl("sgl_kernel::murmur_hash32_cpu", "CPU", murmur)
