@@ -1,14 +1,15 @@
-"""SGLang's real engine, serving SmolLM2-135M on the CPU: each request alone, all of them together, among others without
-seeds, and preempted again and again. A program, as the engine is of several processes:
+"""SGLang's real engine: each request alone, all of them together, among others without seeds, and preempted again and
+again. A program, as the engine is of several processes; MODEL is a folder, such as that of SmolLM2-135M:
 
-    SGLANG_USE_CPU_ENGINE=1 python tests/support/sglang_engine.py MODEL --backend detsample --out report.json
+    python tests/support/sglang_engine.py MODEL --device cpu --backend detsample --out report.json
 
 ``--backend pytorch`` is SGLang's own deterministic sampler. Each drawn token is compared with what its logits give
 alone (`detsample.sample`, or SGLang's sampler with a batch of one), and the servings with each other as long as logits
-have the same bits; matrix products row by row see to it that they have, whatever the batch.
+have the same bits. On the CPU matrix products row by row see to it that they have, whatever the batch; on a GPU
+SGLang's own deterministic inference does.
 
-Of SGLang's dependencies, `MISSING` may be absent, and mocks stand in; of sglang-kernel's kernels, only the hash of
-SGLang's own sampler is on this way, and `murmur` stands in for it.
+Of SGLang's dependencies, `MISSING` may be absent, and mocks stand in; in place of sglang-kernel's kernels, PyTorch's
+operations run, and on the CPU `murmur`, the hash of SGLang's own sampler.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ from transformers.utils import is_torchvision_available
 
 import detsample
 
-MISSING = {name for name in ("sgl_kernel", "torchvision", "IPython") if importlib.util.find_spec(name) is None}
+OPTIONAL = ("sgl_kernel", "torchvision", "IPython")
+MISSING = {name for name in OPTIONAL if importlib.util.find_spec(name) is None}
 is_torchvision_available()  # transformers keeps the answer, and takes no mock for an installed package
 sys.meta_path.append(Finder(lambda name: name.split(".")[0] in MISSING))
 VOCABULARY = 49152
-RECORD = "DETSAMPLE_SGLANG_RECORD"
+RECORD, DEVICE = "DETSAMPLE_SGLANG_RECORD", "DETSAMPLE_SGLANG_DEVICE"
 OWN = "pytorch"
 ABSENT = 77  # the program's exit status where SGLang's engine cannot be imported
 
@@ -101,7 +103,9 @@ def record(target: Path) -> None:
     """Have every row that a sampler draws noted in a file, with the token that its logits give alone."""
     import torch
     from sglang.srt.layers import sampler as theirs
+    from sglang.srt.layers.dual_gemm import DualGemm
     from sglang.srt.managers import scheduler
+    from sglang.srt.mem_cache import memory_pool
     from sglang.srt.model_executor.model_runner import ModelRunner
     from sglang.srt.runtime_context import get_exec
     from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
@@ -116,6 +120,7 @@ def record(target: Path) -> None:
     def known(seed: int) -> dict[str, Any] | None:
         return next((p for p in asked[own()] if p["sampling_seed"] == seed), None)
 
+    device = os.environ[DEVICE]
     asked = [[one["sampling_params"] for one in requests(64, way)] for way in (False, True)]
 
     def of_one(params: dict[str, Any]) -> Any:
@@ -124,7 +129,7 @@ def record(target: Path) -> None:
             sampling_logprobs_mode=None,
         )  # fmt: skip
         request.sampling_params.normalize(None)
-        batch = type("Batch", (), {"reqs": [request], "device": "cpu"})  # referred to weakly
+        batch = type("Batch", (), {"reqs": [request], "device": device})  # referred to weakly
         info = SamplingBatchInfo.from_schedule_batch(batch, VOCABULARY)
         info.kept_alive = batch
         return info
@@ -134,7 +139,7 @@ def record(target: Path) -> None:
             output = types.SimpleNamespace(next_token_logits=row.clone())
             return int(forward(self, output, of_one(params), False, [0], [None], position)), None
         out = detsample.sample(
-            row.numpy(), params["sampling_seed"], position=position.numpy() + 1, temperature=params["temperature"],
+            row.cpu().numpy(), params["sampling_seed"], position=int(position) + 1, temperature=params["temperature"],
             top_k=max(params["top_k"], 0), top_p=params["top_p"], min_p=params["min_p"], filter_order=ORDER,
             return_mask="bool",
         )  # fmt: skip
@@ -153,7 +158,7 @@ def record(target: Path) -> None:
                     logprobs = torch.log_softmax(before[i : i + 1] / info.temperatures[i], -1)[0]
                     lines.append({
                         "key": [seed, int(positions[i]) + 1], "due": token, "kept": kept,
-                        "logits": hashlib.blake2b(before[i].numpy().tobytes(), digest_size=16).hexdigest(),
+                        "logits": hashlib.blake2b(before[i].cpu().numpy().tobytes(), digest_size=16).hexdigest(),
                         "logprob": float(logprobs[tokens[i]]),
                     })  # fmt: skip
             with target.open("a") as file:
@@ -168,12 +173,16 @@ def record(target: Path) -> None:
 
         return rows
 
+    theirs.Sampler.forward, DetsampleSampler.forward = map(noting, (theirs.Sampler.forward, DetsampleSampler.forward))
+    memory_pool.can_use_store_cache = lambda *_: False  # a kernel that would be compiled first
+    DualGemm._select_mode = lambda *_: None  # needs CuTe
+    if device != "cpu":
+        return
     torch.library.define("sgl_kernel::murmur_hash32_cpu", "(Tensor seed, Tensor positions, Tensor columns) -> Tensor")
     torch.library.impl("sgl_kernel::murmur_hash32_cpu", "CPU", murmur)
     # SGLang's own way to it needs a GPU.
     ModelRunner.maybe_enable_batch_invariant_mode = lambda _: None
     torch.nn.functional.linear, torch.matmul = by_rows(torch.nn.functional.linear), by_rows(torch.matmul)
-    theirs.Sampler.forward, DetsampleSampler.forward = map(noting, (theirs.Sampler.forward, DetsampleSampler.forward))
 
 
 def start(model: str, own: bool) -> Any:
@@ -184,11 +193,13 @@ def start(model: str, own: bool) -> Any:
     except ImportError as error:
         print(f"SGLang's engine is NOT here: {error}")
         sys.exit(ABSENT)
-    if own:  # its seeds come with a flag that asks for an attention of a GPU
+    on_cpu = os.environ[DEVICE] == "cpu"
+    if on_cpu:  # deterministic inference asks for an attention of a GPU
         server_args.DETERMINISTIC_ATTENTION_BACKEND_CHOICES.append("torch_native")
     return Engine(
-        model_path=model, device="cpu", dtype="float32", attention_backend="torch_native", skip_tokenizer_init=True,
-        sampling_backend=OWN if own else "detsample", enable_deterministic_inference=own, disable_radix_cache=True,
+        model_path=model, device=os.environ[DEVICE], dtype="float32", skip_tokenizer_init=True,
+        attention_backend="torch_native" if on_cpu else "triton", disable_cuda_graph=True, disable_radix_cache=True,
+        sampling_backend=OWN if own else "detsample", enable_deterministic_inference=True,
         max_total_tokens=4096, max_running_requests=64, context_length=128, log_level="warning",
     )  # fmt: skip
 
@@ -238,6 +249,9 @@ def compare(asked: list[dict[str, Any]], alone: dict[str, Any], other: dict[str,
 
 def trial(model: str, own: bool, count: int, target: Path) -> dict[str, Any]:
     """The whole trial and its report."""
+    import torch
+
+    device = os.environ[DEVICE]
     asked, engine = requests(count, own), start(model, own)
     lonely = [serve(engine, [request], target) for request in asked]
     alone = {
@@ -250,7 +264,8 @@ def trial(model: str, own: bool, count: int, target: Path) -> dict[str, Any]:
     preempting(target).touch()
     servings["preempted"] = serve(engine, asked, target)
     report = {
-        "what": f"SGLang's engine on the CPU, {count} requests with seeds",
+        "what": f"SGLang's engine, {count} requests with seeds",
+        "device": device if device == "cpu" else torch.cuda.get_device_name(),
         "backend": sorted({step["backend"] for one in servings.values() for step in one["steps"]}),
         "servings": {name: compare(asked, alone, serving) for name, serving in servings.items()},
         "contract": detsample.CONTRACT_VERSION,
@@ -266,10 +281,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--backend", choices=["detsample", OWN], default="detsample")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--requests", type=int, default=24)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    os.environ |= {"SGLANG_USE_CPU_ENGINE": "1", "TORCHDYNAMO_DISABLE": "1"}
+    os.environ |= {
+        DEVICE: given.device, "SGLANG_USE_CPU_ENGINE": str(int(given.device == "cpu")), "TORCHDYNAMO_DISABLE": "1",
+        "SGLANG_FORCE_FUSED_OP_BACKEND": "torch", "SGLANG_SKIP_SGL_KERNEL_VERSION_CHECK": "1",
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         os.environ[RECORD] = str(Path(folder) / "rows.jsonl")
         report = json.dumps(trial(given.model, given.backend == OWN, given.requests, Path(os.environ[RECORD])))
