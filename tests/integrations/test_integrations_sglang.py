@@ -27,7 +27,7 @@ SAMPLER = sglang_parts.load()
 from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo  # noqa: E402
 from sglang.srt.sampling.sampling_params import SamplingParams  # noqa: E402
 
-from detsample.integrations.sglang import BACKEND, DetsampleSampler, register, unregister  # noqa: E402
+from detsample.integrations.sglang import BACKEND, DetsampleSampler, register, routing, unregister  # noqa: E402
 
 VOCABULARY = 300
 PARAMS: list[dict[str, Any]] = [
@@ -99,6 +99,17 @@ def test_the_factory_is_the_backends() -> None:
     """Defect caught: a backend that SGLang does not know, or that is none of its samplers."""
     assert isinstance(SAMPLER.create_sampler(BACKEND), DetsampleSampler)
     assert issubclass(DetsampleSampler, SAMPLER.Sampler)
+
+
+def test_arguments_keep_the_backend() -> None:
+    """Defect caught: SGLang's own sampler on a CPU or with deterministic inference, where detsample was asked for."""
+    routing.declare_resolution.reset_mock()
+    for given in ({"sampling_backend": "pytorch"}, {"sampling_backend": BACKEND, "_resolution_finished": True}):
+        routing.ServerArgs.resolve_once(types.SimpleNamespace(**given))
+    routing.declare_resolution.assert_not_called()
+    args = types.SimpleNamespace(sampling_backend=BACKEND)
+    routing.ServerArgs.resolve_once(args)
+    routing.declare_resolution.assert_called_once_with(args, BACKEND, sampling_backend=BACKEND)
 
 
 def test_each_row_is_drawn_as_alone_whatever_leaves_the_batch() -> None:
