@@ -19,8 +19,8 @@ They are in `sampling/`, each in a file of its name, with what they share. The l
 `tiles`            how a row is cut into segments, tiles, quads and groups
 `score_bounds`     what no score exceeds
 `draw`             which token of the kept set has the largest score                 (spec section 8)
-`settling`         what both ways through `settle` have in common
-`settle_top_p`     the way of rows whose boundary may lie among many tokens          (spec section 6)
+`settling`         what the ways through `settle` are made of
+`aim`              where the boundary of a row probably lies, if it may be among thousands of tokens
 `candidates`       all-pairs ranks of a few tokens, and the cut through them         (spec section 6)
 `compaction`       a few tokens among many, as bits, and the lists made of them
 `outcome`          what a row ends with                                        (spec sections 3, 6, 9)
@@ -109,7 +109,7 @@ What the kernels of a draw leave for each other:
     part_key, part_counts: int32 [B, parts]. The largest key of each part; how many tokens of it can be drawn.
     row_pivots: fp32 [B, RUNGS]. The pivots of each row, and its reference; later a bracket.
     part_rungs: fp32 [B, parts, RUNGS]. Rough sums of what reaches each pivot, and of all tokens.
-    scratch_code: int64 [B, CAPACITY]. Candidates, as key and token in one number.
+    scratch_code: int64 [B, SCRATCH]. Candidates, as key and token in one number; behind them, groups to gather from.
     attempt: int. Which launch of sum_weights this is, from 0.
     every_row: int. 1 if the first of these launches looks at every row, because the host knows that nearly all need it;
         then no list is made for it.

@@ -1,11 +1,11 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
     summarize    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
-    settle       (rows x 2)       finishes rows that are invalid, without a filter or with few candidates; guesses the
+    settle       (rows x 3)       finishes rows that are invalid, without a filter or with few candidates; guesses the
                                   boundary of others
     sum_weights  (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
     sum_weights  (fixed)          the same once more, for the rows where the guess was wrong; launched twice
-    finish       (rows)           finishes the rows that are left
+    finish       (rows x 2)       finishes the rows that are left
     masks        (rows x spans)   only if a mask is asked for
 
 There are six launches, because each needs what all parts of a row found in the one before. Nothing of size B x V is
@@ -25,7 +25,7 @@ import numpy as np
 from detsample.frameworks.buffer import HostBuffer
 from detsample.frameworks.pointer import ALIGNMENT, Argument, integer, missing, pointer, pointer_types
 from detsample.kernels.sampling.boundary.pivots import RUNGS
-from detsample.kernels.sampling.candidates import CAPACITY, LIST, MOST_K, MOST_K_LISTED
+from detsample.kernels.sampling.candidates import LIST, MOST_K, MOST_K_LISTED, SCRATCH
 from detsample.kernels.sampling.dependent_launch import can_overlap
 from detsample.kernels.sampling.finish import finish as finish_kernel
 from detsample.kernels.sampling.masks import MASKED, csr_counts, csr_offsets, csr_tail, csr_tokens, dense_mask
@@ -163,7 +163,7 @@ def _areas(rows: int, cut: Cut, masked: bool) -> dict[str, tuple[str, int]]:
         "group_bound": ("float32", rows * cut.stretches * int(LANES.value) // max(cut.quads, 1)),
         "row_pivots": ("float32", rows * int(RUNGS.value)),
         "part_rungs": ("float32", rows * cut.parts * int(RUNGS.value)),
-        "scratch_code": ("int64", rows * int(CAPACITY.value)),
+        "scratch_code": ("int64", rows * int(SCRATCH.value)),
         "unwanted": ("float32", rows),
     }
 
@@ -186,8 +186,8 @@ def _may_need_sums(parameters: Parameters, wanted: Wanted, vocab: int) -> bool:
     return wanted.logprobs or not (is_number(parameters.top_p, 1.0) and is_number(parameters.min_p, 0.0))
 
 
-def _may_be_for_top_p(parameters: Parameters, vocab: int) -> bool:
-    """Whether any row may be for `settle_top_p`, as far as the host can tell."""
+def _may_be_in_doubt(parameters: Parameters, vocab: int) -> bool:
+    """Whether any row may be in doubt, or have top-p of all tokens, as far as the host can tell."""
     top_k = parameters.top_k
     if not isinstance(top_k, Scalar) or int(MOST_K_LISTED.value) < top_k.value < vocab:
         return True
@@ -259,7 +259,7 @@ class Prepared(NamedTuple):
     values: list[Any]
     """The values of the first arguments in `NAMES`, up to the results."""
     ways: int
-    """How many of the two ways through `settle` rows may go."""
+    """How many of the three ways through `settle` rows may go: all of them, or one."""
     needs_mass: bool
     retry_programs: int
     waits: bool
@@ -289,7 +289,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
-    ways = 1 + _may_be_for_top_p(parameters, vocab)
+    ways = 3 if _may_be_in_doubt(parameters, vocab) else 1
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = can_overlap(framework.compute_capability(device))
     return Prepared(logits, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits)
@@ -340,7 +340,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
             for attempt in range(1, 1 + ATTEMPTS):
                 values[ATTEMPT] = attempt
                 start(steps.retry, (retry_programs,))
-        start(steps.finish, (rows,))
+        start(steps.finish, (rows, 2 if ways > 1 else 1))
         if wanted.mask is not None:
             records, maxima = as_argument(areas["records"], "int64"), as_argument(areas["group_key"], "int32")
             row = (*values[:4], of.vocab, records, maxima, cut.pitch, cut.quads, cut.segment_tiles)

@@ -40,7 +40,7 @@ KERNELS = {
     ),
     "sampling.settle.settle": (
         f"{CUT} segments_of_part:i32 groups:i32 parts:i32 stretches:i32 stretch_tiles:i32 want:i32 every_row:i32 "
-        f"{SUMS} group_key:*i32 list_token:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr "
+        f"{SUMS} group_key:*i32 pitch:i32 {GROUPS} scratch_code:*i64 {RESULTS} OVERLAP:constexpr "
         "ALLOWED:constexpr",
         8,
     ),

@@ -1,4 +1,4 @@
-"""Kernel 4, grid (rows): finishes the rows that `settle` left. Some only wait for a sum; of others the boundary is
+"""Kernel 4, grid (rows, 2): finishes the rows that `settle` left. Some only wait for a sum; of others the boundary is
 still unknown.
 
 The boundary is searched by bisection between keys, among the tokens that `sum_weights` listed. If the guess was wrong
@@ -17,6 +17,7 @@ from detsample.kernels.contract.weight import gap, weight
 from detsample.kernels.sampling.candidates import (
     CAPACITY,
     LIST,
+    SCRATCH,
     append,
     code_of,
     key_of_code,
@@ -33,7 +34,6 @@ from detsample.kernels.sampling.rows import (
     ABOVE_COUNT,
     AROUND,
     BOUNDED,
-    BOUNDED_FROM,
     COUNT,
     DRAWN,
     FILLED,
@@ -62,6 +62,7 @@ from detsample.kernels.sampling.rows import (
     WANT_TOKEN,
     WINNER,
     end_of,
+    is_bounded_from,
     is_likely,
     last_attempt,
     read_boundary,
@@ -89,7 +90,6 @@ from detsample.kernels.sampling.tiles import (
 
 SPAN = tl.constexpr(2048)  # how many tokens are looked at at a time
 COUNTED = tl.constexpr(8192)  # how many tokens are counted at a time, to find the n-th of equal ones
-FEW = tl.constexpr(64)
 CUTS = tl.constexpr(4)
 SCORED = tl.constexpr(1024)  # how many listed tokens are scored at a time
 
@@ -201,9 +201,9 @@ def search_row(
     """Searches the whole row: shrinks the interval [low, high) by looks at it, until its tokens fit the scratch list,
     which is then filled, or all have one key.
 
-    This holds all the time, here and below: the tokens with keys from `low` on reach the goal, which is `target` by
-    weight or `limit` by count. Those from `high` on do not reach it, and have `above_count` and `above_weight`. At most
-    `inside` tokens lie between.
+    This holds all the time, here and in `cut_list`: the tokens with keys from `low` on reach the goal, which is
+    `target` by weight or `limit` by count. Those from `high` on do not reach it, and have `above_count` and
+    `above_weight`. At most `inside` tokens lie between.
     """
     by_value = vocab > 0  # true, as a scalar of the GPU
     while (high - low > 1) & (inside > CAPACITY):
@@ -228,26 +228,25 @@ def search_row(
 
 
 @triton.jit
-def search_list(
-    row_logits, list_token, found, scale, largest, low, high, above_count, above_weight, limit, target, by_weight,
-    filled, scratch_code,
+def cut_list(
+    row_logits, list_token, found, scale, largest, low, high, above_count, above_weight, limit, target, by_weight
 ):  # fmt: skip
-    """The same as `search_row`, among the listed tokens. They are all tokens of the interval, and stay in registers."""
+    """The same as `search_row` and `cut_interval`, where the listed tokens are all tokens of the interval. They stay in
+    registers, and the interval is shrunk until all that is left in it has one key.
+    """
     place = tl.arange(0, LIST)
     listed = place < found
     token = tl.load(list_token + place, mask=listed, other=0)
     key = key_of(load_tokens(row_logits, token, listed))
     w = tl.where(listed, weight_of_key(key, scale, largest), 0)
-    worth = tl.where(by_weight, w, listed.to(tl.int64))
     goal = tl.where(by_weight, target - above_weight, limit - above_count)
     # Weight and number share one word, so that a round has one sum: the weight is at most 2^40, the number 2^11.
-    both = (worth.to(tl.uint64) << 12) | listed.to(tl.uint64)
+    both = (tl.where(by_weight, w, listed.to(tl.int64)).to(tl.uint64) << 12) | listed.to(tl.uint64)
     reached_number = found.to(tl.int64)
     above_number = tl.full([], 0, tl.int64)
-    inside = reached_number
     by_value = found >= 0  # true, as a scalar of the GPU
-    while (high - low > 1) & (inside > FEW):
-        before = inside
+    while (high - low > 1) & (reached_number - above_number > 1):
+        before = reached_number - above_number
         cuts = cuts_between(low, high, by_value)
         sums = tl.sum(tl.where(key[:, None] >= cuts[None, :], both[:, None], 0), axis=0)
         reached = (sums >> 12).to(tl.int64) >= goal
@@ -256,15 +255,22 @@ def search_list(
         above_number = tl.max(tl.where(reached, above_number, number), axis=0)
         low = tl.maximum(low, tl.max(tl.where(reached, cuts, LOWEST_KEY), axis=0).to(tl.int64))
         high = tl.minimum(high, tl.min(tl.where(reached, 0x7FFFFFFF, cuts), axis=0).to(tl.int64))
-        inside = reached_number - above_number
-        by_value = by_value ^ (inside * 2 > before)
-    over = listed & (key >= high)
-    above_count += tl.sum(over.to(tl.int32), axis=0)
-    above_weight += tl.sum(tl.where(over, w, 0), axis=0)
-    if inside <= CAPACITY:
-        chosen = listed & (key >= low) & (key < high)
-        append(scratch_code, filled, code_of(key, token), chosen)
-    return low, high, inside, above_count, above_weight
+        by_value = by_value ^ ((reached_number - above_number) * 2 > before)
+    above_weight += tl.sum(tl.where(key >= high, w, 0), axis=0)
+    equal = listed & (key >= low) & (key < high)
+    boundary_key = tl.max(tl.where(equal, key, LOWEST_KEY), axis=0)
+    each = weight_of_key(boundary_key, scale, largest)
+    ties = tl.where(
+        by_weight, (target - above_weight + each - 1) // tl.maximum(each, 1), limit - above_count - above_number
+    )
+    first = tl.min(tl.where(equal, token, LAST_TOKEN), axis=0)
+    last = tl.max(tl.where(equal, token, 0), axis=0)
+    while first < last:  # the id that as many of the equal tokens reach as are kept
+        middle = first + ((last - first) >> 1)
+        enough = tl.sum((equal & (token <= middle)).to(tl.int64), axis=0) >= ties
+        first = tl.where(enough, first, middle + 1)
+        last = tl.where(enough, middle, last)
+    return boundary_key, last, above_count + above_number + ties, above_weight + ties * each
 
 
 @triton.jit
@@ -367,13 +373,15 @@ def draw_from_list(row_logits, list_token, size, scale, largest, seed, position,
 
 @triton.jit
 def draw(
-    row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
-    boundary_key, boundary_token, last_token, group_bound, bounded, shift,
+    row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position, boundary_key, boundary_token,
+    group_bound, bounded, shift, top_key,
 ):  # fmt: skip
     """(token, shift): draws the token through bounds of groups. If there are bounds already, they are tried first; they
     may be of more tokens than the kept ones, and have this shift. If they do not decide the draw, bounds of the kept
     tokens are made and used. The shift returned is that of the bounds that there are now.
     """
+    # Of equal logits those with the lowest ids are kept: tokens behind need not be looked at.
+    last_token = tl.where(boundary_key == top_key, tl.minimum(boundary_token, vocab - 1), vocab - 1)
     winner = tl.full([], -1, tl.int32)
     decided = vocab < 0  # false; the oldest interpreter makes no int1 of a constant
     most = MOST_DRAWS
@@ -472,20 +480,155 @@ def boundary_of_row(
                 all_listed = listed & (counted == 0)
             tl.debug_barrier()  # the scratch list is used twice
             if listed:
-                low, high, inside, above_count, above_weight = search_list(
+                boundary_key, boundary_token, count, kept_weight = cut_list(
                     row_logits, list_token, (counted_in - counted).to(tl.int32), scale, largest, low, high,
-                    above_count, above_weight, limit, target, by_weight, filled, scratch_code,
+                    above_count, above_weight, limit, target, by_weight,
                 )  # fmt: skip
             else:
                 low, high, inside, above_count, above_weight = search_row(
                     row_logits, vocab, scale, largest, low, high, inside, above_count, above_weight,
                     limit, target, by_weight, filled, scratch_code,
                 )  # fmt: skip
-            boundary_key, boundary_token, count, kept_weight = cut_interval(
-                row_logits, vocab, scale, largest, low, inside, above_count, above_weight,
-                limit, target, by_weight, scratch_code,
-            )  # fmt: skip
+                boundary_key, boundary_token, count, kept_weight = cut_interval(
+                    row_logits, vocab, scale, largest, low, inside, above_count, above_weight,
+                    limit, target, by_weight, scratch_code,
+                )  # fmt: skip
     return boundary_key, boundary_token, count, kept_weight, all_listed
+
+
+@triton.jit
+def is_cut_by_list(records, sums, row, mode, top_key, top_k, top_p, min_weight):
+    """(yes, target, low, high, above count, above, reached count, reached): whether top-p alone cuts the row, and its
+    list holds all tokens of the interval that the boundary is in; the weight that top-p keeps at least; and what
+    `read_measured` says.
+    """
+    low, high, above_count, above, reached_count, reached = read_measured(records, sums, row, top_key)
+    target = top_p_target(top_p, read_sum(sums, row, TOTAL))
+    yes = (above < target) & (target <= reached) & (reached_count - above_count <= LIST) & (high - low > 1)
+    yes = yes & ((mode & IN_DOUBT) != 0) & (top_k == 0) & (min_weight == 0)
+    return yes, target, low, high, above_count, above, reached_count, reached
+
+
+@triton.jit
+def has_bounds(records, row, mode, top_p, boundary_key):
+    """Whether the row's bounds are of all tokens that are kept, or more. They may be of all tokens, of those that min-p
+    keeps, or of those from the first interval on.
+    """
+    first_key, _end = read_interval(records, row, 0)
+    covered = ((mode & NEEDS_MINIMUM) != 0) | is_likely(records, row, top_p) | (boundary_key >= first_key)
+    return ((mode & BOUNDED) != 0) | (is_bounded_from(records, row, mode) & covered)
+
+
+@triton.jit
+def finish_listed(
+    row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound,
+    token_ids, num_kept, status, logprobs, log_z,
+):  # fmt: skip
+    """Finishes a row that `is_cut_by_list`. If its token alone is wanted, it is drawn before the boundary is known, from
+    all that is above or in the interval. If what comes before it weighs too much, it is not kept, nor is any behind it,
+    and the best of those before it is next.
+    """
+    mode = read_field(records, row, MODE)
+    scale, top_p = read_floats(records, row)
+    top_key = read_field(records, row, TOP_KEY).to(tl.int32)
+    yes, target, low, high, above_count, above, reached_count, reached = is_cut_by_list(
+        records, sums, row, mode, top_key, read_field(records, row, TOP_K), top_p, read_field(records, row, MIN_WEIGHT)
+    )
+    if yes:
+        seed, position = read_field(records, row, SEED), read_field(records, row, POSITION)
+        largest = value_of(top_key)
+        number = (reached_count - above_count).to(tl.int32)
+        count, kept_weight = reached_count, reached
+        boundary_key, boundary_token = low.to(tl.int32), tl.full([], LAST_TOKEN, tl.int32)
+        known = (want & WANT_KEPT) != 0
+        if known:
+            boundary_key, boundary_token, count, kept_weight = cut_list(
+                row_logits, list_token, number, scale, largest, low, high, above_count, above, count, target, low < high
+            )
+            write_boundary(records, row, boundary_key, boundary_token)
+        winner = tl.full([], -1, tl.int32)
+        if (want & WANT_TOKEN) != 0:
+            bounded = has_bounds(records, row, mode, top_p, boundary_key)
+            shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
+            is_kept = number < 0
+            while is_kept == 0:
+                if above_count == 0:
+                    winner = draw_from_list(
+                        row_logits, list_token, number, scale, largest, seed, position, boundary_key, boundary_token
+                    )
+                else:
+                    winner, shift = draw(
+                        row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
+                        boundary_key, boundary_token, group_bound, bounded, shift, top_key,
+                    )  # fmt: skip
+                    bounded = vocab > 0
+                is_kept = known
+                if known == 0:
+                    key = key_of(tl.load(row_logits[0] + winner).to(tl.float32))
+                    before = weight_before(row_logits, list_token, number, scale, largest, key, winner)
+                    is_kept = above + before < target
+                    boundary_key, boundary_token = key, winner - 1
+        write_drawn(
+            row_logits, records, token_ids, num_kept, status, logprobs, log_z, row, winner, count, scale, largest,
+            kept_weight, read_sum(sums, row, TOTAL),
+        )  # fmt: skip
+
+
+@triton.jit
+def finish_row(
+    row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound, scratch_code,
+    token_ids, num_kept, status, logprobs, log_z,
+):  # fmt: skip
+    """Finishes a row that `settle` left, unless it is for `finish_listed`."""
+    mode = read_field(records, row, MODE)
+    scale, top_p = read_floats(records, row)
+    top_key = read_field(records, row, TOP_KEY).to(tl.int32)
+    top_k = read_field(records, row, TOP_K)
+    min_weight = read_field(records, row, MIN_WEIGHT)
+    listed, _target, low, high, above_count, above, reached_count, reached = is_cut_by_list(
+        records, sums, row, mode, top_key, top_k, top_p, min_weight
+    )
+    if (listed == 0) & (read_field(records, row, STATUS) == PENDING):
+        largest = value_of(top_key)
+        total = read_sum(sums, row, TOTAL)
+        count = read_field(records, row, COUNT)
+        kept_weight = read_field(records, row, KEPT)
+        kept_weight = tl.where(kept_weight == 0, total, kept_weight)
+        winner = read_field(records, row, WINNER).to(tl.int32)
+        if (mode & DRAWN) == 0:
+            seed = read_field(records, row, SEED)
+            position = read_field(records, row, POSITION)
+            boundary_key, boundary_token = read_boundary(records, row)
+            all_listed = count < 0
+            min_mass = read_sum(sums, row, MINIMUM)
+            whole = tl.where(((mode & MIN_P_FIRST) != 0) & (top_k == 0), min_mass, total)
+            if ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= top_p_target(top_p, whole)):
+                count = read_sum(sums, row, MINIMUM_COUNT)
+                kept_weight = min_mass
+            elif (top_k > 0) | (top_p < 1.0):
+                boundary_key, boundary_token, count, kept_weight, all_listed = boundary_of_row(
+                    row_logits, vocab, count, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
+                    min_weight, whole, low, high, above_count, above, reached_count, reached, scratch_code,
+                )  # fmt: skip
+                write_boundary(records, row, boundary_key, boundary_token)
+            if (want & WANT_TOKEN) != 0:
+                if all_listed:
+                    winner = draw_from_list(
+                        row_logits, list_token, reached_count.to(tl.int32), scale, largest, seed, position,
+                        boundary_key, boundary_token,
+                    )  # fmt: skip
+                else:
+                    shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
+                    winner, _shift = draw(
+                        row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
+                        boundary_key, boundary_token, group_bound, has_bounds(records, row, mode, top_p, boundary_key),
+                        shift, top_key,
+                    )  # fmt: skip
+        total = tl.where((mode & GREEDY) != 0, kept_weight, total)
+        write_drawn(
+            row_logits, records, token_ids, num_kept, status, logprobs, log_z,
+            row, winner, count, scale, largest, tl.maximum(kept_weight, 1), tl.maximum(total, 1),
+        )  # fmt: skip
 
 
 NOT_SPECIALIZED = ["row_stride", "allowed_stride", "vocab", "quads", "stretch_tiles", "stretches", "want", "pitch"]
@@ -501,83 +644,21 @@ def finish(
     """Finishes the rows that `settle` left: finds the boundary, draws, and computes logarithms (spec sections 6, 8 and
     9).
 
-    Grid (rows).
+    Grid (rows, 2): a row has a program for each of two ways, one of which has nothing to do. A program has to fetch the
+    code of its own way only.
     """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
-    if read_field(records, row, STATUS) == PENDING:
-        mode = read_field(records, row, MODE)
-        scale, top_p = read_floats(records, row)
-        top_key = read_field(records, row, TOP_KEY).to(tl.int32)
-        largest = value_of(top_key)
-        total = read_sum(sums, row, TOTAL)
-        count = read_field(records, row, COUNT)
-        kept_weight = read_field(records, row, KEPT)
-        kept_weight = tl.where(kept_weight == 0, total, kept_weight)
-        winner = read_field(records, row, WINNER).to(tl.int32)
-        if (mode & DRAWN) == 0:
-            list_token += row * pitch
-            top_k = read_field(records, row, TOP_K)
-            min_weight = read_field(records, row, MIN_WEIGHT)
-            seed = read_field(records, row, SEED)
-            position = read_field(records, row, POSITION)
-            boundary_key, boundary_token = read_boundary(records, row)
-            all_listed = count < 0
-            min_mass = read_sum(sums, row, MINIMUM)
-            whole = tl.where(((mode & MIN_P_FIRST) != 0) & (top_k == 0), min_mass, total)
-            target = top_p_target(top_p, whole)
-            by_min_p = ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= target)
-            # The draw may then tell the token before the boundary is known. Without the weight of all tokens, or with
-            # min-p, the interval says nothing of the token.
-            low, high, above_count, above, reached_count, reached = read_measured(records, sums, row, top_key)
-            number = reached_count - above_count
-            guessed = (above < target) & (target <= reached) & (number <= LIST) & (high - low > 1)
-            guessed = guessed & ((want & WANT_KEPT) == 0) & ((mode & IN_DOUBT) != 0) & (top_k == 0) & (min_weight == 0)
-            if by_min_p:
-                count = read_sum(sums, row, MINIMUM_COUNT)
-                kept_weight = min_mass
-            elif guessed:
-                boundary_key, boundary_token = low.to(tl.int32), boundary_token * 0 + LAST_TOKEN
-                all_listed = above_count == 0
-            elif (top_k > 0) | (top_p < 1.0):
-                boundary_key, boundary_token, count, kept_weight, all_listed = boundary_of_row(
-                    row_logits, vocab, count, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
-                    min_weight, whole, low, high, above_count, above, reached_count, reached,
-                    scratch_code + row * CAPACITY,
-                )  # fmt: skip
-                write_boundary(records, row, boundary_key, boundary_token)
-            if (want & WANT_TOKEN) != 0:
-                # Bounds may be of all tokens, of those that min-p keeps, or of those from the first interval on.
-                first_key, _end = read_interval(records, row, 0)
-                covered = ((mode & NEEDS_MINIMUM) != 0) | is_likely(records, row, top_p) | (boundary_key >= first_key)
-                bounded = ((mode & BOUNDED) != 0) | (((mode & BOUNDED_FROM) != 0) & covered)
-                shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
-                kept = count < 0
-                while kept == 0:
-                    if all_listed:
-                        winner = draw_from_list(
-                            row_logits, list_token, reached_count.to(tl.int32), scale, largest, seed, position,
-                            boundary_key, boundary_token,
-                        )  # fmt: skip
-                    else:
-                        # Of equal logits those with the lowest ids are kept: tokens behind need not be looked at.
-                        last_token = tl.where(boundary_key == top_key, tl.minimum(boundary_token, vocab - 1), vocab - 1)
-                        winner, shift = draw(
-                            row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
-                            boundary_key, boundary_token, last_token,
-                            group_bound + row * stretches * groups_of_segment(quads), bounded, shift,
-                        )  # fmt: skip
-                        bounded = vocab > 0
-                    kept = guessed == 0
-                    if guessed:
-                        # If this token is not kept, none of those behind it is.
-                        key = key_of(tl.load(row_logits[0] + winner).to(tl.float32))
-                        before = weight_before(row_logits, list_token, number, scale, largest, key, winner)
-                        kept = above + before < target
-                        boundary_key, boundary_token = key, winner - 1
-        total = tl.where((mode & GREEDY) != 0, kept_weight, total)
-        write_drawn(
-            row_logits, records, token_ids, num_kept, status, logprobs, log_z,
-            row, winner, count, scale, largest, tl.maximum(kept_weight, 1), tl.maximum(total, 1),
+    list_token += row * pitch
+    group_bound += row * stretches * groups_of_segment(quads)
+    if tl.program_id(1) == 0:
+        finish_row(
+            row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound,
+            scratch_code + row * SCRATCH, token_ids, num_kept, status, logprobs, log_z,
+        )  # fmt: skip
+    else:
+        finish_listed(
+            row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound,
+            token_ids, num_kept, status, logprobs, log_z,
         )  # fmt: skip

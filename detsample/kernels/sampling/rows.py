@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from detsample.kernels.contract.fraction import ceil_product
+from detsample.kernels.contract.order import INF_KEY
 
 PARAMETER_NAMES = (
     "temperature_ptr", "temperature_stride", "temperature_bits", "top_k_ptr", "top_k_stride", "top_k_scalar",
@@ -56,7 +57,7 @@ INTERVAL = tl.constexpr(12)  # the first key of the first interval in the low ha
 
 GREEDY = tl.constexpr(1)  # the bits of MODE: the row is greedy
 BOUNDED = tl.constexpr(2)  # `group_bound` holds bounds of the scores of all tokens
-BOUNDED_FROM = tl.constexpr(4)  # `group_bound` holds bounds for what min-p keeps, or from the first interval on
+BOUNDED_FROM = tl.constexpr(4)  # `group_bound` is to hold bounds for what min-p keeps, or from the first interval on
 NEEDS_TOTAL = tl.constexpr(8)  # the weight of all tokens is to be summed
 NEEDS_MINIMUM = tl.constexpr(16)  # the weight of what min-p keeps is to be summed; the last key that it keeps is known
 IN_DOUBT = tl.constexpr(32)  # what lies around the first interval is to be measured
@@ -209,6 +210,15 @@ def read_interval(records, row, attempt):
     """(first key, end) of the interval of one attempt, from the row's record; the end itself does not belong to it."""
     both = tl.load(records + row * RECORD + INTERVAL + attempt)
     return both.to(tl.int32), (both >> 32).to(tl.int32)
+
+
+@triton.jit
+def is_bounded_from(records, row, mode):
+    """Whether bounds are wanted of the scores of what min-p keeps, or of what lies from the first interval on: of the
+    latter only if the interval has an end, since else all that may be kept is listed.
+    """
+    _first, end = read_interval(records, row, 0)
+    return ((mode & BOUNDED_FROM) != 0) & (((mode & NEEDS_MINIMUM) != 0) | (end < INF_KEY))
 
 
 @triton.jit

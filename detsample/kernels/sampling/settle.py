@@ -1,19 +1,24 @@
-"""Kernel 2, grid (rows, 2): finishes or draws the rows for which the results of `summarize` are enough, and says what
-`sum_weights` has to measure of the others. Rows with top-p, but without a moderate top-k, go the way of `settle_top_p`.
+"""Kernel 2, grid (rows, 3): finishes or draws the rows for which the results of `summarize` are enough, and says what
+`sum_weights` has to measure of the others.
 
-Invalid rows end here. With top-k, the groups' maxima give a threshold that the boundary cannot lie below: if the maxima
+Invalid rows end here. The groups' maxima give a threshold that the boundary cannot lie below. With top-k: if the maxima
 of k groups reach t, each of these groups has a logit that reaches t, so the k-th largest logit reaches t, too. With
-min-p alone, the largest logit is enough to know the boundary. If few groups reach the threshold, their tokens are
-gathered, cut and drawn from. Rows without a filter are drawn from through the bounds of their groups. If the
-temperature or the logits make these too loose, they are drawn from the few tokens that can win at all.
+top-p: if maxima that reach t together weigh the share, the tokens that reach t weigh it, too. `summarize` has added up
+roughly what all tokens weigh, and it is known how wrong that may be. With min-p alone, the largest logit is enough to
+know the boundary. If few groups reach the threshold, their tokens are gathered, cut and drawn from, and the row is
+finished if what is unknown of the sum makes no difference. Rows without a filter are drawn from through the bounds of
+their groups. If the temperature or the logits make these too loose, they are drawn from the few tokens that can win.
+
+Another program of a row with top-p, or a large top-k, says where to look if this fails (`aim`).
 """
 
 import triton
 import triton.language as tl
 
 from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, value_of
-from detsample.kernels.sampling.boundary.pivots import is_for_top_p
-from detsample.kernels.sampling.candidates import CAPACITY, MOST_K
+from detsample.kernels.sampling.aim import aim_row
+from detsample.kernels.sampling.boundary.pivots import is_in_doubt, is_weighed, rate_of
+from detsample.kernels.sampling.candidates import CAPACITY, MOST_K, MOST_SELECTED, SCRATCH
 from detsample.kernels.sampling.dependent_launch import wait_for_earlier
 from detsample.kernels.sampling.draw import MOST_DRAWS, draw_from_groups
 from detsample.kernels.sampling.outcome import write_invalid
@@ -23,6 +28,7 @@ from detsample.kernels.sampling.rows import (
     GREEDY,
     IN_DOUBT,
     INTERVAL,
+    MIN_P_FIRST,
     MIN_WEIGHT,
     MODE,
     NEEDS_MINIMUM,
@@ -34,6 +40,7 @@ from detsample.kernels.sampling.rows import (
     STATUS_INF,
     STATUS_NAN,
     TOP_K,
+    WANT_KEPT,
     WANT_LOG_Z,
     WANT_LOGPROBS,
     WANT_TOKEN,
@@ -43,20 +50,21 @@ from detsample.kernels.sampling.rows import (
     write_boundary,
 )
 from detsample.kernels.sampling.score_bounds import FARTHEST
-from detsample.kernels.sampling.settle_top_p import settle_top_p
 from detsample.kernels.sampling.settling import (
     MOST_REACHING,
-    MOST_SELECTED,
     draw_listed,
     drawable_tokens,
+    first_groups,
+    is_drawn_first,
     largest_key,
     leave,
     list_candidates,
     load_maxima,
     lowest_key_of,
     note,
+    total_weight,
 )
-from detsample.kernels.sampling.tiles import TILE, groups_of_segment, load_span, logits_of_row
+from detsample.kernels.sampling.tiles import MOST_GROUPS, TILE, groups_of_segment, load_span, logits_of_row
 
 
 @triton.jit
@@ -87,11 +95,14 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 
 @triton.jit
 def settle_row(
-    row, row_logits, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want, every_row,
-    records, sums, missed, group_key, list_token, group_bound, part_key, part_counts, scratch_code,
-    token_ids, num_kept, status, logprobs, log_z,
+    row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
+    every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    scratch_code, token_ids, num_kept, status, logprobs, log_z, BY_SHARE: tl.constexpr,
 ):  # fmt: skip
-    """Settles a row, unless it is for `settle_top_p`."""
+    """Settles a row if few tokens hold its kept set, or if it has no filter, and otherwise leaves what is to be
+    measured. It does nothing for rows of the other kind: BY_SHARE are those whose top-p takes its share of the weight
+    of all tokens. Of these the ones for which `is_drawn_first` holds are left to `aim_row`.
+    """
     # Everything that rows need is loaded before any of it is waited for.
     group_keys = load_maxima(group_key, groups)
     scale, top_p = read_floats(records, row)
@@ -100,63 +111,84 @@ def settle_row(
     seed = read_field(records, row, SEED)
     position = read_field(records, row, POSITION)
     mode = read_field(records, row, MODE)
-    of_parameters = (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32)
-    top_key = largest_key(part_key, row, parts)
-    count = drawable_tokens(part_counts, row, parts)
-    reason = row_status(row_logits, vocab, top_key, of_parameters)
-    if reason != 0:
-        write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
-    elif is_for_top_p(mode, top_k, top_p) == 0:
-        largest = value_of(top_key)
-        winner = tl.full([], -1, tl.int32)
-        kept_weight = tl.full([], 0, tl.int64)
-        is_drawn = min_weight < 0
-        if (want & WANT_LOG_Z) != 0:
-            mode |= tl.where((mode & GREEDY) != 0, 0, NEEDS_TOTAL)
+    if (is_weighed(mode, top_k, top_p) & ((mode & MIN_P_FIRST) == 0)) == BY_SHARE:
+        of_parameters = (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32)
+        top_key = largest_key(part_key, row, parts)
+        count = drawable_tokens(part_counts, row, parts)
+        reason = row_status(row_logits, vocab, top_key, of_parameters)
+        if reason != 0:
+            write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
+        else:
+            largest = value_of(top_key)
+            winner = tl.full([], -1, tl.int32)
+            kept_weight = tl.full([], 0, tl.int64)
+            is_drawn = min_weight < 0
+            wants_token = (want & WANT_TOKEN) != 0
+            if (want & WANT_LOG_Z) != 0:
+                mode |= tl.where((mode & GREEDY) != 0, 0, NEEDS_TOTAL)
+            shift = largest * scale
+            bounds_serve = tl.abs(shift) <= FARTHEST
+            mode -= tl.where(bounds_serve, 0, mode & BOUNDED)
+            in_doubt = is_in_doubt(top_k, top_p)
+            by_min_p = (top_k == 0) & (min_weight > 0)
+            unfiltered = (top_k == 0) & (min_weight == 0) & (in_doubt == 0)
+            by_gap = unfiltered & (bounds_serve == 0) & wants_token
 
-        shift = largest * scale
-        bounds_serve = tl.abs(shift) <= FARTHEST
-        mode -= tl.where(bounds_serve, 0, mode & BOUNDED)
-        by_min_p = (top_k == 0) & (min_weight > 0)
-        unfiltered = (top_k == 0) & (min_weight == 0)
-        by_gap = unfiltered & (bounds_serve == 0) & ((want & WANT_TOKEN) != 0)
-        lowest = tl.full([], LOWEST_KEY, tl.int32)
-        if by_min_p | by_gap:
-            lowest = lowest_key_of(scale, largest, top_key, min_weight)
-        if (top_k > 0) | by_gap | by_min_p:
-            most_groups = tl.where(top_k > MOST_K, 0, tl.where(top_k > 0, MOST_SELECTED, MOST_REACHING))
-            filled, threshold, low_key, end_key, _found = list_candidates(
-                row_logits, vocab, quads, segment_tiles, group_keys, list_token, top_key,
-                top_k.to(tl.int32), 0.0, 0.0, lowest, most_groups, sums, row, scratch_code, False,
-            )  # fmt: skip
-            is_drawn = filled <= CAPACITY
-            if is_drawn:
-                _settled, winner, kept, weight_kept = draw_listed(
-                    records, row, filled, mode, kept_weight, kept_weight, count, threshold, True, top_k, top_p,
-                    min_weight, scale, largest, seed, position, scratch_code, False, False,
+            threshold = tl.full([], LOWEST_KEY, tl.int32)
+            if by_min_p | by_gap:
+                threshold = lowest_key_of(scale, largest, top_key, min_weight)
+            lowest = threshold
+            lightest, heaviest = kept_weight, kept_weight
+            share = tl.full([], 0.0, tl.float32)
+            number = groups
+            if BY_SHARE:
+                lightest, heaviest, share = total_weight(
+                    row_pivots, part_rungs, row, parts, largest, rate_of(scale, True),
+                    segments_of_part * segment_tiles, top_p,
                 )  # fmt: skip
-                count = tl.where(by_gap, count, kept)
-                kept_weight = tl.where(by_gap, 0, weight_kept)
-            elif top_k > 0:  # `sum_weights` looks at everything that reaches the threshold
-                mode |= IN_DOUBT
-                note(records, row, INTERVAL, join_words(low_key, end_key))
-        if by_min_p & (is_drawn == 0):
-            mode |= tl.where((want & WANT_TOKEN) != 0, BOUNDED_FROM, 0) | NEEDS_MINIMUM
-            write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
-        elif unfiltered:
-            write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))
-            is_drawn = is_drawn | ((want & WANT_TOKEN) == 0)
-            if bounds_serve & ((want & WANT_TOKEN) != 0):
-                winner, is_drawn = draw_from_groups(
-                    row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound, shift,
-                    scale, largest, seed, position, LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
+                share = tl.where(top_k > 0, 0.0, share)
+            if (top_k > 0) | BY_SHARE:
+                wanted = tl.minimum(tl.where(top_k > 0, top_k, MOST_REACHING), 2 * MOST_GROUPS).to(tl.int32)
+                first, number = first_groups(group_keys, top_key, wanted, share, rate_of(scale, BY_SHARE))
+                threshold = tl.maximum(first, lowest)
+            drawn_first = is_drawn_first(mode, want, share, number)
+            if ((top_k > 0) | by_gap | by_min_p | BY_SHARE) & (drawn_first == 0):
+                most_groups = tl.where((top_k > 0) | BY_SHARE, MOST_SELECTED, MOST_REACHING)
+                filled = list_candidates(
+                    row_logits, vocab, quads, segment_tiles, group_keys, threshold,
+                    tl.where(top_k > MOST_K, 0, most_groups), sums, row, scratch_code,
                 )  # fmt: skip
-            if (want & WANT_LOGPROBS) != 0:
-                mode |= NEEDS_TOTAL
-        leave(
-            row_logits, records, missed, token_ids, num_kept, status, logprobs, log_z,
-            row, tl.num_programs(0), every_row, mode, is_drawn, top_key, count, kept_weight, winner, scale, largest,
-        )  # fmt: skip
+                if filled <= CAPACITY:
+                    is_drawn, winner, kept, weight_kept = draw_listed(
+                        records, row, filled, mode, lightest, heaviest, count, threshold, threshold == lowest, top_k,
+                        top_p, min_weight, scale, largest, seed, position, scratch_code, BY_SHARE,
+                        (want & WANT_KEPT) == 0,
+                    )  # fmt: skip
+                    count = tl.where(by_gap | (is_drawn == 0), count, kept)
+                    kept_weight = tl.where(by_gap | (is_drawn == 0), 0, weight_kept)
+            if (in_doubt | (top_k > 0)) & (is_drawn == 0):
+                mode |= IN_DOUBT | tl.where(in_doubt & (top_k == 0), NEEDS_TOTAL, 0)
+                mode |= tl.where(wants_token & ((mode & BOUNDED) == 0), BOUNDED_FROM, 0)
+                if in_doubt == 0:  # otherwise `aim_row` says where to look
+                    note(records, row, INTERVAL, join_words(threshold, lowest * 0 + INF_KEY))
+            if by_min_p & (is_drawn == 0):
+                mode |= tl.where(wants_token, BOUNDED_FROM, 0) | NEEDS_MINIMUM
+                write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
+            elif unfiltered:
+                write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))
+                is_drawn = is_drawn | (wants_token == 0)
+                if bounds_serve & wants_token:
+                    winner, is_drawn = draw_from_groups(
+                        row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound,
+                        shift, scale, largest, seed, position, LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
+                    )  # fmt: skip
+                if (want & WANT_LOGPROBS) != 0:
+                    mode |= NEEDS_TOTAL
+            if drawn_first == 0:
+                leave(
+                    row_logits, records, missed, token_ids, num_kept, status, logprobs, log_z, row, tl.num_programs(0),
+                    every_row, mode, is_drawn, top_key, count, kept_weight, winner, scale, largest,
+                )  # fmt: skip
 
 
 NOT_SPECIALIZED = [
@@ -169,32 +201,40 @@ NOT_SPECIALIZED = [
 def settle(
     logits, row_stride, allowed, allowed_stride,
     vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want, every_row,
-    records, sums, missed, group_key, list_token, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    records, sums, missed, group_key, pitch, group_bound, part_key, part_counts, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z,
     OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Finishes the rows with few candidates, and writes what is to be measured for the others (spec sections 3, 6, 8
     and 9).
 
-    Grid (rows, 2): a row has a program for each of two ways, one of which has nothing to do. The code of each is in one
-    piece, and a program has to fetch that of its own way only.
+    Grid (rows, 3): two ways to settle a row, one of which has nothing to do, while the third program says where to look
+    if that fails. The code of each is in one piece, and a program has to fetch that of its own way only. None reads
+    what another one writes, but for fields and bits that are left as they are: warps of one program that read different
+    numbers would part at a barrier.
     """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, False, ALLOWED)
     group_key += row * pitch
-    list_token += row * pitch
-    scratch_code += row * CAPACITY
+    scratch_code += row * SCRATCH
     group_bound += row * stretches * groups_of_segment(quads)
-    if tl.program_id(1) == 0:
+    way = tl.program_id(1)
+    if way == 0:
         settle_row(
-            row, row_logits, vocab, quads, segment_tiles, groups, parts, stretches, stretch_tiles, want, every_row,
-            records, sums, missed, group_key, list_token, group_bound, part_key, part_counts, scratch_code,
-            token_ids, num_kept, status, logprobs, log_z,
+            row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
+            want, every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots,
+            part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, False,
+        )  # fmt: skip
+    elif way == 1:
+        settle_row(
+            row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
+            want, every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots,
+            part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, True,
         )  # fmt: skip
     else:
-        settle_top_p(
+        aim_row(
             row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
-            want, every_row, records, sums, missed, group_key, list_token, group_bound, part_key, part_counts,
-            row_pivots, part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z,
+            want, every_row, records, missed, group_key, group_bound, part_key, part_counts, row_pivots, part_rungs,
+            token_ids, num_kept, status, logprobs, log_z,
         )  # fmt: skip

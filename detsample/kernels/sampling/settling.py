@@ -1,16 +1,17 @@
-"""What `settle` and `settle_top_p` have in common: the few tokens that hold a row's kept set are listed and drawn from,
-and what is known of the row is left to later kernels.
+"""What the ways through `settle` are made of: the few tokens that hold a row's kept set are listed and drawn from, and
+what is known of the row is left to later kernels.
 """
 
 import triton
 import triton.language as tl
 
 from detsample.kernels.contract.fraction import top_p_target
-from detsample.kernels.contract.order import INF_KEY, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
+from detsample.kernels.contract.order import LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.contract.weight import gap, weight
-from detsample.kernels.sampling.boundary.guess import interval_of_maxima
+from detsample.kernels.sampling.boundary.pivots import PIVOTS, RUNGS, is_known, rough_weight, total_between
 from detsample.kernels.sampling.candidates import (
     CAPACITY,
+    MOST_SELECTED,
     append,
     code_of,
     draw_from_candidates,
@@ -23,6 +24,7 @@ from detsample.kernels.sampling.candidates import (
 )
 from detsample.kernels.sampling.outcome import write_drawn
 from detsample.kernels.sampling.rows import (
+    BOUNDED,
     COUNT,
     DRAWN,
     FILLED,
@@ -36,6 +38,7 @@ from detsample.kernels.sampling.rows import (
     SELECTED,
     SUMS,
     TOP_KEY,
+    WANT_KEPT,
     WINNER,
     list_row,
     read_sum,
@@ -45,10 +48,10 @@ from detsample.kernels.sampling.score_bounds import HOPELESS
 from detsample.kernels.sampling.tiles import MOST_GROUPS, MOST_SEGMENTS, load_tokens, token_of_group
 
 CHOICES = tl.constexpr(256)  # how many keys are tried at a time
-MOST_SELECTED = tl.constexpr(192)  # the most groups to gather, if they reach the threshold of top-k or top-p
 MOST_REACHING = tl.constexpr(64)  # the most groups to gather, if they reach what min-p keeps, which may be all groups
-MOST_SHARING = tl.constexpr(160.0)  # about the most tokens to gather, if they hold the share of top-p
 BISECTIONS = tl.constexpr(8)
+UNIT = tl.constexpr(65536)  # what a group counts for; a weight is in units of the largest, divided by this
+HEAVIEST = tl.constexpr(1 << 61)  # the largest weight that a row can have
 GATHER = tl.constexpr(4096)  # how many tokens are gathered at a time
 GATHERED = tl.constexpr(128)  # how many of these are of one group
 
@@ -91,36 +94,68 @@ def lowest_key_of(scale, largest, top_key, min_weight):
 
 
 @triton.jit
-def threshold_key(group_keys, wanted, top_key):
-    """A key that the maxima of at least `wanted` groups reach, found by bisection between values; the lowest key if
-    there are not that many groups.
+def total_weight(row_pivots, part_rungs, row, parts, top, rate, chain, top_p):
+    """(lightest, heaviest, share): two numbers between which the weight of all tokens lies, and the share of it that
+    top-p keeps, with a little added to be safe, relative to the weight of the largest logit `top`. If the weight is not
+    known, `share` is 0.
     """
-    present = group_keys > MINUS_INF_KEY
-    low = value_of(tl.min(tl.where(present, group_keys, top_key), axis=0))
+    part = tl.arange(0, MOST_SEGMENTS)
+    of_part = tl.load(part_rungs + (row * parts + part) * RUNGS + PIVOTS, mask=part < parts, other=0.0)
+    reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
+    whole = tl.sum(of_part, axis=0)
+    lightest, heaviest = total_between(whole, reference, top, rate, chain)
+    usable = is_known(whole, reference, top, rate)
+    share = (heaviest.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 1e-6) * 1.0001
+    return tl.where(usable, lightest, 1), tl.where(usable, heaviest, HEAVIEST), tl.where(usable, share, 0.0)
+
+
+@triton.jit
+def first_groups(group_keys, top_key, wanted, share, rate):
+    """(key, number): a key that the largest logits of enough groups reach, and the number of these groups. `wanted`
+    groups are enough or, if `share` is not 0, groups whose largest logits alone weigh so many times the row's largest.
+    If there are not enough, the key is the lowest.
+
+    The key is found by bisection between values. Sums are of integers, so every program finds the same.
+    """
+    there = group_keys > MINUS_INF_KEY
+    worth = rough_weight(value_of(group_keys), value_of(top_key), rate)
+    worth = tl.where(there, tl.where(share > 0.0, (worth * UNIT).to(tl.int32), UNIT), 0)
+    goal = tl.where(share > 0.0, (tl.minimum(share, MOST_GROUPS) * UNIT).to(tl.int32) + 1, wanted * UNIT)
+    low = value_of(tl.min(tl.where(worth > 0, group_keys, top_key), axis=0))
     high = value_of(top_key)
     for _ in range(BISECTIONS):
         middle = low * 0.5 + high * 0.5
-        reached = tl.sum((group_keys >= key_of(middle)).to(tl.int32), axis=0) >= wanted
-        low = tl.where(reached, middle, low)
-        high = tl.where(reached, high, middle)
-    return tl.where(tl.sum(present.to(tl.int32), axis=0) >= wanted, key_of(low), LOWEST_KEY)
+        enough = tl.sum(tl.where(group_keys >= key_of(middle), worth, 0), axis=0) >= goal
+        low = tl.where(enough, middle, low)
+        high = tl.where(enough, high, middle)
+    key = tl.where(tl.sum(worth, axis=0) >= goal, key_of(low), LOWEST_KEY)
+    return key, tl.sum((there & (group_keys >= key)).to(tl.int32), axis=0)
+
+
+@triton.jit
+def is_drawn_first(mode, want, share, number):
+    """Whether a row is not for a list of candidates, but for `draw_without_boundary`: a flat row with top-p whose token
+    alone is wanted. `share` and `number` are those of `total_weight` and of `first_groups`.
+    """
+    flat = (share > MOST_SELECTED) | (number > MOST_SELECTED)
+    return ((mode & BOUNDED) != 0) & ((want & WANT_KEPT) == 0) & (share > 0.0) & flat
 
 
 @triton.jit
 def select_groups(reaches, selected, selected_groups):
     """Lists the groups for which the condition holds, at most MOST_SELECTED; `selected` points at their number."""
     place = tl.atomic_add(selected + reaches.to(tl.int64) * 0, reaches.to(tl.int64), mask=reaches, sem="relaxed")
-    tl.store(selected_groups + place, tl.arange(0, MOST_GROUPS), mask=reaches)
+    tl.store(selected_groups + place, tl.arange(0, MOST_GROUPS).to(tl.int64), mask=reaches)
 
 
 @triton.jit
-def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, threshold, filled, scratch_code):
+def gather(row_logits, vocab, quads, segment_tiles, selected, threshold, filled, scratch_code):
     """Lists the tokens of the selected groups that reach the threshold."""
     lane = tl.arange(0, GATHER)
     size = 4 * quads * segment_tiles
     for first in range(0, selected, GATHER // GATHERED):
         index = first + lane // GATHERED
-        group = tl.load(selected_groups + index, mask=index < selected, other=0)
+        group = tl.load(scratch_code + CAPACITY + index, mask=index < selected, other=0).to(tl.int32)
         for start in range(0, size, GATHERED):
             member = start + lane % GATHERED
             token = token_of_group(group, member, quads, segment_tiles)
@@ -133,59 +168,34 @@ def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, t
 
 @triton.jit
 def list_candidates(
-    row_logits, vocab, quads, segment_tiles, group_keys, list_token, top_key, wanted, goal, rate, lowest, most_groups,
-    sums, row, scratch_code, BY_SHARE: tl.constexpr,
+    row_logits, vocab, quads, segment_tiles, group_keys, threshold, most_groups, sums, row, scratch_code
 ):  # fmt: skip
-    """Lists the tokens that reach a threshold: (candidates, threshold, low key, end, found).
-
-    `candidates` is their number. If it is above CAPACITY, there are more tokens, or more groups to look at, than fit.
-    The threshold is at least `lowest`. It is reached by the maxima of the number of groups that is `wanted`, if that is
-    not 0, and otherwise, if BY_SHARE, by tokens that together probably have the weight `goal`. The keys returned are
-    those of the interval in which the boundary is.
-
-    The selected groups are listed where later kernels list tokens, which may be where the groups' maxima are. So all
-    maxima are read before.
+    """Lists the tokens that reach a threshold, and returns their number. If it is above CAPACITY, there are more
+    tokens, or more groups to look at, than fit.
     """
-    low_key = lowest
-    end_key = top_key * 0 + INF_KEY
-    threshold = low_key
-    found = wanted > 0
-    if wanted > 0:
-        low_key = threshold_key(group_keys, wanted, top_key)
-        threshold = low_key
-    elif BY_SHARE:
-        if goal > 0.0:
-            low, high, few, tokens, found = interval_of_maxima(group_keys, value_of(top_key), goal, rate)
-            low_key = tl.where(found, key_of(low), LOWEST_KEY)
-            threshold = tl.where(found, key_of(few), LOWEST_KEY)
-            end_key = tl.where(found, key_of(high), INF_KEY)
-            most_groups = tl.where(found & (tokens <= MOST_SHARING), most_groups, MOST_REACHING)
-    threshold = tl.maximum(threshold, lowest)
     reaches = (group_keys >= threshold) & (group_keys > MINUS_INF_KEY)
     selected = tl.sum(reaches.to(tl.int32), axis=0)
     filled = tl.full([], CAPACITY + 1, tl.int32)
-    if (selected <= most_groups) & (end_key == INF_KEY):
-        tl.debug_barrier()  # every lane has read the maxima
-        select_groups(reaches, sums + row * SUMS + SELECTED, list_token)
+    if selected <= most_groups:
+        select_groups(reaches, sums + row * SUMS + SELECTED, scratch_code + CAPACITY)
         tl.debug_barrier()
         gather(
-            row_logits, vocab, quads, segment_tiles, list_token, selected, threshold, sums + row * SUMS + FILLED,
-            scratch_code,
-        )  # fmt: skip
+            row_logits, vocab, quads, segment_tiles, selected, threshold, sums + row * SUMS + FILLED, scratch_code
+        )
         tl.debug_barrier()
         filled = read_sum(sums, row, FILLED).to(tl.int32)
-    return filled, threshold, low_key, end_key, found
+    return filled
 
 
 @triton.jit
 def draw_listed(
     records, row, filled, mode, lightest, heaviest, others, threshold, complete, top_k, top_p, min_weight, scale,
-    largest, seed, position, scratch_code, by_share, token_only,
+    largest, seed, position, scratch_code, BY_SHARE: tl.constexpr, token_only,
 ):  # fmt: skip
     """Draws from the kept set, if the listed candidates hold all of it: (settled, token, count, weight). The boundary
     is written to the row's record.
 
-    Top-p takes its share of what top-k or min-p leaves of the candidates or, if `by_share`, of the weight of all
+    Top-p takes its share of what top-k or min-p leaves of the candidates or, if BY_SHARE, of the weight of all
     tokens. That weight lies between `lightest` and `heaviest`. It exceeds the weight of the candidates by at most that
     of `others` tokens at the threshold, which no token reaches that is not listed. If what remains unknown could make a
     difference (to the token, if `token_only`), nothing is settled. Nor is it if the candidates, which are the first
@@ -200,7 +210,7 @@ def draw_listed(
     target = tl.full([], 0, tl.int64)
     most = target
     settled = filled >= 0  # true, as a scalar of the GPU
-    if by_share:
+    if BY_SHARE:
         whole = tl.sum(tl.where(listed, own, 0), axis=0)
         target = top_p_target(top_p, tl.maximum(whole, lightest))
         most = top_p_target(top_p, tl.minimum(whole + others * weight_of_key(threshold, scale, largest), heaviest))

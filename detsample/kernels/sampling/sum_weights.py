@@ -37,6 +37,7 @@ from detsample.kernels.sampling.rows import (
     TOP_KEY,
     TOTAL,
     add_to_sum,
+    is_bounded_from,
     is_likely,
     read_boundary,
     read_field,
@@ -56,7 +57,6 @@ from detsample.kernels.sampling.tiles import (
     next_tile,
     open_tile,
     split_quads,
-    store_groups,
 )
 
 SPARSE = tl.constexpr(8)  # up to this number of marks a lane, in TILES_MARKED tiles, going from mark to mark is quicker
@@ -118,82 +118,99 @@ def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, drawn_fro
 
 
 @triton.jit
+def raise_groups(group_bound, stretch, bound, quads):
+    """Raises the bounds of a stretch's groups to those of some of its tiles, given one for each lane. Several programs
+    may have tiles of one stretch; `summarize` has left -inf.
+    """
+    lane = tl.arange(0, LANES)
+    tl.atomic_max(group_bound + groups_of_segment(quads) * stretch + lane // quads, bound, sem="relaxed")
+
+
+@triton.jit
 def sum_min_p(
-    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, low, drawn_from, seed,
-    position, group_bound,
+    row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, scale, largest, low, drawn_from, seed, position,
+    group_bound,
 ):  # fmt: skip
-    """(weight, number) of the tokens of some stretches that reach `low`. Bounds of their scores are stored."""
+    """(weight, number) of the tokens of some tiles that reach `low`. Bounds of their scores are left, if they are
+    `drawn_from`.
+    """
     kept = tl.zeros([LANES], tl.int64)
     count = tl.zeros([LANES], tl.int32)
-    for stretch in range(first_stretch, last_stretch):
-        bound = tl.full([LANES], float("-inf"), tl.float32)
-        for first in range(0, stretch_tiles, TILES_MARKED):
-            tiles = tl.minimum(stretch_tiles - first, TILES_MARKED)
-            begin = (stretch * stretch_tiles + first) * TILE
-            marks = no_marks()
-            start = begin
-            for _ in range(tiles):
-                marks = mark_tile(marks, open_tile(load_tile(row_logits, start, vocab, STAYING), row_logits) >= low)
-                start += TILE
-            number = number_marked(marks)
-            count += number
-            most = tl.max(number, axis=0)
-            if most <= SPARSE:
-                here, bound_here = sum_marked(
-                    row_logits, marks, most, begin, tiles, scale, largest, drawn_from, seed, position
-                )
-            else:
-                here, bound_here = sum_reaching(
-                    row_logits, vocab, begin, tiles, scale, largest, low, drawn_from, seed, position
-                )
-            kept += here
-            bound = tl.maximum(bound, bound_here)
-        if drawn_from:
-            store_groups(group_bound, stretch, bound, quads)
+    bound = tl.full([LANES], float("-inf"), tl.float32)
+    first = first_tile
+    while first < last_tile:
+        stretch = first // stretch_tiles
+        tiles = tl.minimum(tl.minimum(last_tile, (stretch + 1) * stretch_tiles) - first, TILES_MARKED)
+        begin = first * TILE
+        marks = no_marks()
+        start = begin
+        for _ in range(tiles):
+            marks = mark_tile(marks, open_tile(load_tile(row_logits, start, vocab, STAYING), row_logits) >= low)
+            start += TILE
+        number = number_marked(marks)
+        count += number
+        most = tl.max(number, axis=0)
+        if most <= SPARSE:
+            here, bound_here = sum_marked(
+                row_logits, marks, most, begin, tiles, scale, largest, drawn_from, seed, position
+            )
+        else:
+            here, bound_here = sum_reaching(
+                row_logits, vocab, begin, tiles, scale, largest, low, drawn_from, seed, position
+            )
+        kept += here
+        bound = tl.maximum(bound, bound_here)
+        first += tiles
+        if drawn_from & ((first == last_tile) | (first == (stretch + 1) * stretch_tiles)):
+            raise_groups(group_bound, stretch, bound, quads)
+            bound = tl.full([LANES], float("-inf"), tl.float32)
     return tl.sum(kept, axis=0), tl.sum(count, axis=0)
 
 
 @triton.jit
 def bound_reaching(
-    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, low, seed, position,
-    group_bound,
+    row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, scale, largest, low, seed, position, group_bound
 ):
-    """Stores bounds of the scores of the tokens of some stretches that reach `low`."""
-    start = first_stretch * stretch_tiles * TILE
-    end = tl.minimum(last_stretch * stretch_tiles * TILE, vocab)
+    """Leaves bounds of the scores of the tokens of some tiles that reach `low`."""
+    start = first_tile * TILE
+    end = tl.minimum(last_tile * TILE, vocab)
     ahead = load_tile(row_logits, start, end, PASSING)
-    for stretch in range(first_stretch, last_stretch):
+    first = first_tile
+    while first < last_tile:
+        stretch = first // stretch_tiles
+        last = tl.minimum(last_tile, (stretch + 1) * stretch_tiles)
         bound = tl.full([LANES], float("-inf"), tl.float32)
-        for _ in range(stretch_tiles):
+        for _ in range(first, last):
             x, ahead = next_tile(ahead, row_logits, start + TILE, end, PASSING)
             bound = tl.maximum(bound, bound_of(x, low, start, scale, largest, seed, position))
             start += TILE
-        store_groups(group_bound, stretch, bound, quads)
+        raise_groups(group_bound, stretch, bound, quads)
+        first = last
 
 
 @triton.jit
-def look_at_stretches(
-    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, records, sums, row, mode, scale, largest,
-    likely, group_bound,
+def bound_scores(
+    row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, records, sums, row, mode, scale, largest, likely,
+    group_bound,
 ):  # fmt: skip
-    """Computes what is computed for each stretch: the sums of what min-p keeps, and bounds of the scores of what may be
-    kept, or of all tokens if the best of them is `likely` to be kept.
+    """Leaves bounds of the scores of what may be kept, or of all tokens if the best of them is `likely` to be kept; and
+    with min-p, the sums of what it keeps.
     """
     seed, position = read_field(records, row, SEED), read_field(records, row, POSITION)
     if (mode & NEEDS_MINIMUM) != 0:
         low_key, _last = read_boundary(records, row)
         kept, count = sum_min_p(
-            row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, value_of(low_key),
+            row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, scale, largest, value_of(low_key),
             (mode & BOUNDED_FROM) != 0, seed, position, group_bound,
         )  # fmt: skip
         add_to_sum(sums, row, MINIMUM, kept)
         add_to_sum(sums, row, MINIMUM_COUNT, count)
-    elif (mode & BOUNDED_FROM) != 0:
+    else:
         low_key, _end = read_interval(records, row, 0)
         low_key = tl.where(likely, MINUS_INF_KEY, low_key)
         bound_reaching(
-            row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, scale, largest, value_of(low_key),
-            seed, position, group_bound,
+            row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, scale, largest, value_of(low_key), seed,
+            position, group_bound,
         )  # fmt: skip
 
 
@@ -239,14 +256,10 @@ def sum_weights(
             largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
             first_tile = task * each
             last_tile = tl.minimum(first_tile + each, tiles)
-            if (attempt == 0) & ((mode & (NEEDS_MINIMUM | BOUNDED_FROM)) != 0):
-                stretches_of_task = tl.cdiv(stretches, tasks)
-                first_stretch = task * stretches_of_task
-                last_stretch = tl.minimum(first_stretch + stretches_of_task, stretches)
-                look_at_stretches(
-                    row_logits, vocab, first_stretch, last_stretch, quads, stretch_tiles, records, sums, row, mode,
-                    scale, largest, is_likely(records, row, top_p),
-                    group_bound + row * stretches * groups_of_segment(quads),
+            if (attempt == 0) & (((mode & NEEDS_MINIMUM) != 0) | is_bounded_from(records, row, mode)):
+                bound_scores(
+                    row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, records, sums, row, mode, scale,
+                    largest, is_likely(records, row, top_p), group_bound + row * stretches * groups_of_segment(quads),
                 )  # fmt: skip
             if (mode & IN_DOUBT) != 0:
                 measure(

@@ -1,8 +1,8 @@
 """Kernel 1, grid (rows, parts): reads every logit once, and leaves what tells later kernels where to look.
 
 For each group of tokens it leaves the key of the largest logit. For rows that are wide, and whose kept set is likely to
-hold the best score of all, it also leaves a bound that no score of the group exceeds; there is time to compute it while
-the row is read. For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows
+hold the best score of all, it also leaves a bound that no score of the group exceeds, and -inf for others; there is
+time to compute it while the row is read. For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows
 with top-p alone or a large top-k, rough sums from which `settle_top_p` guesses the boundary. Part 0 also writes the
 row's record, and the zeros that later kernels add to.
 """
@@ -12,16 +12,19 @@ import triton.language as tl
 
 from detsample.kernels.contract.order import key_of
 from detsample.kernels.sampling.boundary.pivots import (
+    FLAT,
     PIVOTS,
     RUNGS,
     is_in_doubt,
     is_weighed,
+    no_pivots,
     pick,
     pivots_of_sample,
     rate_of,
     reaching,
     reaching_lower,
     rough_weight,
+    sample_of_row,
     wanted_share,
 )
 from detsample.kernels.sampling.dependent_launch import wait_for_earlier
@@ -107,13 +110,12 @@ def start_sums(sums, missed, row):
 
 
 @triton.jit
-def store_rungs(rungs, rough0, rough1, rough2, rough3, rough):
-    """Stores the rough sums of a part, of what reaches each pivot and of all tokens, from one value for each lane."""
+def store_rungs(rungs, rough0, rough1, rough2, rough3):
+    """Stores the rough sums of a part, of what reaches each pivot, from one value for each lane."""
     tl.store(rungs, tl.sum(rough0, axis=0))
     tl.store(rungs + 1, tl.sum(rough1, axis=0))
     tl.store(rungs + 2, tl.sum(rough2, axis=0))
     tl.store(rungs + 3, tl.sum(rough3, axis=0))
-    tl.store(rungs + 4, tl.sum(rough, axis=0))
 
 
 NOT_SPECIALIZED = [
@@ -154,7 +156,7 @@ def summarize(
         seed_ptr, seed_stride, seed_low, seed_high, position_ptr, position_stride, position_low, position_high,
     )  # fmt: skip
     status = parameter_status(temperature, top_p, min_p, position)
-    greedy = temperature == 0.0
+    greedy = (temperature == 0.0) | (status != 0)  # later kernels find nothing to do for an invalid row
     scale = inverse_temperature(temperature)
     top_k = tl.where((top_k > 0) & (top_k < vocab), top_k, 0)
     top_k = tl.where(greedy, 1, top_k)
@@ -162,13 +164,19 @@ def summarize(
     top_p = tl.where(greedy, 1.0, top_p)
     mode = order_mode(filter_order, top_k, top_p, min_weight)
     weighed = is_weighed(mode, top_k, top_p)
-    summed = (weighed | is_in_doubt(top_k, top_p)) & (status == 0)
+    in_doubt = is_in_doubt(top_k, top_p)
+    summed = weighed | in_doubt
     rate = rate_of(scale, weighed)
     reference = tl.full([], 0.0, tl.float32)
     pivots = tl.zeros([PIVOTS], tl.float32)
     flat = top_p >= 1.0
     if summed:
-        reference, pivots, flat = pivots_of_sample(row_logits, vocab, rate, wanted_share(top_k, top_p, vocab))
+        values, measure, reference, whole, squares = sample_of_row(row_logits, vocab, rate)
+        flat = in_doubt & (whole * whole >= squares * FLAT)
+        if flat:
+            pivots = pivots_of_sample(values, measure, reference, whole, squares, wanted_share(top_k, top_p, vocab))
+        else:
+            pivots = no_pivots()
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
@@ -203,18 +211,22 @@ def summarize(
             if summed:
                 w = rough_weight(x, reference, rate)
                 rough += tl.sum(w, axis=1)
-                rough0 += reaching(x, w, p0)
-                rough1 += reaching(x, w, p1)
-                rough2 += reaching_lower(x, w, p2)
-                rough3 += reaching_lower(x, w, p3)
+                if flat:
+                    rough0 += reaching(x, w, p0)
+                    rough1 += reaching(x, w, p1)
+                    rough2 += reaching_lower(x, w, p2)
+                    rough3 += reaching_lower(x, w, p3)
             start += TILE
         store_groups(group_key + row * pitch, segment, key_of(largest), quads)
         ends = ((segment + 1) % segments_of_stretch == 0) | (segment + 1 == last_segment)
-        if bounds_here & ends:
+        if ends:
             store_groups(group_bound, segment // segments_of_stretch, bound, quads)
             bound = tl.full([LANES], float("-inf"), tl.float32)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
     if summed:
-        store_rungs(part_rungs + (row * parts + part) * RUNGS, rough0, rough1, rough2, rough3, rough)
+        part_rungs += (row * parts + part) * RUNGS
+        tl.store(part_rungs + PIVOTS, tl.sum(rough, axis=0))
+        if flat:
+            store_rungs(part_rungs, rough0, rough1, rough2, rough3)
     tl.store(part_key + row * parts + part, tl.max(key_of(part_largest), axis=0))
     tl.store(part_counts + row * parts + part, tl.sum(count, axis=0))

@@ -84,9 +84,9 @@ def first_where(condition):
 
 @triton.jit
 def interval_of_maxima(group_keys, top, goal, rate):
-    """(low, high, few, tokens, found): values between which the boundary probably lies, found from the groups' maxima.
-    The goal is a weight in units of that of `top`. If all tokens from `low` on fit a list, `high` is infinite. Then the
-    boundary is hardly below `few`, either, which about so many `tokens` reach; otherwise `few` is `low`.
+    """(low, high, found): values between which the boundary probably lies, found from the groups' maxima. The goal is a
+    weight in units of that of `top`. If all tokens from `low` on fit a list, `high` is infinite. If nearly all groups
+    are reached before the goal, nothing is `found`, and everything is between but what is surely above the boundary.
 
     If tokens fell into groups at random and a share f of the groups is reached by a value, f is also the share of the
     tokens there that larger ones hide. So each maximum there stands for 1 / (1 - f) tokens, and -ln(1 - f) tokens of
@@ -115,13 +115,14 @@ def interval_of_maxima(group_keys, top, goal, rate):
     all_above = (safe < BINS - 1) & (tokens <= EASY)
     first = tl.sum((reached <= groups_reached(around - AIMED_AT, present)).to(tl.int32), axis=0)
     last = first_where(reached >= groups_reached(around + AIMED_AT, present))
-    found = all_above | ((last < BINS - 1) & (pick(reached, last) <= present * CROWDED))
+    crowded = first_where(reached > present * CROWDED)
+    found = all_above | ((last < BINS - 1) & (last < crowded))
     # A look at the row lists some hundred tokens as quickly as a few, and then hardly ever misses.
     last = tl.where(all_above, tl.maximum(safe, first_where(reached >= groups_reached(AIMED_AT, present))), last)
-    low = top - (last.to(tl.float32) + 1.01) * width
-    few = tl.where(all_above, top - (safe.to(tl.float32) + 1.01) * width, low)
+    first = tl.where(found, first, tl.minimum(first, crowded))
+    low = tl.where(found, top - (last.to(tl.float32) + 1.01) * width, -FLT_MAX)
     high = tl.where(all_above | (first == 0), float("inf"), top - first.to(tl.float32) * width)
-    return low, high, few, tokens, found
+    return low, high, found
 
 
 @triton.jit

@@ -14,7 +14,7 @@ from detsample.kernels.sampling.tiles import forbid
 
 PIVOTS = tl.constexpr(4)
 SAMPLE = tl.constexpr(512)
-FLAT = tl.constexpr(32.0)  # a row whose sample is wider than this keeps thousands of tokens by a large top-p
+FLAT = tl.constexpr(32.0)  # a row whose sample is as wide as so many equal tokens keeps thousands by a large top-p
 BISECTIONS = tl.constexpr(8)
 RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `guess`),
 # and that a part keeps (what reaches each pivot, then all)
@@ -35,12 +35,6 @@ def is_in_doubt(top_k, top_p):
 def is_weighed(mode, top_k, top_p):
     """Whether a row's rough weight is wanted: if top-p takes its share of all tokens, or of nearly all."""
     return (top_p < 1.0) & ((top_k == 0) | ((top_k <= MOST_K) & ((mode & JOINT) != 0)))
-
-
-@triton.jit
-def is_for_top_p(mode, top_k, top_p):
-    """Whether a row is for `settle_top_p`, and not for `settle`."""
-    return is_in_doubt(top_k, top_p) | is_weighed(mode, top_k, top_p)
 
 
 @triton.jit
@@ -126,20 +120,33 @@ def values_reached(x, measure, goals, lowest, highest):
 
 
 @triton.jit
-def pivots_of_sample(row_logits, vocab, rate, share):
-    """(reference, [PIVOTS] falling values, flat): the sample's largest logit, and values of which about `share` of the
-    sample's measure reaches the middle ones; and whether the sample's measure is as wide as that of FLAT equal tokens.
+def sample_of_row(row_logits, vocab, rate):
+    """(values, measure, largest, whole, squares): SAMPLE logits of a row, what each counts for, and the largest; the
+    sum of what they count for, and the sum of the squares.
     """
     token = (tl.arange(0, SAMPLE).to(tl.int64) * vocab) // SAMPLE
     x = forbid(tl.load(row_logits[0] + token), row_logits, token, token < vocab).to(tl.float32)
     drawable = x > float("-inf")
     reference = tl.max(tl.where(drawable, x, -FLT_MAX), axis=0)
-    lowest = tl.min(tl.where(drawable, x, reference), axis=0)
     measure = tl.where(drawable, rough_weight(x, reference, rate), 0.0)
-    whole = tl.sum(measure, axis=0)
-    squares = tl.sum(measure * measure, axis=0)
+    whole, squares = tl.sum(measure, axis=0), tl.sum(measure * measure, axis=0)
+    return tl.where(drawable, x, reference), measure, reference, whole, squares
+
+
+@triton.jit
+def pivots_of_sample(x, measure, largest, whole, squares, share):
+    """[PIVOTS] falling values: about `share` of the sample's measure reaches the middle ones."""
     goals = shares_around(share, whole, squares) * whole
-    return reference, values_reached(x, measure, goals, lowest, reference), whole * whole >= squares * FLAT
+    return values_reached(x, measure, goals, tl.min(x, axis=0), largest)
+
+
+@triton.jit
+def no_pivots():
+    """What the first look leaves of a row that is not flat, in place of pivots: a bracket that leaves everything open,
+    as `guess.write_bracket` writes them.
+    """
+    place = tl.arange(0, PIVOTS)
+    return tl.where(place < 2, tl.where(place == 0, FLT_MAX, 0.0), tl.where(place == 2, -FLT_MAX, 1.0))
 
 
 @triton.jit
