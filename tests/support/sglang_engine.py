@@ -102,6 +102,9 @@ def murmur(seed: Any, positions: Any, columns: Any) -> Any:
 def record(target: Path) -> None:
     """Have every row that a sampler draws noted in a file, with the token that its logits give alone."""
     import torch
+    from sgl_kernel import utils
+
+    utils.is_arch_support_pdl = lambda: False  # no mock, which SGLang would take for a constant of its kernels
     from sglang.srt.layers import sampler as theirs
     from sglang.srt.layers.dual_gemm import DualGemm
     from sglang.srt.managers import scheduler
