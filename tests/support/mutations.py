@@ -102,15 +102,15 @@ MUTATIONS = (
     Mutation(
         "of a stretch's bounds those of its last segment are left",
         "kernels/sampling/summarize.py",
-        "if bounds_here & ends:",
+        "if ends:",
         "if bounds_here:",
         "stretches",
     ),
     Mutation(
         "what min-p keeps is not all listed",
-        "kernels/sampling/settling.py",
-        "low_key = lowest",
-        "low_key = top_key",
+        "kernels/sampling/settle.py",
+        "threshold = lowest_key_of(scale, largest, top_key, min_weight)",
+        "threshold = top_key",
         "few above min-p",
     ),
     Mutation(
@@ -219,7 +219,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the best token of all is taken, kept or not",
-        "kernels/sampling/settle_top_p.py",
+        "kernels/sampling/aim.py",
         "decided & (x >= kept_from)",
         "decided",
         "token alone",
@@ -230,6 +230,20 @@ MUTATIONS = (
         "(token_of_code(code) == winner) | (token_only == 0)",
         "token_only == 0",
         "token alone",
+    ),
+    Mutation(
+        "of the listed ties one too many is kept",
+        "kernels/sampling/finish.py",
+        "(equal & (token <= middle)).to(tl.int64), axis=0) >= ties",
+        "(equal & (token <= middle)).to(tl.int64), axis=0) > ties",
+        "listed ties",
+    ),
+    Mutation(
+        "programs that share a stretch overwrite each other's bounds",
+        "kernels/sampling/sum_weights.py",
+        "tl.atomic_max(group_bound + groups_of_segment(quads) * stretch + lane // quads, bound, sem=\"relaxed\")",
+        "tl.store(group_bound + groups_of_segment(quads) * stretch + lane // quads, bound)",
+        "intervals",
     ),
     Mutation(
         "the best listed token is taken, kept or not",
@@ -380,6 +394,12 @@ def many_ties() -> None:
     compare(np.repeat(F32([[1, 2]]), 600, axis=1), {"topp_seed": 3, "top_k": 1100})
 
 
+def listed_ties() -> None:
+    """A boundary within a tie that `sum_weights` has listed, of more tokens than `settle` gathers."""
+    rows = np.random.default_rng(11).permuted(np.repeat(F32([[3, 1, 2]]), [200, 1000, 800], axis=1), axis=1)
+    compare(rows, {"topp_seed": 5, "top_p": F32([0.8]), "top_k": np.array([0])})
+
+
 def few_of_many_ties() -> None:
     """A boundary far from the end of a tie; the token there is drawn for some rows."""
     compare(np.zeros((8, 300), F32), {"topp_seed": np.arange(8), "top_p": 0.01})
@@ -479,8 +499,8 @@ def sets() -> None:
 PROBES: dict[str, Callable[[], None]] = {
     probe.__name__.replace("_", " ").replace("min p", "min-p"): probe
     for probe in (
-        score_ties, ties, noise, halves, edges, launches, many_ties, few_of_many_ties, intervals, stretches,
-        few_above_min_p, programs_at_once, token_alone, zeros, large_equal_logits, processing, sets,
+        score_ties, ties, noise, halves, edges, launches, many_ties, listed_ties, few_of_many_ties, intervals,
+        stretches, few_above_min_p, programs_at_once, token_alone, zeros, large_equal_logits, processing, sets,
     )
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from detsample.kernels.sampling.boundary.pivots import (
     FLT_MAX,
     PIVOTS,
     RUNGS,
-    is_in_doubt,
+    quotient,
     rate_of,
     total_between,
     wanted_share,
@@ -82,7 +82,8 @@ def draw_without_boundary(
 
 @triton.jit
 def probable_interval(
-    row_pivots, part_rungs, row, parts, group_keys, top_key, count, scale, top_k, top_p, share, lowest, vocab
+    row_logits, vocab, row_pivots, part_rungs, row, parts, group_keys, top_key, count, scale, top_k, top_p, share,
+    lowest,
 ):  # fmt: skip
     """The keys of an interval around the probable boundary, joined as a row's record holds them. The boundary must not
     be below `lowest`. `share` is that of `total_weight`, or 0.
@@ -93,7 +94,9 @@ def probable_interval(
     low = -high
     found = share < 0.0
     if (share > 0.0) & (share <= MOST_TOLD):
-        low, high, found = interval_of_maxima(group_keys, top, share, rate)
+        low, high, found = interval_of_maxima(
+            row_logits, vocab, group_keys, top, quotient(share, top_p), share, rate
+        )
     has_pivots = tl.load(row_pivots + row * RUNGS + PIVOTS - 2) > -FLT_MAX
     if has_pivots:
         between_high, between_low = first_interval(
@@ -115,7 +118,7 @@ def aim_row(
     scale, top_p = read_floats(records, row)
     top_k = read_field(records, row, TOP_K)
     top_key = largest_key(part_key, row, parts)
-    if is_in_doubt(top_k, top_p) & (top_key < INF_KEY) & (top_key > MINUS_INF_KEY):
+    if (top_key < INF_KEY) & (top_key > MINUS_INF_KEY):
         group_keys = load_maxima(group_key, groups)
         min_weight = read_field(records, row, MIN_WEIGHT)
         mode = read_field(records, row, MODE)
@@ -145,8 +148,8 @@ def aim_row(
             if min_p_first:
                 lowest = lowest_key_of(scale, largest, top_key, min_weight)
             interval = probable_interval(
-                row_pivots, part_rungs, row, parts, group_keys, top_key, count, scale, top_k, top_p, share, lowest,
-                vocab,
+                row_logits, vocab, row_pivots, part_rungs, row, parts, group_keys, top_key, count, scale, top_k, top_p,
+                share, lowest,
             )  # fmt: skip
             note(records, row, INTERVAL, interval)  # without an end, everything from its start on is listed
         if drawn_first:

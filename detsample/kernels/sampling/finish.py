@@ -505,7 +505,7 @@ def is_cut_by_list(records, sums, row, mode, top_key, top_k, top_p, min_weight):
     low, high, above_count, above, reached_count, reached = read_measured(records, sums, row, top_key)
     target = top_p_target(top_p, read_sum(sums, row, TOTAL))
     yes = (above < target) & (target <= reached) & (reached_count - above_count <= LIST) & (high - low > 1)
-    yes = yes & ((mode & IN_DOUBT) != 0) & (top_k == 0) & (min_weight == 0)
+    yes = yes & ((mode & IN_DOUBT) != 0) & (top_k == 0) & (min_weight == 0)  # no barrier so far: see `finish`
     return yes, target, low, high, above_count, above, reached_count, reached
 
 
@@ -524,9 +524,9 @@ def finish_listed(
     row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound,
     token_ids, num_kept, status, logprobs, log_z,
 ):  # fmt: skip
-    """Finishes a row that `is_cut_by_list`. If its token alone is wanted, it is drawn before the boundary is known, from
-    all that is above or in the interval. If what comes before it weighs too much, it is not kept, nor is any behind it,
-    and the best of those before it is next.
+    """Finishes a row for which `is_cut_by_list` holds. If its token alone is wanted, it is drawn before the boundary is
+    known, from all that is above or in the interval. If what comes before it weighs too much, it is not kept, nor is
+    any behind it, and the best of those before it is next.
     """
     mode = read_field(records, row, MODE)
     scale, top_p = read_floats(records, row)
@@ -588,7 +588,7 @@ def finish_row(
     listed, _target, low, high, above_count, above, reached_count, reached = is_cut_by_list(
         records, sums, row, mode, top_key, top_k, top_p, min_weight
     )
-    if (listed == 0) & (read_field(records, row, STATUS) == PENDING):
+    if listed == 0:
         largest = value_of(top_key)
         total = read_sum(sums, row, TOTAL)
         count = read_field(records, row, COUNT)
@@ -653,11 +653,14 @@ def finish(
     list_token += row * pitch
     group_bound += row * stretches * groups_of_segment(quads)
     if tl.program_id(1) == 0:
-        finish_row(
-            row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound,
-            scratch_code + row * SCRATCH, token_ids, num_kept, status, logprobs, log_z,
-        )  # fmt: skip
-    else:
+        # The other way may finish its rows meanwhile, and only some warps may see it here. They part before any
+        # barrier, since `finish_row` does nothing for those rows.
+        if read_field(records, row, STATUS) == PENDING:
+            finish_row(
+                row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound,
+                scratch_code + row * SCRATCH, token_ids, num_kept, status, logprobs, log_z,
+            )  # fmt: skip
+    elif (read_field(records, row, MODE) & IN_DOUBT) != 0:
         finish_listed(
             row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound,
             token_ids, num_kept, status, logprobs, log_z,

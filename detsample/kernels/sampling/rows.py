@@ -64,6 +64,8 @@ IN_DOUBT = tl.constexpr(32)  # what lies around the first interval is to be meas
 DRAWN = tl.constexpr(64)  # the token is known, and only logarithms of sums are left
 MIN_P_FIRST = tl.constexpr(128)  # top-p takes its share of what top-k and min-p keep, and min-p is on
 JOINT = tl.constexpr(256)  # top-p takes its share of all tokens, and top-k is on
+BY_SHARE = tl.constexpr(512)  # top-p takes its share of all tokens
+AIMED = tl.constexpr(1024)  # the boundary may lie among thousands of tokens, and `aim_row` says where to look
 
 ORDER_MIN_P_FIRST = tl.constexpr(1)  # the values of `filter_order` other than 0, which is top-k first
 ORDER_JOINT = tl.constexpr(2)
@@ -232,8 +234,10 @@ def end_of(high_key, top_key):
 @triton.jit
 def last_attempt(records, row):
     """The number of the attempt whose interval counts."""
-    again = tl.load(records + row * RECORD + INTERVAL + 1 + tl.arange(0, RETRIES))
-    return tl.sum((again != NO_INTERVAL).to(tl.int32), axis=0)
+    attempt = tl.full([], 0, tl.int32)
+    for retry in tl.static_range(RETRIES):
+        attempt += (tl.load(records + row * RECORD + INTERVAL + 1 + retry) != NO_INTERVAL).to(tl.int32)
+    return attempt
 
 
 @triton.jit

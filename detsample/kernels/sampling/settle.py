@@ -17,18 +17,19 @@ import triton.language as tl
 
 from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, value_of
 from detsample.kernels.sampling.aim import aim_row
-from detsample.kernels.sampling.boundary.pivots import is_in_doubt, is_weighed, rate_of
+from detsample.kernels.sampling.boundary.pivots import is_in_doubt, rate_of
 from detsample.kernels.sampling.candidates import CAPACITY, MOST_K, MOST_SELECTED, SCRATCH
 from detsample.kernels.sampling.dependent_launch import wait_for_earlier
 from detsample.kernels.sampling.draw import MOST_DRAWS, draw_from_groups
 from detsample.kernels.sampling.outcome import write_invalid
 from detsample.kernels.sampling.rows import (
+    AIMED,
     BOUNDED,
     BOUNDED_FROM,
+    BY_SHARE,
     GREEDY,
     IN_DOUBT,
     INTERVAL,
-    MIN_P_FIRST,
     MIN_WEIGHT,
     MODE,
     NEEDS_MINIMUM,
@@ -52,6 +53,7 @@ from detsample.kernels.sampling.rows import (
 from detsample.kernels.sampling.score_bounds import FARTHEST
 from detsample.kernels.sampling.settling import (
     MOST_REACHING,
+    MOST_TRIED,
     draw_listed,
     drawable_tokens,
     first_groups,
@@ -97,11 +99,11 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 def settle_row(
     row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
     every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots, part_rungs,
-    scratch_code, token_ids, num_kept, status, logprobs, log_z, BY_SHARE: tl.constexpr,
+    scratch_code, token_ids, num_kept, status, logprobs, log_z, SHARED: tl.constexpr,
 ):  # fmt: skip
     """Settles a row if few tokens hold its kept set, or if it has no filter, and otherwise leaves what is to be
-    measured. It does nothing for rows of the other kind: BY_SHARE are those whose top-p takes its share of the weight
-    of all tokens. Of these the ones for which `is_drawn_first` holds are left to `aim_row`.
+    measured. It does nothing for rows of the other kind: if SHARED, it is for those whose top-p takes its share of the
+    weight of all tokens. Of these the ones for which `is_drawn_first` holds are left to `aim_row`.
     """
     # Everything that rows need is loaded before any of it is waited for.
     group_keys = load_maxima(group_key, groups)
@@ -111,10 +113,10 @@ def settle_row(
     seed = read_field(records, row, SEED)
     position = read_field(records, row, POSITION)
     mode = read_field(records, row, MODE)
-    if (is_weighed(mode, top_k, top_p) & ((mode & MIN_P_FIRST) == 0)) == BY_SHARE:
-        of_parameters = (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32)
-        top_key = largest_key(part_key, row, parts)
-        count = drawable_tokens(part_counts, row, parts)
+    of_parameters = (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32)
+    top_key = largest_key(part_key, row, parts)
+    count = drawable_tokens(part_counts, row, parts)
+    if ((mode & BY_SHARE) != 0) == SHARED:
         reason = row_status(row_logits, vocab, top_key, of_parameters)
         if reason != 0:
             write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
@@ -141,33 +143,39 @@ def settle_row(
             lightest, heaviest = kept_weight, kept_weight
             share = tl.full([], 0.0, tl.float32)
             number = groups
-            if BY_SHARE:
+            if SHARED:
                 lightest, heaviest, share = total_weight(
                     row_pivots, part_rungs, row, parts, largest, rate_of(scale, True),
                     segments_of_part * segment_tiles, top_p,
                 )  # fmt: skip
                 share = tl.where(top_k > 0, 0.0, share)
-            if (top_k > 0) | BY_SHARE:
+            if (top_k > 0) | SHARED:
                 wanted = tl.minimum(tl.where(top_k > 0, top_k, MOST_REACHING), 2 * MOST_GROUPS).to(tl.int32)
-                first, number = first_groups(group_keys, top_key, wanted, share, rate_of(scale, BY_SHARE))
+                first, number = first_groups(group_keys, top_key, wanted, share, rate_of(scale, SHARED))
                 threshold = tl.maximum(first, lowest)
             drawn_first = is_drawn_first(mode, want, share, number)
-            if ((top_k > 0) | by_gap | by_min_p | BY_SHARE) & (drawn_first == 0):
-                most_groups = tl.where((top_k > 0) | BY_SHARE, MOST_SELECTED, MOST_REACHING)
+            if SHARED:
+                # Groups may hide heavy tokens behind heavier ones: nearly as many groups as can be are worth a try.
+                if (drawn_first == 0) & (number > MOST_SELECTED) & (share <= CAPACITY) & (top_k == 0):
+                    many = tl.full([], MOST_TRIED, tl.int32)
+                    first, number = first_groups(group_keys, top_key, many, share * 0.0, rate_of(scale, False))
+                    threshold = tl.maximum(first, lowest)
+            if ((top_k > 0) | by_gap | by_min_p | SHARED) & (drawn_first == 0):
+                most_groups = tl.where((top_k > 0) | SHARED, MOST_SELECTED, MOST_REACHING)
                 filled = list_candidates(
                     row_logits, vocab, quads, segment_tiles, group_keys, threshold,
                     tl.where(top_k > MOST_K, 0, most_groups), sums, row, scratch_code,
                 )  # fmt: skip
                 if filled <= CAPACITY:
                     is_drawn, winner, kept, weight_kept = draw_listed(
-                        records, row, filled, mode, lightest, heaviest, count, threshold, threshold == lowest, top_k,
-                        top_p, min_weight, scale, largest, seed, position, scratch_code, BY_SHARE,
-                        (want & WANT_KEPT) == 0,
+                        records, row, filled, mode, lightest, heaviest, count, threshold,
+                        (top_k > 0) | (threshold == lowest), top_k, top_p, min_weight, scale, largest, seed, position,
+                        scratch_code, SHARED, (want & WANT_KEPT) == 0,
                     )  # fmt: skip
                     count = tl.where(by_gap | (is_drawn == 0), count, kept)
                     kept_weight = tl.where(by_gap | (is_drawn == 0), 0, weight_kept)
             if (in_doubt | (top_k > 0)) & (is_drawn == 0):
-                mode |= IN_DOUBT | tl.where(in_doubt & (top_k == 0), NEEDS_TOTAL, 0)
+                mode |= tl.where(in_doubt & (top_k == 0), NEEDS_TOTAL, 0) | IN_DOUBT
                 mode |= tl.where(wants_token & ((mode & BOUNDED) == 0), BOUNDED_FROM, 0)
                 if in_doubt == 0:  # otherwise `aim_row` says where to look
                     note(records, row, INTERVAL, join_words(threshold, lowest * 0 + INF_KEY))
@@ -220,6 +228,7 @@ def settle(
     scratch_code += row * SCRATCH
     group_bound += row * stretches * groups_of_segment(quads)
     way = tl.program_id(1)
+    mode = read_field(records, row, MODE)
     if way == 0:
         settle_row(
             row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
@@ -227,12 +236,13 @@ def settle(
             part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, False,
         )  # fmt: skip
     elif way == 1:
-        settle_row(
-            row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
-            want, every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots,
-            part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, True,
-        )  # fmt: skip
-    else:
+        if (mode & BY_SHARE) != 0:
+            settle_row(
+                row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
+                want, every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots,
+                part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, True,
+            )  # fmt: skip
+    elif (mode & AIMED) != 0:
         aim_row(
             row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
             want, every_row, records, missed, group_key, group_bound, part_key, part_counts, row_pivots, part_rungs,

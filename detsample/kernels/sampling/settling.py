@@ -49,6 +49,7 @@ from detsample.kernels.sampling.tiles import MOST_GROUPS, MOST_SEGMENTS, load_to
 
 CHOICES = tl.constexpr(256)  # how many keys are tried at a time
 MOST_REACHING = tl.constexpr(64)  # the most groups to gather, if they reach what min-p keeps, which may be all groups
+MOST_TRIED = tl.constexpr(144)  # about how many groups to gather, if hidden tokens may hold what top-p's share lacks
 BISECTIONS = tl.constexpr(8)
 UNIT = tl.constexpr(65536)  # what a group counts for; a weight is in units of the largest, divided by this
 HEAVIEST = tl.constexpr(1 << 61)  # the largest weight that a row can have
@@ -118,7 +119,7 @@ def first_groups(group_keys, top_key, wanted, share, rate):
     The key is found by bisection between values. Sums are of integers, so every program finds the same.
     """
     there = group_keys > MINUS_INF_KEY
-    worth = rough_weight(value_of(group_keys), value_of(top_key), rate)
+    worth = rough_weight(value_of(tl.where(there, group_keys, top_key)), value_of(top_key), rate)
     worth = tl.where(there, tl.where(share > 0.0, (worth * UNIT).to(tl.int32), UNIT), 0)
     goal = tl.where(share > 0.0, (tl.minimum(share, MOST_GROUPS) * UNIT).to(tl.int32) + 1, wanted * UNIT)
     low = value_of(tl.min(tl.where(worth > 0, group_keys, top_key), axis=0))

@@ -2,9 +2,9 @@
 
 For each group of tokens it leaves the key of the largest logit. For rows that are wide, and whose kept set is likely to
 hold the best score of all, it also leaves a bound that no score of the group exceeds, and -inf for others; there is
-time to compute it while the row is read. For each part of a row it leaves the largest key, how many of its tokens can be drawn and, for rows
-with top-p alone or a large top-k, rough sums from which `settle_top_p` guesses the boundary. Part 0 also writes the
-row's record, and the zeros that later kernels add to.
+time to compute it while the row is read. For each part of a row it leaves the largest key, how many of its tokens can
+be drawn and, for rows with top-p alone or a large top-k, rough sums. Part 0 also writes the row's record, and the zeros
+that later kernels add to.
 """
 
 import triton
@@ -29,11 +29,14 @@ from detsample.kernels.sampling.boundary.pivots import (
 )
 from detsample.kernels.sampling.dependent_launch import wait_for_earlier
 from detsample.kernels.sampling.rows import (
+    AIMED,
     BOUNDED,
+    BY_SHARE,
     COUNTERS,
     FLOATS,
     GREEDY,
     INTERVAL,
+    MIN_P_FIRST,
     MIN_WEIGHT,
     MODE,
     NO_INTERVAL,
@@ -186,7 +189,8 @@ def summarize(
     bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
 
     if part == 0:
-        mode |= tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0)
+        mode |= tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0) | tl.where(in_doubt, AIMED, 0)
+        mode |= tl.where(weighed & ((mode & MIN_P_FIRST) == 0), BY_SHARE, 0)
         start_record(records, row, seed, position, top_k, min_weight, scale, top_p, status, mode)
         start_sums(sums, missed, row)
 

@@ -19,6 +19,7 @@ from detsample.kernels.sampling.boundary.pivots import (
     LOG2E,
     PIVOTS,
     RUNGS,
+    SAMPLE,
     pick,
     quotient,
     rough_log,
@@ -31,6 +32,7 @@ from detsample.kernels.sampling.tiles import load_tokens
 
 BINS = tl.constexpr(256)  # into how many classes the groups are sorted by their maxima
 CROWDED = tl.constexpr(0.98)  # if a larger share of the groups is reached, maxima say too little about the other tokens
+HEAVY = tl.constexpr(0.01)  # what is missing of the weight of all tokens if more than guesses are wrong
 SAFE = tl.constexpr(1.001)  # by how much the estimated weight of a list is to exceed the goal
 AIMED_AT = tl.constexpr(700.0)  # how many tokens to list on either side of the guess
 FAR = tl.constexpr(2800.0)  # the same after a miss by far: more than a list holds, but the list is then a sample
@@ -83,14 +85,25 @@ def first_where(condition):
 
 
 @triton.jit
-def interval_of_maxima(group_keys, top, goal, rate):
-    """(low, high, found): values between which the boundary probably lies, found from the groups' maxima. The goal is a
-    weight in units of that of `top`. If all tokens from `low` on fit a list, `high` is infinite. If nearly all groups
-    are reached before the goal, nothing is `found`, and everything is between but what is surely above the boundary.
+def weight_below(row_logits, vocab, value, top, rate):
+    """About what the tokens below a value weigh, in units of the weight of `top`, by every so many-th token."""
+    token = (tl.arange(0, SAMPLE).to(tl.int64) * vocab) // SAMPLE
+    x = load_tokens(row_logits, token, token < vocab)
+    total = tl.sum(tl.where(x < value, rough_weight(x, top, rate), 0.0), axis=0)
+    return total * (vocab.to(tl.float32) * (1.0 / SAMPLE))
+
+
+@triton.jit
+def interval_of_maxima(row_logits, vocab, group_keys, top, whole, goal, rate):
+    """(low, high, found): values between which the boundary probably lies, found from the groups' maxima. The goal and
+    the weight of all tokens, `whole`, are in units of the weight of `top`. If all tokens from `low` on fit a list,
+    `high` is infinite. If nearly all groups are reached before the goal, nothing is `found`, and everything that these
+    groups reach is between.
 
     If tokens fell into groups at random and a share f of the groups is reached by a value, f is also the share of the
     tokens there that larger ones hide. So each maximum there stands for 1 / (1 - f) tokens, and -ln(1 - f) tokens of
-    a group reach the value.
+    a group reach the value. Single tokens are different: a heavy one that a heavier one hides is missing from the sum.
+    What is missing is known by the weight of all tokens, of which the lightest are sampled.
     """
     group_bin, width, present = bins_of_maxima(group_keys, top)
     place = tl.arange(0, BINS)
@@ -107,7 +120,13 @@ def interval_of_maxima(group_keys, top, goal, rate):
     groups = pick(reached, at)
     hidden = tl.maximum(tokens_reached(groups, present) - groups, 1.0)
     unsure = tl.minimum(4.0 * rough_root(inverse(hidden)), 1.0) * (pick(amount, at) - rough)
+    crowded = first_where(reached > present * CROWDED)
+    lightest = weight_below(row_logits, vocab, top - crowded.to(tl.float32) * width, top, rate)
     amount += exact - rough
+    missing = whole - lightest - pick(amount, tl.maximum(crowded - 1, 0))
+    is_hidden = missing > whole * HEAVY
+    amount += tl.where(is_hidden, missing, 0.0)
+    unsure += tl.where(is_hidden, lightest * 0.1, 0.0)
     at = first_where(amount >= goal)
     around = tokens_reached(pick(reached, at), present)
     safe = first_where(amount >= goal * SAFE + unsure)
@@ -115,13 +134,12 @@ def interval_of_maxima(group_keys, top, goal, rate):
     all_above = (safe < BINS - 1) & (tokens <= EASY)
     first = tl.sum((reached <= groups_reached(around - AIMED_AT, present)).to(tl.int32), axis=0)
     last = first_where(reached >= groups_reached(around + AIMED_AT, present))
-    crowded = first_where(reached > present * CROWDED)
     found = all_above | ((last < BINS - 1) & (last < crowded))
     # A look at the row lists some hundred tokens as quickly as a few, and then hardly ever misses.
     last = tl.where(all_above, tl.maximum(safe, first_where(reached >= groups_reached(AIMED_AT, present))), last)
-    first = tl.where(found, first, tl.minimum(first, crowded))
-    low = tl.where(found, top - (last.to(tl.float32) + 1.01) * width, -FLT_MAX)
-    high = tl.where(all_above | (first == 0), float("inf"), top - first.to(tl.float32) * width)
+    low = top - (tl.where(found, last, crowded).to(tl.float32) + 1.01) * width
+    no_end = all_above | (first == 0) | (found == 0)
+    high = tl.where(no_end, float("inf"), top - first.to(tl.float32) * width)
     return low, high, found
 
 
