@@ -36,14 +36,14 @@ WORDS = tl.constexpr(64)  # how many bad words are
 
 @triton.jit
 def list_of(ids, request, starts, ends, stride, width, size):
-    """A request's list and its length: a row of a table, or what lies between its start and its end."""
+    """A request's list, its length and its place: a row of a table, or what lies between its start and its end."""
     first = request * stride
     length = tl.full([], width, tl.int32)
     if width < 0:
         first = tl.minimum(tl.maximum(tl.load(starts + request).to(tl.int64), 0), size)
         end = tl.minimum(tl.maximum(tl.load(ends + request).to(tl.int64), first), size)
         length = (end - first).to(tl.int32)
-    return ids + first, length
+    return ids + first, length, first
 
 
 @triton.jit
@@ -185,19 +185,19 @@ def process(
         f = scalar_or_vector(frequency, frequency_stride, request, f, given & FREQUENCY_GIVEN)
         p = scalar_or_vector(presence, presence_stride, request, fp32_from_bits(presence_bits), given & PRESENCE_GIVEN)
         least = scalar_or_vector(min_length, length_stride, request, length_scalar.to(tl.int64), given & LENGTH_GIVEN)
-        prompt, prompt_length = list_of(
+        prompt, prompt_length, _ = list_of(
             prompt, request, prompt_starts, prompt_ends, prompt_stride, prompt_width, prompt_size
         )
-        output, output_length = list_of(
+        output, output_length, _ = list_of(
             output, request, output_starts, output_ends, output_stride, output_width, output_size
         )
-        bias, bias_length = list_of(bias, request, bias_starts, bias_ends, bias_stride, bias_width, bias_size)
-        bias_values, _ = list_of(bias_values, request, bias_starts, bias_ends, bias_stride, bias_width, bias_size)
-        banned, banned_length = list_of(
+        bias, bias_length, first = list_of(bias, request, bias_starts, bias_ends, bias_stride, bias_width, bias_size)
+        bias_values += first
+        banned, banned_length, _ = list_of(
             banned, request, banned_starts, banned_ends, banned_stride, banned_width, banned_size
         )
-        stop, stop_length = list_of(stop, request, stop_starts, stop_ends, stop_stride, stop_width, stop_size)
-        only, only_length = list_of(only, request, only_starts, only_ends, only_stride, only_width, only_size)
+        stop, stop_length, _ = list_of(stop, request, stop_starts, stop_ends, stop_stride, stop_width, stop_size)
+        only, only_length, _ = list_of(only, request, only_starts, only_ends, only_stride, only_width, only_size)
         if (stop_length > 0) | (bad_count > 0):
             output_length = without_padding(output, output_length, output_width)
         only_length = without_padding(only, only_length, only_width)

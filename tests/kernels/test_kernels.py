@@ -378,6 +378,18 @@ def test_the_token_alone_of_allowed_sets() -> None:
     compare_token(rows, given | {"allowed": allowed})
 
 
+def test_sets_of_many_tiles() -> None:
+    """Catches a look ahead over a set that is off by a tile or ends too early: 35 tiles in one program."""
+    from detsample.sampler.on_gpu import Tuning
+
+    rng = rng_of("sets of many tiles")
+    rows = randn(34 * 1024 + 77)
+    share = rng.choice([0.0, 0.02, 0.5, 1.0], (1, 35)).repeat(1024, axis=1)[:, : rows.shape[1]]
+    allowed = np.packbits(rng.random(share.shape) < share, axis=1, bitorder="little")
+    given = {"topp_seed": 5, "top_p": F32(0.95), "min_p": F32(0.001), "allowed": allowed}
+    compare(rows, given, tuning=Tuning(parts=1))
+
+
 @pytest.mark.full("more values at which bounds tie", every=4)
 @pytest.mark.parametrize("value", [1e7, -1e7, 1e9, 3e38])
 def test_a_draw_that_bounds_cannot_settle(value: float) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import multiprocessing
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +29,7 @@ from detsample.processing import CONVENTIONS, Processing, apply
 
 F32 = np.float32
 REQUESTS, ROWS = 1000, 2000
+WIDE = 9000, 20000, 40001, 151936
 OUTPUTS = ("token_ids", "num_kept", "status", "logprobs", "log_z", "mask")
 
 
@@ -49,14 +52,20 @@ def processed(seed: int) -> np.ndarray:
 
 
 def set_case(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """Rows with sets of any density, some of none and of all; all filters and orders."""
+    """Rows with sets of any density, which wide rows have another of for each 1,024 tokens, some of none and of all;
+    all filters and orders.
+    """
     rng = np.random.default_rng(seed)
-    vocab = int(rng.choice([5, 33, 64, 100, 257, 300, 1000, 2049]))
-    rows = ROWS if vocab < 1000 else ROWS // 8
+    vocab = WIDE[seed // 32 % 4] if seed % 32 == 0 else int(rng.choice([5, 33, 64, 100, 257, 300, 1000, 2049]))
+    rows = ROWS if vocab < 1000 else ROWS // 8 if vocab < 5000 else int(rng.choice([1, 9, 40]))
     x = rng.standard_normal((rows, vocab), dtype=F32) * rng.choice(F32([0.5, 3, 9]), (rows, 1))
     x[rng.random(x.shape) < 0.02] = rng.choice(F32([-np.inf, 0.0, -0.0, 2.0]))
     words = -(-vocab // 32)
-    density = rng.choice([0.0, 0.02, 0.5, 0.98, 1.0], (rows, 1), p=[0.02, 0.28, 0.3, 0.3, 0.1])
+    shares, odds = [0.0, 0.02, 0.5, 0.98, 1.0], [0.02, 0.28, 0.3, 0.3, 0.1]
+    density = rng.choice(shares, (rows, 1), p=odds)
+    if vocab > 5000:
+        odds = rng.dirichlet(np.ones(5))
+        density = rng.choice(shares, (rows, words // 32 + 1), p=odds).repeat(1024, axis=1)[:, : words * 32]
     octets = np.packbits(rng.random((rows, words * 32)) < density, axis=1, bitorder="little")
     how = {
         "topp_seed": rng.integers(-(2**63), 2**63, rows), "position": rng.integers(0, 2**40, rows),
@@ -111,36 +120,113 @@ def check_drawn(seed: int, expected: list[np.ndarray]) -> tuple[int, int]:
     return len(bad), int(bad.sum())
 
 
-def times() -> dict[str, float]:
-    """Microseconds, with B = 128 and V = 151,936."""
+def some_tokens(rows: int, vocab: int, number: int) -> Any:
+    """Sets with so many tokens, roughly, anywhere, as bools."""
     import torch
 
-    from detsample.bench.timing import microseconds
+    tokens = torch.randint(0, vocab, (rows, number), device="cuda")
+    return torch.zeros((rows, vocab), dtype=torch.bool, device="cuda").scatter_(1, tokens, True)
+
+
+def packed(sets: Any) -> Any:
+    import torch
+
+    words = (sets.view(len(sets), -1, 32).long() << torch.arange(32, device="cuda")).sum(-1)
+    return torch.where(words >= 2**31, words - 2**32, words).int()
+
+
+def sets_of(rows: int, vocab: int) -> dict[str, Any]:
+    """Sets as grammars give them: rows without one, within strings, and where little may follow."""
+    import torch
+
+    few = some_tokens(rows, vocab, 44)
+    few[:, :256] = True
+    return {
+        "no set": None, "all": torch.full((rows, vocab // 32), -1, dtype=torch.int32, device="cuda"),
+        "all but 300": packed(~some_tokens(rows, vocab, 300)),
+        "half": packed(some_tokens(rows, vocab, vocab * 7 // 10)),
+        "256 neighbours and 44": packed(few), "50": packed(some_tokens(rows, vocab, 50)),
+    }  # fmt: skip
+
+
+def functions_of(folder: Path, file: str, *names: str) -> Any:
+    """A module of some functions of another project's file, so that what else it imports need not be there."""
+    text = (folder / file).read_text()
+    found = [re.search(rf"^(@triton.jit\n)?def {name}\(.*?(?=^\S(?<!\)))", text, re.M | re.S) for name in names]
+    path = folder / f"only_{Path(file).stem}.py"
+    path.write_text("\n".join(["import torch, triton, triton.language as tl", *(part[0] for part in found if part)]))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def beside(folder: Path, inputs: list[Any], sets: dict[str, Any], output: Any) -> dict[str, Callable[[Any], Any]]:
+    """What others do to logits in place: xgrammar's kernel of Triton for sets; vLLM's penalties, as functions of torch
+    that count anew, and as the kernel of its second runner, whose counts are there already.
+    """
+    import torch
+
+    rows, vocab = inputs[0].shape
+    apply_set = functions_of(folder, "apply_token_bitmask_inplace_triton.py", "apply_token_bitmask_inplace_kernel")
+    first = functions_of(folder, "utils.py", "get_token_bin_counts_and_mask")
+    scale = functions_of(folder, "_custom_ops.py", "apply_repetition_penalties_torch")
+    second = functions_of(folder, "penalties.py", "_penalties_kernel", "apply_penalties")
+    r, f, p = (torch.full((rows,), value, device="cuda") for value in (1.2, 0.1, 0.2))
+    each, none = torch.arange(rows, device="cuda"), torch.zeros((rows, 1), dtype=torch.int64, device="cuda") + vocab
+    counts = first.get_token_bin_counts_and_mask(output, vocab, rows)[0].int().contiguous()
+    prompt = torch.zeros((rows, vocab // 32), dtype=torch.int32, device="cuda")
+    processors = torch.cuda.get_device_properties(0).multi_processor_count
+
+    def vllm_first(x: Any) -> None:
+        _, in_prompt = first.get_token_bin_counts_and_mask(none, vocab, rows)
+        number, in_output = first.get_token_bin_counts_and_mask(output, vocab, rows)
+        scale.apply_repetition_penalties_torch(x, in_prompt, in_output, r)
+        x -= f[:, None] * number
+        x -= p[:, None] * in_output
+
+    def xgrammar(x: Any, name: str) -> None:
+        apply_set.apply_token_bitmask_inplace_kernel[(processors,)](
+            x, sets[name], None, rows, vocab, vocab, vocab // 32, processors, 4096, num_warps=32, num_stages=3
+        )
+
+    return {
+        **{f"xgrammar, {name}": lambda x, name=name: xgrammar(x, name) for name in sets if name != "no set"},
+        "vLLM's penalties, torch": vllm_first,
+        "vLLM's penalties, second runner": lambda x: second.apply_penalties(
+            x, each, each, torch.zeros_like(each), r, f, p, prompt, counts
+        ),
+    }
+
+
+def times(found: dict[str, float], rows: int, others: Path | None, vocab: int = 151936, history: int = 1000) -> None:
+    """Finds microseconds for so many rows of fp32, with all parameters as vectors."""
+    import torch
+
+    from detsample.bench.timing import copies_for, microseconds
 
     torch.manual_seed(1)
-    rows, vocab, history = 128, 151936, 1000
-    inputs = [torch.randn(rows, vocab, device="cuda") * 3 for _ in range(4)]
-    vector = {"topp_seed": torch.arange(rows, device="cuda"), "position": torch.arange(rows, device="cuda")}
-    sets = {
-        "no set": None,
-        "all allowed": torch.full((rows, vocab // 32), -1, dtype=torch.int32, device="cuda"),
-        "half allowed": torch.randint(-(2**31), 2**31 - 1, (rows, vocab // 32), device="cuda").int(),
-    }
-    found: dict[str, float] = {}
+    inputs = [torch.randn(rows, vocab, device="cuda") * 3 for _ in range(copies_for(rows * vocab * 4))]
+    each, sets = torch.arange(rows, device="cuda"), sets_of(rows, vocab)
+
+    def measure(name: str, call: Callable[[Any], Any]) -> None:
+        # Many calls to a graph, whose start takes about 6 microseconds of its own.
+        found[name] = round(microseconds([lambda x=x: call(x) for x in inputs * -(-16 // len(inputs))], 25), 2)
+
+    def draw(x: Any, allowed: Any = None, **columns: Any) -> Any:
+        return detsample.sample(x, each, position=each, allowed=allowed, return_logprobs=False, **columns)
+
     for filters, how in {"none": {}, "k=50 p=.95": {"top_k": 50, "top_p": 0.95}, "p=.95": {"top_p": 0.95}}.items():
-        columns = {n: torch.full((rows,), v, device="cuda", dtype=None) for n, v in how.items()}
+        columns = {n: torch.full((rows,), v, device="cuda") for n, v in how.items()}
         for name, allowed in sets.items():
-            calls = [
-                lambda x=x, a=allowed, c=columns: detsample.sample(x, **vector, **c, allowed=a, return_logprobs=False)
-                for x in inputs
-            ]
-            found[f"{filters}, {name}"] = round(microseconds(calls), 1)
-    output = torch.randint(0, vocab, (rows, history), device="cuda")
+            measure(f"{filters}, {name}", lambda x, a=allowed, c=columns: draw(x, a, **c))
+    output, k = torch.randint(0, vocab, (rows, history), device="cuda"), torch.full((rows,), 50, device="cuda")
     asked = Processing(output=output, repetition_penalty=1.2, frequency_penalty=0.1, presence_penalty=0.2)
-    found["three penalties, 1,000 tokens"] = round(
-        microseconds([lambda x=x: apply(x, asked, in_place=True) for x in inputs]), 1
-    )
-    return found
+    measure("three penalties", lambda x: apply(x, asked, in_place=True))
+    measure("k=50", lambda x: draw(x, top_k=k))
+    measure("three penalties, then k=50", lambda x: draw(apply(x, asked, in_place=True), top_k=k))
+    for name, call in beside(others, inputs, sets, output).items() if others else ():
+        measure(name, call)
 
 
 def main() -> None:
@@ -149,7 +235,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--processes", type=int, default=7, help="of each part")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--no-times", action="store_true")
+    parser.add_argument("--times", type=int, nargs="*", default=[128], help="for how many rows times are measured")
+    parser.add_argument("--beside", type=Path, help="a folder with xgrammar's and vLLM's files, to time them too")
     given = parser.parse_args()
     report: dict[str, Any] = {"conventions": list(CONVENTIONS)}
     pools = [multiprocessing.get_context("spawn").Pool(given.processes) for _ in range(2)]
@@ -162,15 +249,21 @@ def main() -> None:
     for name, stream, run, pool in parts:
         start = time.perf_counter()
         report[name] = check(stream, run, given) | {"seconds": round(time.perf_counter() - start, 1)}
-        print(name, report[name], flush=True)
+        tell(report, given.out)
         pool.terminate()
-    if kernel_path.GPU is not None and not given.no_times:
-        report["times"] = times()
-        report["device"] = kernel_path.GPU
+    if kernel_path.GPU is not None:
+        report |= {"device": kernel_path.GPU, "times": {}}
+        for rows in given.times:
+            times(report["times"].setdefault(rows, {}), rows, given.beside)
+            tell(report, given.out)
+
+
+def tell(report: dict[str, Any], out: Path | None) -> None:
+    """What is known so far, since a run may be ended from outside."""
     text = json.dumps(report, indent=1, default=str)
-    print(text)
-    if given.out:
-        given.out.write_text(text + "\n")
+    print(text, flush=True)
+    if out:
+        out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ MUTATIONS = (
         "kernels/sampling/finish.py",
         "(order == n - seen)",
         "(order == n - seen + 1)",
-        "many ties",
+        "few of many ties",
     ),
     Mutation("-0 is below +0", "kernels/contract/order.py", "(x + 0.0).to", "x.to", "zeros"),
     Mutation(
@@ -243,7 +243,7 @@ MUTATIONS = (
         "kernels/sampling/sum_weights.py",
         "tl.atomic_max(group_bound + groups_of_segment(quads) * stretch + lane // quads, bound, sem=\"relaxed\")",
         "tl.store(group_bound + groups_of_segment(quads) * stretch + lane // quads, bound)",
-        "intervals",
+        "stretches",
     ),
     Mutation(
         "the best listed token is taken, kept or not",
@@ -389,11 +389,6 @@ def built_on_the_sampler() -> None:
     speculative_path.verify_tree(tree, np.array([[3, 4]]), np.array([[-1, 0]]), 5, position=0)
 
 
-def many_ties() -> None:
-    """A boundary within a tie of more tokens than are ranked."""
-    compare(np.repeat(F32([[1, 2]]), 600, axis=1), {"topp_seed": 3, "top_k": 1100})
-
-
 def listed_ties() -> None:
     """A boundary within a tie that `sum_weights` has listed, of more tokens than `settle` gathers."""
     rows = np.random.default_rng(11).permuted(np.repeat(F32([[3, 1, 2]]), [200, 1000, 800], axis=1), axis=1)
@@ -417,6 +412,8 @@ def stretches() -> None:
     """Winners in any of the segments that share a bound."""
     rows = np.random.default_rng(8).standard_normal((6, 2100), dtype=F32)
     compare(rows, {"topp_seed": np.arange(6), "temperature": 3.0}, {"parts": 1, "segment_tiles": 1})
+    rows = np.random.default_rng(8).standard_normal((2, 10240), dtype=F32)  # a stretch of six tiles, programs of five
+    compare(rows, {"topp_seed": np.arange(2), "min_p": F32(0.001)}, {"parts": 3, "segment_tiles": 3})
 
 
 def few_above_min_p() -> None:
@@ -488,18 +485,21 @@ def processing() -> None:
 
 
 def sets() -> None:
-    """Rows whose largest logit is forbidden, in each of a word's bits."""
-    rows = np.zeros((32, 70), F32)
+    """Rows whose largest logit is forbidden, in each of a word's bits; and one with a tile that allows one token."""
+    rows = np.zeros((32, 1024), F32)
     rows[np.arange(32), np.arange(32) + 32] = 9
-    allowed = np.full((32, 3), -1, np.int32)
+    allowed = np.full((32, 32), -1, np.int32)
     allowed[:, 1] = ~(1 << np.arange(32, dtype=np.int64)).astype(np.uint32).view(np.int32)
     compare(rows, {"topp_seed": np.arange(32), "top_k": 40, "allowed": allowed})
+    allowed = np.full((1, 64), -1, np.int32)
+    allowed[:, 32:] = np.arange(32) == 5
+    compare(np.arange(2048, dtype=F32)[None], {"topp_seed": 1, "top_k": 40, "allowed": allowed}, {"parts": 1})
 
 
 PROBES: dict[str, Callable[[], None]] = {
     probe.__name__.replace("_", " ").replace("min p", "min-p"): probe
     for probe in (
-        score_ties, ties, noise, halves, edges, launches, many_ties, listed_ties, few_of_many_ties, intervals,
+        score_ties, ties, noise, halves, edges, launches, listed_ties, few_of_many_ties, intervals,
         stretches, few_above_min_p, programs_at_once, token_alone, zeros, large_equal_logits, processing, sets,
     )
 }  # fmt: skip

@@ -53,7 +53,6 @@ from detsample.kernels.sampling.rows import (
 from detsample.kernels.sampling.score_bounds import FARTHEST
 from detsample.kernels.sampling.settling import (
     MOST_REACHING,
-    MOST_TRIED,
     draw_listed,
     drawable_tokens,
     first_groups,
@@ -154,12 +153,6 @@ def settle_row(
                 first, number = first_groups(group_keys, top_key, wanted, share, rate_of(scale, SHARED))
                 threshold = tl.maximum(first, lowest)
             drawn_first = is_drawn_first(mode, want, share, number)
-            if SHARED:
-                # Groups may hide heavy tokens behind heavier ones: nearly as many groups as can be are worth a try.
-                if (drawn_first == 0) & (number > MOST_SELECTED) & (share <= CAPACITY) & (top_k == 0):
-                    many = tl.full([], MOST_TRIED, tl.int32)
-                    first, number = first_groups(group_keys, top_key, many, share * 0.0, rate_of(scale, False))
-                    threshold = tl.maximum(first, lowest)
             if ((top_k > 0) | by_gap | by_min_p | SHARED) & (drawn_first == 0):
                 most_groups = tl.where((top_k > 0) | SHARED, MOST_SELECTED, MOST_REACHING)
                 filled = list_candidates(

@@ -49,7 +49,6 @@ from detsample.kernels.sampling.tiles import MOST_GROUPS, MOST_SEGMENTS, load_to
 
 CHOICES = tl.constexpr(256)  # how many keys are tried at a time
 MOST_REACHING = tl.constexpr(64)  # the most groups to gather, if they reach what min-p keeps, which may be all groups
-MOST_TRIED = tl.constexpr(144)  # about how many groups to gather, if hidden tokens may hold what top-p's share lacks
 BISECTIONS = tl.constexpr(8)
 UNIT = tl.constexpr(65536)  # what a group counts for; a weight is in units of the largest, divided by this
 HEAVIEST = tl.constexpr(1 << 61)  # the largest weight that a row can have
