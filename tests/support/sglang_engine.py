@@ -101,10 +101,11 @@ def murmur(seed: Any, positions: Any, columns: Any) -> Any:
 
 def record(target: Path) -> None:
     """Have every row that a sampler draws noted in a file, with the token that its logits give alone."""
+    import sgl_kernel.utils
     import torch
-    from sgl_kernel import utils
 
-    utils.is_arch_support_pdl = lambda: False  # no mock, which SGLang would take for a constant of its kernels
+    # No mock, which would be a constant of SGLang's kernels.
+    sgl_kernel.utils.is_arch_support_pdl = lambda: False
     from sglang.srt.layers import sampler as theirs
     from sglang.srt.layers.dual_gemm import DualGemm
     from sglang.srt.managers import scheduler
