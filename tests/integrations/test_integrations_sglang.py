@@ -1,9 +1,13 @@
-"""SGLang: its own sampler class, batch and log probabilities on the CPU, with detsample as the backend."""
+"""SGLang with detsample as the backend: its sampler class, batch and log probabilities on the CPU, and its engine."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import types
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +20,14 @@ if find_spec("sglang") is None:
 
 import sglang_parts
 import torch
+import vllm_engine
 
 SAMPLER = sglang_parts.load()
 
 from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo  # noqa: E402
 from sglang.srt.sampling.sampling_params import SamplingParams  # noqa: E402
 
-from detsample.integrations.sglang import BACKEND, DetsampleSampler, register, unregister  # noqa: E402
+from detsample.integrations.sglang import BACKEND, DetsampleSampler, register, routing, unregister  # noqa: E402
 
 VOCABULARY = 300
 PARAMS: list[dict[str, Any]] = [
@@ -96,6 +101,17 @@ def test_the_factory_is_the_backends() -> None:
     assert issubclass(DetsampleSampler, SAMPLER.Sampler)
 
 
+def test_arguments_keep_the_backend() -> None:
+    """Defect caught: SGLang's own sampler on a CPU or with deterministic inference, where detsample was asked for."""
+    routing.declare_resolution.reset_mock()
+    for given in ({"sampling_backend": "pytorch"}, {"sampling_backend": BACKEND, "_resolution_finished": True}):
+        routing.ServerArgs.resolve_once(types.SimpleNamespace(**given))
+    routing.declare_resolution.assert_not_called()
+    args = types.SimpleNamespace(sampling_backend=BACKEND)
+    routing.ServerArgs.resolve_once(args)
+    routing.declare_resolution.assert_called_once_with(args, BACKEND, sampling_backend=BACKEND)
+
+
 def test_each_row_is_drawn_as_alone_whatever_leaves_the_batch() -> None:
     """Defect caught: min-p beside seeds, which SGLang refuses; a position off by one; seeds that are lost."""
     info, requests = batch_of(PARAMS)
@@ -139,3 +155,26 @@ def test_log_probabilities_and_kept_sets_are_told() -> None:
         assert sorted(ids) == np.flatnonzero(out.mask[0]).tolist()
         assert kept.selected_logprobs[i].numpy().view(np.int32) == out.logprobs.view(np.int32)[0]
         assert int(kept.statuses[i]) == 0
+
+
+@pytest.mark.full("generates with a real model")
+def test_engine_requests_do_not_notice_their_neighbours(tmp_path: Path) -> None:
+    """Defect caught: a backend that SGLang's engine drops on its way; a token that depends on who is beside it or on
+    being preempted; log probabilities and kept sets that are not the row's.
+    """
+    program = Path(sglang_parts.__file__).with_name("sglang_engine.py")
+    command = [sys.executable, str(program), str(vllm_engine.model_folder(tmp_path)), "--requests", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    if done.returncode == 77:
+        pytest.skip(done.stdout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["backend"] == ["detsample"]
+    for name, found in report["servings"].items():
+        assert found["requests_that_differ_with_the_same_logits"] == 0, name
+        assert found["tokens_not_those_of_their_logits_alone"] == 0, name
+        assert found["logprobs_wrong"] == found["kept_sets_wrong"] == 0, name
+    together = report["servings"]["together"]
+    assert together["tokens_with_the_same_logits"] == together["tokens"] > 40
+    assert together["largest_batch"] == 8
+    assert report["servings"]["preempted"]["preemptions"] > 0

@@ -9,7 +9,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -34,12 +34,13 @@ class Mock(types.ModuleType):
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds mocks, ahead of what is installed."""
+    """Finds mocks of the modules that it is told."""
+
+    def __init__(self, mocked: Callable[[str], bool]) -> None:
+        self.mocked = mocked
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
-        if name.split(".")[0] != "sglang" or name in PACKAGES or name.startswith(REAL):
-            return None
-        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if self.mocked(name) else None
 
     def create_module(self, spec: Any) -> Mock:
         return Mock(spec.name)
@@ -50,7 +51,9 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def load() -> Any:
     """Import SGLang's sampler as far as it computes; returns the module."""
-    sys.meta_path.insert(0, Finder())
+    sys.meta_path.insert(
+        0, Finder(lambda n: n.split(".")[0] == "sglang" and n not in PACKAGES and not n.startswith(REAL))
+    )
     import sglang.srt.utils.common as common
 
     for name in ("is_cuda", "is_hip", "is_npu", "is_xpu", "is_musa", "is_gfx1250_supported", "get_bool_env_var"):

@@ -1,15 +1,18 @@
-"""Where SGLang learns of the backend, and where a batch gets its seeds."""
+"""Where SGLang learns of the backend and keeps it, and where a batch gets its seeds."""
 
 from __future__ import annotations
 
+import logging
 import secrets
 from functools import wraps
 from typing import Any
 
 import torch
+from sglang.srt.arg_groups.overrides import declare_resolution
 from sglang.srt.layers import sampler as theirs
 from sglang.srt.runtime_context import get_exec
 from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
+from sglang.srt.server_args import ServerArgs
 
 from detsample.integrations.sglang.sampler import BACKEND, DetsampleSampler
 
@@ -20,11 +23,12 @@ def register() -> None:
     """Make ``--sampling-backend detsample`` known, in this process.
 
     With that backend each request has a seed: its own, or one from the operating system. SGLang itself keeps seeds only
-    with ``--enable-deterministic-inference``, and gives 42 to requests without one; here no flag is needed. Calling it
-    again changes nothing.
+    with ``--enable-deterministic-inference``, and gives 42 to requests without one; here no flag is needed. With that
+    flag, and on a CPU, SGLang would draw with its own sampler whichever was asked for; this one stays. Calling it again
+    changes nothing.
     """
     theirs.register_sampler_backend(BACKEND, DetsampleSampler)
-    original = SamplingBatchInfo.from_schedule_batch.__func__
+    original, resolve = SamplingBatchInfo.from_schedule_batch.__func__, ServerArgs.resolve_once
     if hasattr(original, ORIGINAL):
         return
 
@@ -35,8 +39,18 @@ def register() -> None:
             info.sampling_seed = _seeds(batch.reqs, info.temperatures.device)
         return info
 
+    @wraps(resolve)
+    def resolve_once(self: Any) -> None:
+        resolved = getattr(self, "_resolution_finished", False)  # SGLang's mark: nothing can be declared behind it
+        resolve(self)
+        if self.sampling_backend == BACKEND and not resolved:
+            declare_resolution(self, BACKEND, sampling_backend=BACKEND)
+            logging.getLogger(__name__).info("detsample draws every request")
+
     setattr(from_schedule_batch, ORIGINAL, original)
+    setattr(resolve_once, ORIGINAL, resolve)
     SamplingBatchInfo.from_schedule_batch = classmethod(from_schedule_batch)
+    ServerArgs.resolve_once = resolve_once
 
 
 def unregister() -> None:
@@ -44,6 +58,7 @@ def unregister() -> None:
     theirs._CUSTOM_SAMPLER_FACTORIES.pop(BACKEND, None)
     now = SamplingBatchInfo.from_schedule_batch.__func__
     SamplingBatchInfo.from_schedule_batch = classmethod(getattr(now, ORIGINAL, now))
+    ServerArgs.resolve_once = getattr(ServerArgs.resolve_once, ORIGINAL, ServerArgs.resolve_once)
 
 
 def _seeds(requests: Any, device: torch.device) -> torch.Tensor:

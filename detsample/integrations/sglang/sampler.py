@@ -18,8 +18,16 @@ class DetsampleSampler(theirs.Sampler):
     """SGLang's `Sampler`, for batches that have seeds; others are SGLang's.
 
     Penalties, logit bias and grammars have been applied when it is asked, as for any sampler. A token's position is its
-    absolute index: one more than that of the input token, which is what SGLang tells.
+    absolute index: one more than that of the input token, which is what SGLang tells. Where it is made, on a GPU, it
+    compiles and loads its kernels.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        if torch.cuda.is_available():
+            detsample.warmup(
+                "torch", torch.cuda.current_device(), dtypes=["float32"], masks=["bool"], parameters={"top_k": "int32"}
+            )
 
     def forward(
         self,
@@ -52,7 +60,7 @@ class DetsampleSampler(theirs.Sampler):
         out = detsample.sample(
             logits,
             sampling_info.sampling_seed,
-            position=positions[: logits.shape[0]] + 1,
+            position=positions[: logits.shape[0]].long() + 1,
             temperature=sampling_info.temperatures,
             top_k=sampling_info.top_ks,
             top_p=sampling_info.top_ps,
