@@ -10,7 +10,7 @@ import triton.language as tl
 
 from detsample.kernels.contract.fraction import top_p_target
 from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.sampling.boundary.guess import first_interval, interval_of_maxima, sum_rungs
+from detsample.kernels.sampling.boundary.guess import first_interval, interval_of_tail, sum_rungs
 from detsample.kernels.sampling.boundary.pivots import (
     FLT_MAX,
     PIVOTS,
@@ -23,6 +23,7 @@ from detsample.kernels.sampling.boundary.pivots import (
 from detsample.kernels.sampling.candidates import MOST_SELECTED
 from detsample.kernels.sampling.draw import MOST_DRAWS, draw_from_groups
 from detsample.kernels.sampling.rows import (
+    AIMED,
     BOUNDED,
     IN_DOUBT,
     INTERVAL,
@@ -52,7 +53,7 @@ from detsample.kernels.sampling.settling import (
 )
 from detsample.kernels.sampling.tiles import MOST_SEGMENTS, groups_of_segment
 
-MOST_TOLD = tl.constexpr(1024.0)  # the groups' maxima do not tell where this many tokens of the largest weight end
+MOST_TOLD = tl.constexpr(1024.0)  # rows that keep as much as so many tokens of the largest weight have better pivots
 
 
 @triton.jit
@@ -82,8 +83,7 @@ def draw_without_boundary(
 
 @triton.jit
 def probable_interval(
-    row_logits, vocab, row_pivots, part_rungs, row, parts, group_keys, top_key, count, scale, top_k, top_p, share,
-    lowest,
+    row_logits, vocab, row_pivots, part_rungs, row, parts, top_key, count, scale, top_k, top_p, share, lowest
 ):  # fmt: skip
     """The keys of an interval around the probable boundary, joined as a row's record holds them. The boundary must not
     be below `lowest`. `share` is that of `total_weight`, or 0.
@@ -92,18 +92,14 @@ def probable_interval(
     rate = rate_of(scale, top_k == 0)
     high = tl.full([], float("inf"), tl.float32)
     low = -high
-    found = share < 0.0
-    if (share > 0.0) & (share <= MOST_TOLD):
-        low, high, found = interval_of_maxima(
-            row_logits, vocab, group_keys, top, quotient(share, top_p), share, rate
-        )
     has_pivots = tl.load(row_pivots + row * RUNGS + PIVOTS - 2) > -FLT_MAX
     if has_pivots:
-        between_high, between_low = first_interval(
+        high, low = first_interval(
             row_pivots, part_rungs, row, parts, top, count.to(tl.float32), rate, wanted_share(top_k, top_p, vocab),
             MOST_SEGMENTS,
         )  # fmt: skip
-        low, high = tl.where(found, low, between_low), tl.where(found, high, between_high)
+    if (share > 0.0) & ((share <= MOST_TOLD) | (has_pivots == 0)):
+        high, low = interval_of_tail(row_logits, vocab, top, quotient(share, top_p) - share, rate)
     low_key = tl.maximum(key_of(low), lowest)
     return join_words(low_key, tl.where(key_of(high) >= low_key, key_of(high), INF_KEY))
 
@@ -117,11 +113,11 @@ def aim_row(
     """Writes the first interval of a row that may be in doubt, and settles the row if it `is_drawn_first`."""
     scale, top_p = read_floats(records, row)
     top_k = read_field(records, row, TOP_K)
+    mode = read_field(records, row, MODE)
     top_key = largest_key(part_key, row, parts)
-    if (top_key < INF_KEY) & (top_key > MINUS_INF_KEY):
+    if ((mode & AIMED) != 0) & (top_key < INF_KEY) & (top_key > MINUS_INF_KEY):
         group_keys = load_maxima(group_key, groups)
         min_weight = read_field(records, row, MIN_WEIGHT)
-        mode = read_field(records, row, MODE)
         count = drawable_tokens(part_counts, row, parts)
         largest = value_of(top_key)
         chain = segments_of_part * segment_tiles
@@ -148,8 +144,8 @@ def aim_row(
             if min_p_first:
                 lowest = lowest_key_of(scale, largest, top_key, min_weight)
             interval = probable_interval(
-                row_logits, vocab, row_pivots, part_rungs, row, parts, group_keys, top_key, count, scale, top_k, top_p,
-                share, lowest,
+                row_logits, vocab, row_pivots, part_rungs, row, parts, top_key, count, scale, top_k, top_p, share,
+                lowest,
             )  # fmt: skip
             note(records, row, INTERVAL, interval)  # without an end, everything from its start on is listed
         if drawn_first:

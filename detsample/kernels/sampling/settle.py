@@ -23,7 +23,6 @@ from detsample.kernels.sampling.dependent_launch import wait_for_earlier
 from detsample.kernels.sampling.draw import MOST_DRAWS, draw_from_groups
 from detsample.kernels.sampling.outcome import write_invalid
 from detsample.kernels.sampling.rows import (
-    AIMED,
     BOUNDED,
     BOUNDED_FROM,
     BY_SHARE,
@@ -221,7 +220,6 @@ def settle(
     scratch_code += row * SCRATCH
     group_bound += row * stretches * groups_of_segment(quads)
     way = tl.program_id(1)
-    mode = read_field(records, row, MODE)
     if way == 0:
         settle_row(
             row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
@@ -229,13 +227,12 @@ def settle(
             part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, False,
         )  # fmt: skip
     elif way == 1:
-        if (mode & BY_SHARE) != 0:
-            settle_row(
-                row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
-                want, every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots,
-                part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, True,
-            )  # fmt: skip
-    elif (mode & AIMED) != 0:
+        settle_row(
+            row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
+            want, every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots,
+            part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, True,
+        )  # fmt: skip
+    else:
         aim_row(
             row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
             want, every_row, records, missed, group_key, group_bound, part_key, part_counts, row_pivots, part_rungs,

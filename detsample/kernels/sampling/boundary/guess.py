@@ -1,9 +1,9 @@
 """Guesses where a row's boundary lies, as closely as possible before anything is measured: an interval of values that
 holds few enough tokens to list.
 
-There are two sources. In the tail of a row, where a group seldom holds two of the largest tokens, the groups' maxima
-tell nearly everything. Elsewhere the rough sums of `summarize` at four pivots are used. Between two values, the logit
-of the share that reaches a value, ln(s / (1 - s)), is taken to be a straight line.
+There are two sources. Where light tokens hold what top-p leaves out, a sample of some thousand tokens tells where they
+end. In flat rows the rough sums of `summarize` at four pivots are used. Between two values, the logit of the share that
+reaches a value, ln(s / (1 - s)), is taken to be a straight line.
 
 docs/performance.md says how often the first interval is right. If it is not, what `sum_weights` found there gives
 the next one: by the straight line through what was measured or, if there were too many tokens, by those that were
@@ -13,13 +13,11 @@ listed.
 import triton
 import triton.language as tl
 
-from detsample.kernels.contract.order import INF_KEY, MINUS_INF_KEY, key_of, value_of
+from detsample.kernels.contract.order import INF_KEY, key_of, value_of
 from detsample.kernels.sampling.boundary.pivots import (
     FLT_MAX,
-    LOG2E,
     PIVOTS,
     RUNGS,
-    SAMPLE,
     pick,
     quotient,
     rough_log,
@@ -30,10 +28,10 @@ from detsample.kernels.sampling.candidates import LIST, MOST_K_LISTED
 from detsample.kernels.sampling.rows import join_words
 from detsample.kernels.sampling.tiles import load_tokens
 
-BINS = tl.constexpr(256)  # into how many classes the groups are sorted by their maxima
-CROWDED = tl.constexpr(0.98)  # if a larger share of the groups is reached, maxima say too little about the other tokens
-HEAVY = tl.constexpr(0.01)  # what is missing of the weight of all tokens if more than guesses are wrong
-SAFE = tl.constexpr(1.001)  # by how much the estimated weight of a list is to exceed the goal
+SPREAD = tl.constexpr(8192)  # how many tokens tell what the lightest weigh, in runs of so many neighbours
+RUN = tl.constexpr(16)
+REACH = tl.constexpr(40.0)  # how many temperatures below the largest logit a boundary is looked for
+HALVINGS = tl.constexpr(12)
 AIMED_AT = tl.constexpr(700.0)  # how many tokens to list on either side of the guess
 FAR = tl.constexpr(2800.0)  # the same after a miss by far: more than a list holds, but the list is then a sample
 NEAR = tl.constexpr(2500.0)  # by about how many tokens a miss is near
@@ -59,100 +57,45 @@ def inverse(x):
 
 
 @triton.jit
-def bins_of_maxima(group_keys, top):
-    """(bin, width, present): the bin of each group, [MOST_GROUPS], by how far its largest logit is below `top`, the
-    row's. Bins are of this width, but the last one holds all groups that are farther away, or without any token.
-    `present` is the number of groups with a token.
+def spread_tokens(row_logits, vocab):
+    """[SPREAD]: the logits of runs of RUN neighbouring tokens, at equal distances in the row."""
+    place = tl.arange(0, SPREAD)
+    token = ((place // RUN).to(tl.int64) * vocab) // (SPREAD // RUN) + place % RUN
+    return load_tokens(row_logits, token, token < vocab)
 
-    The bins reach one and a half times as far as most maxima do. What is taken for most is the square of the harmonic
-    mean of the distances' roots, because a few maxima far away, or very close, do not move it.
+
+@triton.jit
+def value_reached(x, worth, goal, low, high):
+    """About the largest value from `low` to `high` that at least `goal` of the tokens' worth reaches."""
+    for _ in range(HALVINGS):
+        middle = low * 0.5 + high * 0.5
+        enough = tl.sum(tl.where(x >= middle, worth, 0.0), axis=0) >= goal
+        low = tl.where(enough, middle, low)
+        high = tl.where(enough, high, middle)
+    return low
+
+
+@triton.jit
+def interval_of_tail(row_logits, vocab, top, tail, rate):
+    """(high, low): values between which the boundary probably lies. The tokens behind it weigh `tail`, in units of the
+    weight of `top`. If all tokens from `low` on fit a list, `high` is infinite.
+
+    The tokens behind a boundary are light and many, so that a sample of some thousand tells what they weigh to 2 or 3%.
+    Those before it may be a few heavy ones, which no sample holds; they are not asked.
     """
-    below = tl.minimum(top - value_of(group_keys), 1e30)
-    there = group_keys > MINUS_INF_KEY
-    some = there & (below > 1e-30)
-    inverse_root = (0x5F3759DF - (below.to(tl.int32, bitcast=True) >> 1)).to(tl.float32, bitcast=True)  # within 4%
-    numbers = tl.sum(there.to(tl.int32) + (some.to(tl.int32) << 16), axis=0)
-    inverse_roots = tl.maximum(tl.sum(tl.where(some, inverse_root, 0.0), axis=0), 1e-15)
-    root = (numbers >> 16).to(tl.float32) * inverse(inverse_roots)
-    width = tl.minimum(tl.maximum(root * root * (1.5 / BINS), 1e-30), 1e30)
-    return tl.minimum(below * inverse(width), BINS - 1.0).to(tl.int32), width, (numbers & 0xFFFF).to(tl.float32)
-
-
-@triton.jit
-def first_where(condition):
-    """The first bin for which the condition holds, or the last bin if there is none."""
-    return tl.min(tl.where(condition, tl.arange(0, BINS), BINS - 1), axis=0)
-
-
-@triton.jit
-def weight_below(row_logits, vocab, value, top, rate):
-    """About what the tokens below a value weigh, in units of the weight of `top`, by every so many-th token."""
-    token = (tl.arange(0, SAMPLE).to(tl.int64) * vocab) // SAMPLE
-    x = load_tokens(row_logits, token, token < vocab)
-    total = tl.sum(tl.where(x < value, rough_weight(x, top, rate), 0.0), axis=0)
-    return total * (vocab.to(tl.float32) * (1.0 / SAMPLE))
-
-
-@triton.jit
-def interval_of_maxima(row_logits, vocab, group_keys, top, whole, goal, rate):
-    """(low, high, found): values between which the boundary probably lies, found from the groups' maxima. The goal and
-    the weight of all tokens, `whole`, are in units of the weight of `top`. If all tokens from `low` on fit a list,
-    `high` is infinite. If nearly all groups are reached before the goal, nothing is `found`, and everything that these
-    groups reach is between.
-
-    If tokens fell into groups at random and a share f of the groups is reached by a value, f is also the share of the
-    tokens there that larger ones hide. So each maximum there stands for 1 / (1 - f) tokens, and -ln(1 - f) tokens of
-    a group reach the value. Single tokens are different: a heavy one that a heavier one hides is missing from the sum.
-    What is missing is known by the weight of all tokens, of which the lightest are sampled.
-    """
-    group_bin, width, present = bins_of_maxima(group_keys, top)
-    place = tl.arange(0, BINS)
-    number = tl.histogram(group_bin, BINS)
-    reached = tl.cumsum(number, axis=0).to(tl.float32)
-    number = number.to(tl.float32)
-    each = number * tl.exp2((place.to(tl.float32) + 0.5) * width * -rate)
-    amount = tl.cumsum(each * present * inverse(tl.maximum(present - reached + 0.5 * number, 0.5)), axis=0)
-    at = first_where(amount >= goal)
-    # Bins of a few heavy tokens are far from their mean: the maxima as they are take their place.
-    exact = tl.sum(tl.where(group_bin <= at, rough_weight(value_of(group_keys), top, rate), 0.0), axis=0)
-    rough = tl.sum(tl.where(place <= at, each, 0.0), axis=0)
-    # The weight of hidden tokens is not known better than the root of their number.
-    groups = pick(reached, at)
-    hidden = tl.maximum(tokens_reached(groups, present) - groups, 1.0)
-    unsure = tl.minimum(4.0 * rough_root(inverse(hidden)), 1.0) * (pick(amount, at) - rough)
-    crowded = first_where(reached > present * CROWDED)
-    lightest = weight_below(row_logits, vocab, top - crowded.to(tl.float32) * width, top, rate)
-    amount += exact - rough
-    missing = whole - lightest - pick(amount, tl.maximum(crowded - 1, 0))
-    is_hidden = missing > whole * HEAVY
-    amount += tl.where(is_hidden, missing, 0.0)
-    unsure += tl.where(is_hidden, lightest * 0.1, 0.0)
-    at = first_where(amount >= goal)
-    around = tokens_reached(pick(reached, at), present)
-    safe = first_where(amount >= goal * SAFE + unsure)
-    tokens = tokens_reached(pick(reached, safe), present)
-    all_above = (safe < BINS - 1) & (tokens <= EASY)
-    first = tl.sum((reached <= groups_reached(around - AIMED_AT, present)).to(tl.int32), axis=0)
-    last = first_where(reached >= groups_reached(around + AIMED_AT, present))
-    found = all_above | ((last < BINS - 1) & (last < crowded))
-    # A look at the row lists some hundred tokens as quickly as a few, and then hardly ever misses.
-    last = tl.where(all_above, tl.maximum(safe, first_where(reached >= groups_reached(AIMED_AT, present))), last)
-    low = top - (tl.where(found, last, crowded).to(tl.float32) + 1.01) * width
-    no_end = all_above | (first == 0) | (found == 0)
-    high = tl.where(no_end, float("inf"), top - first.to(tl.float32) * width)
-    return low, high, found
-
-
-@triton.jit
-def tokens_reached(groups, present):
-    """About how many tokens reach a value that so many of the groups reach."""
-    return -present * rough_log(tl.maximum(1.0 - groups * inverse(present), 1e-7))
-
-
-@triton.jit
-def groups_reached(tokens, present):
-    """The inverse of `tokens_reached`."""
-    return present * (1.0 - tl.exp2(inverse(present) * tokens * -LOG2E))
+    x = spread_tokens(row_logits, vocab)
+    each = vocab.to(tl.float32) * (1.0 / SPREAD)
+    lowest = tl.min(tl.where(x > float("-inf"), x, top), axis=0)
+    lowest = tl.maximum(lowest, top - inverse(tl.minimum(tl.maximum(rate, 1e-30), 1e30)) * REACH)
+    weight = rough_weight(x, top, rate)
+    goal = tl.sum(weight, axis=0) - tail * inverse(each)
+    middle = value_reached(x, weight, goal, lowest, top)
+    one = tl.full([SPREAD], 1.0, tl.float32)
+    before = tl.sum(tl.where(x >= middle, one, 0.0), axis=0)
+    aside = inverse(each) * LAST_AIMED_AT
+    low = value_reached(x, one, before + aside, lowest, middle)
+    high = value_reached(x, one, tl.maximum(before - aside, 0.5), middle, top)
+    return tl.where(before * each <= LAST_AIMED_AT, float("inf"), high), low
 
 
 @triton.jit
