@@ -1,7 +1,7 @@
 """Times of this checkout beside those of another one, in turn on one GPU: what a change has cost, or gained.
 
     git archive f9f6486 detsample reference | tar x -C /tmp/before; mv /tmp/before/reference /tmp/before/detsample/
-    python tests/support/before_and_after.py /tmp/before --out docs/results/h100-before-and-after.json
+    python tests/support/before_and_after.py /tmp/before --out docs/results/h200-before-and-after.json
 
 Both packages are imported in one process, each with its modules put in place while it is used. Each is warmed up first,
 in a process of its own, because both would otherwise be compiled one kernel after the other.
