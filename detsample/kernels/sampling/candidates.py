@@ -14,8 +14,8 @@ from detsample.kernels.contract.weight import gap, weight
 from detsample.kernels.sampling.draw import NO_SCORE, best_of, exact_score
 
 CAPACITY = tl.constexpr(256)
-MOST_SELECTED = tl.constexpr(192)  # the most groups to gather from; their numbers stand behind the codes
-SCRATCH = tl.constexpr(448)  # CAPACITY + MOST_SELECTED: int64 words that a row's scratch list has
+MOST_SELECTED = tl.constexpr(192)  # the most groups to gather from; their numbers stand behind the codes, as int16
+SCRATCH = tl.constexpr(304)  # CAPACITY + MOST_SELECTED / 4: int64 words that a row's scratch list has
 MOST_K = tl.constexpr(128)  # the largest top_k whose candidates are expected to fit
 MOST_K_LISTED = tl.constexpr(1024)  # the largest top_k whose tokens are listed by the groups' maxima
 LIST = tl.constexpr(2048)  # how many tokens around an unknown boundary a row's list holds

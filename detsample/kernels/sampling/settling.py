@@ -50,7 +50,7 @@ from detsample.kernels.sampling.tiles import MOST_GROUPS, MOST_SEGMENTS, load_to
 CHOICES = tl.constexpr(256)  # how many keys are tried at a time
 MOST_REACHING = tl.constexpr(64)  # the most groups to gather, if they reach what min-p keeps, which may be all groups
 BISECTIONS = tl.constexpr(8)
-UNIT = tl.constexpr(65536)  # what a group counts for; a weight is in units of the largest, divided by this
+WORTH_ONE = tl.constexpr(65536)  # what a group counts for; a weight is in units of the largest, divided by this
 HEAVIEST = tl.constexpr(1 << 61)  # the largest weight that a row can have
 GATHER = tl.constexpr(4096)  # how many tokens are gathered at a time
 GATHERED = tl.constexpr(128)  # how many of these are of one group
@@ -119,8 +119,8 @@ def first_groups(group_keys, top_key, wanted, share, rate):
     """
     there = group_keys > MINUS_INF_KEY
     worth = rough_weight(value_of(tl.where(there, group_keys, top_key)), value_of(top_key), rate)
-    worth = tl.where(there, tl.where(share > 0.0, (worth * UNIT).to(tl.int32), UNIT), 0)
-    goal = tl.where(share > 0.0, (tl.minimum(share, MOST_GROUPS) * UNIT).to(tl.int32) + 1, wanted * UNIT)
+    worth = tl.where(there, tl.where(share > 0.0, (worth * WORTH_ONE).to(tl.int32), WORTH_ONE), 0)
+    goal = tl.where(share > 0.0, (tl.minimum(share, MOST_GROUPS) * WORTH_ONE).to(tl.int32) + 1, wanted * WORTH_ONE)
     low = value_of(tl.min(tl.where(worth > 0, group_keys, top_key), axis=0))
     high = value_of(top_key)
     for _ in range(BISECTIONS):
@@ -143,19 +143,21 @@ def is_drawn_first(mode, want, share, number):
 
 @triton.jit
 def select_groups(reaches, selected, selected_groups):
-    """Lists the groups for which the condition holds, at most MOST_SELECTED; `selected` points at their number."""
+    """Lists the groups for which the condition holds, at most MOST_SELECTED; `selected` points at their number, and
+    `selected_groups` at int16 numbers.
+    """
     place = tl.atomic_add(selected + reaches.to(tl.int64) * 0, reaches.to(tl.int64), mask=reaches, sem="relaxed")
-    tl.store(selected_groups + place, tl.arange(0, MOST_GROUPS).to(tl.int64), mask=reaches)
+    tl.store(selected_groups + place, tl.arange(0, MOST_GROUPS).to(tl.int16), mask=reaches)
 
 
 @triton.jit
-def gather(row_logits, vocab, quads, segment_tiles, selected, threshold, filled, scratch_code):
+def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, threshold, filled, scratch_code):
     """Lists the tokens of the selected groups that reach the threshold."""
     lane = tl.arange(0, GATHER)
     size = 4 * quads * segment_tiles
     for first in range(0, selected, GATHER // GATHERED):
         index = first + lane // GATHERED
-        group = tl.load(scratch_code + CAPACITY + index, mask=index < selected, other=0).to(tl.int32)
+        group = tl.load(selected_groups + index, mask=index < selected, other=0).to(tl.int32)
         for start in range(0, size, GATHERED):
             member = start + lane % GATHERED
             token = token_of_group(group, member, quads, segment_tiles)
@@ -177,11 +179,13 @@ def list_candidates(
     selected = tl.sum(reaches.to(tl.int32), axis=0)
     filled = tl.full([], CAPACITY + 1, tl.int32)
     if selected <= most_groups:
-        select_groups(reaches, sums + row * SUMS + SELECTED, scratch_code + CAPACITY)
+        selected_groups = (scratch_code + CAPACITY).to(tl.pointer_type(tl.int16), bitcast=True)
+        select_groups(reaches, sums + row * SUMS + SELECTED, selected_groups)
         tl.debug_barrier()
         gather(
-            row_logits, vocab, quads, segment_tiles, selected, threshold, sums + row * SUMS + FILLED, scratch_code
-        )
+            row_logits, vocab, quads, segment_tiles, selected_groups, selected, threshold, sums + row * SUMS + FILLED,
+            scratch_code,
+        )  # fmt: skip
         tl.debug_barrier()
         filled = read_sum(sums, row, FILLED).to(tl.int32)
     return filled
