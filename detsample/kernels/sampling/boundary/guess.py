@@ -65,14 +65,16 @@ def spread_tokens(row_logits, vocab):
 
 
 @triton.jit
-def value_reached(x, worth, goal, low, high):
-    """About the largest value from `low` to `high` that at least `goal` of the tokens' worth reaches."""
+def ends_around(x, worth, goal, low, high):
+    """(value, next): two values close to each other, from `low` to `high`, of which at least `goal` of the tokens'
+    worth reaches the first, and not the second. If many tokens have one value, it is between them.
+    """
     for _ in range(HALVINGS):
         middle = low * 0.5 + high * 0.5
         enough = tl.sum(tl.where(x >= middle, worth, 0.0), axis=0) >= goal
         low = tl.where(enough, middle, low)
         high = tl.where(enough, high, middle)
-    return low
+    return low, high
 
 
 @triton.jit
@@ -89,13 +91,13 @@ def interval_of_tail(row_logits, vocab, top, tail, rate):
     lowest = tl.maximum(lowest, top - inverse(tl.minimum(tl.maximum(rate, 1e-30), 1e30)) * REACH)
     weight = rough_weight(x, top, rate)
     goal = tl.sum(weight, axis=0) - tail * inverse(each)
-    middle = value_reached(x, weight, goal, lowest, top)
+    middle, _next = ends_around(x, weight, goal, lowest, top)
     one = tl.full([SPREAD], 1.0, tl.float32)
     before = tl.sum(tl.where(x >= middle, one, 0.0), axis=0)
-    aside = inverse(each) * LAST_AIMED_AT
-    low = value_reached(x, one, before + aside, lowest, middle)
-    high = value_reached(x, one, tl.maximum(before - aside, 0.5), middle, top)
-    return tl.where(before * each <= LAST_AIMED_AT, float("inf"), high), low
+    aside = inverse(each) * AIMED_AT
+    low, _next = ends_around(x, one, before + aside, lowest, middle)
+    _value, high = ends_around(x, one, tl.maximum(before - aside, 0.5), middle, top)
+    return tl.where(before * each <= AIMED_AT, float("inf"), high), low
 
 
 @triton.jit
