@@ -114,7 +114,8 @@ def settle_row(
     of_parameters = (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32)
     top_key = largest_key(part_key, row, parts)
     count = drawable_tokens(part_counts, row, parts)
-    if ((mode & BY_SHARE) != 0) == SHARED:
+    shared = (mode & BY_SHARE) != 0
+    if (mode & BY_SHARE) == (BY_SHARE if SHARED else 0):
         reason = row_status(row_logits, vocab, top_key, of_parameters)
         if reason != 0:
             write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
@@ -143,17 +144,17 @@ def settle_row(
             number = groups
             if SHARED:
                 lightest, heaviest, share = total_weight(
-                    row_pivots, part_rungs, row, parts, largest, rate_of(scale, True),
+                    row_pivots, part_rungs, row, parts, largest, rate_of(scale, shared),
                     segments_of_part * segment_tiles, top_p,
                 )  # fmt: skip
                 share = tl.where(top_k > 0, 0.0, share)
-            if (top_k > 0) | SHARED:
+            if (top_k > 0) | shared:
                 wanted = tl.minimum(tl.where(top_k > 0, top_k, MOST_REACHING), 2 * MOST_GROUPS).to(tl.int32)
-                first, number = first_groups(group_keys, top_key, wanted, share, rate_of(scale, SHARED))
+                first, number = first_groups(group_keys, top_key, wanted, share, rate_of(scale, shared))
                 threshold = tl.maximum(first, lowest)
             drawn_first = is_drawn_first(mode, want, share, number)
-            if ((top_k > 0) | by_gap | by_min_p | SHARED) & (drawn_first == 0):
-                most_groups = tl.where((top_k > 0) | SHARED, MOST_SELECTED, MOST_REACHING)
+            if ((top_k > 0) | by_gap | by_min_p | shared) & (drawn_first == 0):
+                most_groups = tl.where((top_k > 0) | shared, MOST_SELECTED, MOST_REACHING)
                 filled = list_candidates(
                     row_logits, vocab, quads, segment_tiles, group_keys, threshold,
                     tl.where(top_k > MOST_K, 0, most_groups), sums, row, scratch_code,
