@@ -1,4 +1,4 @@
-"""The second way through `settle`, for rows whose boundary may lie among thousands of tokens: rows with top-p, or with
+"""The third way through `settle`, for rows whose boundary may lie among thousands of tokens: rows with top-p, or with
 a large top-k. It says where `sum_weights` has to look, in case the row is not settled.
 
 If the token alone is wanted of a flat row with top-p, the boundary need not be known. The row's token is the best of
@@ -25,6 +25,7 @@ from detsample.kernels.sampling.draw import MOST_DRAWS, draw_from_groups
 from detsample.kernels.sampling.rows import (
     AIMED,
     BOUNDED,
+    BY_SHARE,
     IN_DOUBT,
     INTERVAL,
     MIN_P_FIRST,
@@ -51,7 +52,7 @@ from detsample.kernels.sampling.settling import (
     note,
     total_weight,
 )
-from detsample.kernels.sampling.tiles import MOST_SEGMENTS, groups_of_segment
+from detsample.kernels.sampling.tiles import groups_of_segment
 
 MOST_TOLD = tl.constexpr(1024.0)  # rows that keep as much as so many tokens of the largest weight have better pivots
 
@@ -69,7 +70,7 @@ def draw_without_boundary(
     """
     pivots = tl.load(row_pivots + row * RUNGS + tl.arange(0, PIVOTS))
     reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
-    reached = sum_rungs(part_rungs, row, parts, 0, MOST_SEGMENTS)
+    reached = sum_rungs(part_rungs, row, parts)
     least, most = total_between(reached, reference, largest, rate, chain)
     kept_from = tl.min(tl.where(most < top_p_target(top_p, lightest), pivots, float("inf")), axis=0)
     none_below = tl.max(tl.where(least >= top_p_target(top_p, heaviest), pivots, -FLT_MAX), axis=0)
@@ -95,9 +96,8 @@ def probable_interval(
     has_pivots = tl.load(row_pivots + row * RUNGS + PIVOTS - 2) > -FLT_MAX
     if has_pivots:
         high, low = first_interval(
-            row_pivots, part_rungs, row, parts, top, count.to(tl.float32), rate, wanted_share(top_k, top_p, vocab),
-            MOST_SEGMENTS,
-        )  # fmt: skip
+            row_pivots, part_rungs, row, parts, top, count.to(tl.float32), rate, wanted_share(top_k, top_p, vocab)
+        )
     if (share > 0.0) & ((share <= MOST_TOLD) | (has_pivots == 0)):
         high, low = interval_of_tail(row_logits, vocab, top, quotient(share, top_p) - share, rate)
     low_key = tl.maximum(key_of(low), lowest)
@@ -122,10 +122,9 @@ def aim_row(
         largest = value_of(top_key)
         chain = segments_of_part * segment_tiles
         min_p_first = (mode & MIN_P_FIRST) != 0
-        by_share = (top_k == 0) & (min_p_first == 0)
         rate = rate_of(scale, top_k == 0)
         lightest, heaviest, share = total_weight(row_pivots, part_rungs, row, parts, largest, rate, chain, top_p)
-        share = tl.where(by_share, share, 0.0)
+        share = tl.where((mode & BY_SHARE) != 0, share, 0.0)
         mode -= tl.where(tl.abs(largest * scale) <= FARTHEST, 0, mode & BOUNDED)
         key, number = first_groups(group_keys, top_key, tl.full([], MOST_REACHING, tl.int32), share, rate)
         drawn_first = is_drawn_first(mode, want, share, number)

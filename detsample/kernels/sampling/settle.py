@@ -17,12 +17,13 @@ import triton.language as tl
 
 from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, value_of
 from detsample.kernels.sampling.aim import aim_row
-from detsample.kernels.sampling.boundary.pivots import is_in_doubt, rate_of
+from detsample.kernels.sampling.boundary.pivots import rate_of
 from detsample.kernels.sampling.candidates import CAPACITY, MOST_K, MOST_SELECTED, SCRATCH
 from detsample.kernels.sampling.dependent_launch import wait_for_earlier
 from detsample.kernels.sampling.draw import MOST_DRAWS, draw_from_groups
 from detsample.kernels.sampling.outcome import write_invalid
 from detsample.kernels.sampling.rows import (
+    AIMED,
     BOUNDED,
     BOUNDED_FROM,
     BY_SHARE,
@@ -115,7 +116,7 @@ def settle_row(
     top_key = largest_key(part_key, row, parts)
     count = drawable_tokens(part_counts, row, parts)
     shared = (mode & BY_SHARE) != 0
-    if (mode & BY_SHARE) == (BY_SHARE if SHARED else 0):
+    if (mode & BY_SHARE) == (BY_SHARE if SHARED else 0):  # the oldest interpreter makes no constant of one bit
         reason = row_status(row_logits, vocab, top_key, of_parameters)
         if reason != 0:
             write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
@@ -130,7 +131,7 @@ def settle_row(
             shift = largest * scale
             bounds_serve = tl.abs(shift) <= FARTHEST
             mode -= tl.where(bounds_serve, 0, mode & BOUNDED)
-            in_doubt = is_in_doubt(top_k, top_p)
+            in_doubt = (mode & AIMED) != 0
             by_min_p = (top_k == 0) & (min_weight > 0)
             unfiltered = (top_k == 0) & (min_weight == 0) & (in_doubt == 0)
             by_gap = unfiltered & (bounds_serve == 0) & wants_token
@@ -142,15 +143,15 @@ def settle_row(
             lightest, heaviest = kept_weight, kept_weight
             share = tl.full([], 0.0, tl.float32)
             number = groups
+            rate = rate_of(scale, shared)
             if SHARED:
                 lightest, heaviest, share = total_weight(
-                    row_pivots, part_rungs, row, parts, largest, rate_of(scale, shared),
-                    segments_of_part * segment_tiles, top_p,
-                )  # fmt: skip
+                    row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, top_p
+                )
                 share = tl.where(top_k > 0, 0.0, share)
             if (top_k > 0) | shared:
                 wanted = tl.minimum(tl.where(top_k > 0, top_k, MOST_REACHING), 2 * MOST_GROUPS).to(tl.int32)
-                first, number = first_groups(group_keys, top_key, wanted, share, rate_of(scale, shared))
+                first, number = first_groups(group_keys, top_key, wanted, share, rate)
                 threshold = tl.maximum(first, lowest)
             drawn_first = is_drawn_first(mode, want, share, number)
             if ((top_k > 0) | by_gap | by_min_p | shared) & (drawn_first == 0):

@@ -8,6 +8,7 @@ import triton.language as tl
 from detsample.kernels.contract.fraction import top_p_target
 from detsample.kernels.contract.order import LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
 from detsample.kernels.contract.weight import gap, weight
+from detsample.kernels.sampling.boundary.guess import rough_total
 from detsample.kernels.sampling.boundary.pivots import PIVOTS, RUNGS, is_known, rough_weight, total_between
 from detsample.kernels.sampling.candidates import (
     CAPACITY,
@@ -99,10 +100,8 @@ def total_weight(row_pivots, part_rungs, row, parts, top, rate, chain, top_p):
     top-p keeps, with a little added to be safe, relative to the weight of the largest logit `top`. If the weight is not
     known, `share` is 0.
     """
-    part = tl.arange(0, MOST_SEGMENTS)
-    of_part = tl.load(part_rungs + (row * parts + part) * RUNGS + PIVOTS, mask=part < parts, other=0.0)
+    whole = rough_total(part_rungs, row, parts)
     reference = tl.load(row_pivots + row * RUNGS + PIVOTS)
-    whole = tl.sum(of_part, axis=0)
     lightest, heaviest = total_between(whole, reference, top, rate, chain)
     usable = is_known(whole, reference, top, rate)
     share = (heaviest.to(tl.float64) * 9.0949470177292824e-13).to(tl.float32) * tl.maximum(top_p, 1e-6) * 1.0001

@@ -26,7 +26,7 @@ from detsample.kernels.sampling.boundary.pivots import (
 )
 from detsample.kernels.sampling.candidates import LIST, MOST_K_LISTED
 from detsample.kernels.sampling.rows import join_words
-from detsample.kernels.sampling.tiles import load_tokens
+from detsample.kernels.sampling.tiles import MOST_SEGMENTS, load_tokens
 
 SPREAD = tl.constexpr(8192)  # how many tokens tell what the lightest weigh, in runs of so many neighbours
 RUN = tl.constexpr(16)
@@ -113,11 +113,19 @@ def straight(share, first, upper, last, lower):
 
 
 @triton.jit
-def sum_rungs(part_rungs, row, parts, first, MOST_PARTS: tl.constexpr):
-    """[PIVOTS]: the sums, over the parts of a row, of PIVOTS neighbouring numbers from number `first` on."""
-    part = tl.arange(0, MOST_PARTS)
-    at = (row * parts + part[:, None]) * RUNGS + first + tl.arange(0, PIVOTS)[None, :]
+def sum_rungs(part_rungs, row, parts):
+    """[PIVOTS]: what of a row reaches each pivot, roughly: the sums over its parts."""
+    part = tl.arange(0, MOST_SEGMENTS)
+    at = (row * parts + part[:, None]) * RUNGS + tl.arange(0, PIVOTS)[None, :]
     return tl.sum(tl.load(part_rungs + at, mask=part[:, None] < parts, other=0.0), axis=0)
+
+
+@triton.jit
+def rough_total(part_rungs, row, parts):
+    """The rough weight of a row: the sum over its parts."""
+    part = tl.arange(0, MOST_SEGMENTS)
+    at = (row * parts + part) * RUNGS + PIVOTS
+    return tl.sum(tl.load(part_rungs + at, mask=part < parts, other=0.0), axis=0)
 
 
 @triton.jit
@@ -161,7 +169,7 @@ def sound(high, low, top):
 
 
 @triton.jit
-def first_interval(row_pivots, part_rungs, row, parts, top, tokens, rate, share, MOST_PARTS: tl.constexpr):
+def first_interval(row_pivots, part_rungs, row, parts, top, tokens, rate, share):
     """(high, low): values between which the boundary probably lies, found from the rough sums at pivots. The boundary
     is where `share` of the row's measure is reached: of its weight, or of the number of its `tokens` if `rate` is 0.
 
@@ -173,10 +181,10 @@ def first_interval(row_pivots, part_rungs, row, parts, top, tokens, rate, share,
     pivots = row_pivots + row * RUNGS
     values = tl.load(pivots + tl.arange(0, PIVOTS))
     reference = tl.load(pivots + PIVOTS)
-    whole = tl.where(rate > 0.0, pick(sum_rungs(part_rungs, row, parts, 1, MOST_PARTS), PIVOTS - 1), tokens)
+    whole = tl.where(rate > 0.0, rough_total(part_rungs, row, parts), tokens)
     largest = tl.where(rate > 0.0, rough_weight(top, reference, rate), 0.0)
     rest = tl.maximum(whole - largest, whole * 1e-6)
-    shares = quotient(sum_rungs(part_rungs, row, parts, 0, MOST_PARTS) - largest, rest)
+    shares = quotient(sum_rungs(part_rungs, row, parts) - largest, rest)
     share = quotient(share * whole - largest, rest)
     first, upper, last, lower = bracket_of_pivots(values, shares, share, top)
     high, low = interval_of_pivots(values, shares, share, first, upper, last, lower, reference, rest, rate)
