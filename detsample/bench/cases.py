@@ -94,8 +94,8 @@ def equal(rows: int, vocab: int) -> Any:
 
 
 def misleading(rows: int, vocab: int) -> Any:
-    """Rows in which the tokens that the kernels sample, at equal distances, have values that no other token has. All
-    guesses are wrong there.
+    """Rows in which the tokens that the kernels sample, at equal distances, have values that no other token has. The
+    first guesses are wrong there.
     """
     import torch
 
