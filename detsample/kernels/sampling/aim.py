@@ -10,7 +10,14 @@ import triton.language as tl
 
 from detsample.kernels.contract.fraction import top_p_target
 from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.sampling.boundary.guess import SPREAD, interval_of_sample, rough_total, sum_rungs
+from detsample.kernels.sampling.boundary.guess import (
+    HALVINGS,
+    HALVINGS_OF_FEW,
+    SPREAD,
+    interval_of_sample,
+    rough_total,
+    sum_rungs,
+)
 from detsample.kernels.sampling.boundary.pivots import (
     AT_SHARE,
     FLT_MAX,
@@ -89,19 +96,29 @@ def probable_interval(
     be below `lowest`. `share` is that of `total_weight`.
     """
     by_weight = top_k == 0
+    least, most = tl.full([], -FLT_MAX, tl.float32), tl.full([], FLT_MAX, tl.float32)
     anchor = tl.full([], float("-inf"), tl.float32)
     tokens = count.to(tl.float32)
     missing = top_k.to(tl.float32) - tokens
+    halvings = tl.full([], HALVINGS, tl.int32)
     if by_weight:
+        pivots = tl.load(row_pivots + row * RUNGS + tl.arange(0, PIVOTS))
+        anchor = pick(pivots, AT_SHARE)
+        has_pivots = anchor > float("-inf")
         whole = rough_total(part_rungs, row, parts)
-        anchor = tl.load(row_pivots + row * RUNGS + AT_SHARE)
-        anchor = tl.where(share > 0.0, anchor, float("inf"))  # without a sum: one token outweighs what was sampled
-        reached = tl.where(anchor > float("-inf"), pick(sum_rungs(part_rungs, row, parts), AT_SHARE), whole)
+        reached = tl.where(has_pivots, pick(sum_rungs(part_rungs, row, parts), AT_SHARE), whole)
         wanted = tl.maximum(top_p, 1e-6)
-        missing = quotient(share, wanted) * (wanted - quotient(reached, whole))
+        further = wanted - quotient(reached, whole)
+        missing = quotient(share, wanted) * further
+        if has_pivots & (tl.abs(further) <= 0.5 * tl.minimum(wanted, 1.0 - wanted)):
+            wide = pick(pivots, 0) - pick(pivots, PIVOTS - 1)
+            least, most = pick(pivots, PIVOTS - 1) - wide * 0.5, pick(pivots, 0) + wide * 0.5
+            halvings = tl.full([], HALVINGS_OF_FEW, tl.int32)
+        anchor = tl.where(share > 0.0, anchor, float("inf"))  # without a sum: one token outweighs what was sampled
     high, low = interval_of_sample(
-        row_logits, vocab, value_of(top_key), anchor, missing, rate_of(scale, by_weight), 0, SPREAD
-    )
+        row_logits, vocab, value_of(top_key), least, most, anchor, missing, rate_of(scale, by_weight), halvings, 0,
+        SPREAD,
+    )  # fmt: skip
     low_key = tl.maximum(key_of(low), lowest)
     return join_words(low_key, tl.where(key_of(high) >= low_key, key_of(high), INF_KEY))
 
