@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
@@ -30,8 +31,6 @@ def largest(logits, row_stride, vocab, part_tokens, result, BLOCK: tl.constexpr)
 
 def calls(inputs: list[Any], multiprocessors: int) -> list[list[Callable[[], Any]]]:
     """For each cut one call an input, which is a torch tensor [B, V] with a row stride divisible by 16."""
-    import torch
-
     rows, vocab = inputs[0].shape
     found: list[list[Callable[[], Any]]] = []
     for block, warps, each in CUTS:
