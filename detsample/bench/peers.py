@@ -44,7 +44,7 @@ def flashinfer(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
     if top_k:
         # Made and kept here, so that the graph that is timed does not make them.
         per_row = cache(lambda rows: torch.full((rows,), top_k, dtype=torch.int32, device="cuda"))
-        return lambda x: sampling.top_k_top_p_sampling_from_logits(x, per_row(x.shape[0]), top_p or 1.0)
+        return lambda x: sampling.top_k_top_p_sampling_from_logits(x.float(), per_row(x.shape[0]), top_p or 1.0)
     if top_p:
         return lambda x: sampling.top_p_sampling_from_probs(sampling.softmax(x.float()), top_p)
     if min_p:
@@ -57,7 +57,7 @@ def flashinfer_one_k(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
     sampling = _sampling()
     if sampling is None or not setting.get("top_k"):
         return None
-    return lambda x: sampling.top_k_top_p_sampling_from_logits(x, setting["top_k"], setting.get("top_p", 1.0))
+    return lambda x: sampling.top_k_top_p_sampling_from_logits(x.float(), setting["top_k"], setting.get("top_p", 1.0))
 
 
 def vllm(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
