@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,14 +39,7 @@ def calls(inputs: list[Any], multiprocessors: int) -> list[list[Callable[[], Any
         part_tokens = triton.cdiv(triton.cdiv(vocab, parts), block) * block
         grid = (rows, triton.cdiv(vocab, part_tokens))
         result = torch.empty(grid, device=inputs[0].device)
-
-        def call(x: Any, grid: Any = grid, tokens: int = part_tokens, result: Any = result,
-                 block: int = block, warps: int = warps) -> Any:  # fmt: skip
-            return largest[grid](x, x.stride(0), x.shape[1], tokens, result, BLOCK=block, num_warps=warps)
-
-        found.append([_bound(call, x) for x in inputs])
+        sizes = (vocab, part_tokens, result)
+        start = functools.partial(largest[grid], BLOCK=block, num_warps=warps)
+        found.append([functools.partial(start, x, x.stride(0), *sizes) for x in inputs])
     return found
-
-
-def _bound(call: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
-    return lambda: call(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -26,38 +26,24 @@ def torch_sort(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
     return call
 
 
-def _sampling() -> Any:
-    """FlashInfer's samplers; None where it is not installed."""
+def flashinfer(setting: dict[str, Any], one_k: bool = False) -> Callable[[Any], Any] | None:
+    """FlashInfer's samplers, from logits; with `one_k` only its faster function for one top-k for all rows."""
     try:
         import flashinfer.sampling as sampling  # type: ignore[import-not-found]
     except ImportError:
         return None
-    return sampling
-
-
-def flashinfer(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
-    """FlashInfer's samplers, from logits."""
-    sampling = _sampling()
-    if sampling is None:
-        return None
-    top_k, top_p, min_p = (setting.get(name) for name in ("top_k", "top_p", "min_p"))
-    if top_k:
+    k, p, min_p = (setting.get(name) for name in ("top_k", "top_p", "min_p"))
+    if k:
         # Made and kept here, so that the graph that is timed does not make them.
-        per_row = cache(lambda rows: torch.full((rows,), top_k, dtype=torch.int32, device="cuda"))
-        return lambda x: sampling.top_k_top_p_sampling_from_logits(x.float(), per_row(x.shape[0]), top_p or 1.0)
-    if top_p:
-        return lambda x: sampling.top_p_sampling_from_probs(sampling.softmax(x.float()), top_p)
+        per_row = cache(lambda rows: k if one_k else torch.full((rows,), k, dtype=torch.int32, device="cuda"))
+        return lambda x: sampling.top_k_top_p_sampling_from_logits(x.float(), per_row(len(x)), p or 1.0)
+    if one_k:
+        return None
+    if p:
+        return lambda x: sampling.top_p_sampling_from_probs(sampling.softmax(x.float()), p)
     if min_p:
         return lambda x: sampling.min_p_sampling_from_probs(sampling.softmax(x.float()), min_p)
     return (lambda x: sampling.sampling_from_logits(x.float())) if setting == TOKEN_ONLY else None
-
-
-def flashinfer_one_k(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
-    """FlashInfer's faster function, for a top-k that is one number for all rows."""
-    sampling = _sampling()
-    if sampling is None or not setting.get("top_k"):
-        return None
-    return lambda x: sampling.top_k_top_p_sampling_from_logits(x.float(), setting["top_k"], setting.get("top_p", 1.0))
 
 
 def vllm(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
@@ -96,6 +82,6 @@ def vllm(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
 PEERS: dict[str, Callable[[dict[str, Any]], Callable[[Any], Any] | None]] = {
     "torch sort": torch_sort,
     "flashinfer": flashinfer,
-    "flashinfer, one k": flashinfer_one_k,
+    "flashinfer, one k": partial(flashinfer, one_k=True),
     "vllm, copy included": vllm,
 }
