@@ -17,6 +17,7 @@ TOKEN_ONLY = {"return_logprobs": False, "return_num_kept": False, "return_log_z"
 
 FILTERS: dict[str, dict[str, Any]] = {
     "no filter": {"return_log_z": True},
+    "k=50 p=.95": {"top_k": 50, "top_p": 0.95},
     "k=50 p=.95 min_p=.05": {"top_k": 50, "top_p": 0.95, "min_p": 0.05},
     "p=.95": {"top_p": 0.95},
     "min_p=.1": {"min_p": 0.1},

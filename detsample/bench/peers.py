@@ -33,12 +33,12 @@ def flashinfer(setting: dict[str, Any], one_k: bool = False) -> Callable[[Any], 
     except ImportError:
         return None
     k, p, min_p = (setting.get(name) for name in ("top_k", "top_p", "min_p"))
+    if (k and min_p) or (one_k and not k):
+        return None
     if k:
         # Made and kept here, so that the graph that is timed does not make them.
         per_row = cache(lambda rows: k if one_k else torch.full((rows,), k, dtype=torch.int32, device="cuda"))
         return lambda x: sampling.top_k_top_p_sampling_from_logits(x.float(), per_row(len(x)), p or 1.0)
-    if one_k:
-        return None
     if p:
         return lambda x: sampling.top_p_sampling_from_probs(sampling.softmax(x.float()), p)
     if min_p:
