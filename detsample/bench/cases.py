@@ -9,6 +9,7 @@ import torch
 
 from detsample.data import load_real_logits
 from detsample.kernels.sampling.boundary.guess import RUN, SPREAD
+from detsample.kernels.sampling.rows import RETRIES
 
 Rows = Callable[[int, int], Any]
 """Makes fp32 logits [B, V] on the GPU, for a B and a V."""
@@ -100,13 +101,13 @@ def clusters(rows: int, vocab: int) -> Any:
 
 
 def misleading(rows: int, vocab: int) -> Any:
-    """Rows in which the tokens that the kernels sample, in runs at equal distances, have a value that no other token
-    has. All guesses are wrong there, and one program searches the row.
+    """Rows in which the tokens that the kernels sample, in runs at equal distances and in each attempt behind those of
+    the last, have a value that no other token has. All guesses are wrong there, and one program searches the row.
     """
     x = torch.randn(rows, vocab, device="cuda")
-    run = int(RUN.value)
-    place = torch.arange(int(SPREAD.value), device="cuda")
-    x[:, place // run * vocab // (len(place) // run) + place % run] = -30.0
+    runs, run = int(SPREAD.value) // int(RUN.value), int(RUN.value) * (1 + int(RETRIES.value))
+    first = torch.arange(runs, device="cuda") * vocab // runs
+    x[:, (first[:, None] + torch.arange(run, device="cuda")).flatten()] = 2.5
     return x
 
 
