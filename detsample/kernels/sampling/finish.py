@@ -14,7 +14,6 @@ import triton.language as tl
 from detsample.kernels.contract.fraction import top_p_target
 from detsample.kernels.contract.order import LAST_TOKEN, LOWEST_KEY, key_of, value_of, within
 from detsample.kernels.contract.weight import gap, weight
-from detsample.kernels.sampling.boundary.guess import bounded_from
 from detsample.kernels.sampling.candidates import (
     CAPACITY,
     LIST,
@@ -64,6 +63,7 @@ from detsample.kernels.sampling.rows import (
     WINNER,
     end_of,
     is_bounded_from,
+    is_likely,
     last_attempt,
     read_boundary,
     read_field,
@@ -505,11 +505,12 @@ def is_cut_by_list(mode, target, measured, top_k, min_weight):
 
 
 @triton.jit
-def has_bounds(records, row, mode, scale, boundary_key):
+def has_bounds(records, row, mode, top_p, boundary_key):
     """Whether the row's bounds are of all tokens that are kept, or more. They may be of all tokens, of those that min-p
-    keeps, or of those from a value on.
+    keeps, or of those from the first interval on.
     """
-    covered = ((mode & NEEDS_MINIMUM) != 0) | (value_of(boundary_key) >= bounded_from(records, row, scale))
+    first_key, _end = read_interval(records, row, 0)
+    covered = ((mode & NEEDS_MINIMUM) != 0) | is_likely(records, row, top_p) | (boundary_key >= first_key)
     return ((mode & BOUNDED) != 0) | (is_bounded_from(records, row, mode) & covered)
 
 
@@ -536,7 +537,7 @@ def finish_listed(
         write_boundary(records, row, boundary_key, boundary_token)
     winner = tl.full([], -1, tl.int32)
     if (want & WANT_TOKEN) != 0:
-        bounded = has_bounds(records, row, mode, scale, boundary_key)
+        bounded = has_bounds(records, row, mode, top_p, boundary_key)
         shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
         is_kept = number < 0
         while is_kept == 0:
@@ -600,7 +601,7 @@ def finish_row(
                 shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
                 winner, _shift = draw(
                     row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
-                    boundary_key, boundary_token, group_bound, has_bounds(records, row, mode, scale, boundary_key),
+                    boundary_key, boundary_token, group_bound, has_bounds(records, row, mode, top_p, boundary_key),
                     shift, top_key,
                 )  # fmt: skip
     total = tl.where((mode & GREEDY) != 0, kept_weight, total)

@@ -187,6 +187,14 @@ def read_floats(records, row):
 
 
 @triton.jit
+def is_likely(records, row, top_p):
+    """Whether bounds of all scores probably decide the draw of a row whose boundary is in doubt. A share p of the
+    weight holds the row's best score with the probability p, so it is worth it from a half on.
+    """
+    return (read_field(records, row, TOP_K) == 0) & (top_p >= 0.5)
+
+
+@triton.jit
 def write_boundary(records, row, key, token):
     """Writes a row's boundary, the key and the id of its last kept token, into its record."""
     tl.store(records + row * RECORD + BOUNDARY, join_words(token, key))

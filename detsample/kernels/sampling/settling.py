@@ -164,8 +164,8 @@ def load_members(row_logits, vocab, quads, segment_tiles, selected_groups, selec
 
 @triton.jit
 def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, threshold, filled, scratch_code):
-    """Lists the tokens of the selected groups that reach the threshold. Each block of tokens is asked for before the
-    block ahead of it is waited for.
+    """Lists the tokens of the selected groups that reach the threshold. Each block of tokens is asked for before the one
+    ahead of it is waited for.
     """
     blocks = tl.cdiv(selected, GATHER // GATHERED) * tl.cdiv(4 * quads * segment_tiles, GATHERED)
     token, x = tl.zeros([GATHER], tl.int32), tl.full([GATHER], float("-inf"), tl.float32)

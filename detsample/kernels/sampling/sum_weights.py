@@ -17,10 +17,9 @@ Rows are taken in the opposite order to `settle`, because what `summarize` read 
 import triton
 import triton.language as tl
 
-from detsample.kernels.contract.order import value_of
+from detsample.kernels.contract.order import MINUS_INF_KEY, value_of
 from detsample.kernels.contract.philox import TOKEN_HIGH, token_word
 from detsample.kernels.contract.weight import gap, weight
-from detsample.kernels.sampling.boundary.guess import bounded_from
 from detsample.kernels.sampling.boundary.measure import measure
 from detsample.kernels.sampling.compaction import TILES_MARKED, mark_tile, next_marked, no_marks, number_marked
 from detsample.kernels.sampling.dependent_launch import wait_for_earlier
@@ -39,9 +38,11 @@ from detsample.kernels.sampling.rows import (
     TOTAL,
     add_to_sum,
     is_bounded_from,
+    is_likely,
     read_boundary,
     read_field,
     read_floats,
+    read_interval,
 )
 from detsample.kernels.sampling.score_bounds import score_bound, tile_bound
 from detsample.kernels.sampling.tiles import (
@@ -82,17 +83,16 @@ def bound_of(x, low, start, scale, largest, seed, position):
 
 
 @triton.jit
-def sum_marked(row_logits, marks, most, start, tiles, scale, largest, weighed, drawn_from, seed, position):
-    """For each lane, [LANES], the weight of its marked tokens if they are `weighed`, and a bound of their scores if
-    they are `drawn_from`. `most` is the largest number of marks that a lane has.
+def sum_marked(row_logits, marks, most, start, tiles, scale, largest, drawn_from, seed, position):
+    """For each lane, [LANES], the weight of its marked tokens and, if they are `drawn_from`, a bound of their scores.
+    `most` is the largest number of marks that a lane has.
     """
     kept = tl.zeros([LANES], tl.int64)
     bound = tl.full([LANES], float("-inf"), tl.float32)
     for _ in range(most):
         token, rest = next_marked(marks, start, tiles)
         x = load_tokens(row_logits, token, marks != 0)
-        if weighed:
-            kept += weight(gap(x, largest, scale))
+        kept += weight(gap(x, largest, scale))
         if drawn_from:
             here = score_bound(x, largest, scale, token_word(seed, token, position, TOKEN_HIGH))
             bound = tl.maximum(bound, tl.where(marks != 0, here, float("-inf")))
@@ -101,7 +101,7 @@ def sum_marked(row_logits, marks, most, start, tiles, scale, largest, weighed, d
 
 
 @triton.jit
-def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, weighed, drawn_from, seed, position):
+def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, drawn_from, seed, position):
     """The same as `sum_marked`, for all tokens of some tiles that reach `low`."""
     kept = tl.zeros([LANES], tl.int64)
     bound = tl.full([LANES], float("-inf"), tl.float32)
@@ -109,8 +109,8 @@ def sum_reaching(row_logits, vocab, start, tiles, scale, largest, low, weighed, 
     ahead = load_tile(row_logits, start, end, PASSING)
     for _ in range(tiles):
         x, ahead = next_tile(ahead, row_logits, start + TILE, end, PASSING)
-        if weighed:
-            kept += tl.sum(tl.where(x >= low, weight(gap(x, largest, scale)), 0), axis=1)
+        w = weight(gap(x, largest, scale))
+        kept += tl.sum(tl.where(x >= low, w, 0), axis=1)
         if drawn_from:
             bound = tl.maximum(bound, bound_of(x, low, start, scale, largest, seed, position))
         start += TILE
@@ -127,12 +127,12 @@ def raise_groups(group_bound, stretch, bound, quads):
 
 
 @triton.jit
-def sum_from(
-    row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, scale, largest, low, weighed, drawn_from, seed,
-    position, group_bound,
+def sum_min_p(
+    row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, scale, largest, low, drawn_from, seed, position,
+    group_bound,
 ):  # fmt: skip
-    """(weight, number) of the tokens of some tiles that reach `low`, with the weight only if they are `weighed`. Bounds
-    of their scores are left, if they are `drawn_from`.
+    """(weight, number) of the tokens of some tiles that reach `low`. Bounds of their scores are left, if they are
+    `drawn_from`.
     """
     kept = tl.zeros([LANES], tl.int64)
     count = tl.zeros([LANES], tl.int32)
@@ -152,11 +152,11 @@ def sum_from(
         most = tl.max(number, axis=0)
         if most <= SPARSE:
             here, bound_here = sum_marked(
-                row_logits, marks, most, begin, tiles, scale, largest, weighed, drawn_from, seed, position
+                row_logits, marks, most, begin, tiles, scale, largest, drawn_from, seed, position
             )
         else:
             here, bound_here = sum_reaching(
-                row_logits, vocab, begin, tiles, scale, largest, low, weighed, drawn_from, seed, position
+                row_logits, vocab, begin, tiles, scale, largest, low, drawn_from, seed, position
             )
         kept += here
         bound = tl.maximum(bound, bound_here)
@@ -168,22 +168,50 @@ def sum_from(
 
 
 @triton.jit
+def bound_reaching(
+    row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, scale, largest, low, seed, position, group_bound
+):
+    """Leaves bounds of the scores of the tokens of some tiles that reach `low`."""
+    start = first_tile * TILE
+    end = tl.minimum(last_tile * TILE, vocab)
+    ahead = load_tile(row_logits, start, end, PASSING)
+    first = first_tile
+    while first < last_tile:
+        stretch = first // stretch_tiles
+        last = tl.minimum(last_tile, (stretch + 1) * stretch_tiles)
+        bound = tl.full([LANES], float("-inf"), tl.float32)
+        for _ in range(first, last):
+            x, ahead = next_tile(ahead, row_logits, start + TILE, end, PASSING)
+            bound = tl.maximum(bound, bound_of(x, low, start, scale, largest, seed, position))
+            start += TILE
+        raise_groups(group_bound, stretch, bound, quads)
+        first = last
+
+
+@triton.jit
 def bound_scores(
-    row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, records, sums, row, mode, scale, largest,
+    row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, records, sums, row, mode, scale, largest, likely,
     group_bound,
 ):  # fmt: skip
-    """Leaves bounds of the scores of what may be kept and, with min-p, the sums of what it keeps."""
+    """Leaves bounds of the scores of what may be kept, or of all tokens if the best of them is `likely` to be kept; and
+    with min-p, the sums of what it keeps.
+    """
     seed, position = read_field(records, row, SEED), read_field(records, row, POSITION)
-    by_min_p = (mode & NEEDS_MINIMUM) != 0
-    low_key, _last = read_boundary(records, row)
-    low = tl.where(by_min_p, value_of(low_key), bounded_from(records, row, scale))
-    kept, count = sum_from(
-        row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, scale, largest, low, by_min_p,
-        (mode & BOUNDED_FROM) != 0, seed, position, group_bound,
-    )  # fmt: skip
-    if by_min_p:
+    if (mode & NEEDS_MINIMUM) != 0:
+        low_key, _last = read_boundary(records, row)
+        kept, count = sum_min_p(
+            row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, scale, largest, value_of(low_key),
+            (mode & BOUNDED_FROM) != 0, seed, position, group_bound,
+        )  # fmt: skip
         add_to_sum(sums, row, MINIMUM, kept)
         add_to_sum(sums, row, MINIMUM_COUNT, count)
+    else:
+        low_key, _end = read_interval(records, row, 0)
+        low_key = tl.where(likely, MINUS_INF_KEY, low_key)
+        bound_reaching(
+            row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, scale, largest, value_of(low_key), seed,
+            position, group_bound,
+        )  # fmt: skip
 
 
 NOT_SPECIALIZED = [
@@ -224,14 +252,14 @@ def sum_weights(
                 row = tl.load(missed + COUNTERS + attempt * rows + place).to(tl.int64)
             mode = read_field(records, row, MODE)
             row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
-            scale, _top_p = read_floats(records, row)
+            scale, top_p = read_floats(records, row)
             largest = value_of(read_field(records, row, TOP_KEY).to(tl.int32))
             first_tile = task * each
             last_tile = tl.minimum(first_tile + each, tiles)
             if (attempt == 0) & (((mode & NEEDS_MINIMUM) != 0) | is_bounded_from(records, row, mode)):
                 bound_scores(
                     row_logits, vocab, first_tile, last_tile, quads, stretch_tiles, records, sums, row, mode, scale,
-                    largest, group_bound + row * stretches * groups_of_segment(quads),
+                    largest, is_likely(records, row, top_p), group_bound + row * stretches * groups_of_segment(quads),
                 )  # fmt: skip
             if (mode & IN_DOUBT) != 0:
                 measure(

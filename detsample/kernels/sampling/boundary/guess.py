@@ -15,7 +15,7 @@ import triton.language as tl
 from detsample.kernels.contract.order import INF_KEY, key_of, value_of
 from detsample.kernels.sampling.boundary.pivots import FLT_MAX, PIVOTS, RUNGS, quotient, rough_root, rough_weight
 from detsample.kernels.sampling.candidates import LIST, MOST_K_LISTED
-from detsample.kernels.sampling.rows import join_words, read_interval
+from detsample.kernels.sampling.rows import join_words
 from detsample.kernels.sampling.tiles import MOST_SEGMENTS, load_tokens
 
 SPREAD = tl.constexpr(8192)  # how many tokens the first guess looks at
@@ -37,21 +37,6 @@ def inverse(x):
     y = (0x7EF311C7 - x.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
     y = y * (2.0 - x * y)
     return y * (2.0 - x * y)
-
-
-@triton.jit
-def inverse_rate(rate):
-    """1 / rate, roughly, of a rate that may be 0 or very large."""
-    return inverse(tl.minimum(tl.maximum(rate, 1e-30), 1e30))
-
-
-@triton.jit
-def bounded_from(records, row, scale):
-    """The value from which on bounds of scores are wanted where a boundary is guessed: a quarter of a temperature below
-    the first interval, so that they still serve if that misses the boundary by a little.
-    """
-    first, _end = read_interval(records, row, 0)
-    return value_of(first) - inverse_rate(scale) * 0.25
 
 
 @triton.jit
@@ -105,7 +90,7 @@ def interval_of_sample(
     there = x > float("-inf")
     each = vocab.to(tl.float32) * (1.0 / SPREAD)
     lowest = tl.min(tl.where(there, x, top), axis=0)
-    lowest = tl.maximum(lowest, top - inverse_rate(rate) * REACH)
+    lowest = tl.maximum(lowest, top - inverse(tl.minimum(tl.maximum(rate, 1e-30), 1e30)) * REACH)
     weight = tl.where(there, rough_weight(x, top, rate), 0.0)
     goal = tl.sum(tl.where(x >= anchor, weight, 0.0), axis=0) + missing * inverse(each)
     _middle, high, low = ends_of_interval(
