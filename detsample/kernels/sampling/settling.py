@@ -150,30 +150,21 @@ def select_groups(reaches, selected, selected_groups):
 
 
 @triton.jit
-def load_members(row_logits, vocab, quads, segment_tiles, selected_groups, selected, block):
-    """(token, logit), [GATHER], of the next tokens of selected groups, and -inf behind the last."""
+def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, threshold, filled, scratch_code):
+    """Lists the tokens of the selected groups that reach the threshold."""
     lane = tl.arange(0, GATHER)
     size = 4 * quads * segment_tiles
-    blocks = tl.cdiv(size, GATHERED)  # of one group
-    index = block // blocks * (GATHER // GATHERED) + lane // GATHERED
-    member = block % blocks * GATHERED + lane % GATHERED
-    group = tl.load(selected_groups + index, mask=index < selected, other=0).to(tl.int32)
-    token = token_of_group(group, member, quads, segment_tiles)
-    return token, load_tokens(row_logits, token, (index < selected) & (member < size) & (token < vocab))
-
-
-@triton.jit
-def gather(row_logits, vocab, quads, segment_tiles, selected_groups, selected, threshold, filled, scratch_code):
-    """Lists the tokens of the selected groups that reach the threshold. Each block of tokens is asked for before the one
-    ahead of it is waited for.
-    """
-    blocks = tl.cdiv(selected, GATHER // GATHERED) * tl.cdiv(4 * quads * segment_tiles, GATHERED)
-    token, x = tl.zeros([GATHER], tl.int32), tl.full([GATHER], float("-inf"), tl.float32)
-    for block in range(0, blocks + 1):  # with nothing to list in the first round, the code is shorter
-        next_token, ahead = load_members(row_logits, vocab, quads, segment_tiles, selected_groups, selected, block)
-        key = key_of(x)
-        append(scratch_code, filled, code_of(key, token), (key >= threshold) & (x > float("-inf")))
-        token, x = next_token, ahead
+    for first in range(0, selected, GATHER // GATHERED):
+        index = first + lane // GATHERED
+        group = tl.load(selected_groups + index, mask=index < selected, other=0).to(tl.int32)
+        for start in range(0, size, GATHERED):
+            member = start + lane % GATHERED
+            token = token_of_group(group, member, quads, segment_tiles)
+            valid = (index < selected) & (member < size) & (token < vocab)
+            x = load_tokens(row_logits, token, valid)
+            key = key_of(x)
+            chosen = (key >= threshold) & (x > float("-inf"))
+            append(scratch_code, filled, code_of(key, token), chosen)
 
 
 @triton.jit
