@@ -23,9 +23,9 @@ SPREAD_AGAIN = tl.constexpr(2048)  # and each later one, by a program of a kerne
 RUN = tl.constexpr(16)  # of so many neighbours
 REACH = tl.constexpr(40.0)  # how many temperatures below the largest logit a boundary is looked for
 HALVINGS = tl.constexpr(12)  # of the range of values, until some dozen tokens are left
-HALVINGS_OF_FEW = tl.constexpr(7)  # the same of the range around a near pivot
 HALVINGS_OF_LIST = tl.constexpr(20)  # until the values are next to each other, or nearly
 AIMED_AT = tl.constexpr(700.0)  # how many tokens to list on either side of the guess
+NEAR = tl.constexpr(10000.0)  # at most how many tokens there are between a near boundary and its anchor
 EASY = tl.constexpr(1400.0)  # how many tokens to list in all, if everything from a value on is listed
 MOST_AIMED_AT = tl.constexpr(950.0)  # the most tokens to list on either side, so that both sides fit a list
 LAST_AIMED_AT = tl.constexpr(800.0)  # the same if the list is the last, and the sample a small part of the tokens
@@ -75,30 +75,46 @@ def ends_of_interval(x, weight, goal, reach, lowest, highest, halvings):
 
 
 @triton.jit
-def interval_of_sample(
-    row_logits, vocab, top, least, most, anchor, missing, rate, halvings, attempt, SPREAD: tl.constexpr
-):  # fmt: skip
-    """(high, low): values between which the boundary probably lies. The tokens that reach it have `missing` more of the
-    row's measure than those that reach `anchor`; this may be negative. The measure is weight, in units of the weight of
-    `top`, or the number of tokens if `rate` is 0. It is looked for from `least` to `most`. If all tokens from `low` on
-    fit a list, `high` is infinite.
+def sound(high, low, top):
+    """The interval, made safe: one that ends at the largest logit gets no end, and one with infinities or NaN becomes
+    everything.
+    """
+    fine = (low <= high) & (low >= -FLT_MAX) & (low <= top)
+    return tl.where(fine & (high < top), high, float("inf")), tl.where(fine, low, -FLT_MAX)
+
+
+@triton.jit
+def interval_of_sample(x, vocab, top, least, most, anchor, missing, rate):
+    """(high, low): values between which the boundary probably lies, from a sample `x` of the row. The tokens that reach
+    it have `missing` more of the row's measure than those that reach `anchor`; this may be negative. The measure is
+    weight, in units of the weight of `top`, or the number of tokens if `rate` is 0. The boundary is looked for from
+    `least` to `most`. If all tokens from `low` on fit a list, `high` is infinite.
 
     The measure of light and many tokens is known from a sample to some percent. So the anchor is near the boundary, or
     it is -inf: what comes before the boundary may be a few heavy tokens, which no sample holds.
     """
-    x = spread_tokens(row_logits, vocab, attempt, SPREAD)
     there = x > float("-inf")
-    each = vocab.to(tl.float32) * (1.0 / SPREAD)
+    each = vocab.to(tl.float32) * (1.0 / x.shape[0])
     lowest = tl.min(tl.where(there, x, top), axis=0)
     lowest = tl.maximum(lowest, top - inverse(tl.minimum(tl.maximum(rate, 1e-30), 1e30)) * REACH)
     weight = tl.where(there, rough_weight(x, top, rate), 0.0)
     goal = tl.sum(tl.where(x >= anchor, weight, 0.0), axis=0) + missing * inverse(each)
     _middle, high, low = ends_of_interval(
-        x, weight, goal, inverse(each) * AIMED_AT, tl.maximum(lowest, least), tl.minimum(top, most), halvings
+        x, weight, goal, inverse(each) * AIMED_AT, tl.maximum(lowest, least), tl.minimum(top, most), HALVINGS
     )
-    # One that ends at the largest logit gets no end, and one with infinities or NaN becomes everything.
-    fine = (low <= high) & (low >= -FLT_MAX) & (low <= top)
-    return tl.where(fine & (high < top), high, float("inf")), tl.where(fine, low, -FLT_MAX)
+    return sound(high, low, top)
+
+
+@triton.jit
+def interval_near(x, vocab, top, anchor, first, last, missing, rate):
+    """The same as `interval_of_sample`, if at most about NEAR tokens lie between the boundary and `anchor`, and tokens
+    are weighed. How many tokens of a sample lie between the values `first` and `last` around it tells how far it is.
+    """
+    number = tl.sum(((x < first) & (x >= last)).to(tl.int32), axis=0) * (vocab.to(tl.float32) * (1.0 / x.shape[0]))
+    each = (first - last) * inverse(tl.maximum(number, 1.0))
+    away = missing * each * inverse(rough_weight(anchor, top, rate))
+    away = missing * each * inverse(rough_weight(anchor - away * 0.5, top, rate))
+    return sound(anchor - away + each * AIMED_AT, anchor - away - each * AIMED_AT, top)
 
 
 @triton.jit
