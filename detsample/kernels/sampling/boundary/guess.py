@@ -44,7 +44,8 @@ def spread_tokens(row_logits, vocab, attempt, SPREAD: tl.constexpr):
     """[SPREAD]: the logits of runs of RUN neighbouring tokens, at equal distances in the row. Each attempt has others.
     """
     place = tl.arange(0, SPREAD)
-    token = ((place // RUN).to(tl.int64) * vocab) // (SPREAD // RUN) + place % RUN + attempt * RUN
+    distance = tl.maximum(vocab // (SPREAD // RUN), 1)
+    token = place // RUN * distance + place % RUN + attempt * RUN
     return load_tokens(row_logits, token, token < vocab)
 
 
