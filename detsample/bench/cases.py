@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from detsample.data import load_real_logits
-from detsample.kernels.sampling.boundary.guess import RUN, SPREAD
+from detsample.kernels.sampling.boundary.guess import RUN, SPREAD, SPREAD_AGAIN
 from detsample.kernels.sampling.rows import RETRIES
 
 Rows = Callable[[int, int], Any]
@@ -105,9 +105,10 @@ def misleading(rows: int, vocab: int) -> Any:
     the last, have a value that no other token has. All guesses are wrong there, and one program searches the row.
     """
     x = torch.randn(rows, vocab, device="cuda")
-    runs, run = int(SPREAD.value) // int(RUN.value), int(RUN.value) * (1 + int(RETRIES.value))
-    first = torch.arange(runs, device="cuda") * vocab // runs
-    x[:, (first[:, None] + torch.arange(run, device="cuda")).flatten()] = 2.5
+    run = int(RUN.value)
+    for runs in (int(SPREAD.value) // run, int(SPREAD_AGAIN.value) // run):
+        first = torch.arange(runs, device="cuda") * (vocab // runs)
+        x[:, (first[:, None] + torch.arange(run * (1 + int(RETRIES.value)), device="cuda")).flatten()] = 2.5
     return x
 
 
