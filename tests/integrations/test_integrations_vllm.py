@@ -160,14 +160,13 @@ def test_tokens_that_are_on_their_way_are_read_again() -> None:
     lists = asking.Lists([SamplingParams(seed=1, presence_penalty=1.0)], "cpu")
     for ids in ([5, -1], [5, 6], [5, 6, 7, -1], [5, 6, 7, 9], [4]):
         state.output_token_ids = ids
-        tokens, starts, ends = lists.processing(None, [state]).output
+        tokens, starts, ends = lists.written(None, [state]).output
         assert tokens[int(starts[0]) : int(ends[0])].tolist() == ids
 
 
 def test_penalties_divide_where_vllms_own_do() -> None:
     """Defect caught: logits of the first runner on a GPU that are vLLM's but for the last bit."""
-    state, params = types.SimpleNamespace(output_token_ids=[]), [SamplingParams(seed=1)]
-    asked = [asking.Lists(params, device).processing(None, [state]).convention for device in ("cpu", "cuda:0")]
+    asked = [asking.Lists([SamplingParams(seed=1)], device).processing(None, None).convention for device in ("cpu", "cuda:0")]
     assert asked == ["vllm", "fastdeploy"]
 
 
@@ -269,7 +268,8 @@ def test_register_twice_off_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.full("runs vLLM's kernels in Triton's interpreter")
 def test_second_runners_samplers_return_the_draws() -> None:
     """Defect caught: a hook that vLLM's second runner no longer calls, or whose arguments have moved; a draft, a bias
-    or a neighbour without a seed that changes a token; log probabilities and kept sets that are not the draw's.
+    or a neighbour without a seed that changes a token; penalties, biases and bans that have other bits than vLLM's own
+    kernels (which divide as detsample does in the interpreter), or miss the drafts before a row; log probabilities and kept sets that are not the draw's.
     """
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(Path(vllm_engine.__file__).with_name("vllm_second.py"))]
@@ -277,9 +277,11 @@ def test_second_runners_samplers_return_the_draws() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found.pop("vllm")
-    assert len(found) == 7
+    assert len(found) == 11
     assert all(check["drawn"] > 0 and check["wrong"] == 0 for check in found.values()), found
-    assert found["drafts"]["accepted"] > 0
+    asking = [check for name, check in found.items() if "asking" in name]
+    assert all(check["rows"] > 0 == check["other logits"] for check in asking), found
+    assert all(check["accepted"] > 0 for name, check in found.items() if "drafts" in name), found
 
 
 # ---- the real engine
@@ -364,6 +366,7 @@ def test_second_runners_grammars_are_read_by_the_draw_and_drafts_change_nothing(
     assert drafts["accepted"] > 0
     assert drafts["tokens"] == plain["tokens"]
     for found in (plain, drafts):
+        assert found["compared"]["rows"] > 0 == found["compared"]["other logits"]
         assert found["wrong"] == found["outside the grammar"] == []
 
 

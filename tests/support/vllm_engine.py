@@ -161,6 +161,29 @@ def recording(served: Served) -> Iterator[None]:
             setattr(Drawer, name, original)
 
 
+@contextmanager
+def comparing(found: dict[str, int]) -> Iterator[None]:
+    """Count the rows that the second runner changes as their requests ask, and of them the logits that vLLM's own code
+    gives other bits.
+    """
+    import torch
+
+    from detsample.integrations.vllm.second_runner import UNSCALED, SecondSampler
+
+    ours = SecondSampler._final
+
+    def final(self: Any, logits: Any, rows: Any, start: int, *arguments: Any) -> Any:
+        changed, own = ours(self, logits, rows, start, *arguments), type(self).__mro__[2]
+        with mock.patch.object(self, "sampling_states", UNSCALED):
+            due = own.apply_sampling_params(self, logits.clone(), *arguments, skip_top_k_top_p=True)
+        found["rows"] += 0 if rows.plain else len(due)
+        found["other logits"] += int((due.view(torch.int32) != changed.view(torch.int32)).sum())
+        return changed
+
+    with mock.patch.object(SecondSampler, "_final", final):
+        yield
+
+
 def restricted(logits: Any, words: np.ndarray) -> Any:
     """Logits with -inf where int32 words have no bit."""
     import torch
@@ -318,7 +341,7 @@ def penalised(scratch: Path, drafts: bool) -> dict[str, Any]:
 
     def final(self: Any, metadata: Any, logits: Any, sampling: Any, drafted: Any, offsets: Any) -> Any:
         changed = behind(self, metadata, logits, sampling, drafted, offsets)
-        with mock.patch.object(FirstRunner, "processing", return_value=None):
+        with mock.patch.object(FirstRunner, "change", return_value=None):
             due = behind(self, metadata, logits, sampling, drafted, offsets)
         note(self.detsample, due, changed, offsets.tolist())
         return changed
@@ -386,7 +409,9 @@ def with_grammars(scratch: Path, drafts: bool) -> dict[str, Any]:
             request.params.update(structured_outputs=StructuredOutputsParams(choice=choice))
     penalties = {"repetition_penalty": 1.2, "frequency_penalty": 0.3, "presence_penalty": -0.2, "min_tokens": 3}
     penalised = [Asked(r.prompt, r.params | penalties | {"seed": 100 + i}) for i, r in enumerate(asked)]
-    ways = [(asked, serve(llm, asked, 0)), (penalised, serve(llm, penalised, 1))]
+    compared, quick = {"rows": 0, "other logits": 0}, [(asked, serve(llm, asked, 0)), (penalised, serve(llm, penalised, 1))]
+    with comparing(compared), mock.patch.object(SecondSampler, "nothing_but_tokens", return_value=False):
+        ways = [*quick, (penalised, serve(llm, penalised, 2))]
     if not drafts:
         worker = llm.llm_engine.model_executor.driver_worker.worker.model_runner.structured_outputs_worker
         del worker.apply_grammar_bitmask

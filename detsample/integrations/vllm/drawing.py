@@ -6,6 +6,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from vllm.logger import init_logger
 
 import detsample
 from detsample import rollout
+from detsample.integrations.vllm.asking import Lists, to_device, to_host_memory
 from detsample.sampler.status import describe
 
 logger = init_logger("vllm.detsample")
@@ -42,6 +44,8 @@ class Request(NamedTuple):
     """Whether it asks for log probabilities."""
     values: tuple[Any, ...]
     """In the order of `FIELDS`."""
+    params: Any = None
+    """vLLM's SamplingParams."""
 
 
 NOBODY = Request(False, True, False, (0, 0, 1.0, 1.0, 0.0))
@@ -59,27 +63,31 @@ def read(params: Any, every: bool) -> Request:
         and getattr(params, "thinking_token_budget", None) is None
     )  # fmt: skip
     told = params.logprobs is not None or bool(getattr(params, "logprob_token_ids", None))
-    return Request(
-        seed is not None, plain, told, (seed or 0, params.top_k, params.temperature, params.top_p, params.min_p)
-    )
+    values = seed or 0, params.top_k, params.temperature, params.top_p, params.min_p
+    return Request(seed is not None, plain, told, values, params)
 
 
 class Rows:
     """A batch of requests, a row each, as long as it stays the same."""
 
     def __init__(self, requests: Iterable[Request], device: Any) -> None:
-        self.requests = list(requests)
+        self.requests, self._device = list(requests), device
         drawn = np.array([r.drawn for r in self.requests], bool)
         self.count = len(drawn)
         self.any_drawn, self.all_drawn = bool(drawn.any()), bool(drawn.all())
         self.plain = all(r.plain for r in self.requests if r.drawn)
         self.told = any(r.told for r in self.requests)
-        self.simple = self.all_drawn and self.plain and not self.told
+        self.simple = self.all_drawn and not self.told
         self.shared = shared_filters([r for r in self.requests if r.drawn])
         self.others_np = np.flatnonzero(~drawn)
         if self.any_drawn and not self.all_drawn:
             self.drawn = to_device(drawn, device)
             self.others = to_device(self.others_np, device)
+
+    @cached_property
+    def lists(self) -> Lists:
+        """What is to be done to the rows' logits."""
+        return Lists([request.params for request in self.requests], self._device)
 
 
 def shared_filters(requests: list[Request]) -> dict[str, Any]:
@@ -374,14 +382,3 @@ def derive(sampler: Any, mixin: type, ours: Runner) -> None:
     kind = type(sampler)
     sampler.detsample = ours
     sampler.__class__ = type(f"{mixin.__name__}Of{kind.__name__}", (mixin, kind), {})
-
-
-def to_host_memory(array: np.ndarray, device: Any) -> torch.Tensor:
-    """An array as a tensor that can be copied without waiting for the device."""
-    tensor = torch.from_numpy(array)
-    return tensor if torch.device(device).type == "cpu" else tensor.pin_memory()
-
-
-def to_device(array: np.ndarray, device: Any) -> torch.Tensor:
-    """An array beside the logits, without waiting for the device."""
-    return to_host_memory(array, device).to(device, non_blocking=True)
