@@ -25,16 +25,16 @@ platforms.vllm_version_matches_substr = lambda text: False
 import vllm.utils.torch_utils as memory  # noqa: E402
 import vllm.v1.sample.ops.topk_topp_sampler as filters  # noqa: E402
 import vllm.v1.worker.gpu.buffer_utils as buffers  # noqa: E402
+import vllm_engine  # noqa: E402
 from vllm.sampling_params import SamplingParams  # noqa: E402
 from vllm.v1.worker.gpu.sample.sampler import Sampler  # noqa: E402
+from vllm.v1.worker.gpu.spec_decode import rejection_sampler as verifying  # noqa: E402
 from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler  # noqa: E402
 from vllm.v1.worker.gpu.states import RequestState  # noqa: E402
 
-import vllm_engine  # noqa: E402
-from vllm.v1.worker.gpu.spec_decode import rejection_sampler as verifying  # noqa: E402
-
 import detsample  # noqa: E402
 from detsample.integrations.vllm import second_runner  # noqa: E402
+from detsample.integrations.vllm.asking import PENALTIES  # noqa: E402
 from detsample.integrations.vllm.drawing import ORDER  # noqa: E402
 from detsample.processing import Processing, apply  # noqa: E402
 
@@ -71,7 +71,7 @@ MORE: list[dict[str, Any]] = [
     {},
     {"repetition_penalty": 1.7, "bad_words": ["8"]},
 ]
-"""What requests ask to be done to their logits."""
+EVERY = [p | more for p, more in zip([*SEEDED, *OTHERS], MORE, strict=True)]
 
 
 class Engine:
@@ -151,7 +151,7 @@ class Engine:
         if words:
             longest = max(map(len, words))
             given["bad_words"] = np.array([[word + [-1] * (longest - len(word)) for word in words]])
-        numbers = {f"{name}_penalty": getattr(params, f"{name}_penalty") for name in ("repetition", "frequency", "presence")}
+        numbers = {name: getattr(params, name) for name in PENALTIES}
         asked = Processing("vllm", min_length=params.min_tokens, **given, **numbers)
         return torch.from_numpy(apply(row[None].numpy(), asked)[0])
 
@@ -175,13 +175,12 @@ def plain(asked: list[dict[str, Any]], every: bool = False, **more: Any) -> dict
     return found
 
 
-def asking(count: int, **more: Any) -> dict[str, int]:
+def asking(count: int) -> dict[str, int]:
     """All that can be asked for, of the first `count` requests, by the quick way and with log probabilities."""
-    every = [p | more for p, more in zip([*SEEDED, *OTHERS], MORE, strict=True)][:count]
     found = {"drawn": 0, "wrong": 0, "rows": 0, "other logits": 0}
     with vllm_engine.comparing(found):
         for told in ({}, {"logprobs": 1}):
-            engine, logits = Engine([p | told for p in every], **more), logits_of(count, 9)
+            engine, logits = Engine([p | told for p in EVERY[:count]]), logits_of(count, 9)
             out = engine.sampler(logits.clone(), engine.batch(engine.known, [[1]] * count))
             for b in range(4):
                 due = int(engine.due(engine.final(logits[b], b, []), b, engine.known[b]).token_ids[0])
@@ -257,9 +256,9 @@ def main() -> None:
         "log probabilities and kept sets": told(),
         "drafts": drafted(SEEDED),
         "drafts in a mixed batch": drafted([*SEEDED, *OTHERS]),
-        "drafts, asking": drafted([p | more for p, more in zip(SEEDED, MORE, strict=False)]),
-        "drafts, asking, in a mixed batch": drafted([p | more for p, more in zip([*SEEDED, *OTHERS], MORE, strict=True)]),
-        "drafts, asking, in parts": drafted([p | more for p, more in zip(SEEDED, MORE, strict=False)], STEPS + 2),
+        "drafts, asking": drafted(EVERY[:4]),
+        "drafts, asking, in a mixed batch": drafted(EVERY),
+        "drafts, asking, in parts": drafted(EVERY[:4], STEPS + 2),
     }
     print(json.dumps(found), flush=True)
 
