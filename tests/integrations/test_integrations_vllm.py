@@ -144,9 +144,13 @@ def test_log_probabilities_are_those_of_the_draw() -> None:
 def test_requests_keep_what_they_were_given() -> None:
     """Defect caught: a penalty, a bias or a ban that is skipped because the logits are taken for final."""
     assert read(SamplingParams(seed=1), False).plain
-    for more in ({"presence_penalty": 0.5}, {"frequency_penalty": 0.5}, {"repetition_penalty": 1.1}, {"min_tokens": 3},
-                 {"logit_bias": {3: 1.0}}, {"allowed_token_ids": [4]}, {"bad_words": ["no"]}):  # fmt: skip
+    for more in ({"presence_penalty": 0.5}, {"frequency_penalty": 0.5}, {"repetition_penalty": 1.1},
+                 {"logit_bias": {3: 1.0}},
+                 {"allowed_token_ids": [4]}, {"min_tokens": 3, "stop_token_ids": [7]}):  # fmt: skip
         assert not read(SamplingParams(seed=1, **more), False).plain
+    words = SamplingParams(seed=1, bad_words=["no"])
+    words._bad_words_token_ids = [[4]]  # as a tokenizer has it
+    assert not read(words, False).plain
     assert not read(SamplingParams(), False).drawn
     every = read(SamplingParams(), True)
     assert every.drawn
@@ -157,7 +161,7 @@ def test_requests_keep_what_they_were_given() -> None:
 def test_tokens_that_are_on_their_way_are_read_again() -> None:
     """Defect caught: a penalty for token -1, which vLLM writes for a token that the device has not sent yet."""
     state = types.SimpleNamespace(output_token_ids=[])
-    lists = asking.Lists([SamplingParams(seed=1, presence_penalty=1.0)], "cpu")
+    lists = asking.Lists([asking.read(SamplingParams(seed=1, presence_penalty=1.0))], "cpu")
     for ids in ([5, -1], [5, 6], [5, 6, 7, -1], [5, 6, 7, 9], [4]):
         state.output_token_ids = ids
         tokens, starts, ends = lists.written(None, [state]).output
@@ -166,7 +170,7 @@ def test_tokens_that_are_on_their_way_are_read_again() -> None:
 
 def test_penalties_divide_where_vllms_own_do() -> None:
     """Defect caught: logits of the first runner on a GPU that are vLLM's but for the last bit."""
-    lists = [asking.Lists([SamplingParams(seed=1)], device) for device in ("cpu", "cuda:0")]
+    lists = [asking.Lists([asking.read(SamplingParams(seed=1))], device) for device in ("cpu", "cuda:0")]
     assert [x.processing(None, None).convention for x in lists] == ["vllm", "fastdeploy"]
 
 

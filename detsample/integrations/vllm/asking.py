@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,60 +14,84 @@ from detsample.processing import Processing, apply
 PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
-class Lists:
-    """The lists and numbers of a batch's requests, vLLM's SamplingParams, on the device as long as the batch is the
-    same.
-    """
+class Asked(NamedTuple):
+    """What one request asks for."""
 
-    def __init__(self, params: Sequence[Any], device: Any) -> None:
+    only: np.ndarray
+    stop: np.ndarray
+    bias: np.ndarray
+    bias_values: np.ndarray
+    bad_words: list[list[int]]
+    penalties: tuple[float, ...]
+    min_tokens: int
+    ends: bool
+    """Whether it has a grammar, which may end it before that."""
+    budget: bool
+    """Whether its thoughts are limited, which vLLM sees to."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether its logits are final as they come."""
+        lists = self.only, self.stop, self.bias, self.bad_words
+        return not any(map(len, lists)) and self.penalties == (1.0, 0.0, 0.0) and not self.budget
+
+
+def read(params: Any) -> Asked:
+    """Read vLLM's SamplingParams."""
+    lists = params.allowed_token_ids or [], sorted(params.all_stop_token_ids) if params.min_tokens else []
+    bias = params.logit_bias or {}
+    return Asked(
+        *(np.array(ids, np.int64) for ids in (*lists, list(map(int, bias)))), np.array(list(bias.values()), np.float32),
+        params.bad_words_token_ids or [], tuple(getattr(params, name) for name in PENALTIES), params.min_tokens,
+        bool(params.structured_outputs), getattr(params, "thinking_token_budget", None) is not None,
+    )  # fmt: skip
+
+
+class Lists:
+    """The lists and numbers of a batch's requests, on the device as long as the batch is the same."""
+
+    def __init__(self, asked: Iterable[Asked], device: Any) -> None:
         # vLLM's kernel for CUDA divides by the repetition penalty, as FastDeploy does; its other code multiplies.
         self._convention = "fastdeploy" if torch.device(device).type == "cuda" else "vllm"
         self._device = device
-        numbers = {name: np.array([getattr(p, name) for p in params], np.float32) for name in PENALTIES}
-        self._repeats = bool((numbers["repetition_penalty"] != 1).any())
-        penalised = self._repeats or any(x.any() for name, x in numbers.items() if name != "repetition_penalty")
-        words = [p.bad_words_token_ids or [] for p in params]
-        biases = [p.logit_bias or {} for p in params]
-        stops = [sorted(p.all_stop_token_ids) if p.min_tokens else [] for p in params]
-        firm = [[] if p.structured_outputs else of_one for p, of_one in zip(params, stops, strict=True)]
-        lists: dict[str, Any] = {"only": [p.allowed_token_ids or [] for p in params], "stop": stops}
-        lists["bias"] = [list(map(int, b)) for b in biases]
-        self._given: dict[str, Any] = {name: self._on(_table(x)) for name, x in lists.items() if any(x)}
-        if any(biases):
-            self._given["bias_values"] = self._on(_table([list(b.values()) for b in biases], np.float32))
+        only, stop, bias, values, words, penalties, shortest, ends, budgets = zip(*asked, strict=True)
+        numbers = np.array(penalties, np.float32).T.copy()
+        penalised = bool((numbers != [[1], [0], [0]]).any())
+        lists, self._ends = {"only": only, "stop": stop, "bias": bias}, any(ends) and any(map(len, stop))
+        if self._ends:
+            lists["firm"] = [ids[:0] if early else ids for ids, early in zip(stop, ends, strict=True)]
+        given: dict[str, Any] = {name: _flat(of) for name, of in lists.items() if any(map(len, of))}
+        if "bias" in given:
+            given["bias_values"] = np.concatenate(values)
         if any(words):
-            most = max(map(len, words))
-            longest = max(len(word) for of_one in words for word in of_one)
-            flat = [word for of_one in words for word in of_one + [[]] * (most - len(of_one))]
-            self._given["bad_words"] = self._on(_table(flat, longest=longest).reshape(len(words), most, longest))
-        self._shortest = np.array([p.min_tokens for p in params])
-        if any(stops):
-            self._given["min_length"] = self._on(self._shortest)
+            most, longest = max(map(len, words)), max(len(word) for of_one in words for word in of_one)
+            table = (word for of_one in words for word in of_one + [[]] * (most - len(of_one)))
+            padded = np.array([word + [-1] * (longest - len(word)) for word in table])
+            given["bad_words"] = padded.reshape(-1, most, longest)
+        self._shortest = np.array(shortest)
+        if "stop" in given:
+            given["min_length"] = self._shortest
         if penalised:
-            self._given |= {name: self._on(x) for name, x in numbers.items()}
-        self.any = bool(self._given)
-        self._reads_tokens = penalised or any(words)
-        self._forbids_only = not (penalised or any(biases))
-        self._ends = firm != stops
-        self._firm = self._on(_table(firm)) if self._ends and any(firm) else None
-        budget = any(getattr(p, "thinking_token_budget", None) is not None for p in params)
-        self.special = self._ends or budget
+            given |= zip(PENALTIES, numbers, strict=True)
+        self.any, self._reads_tokens = bool(given), penalised or any(words)
+        self._repeats, self._forbids_only = bool((numbers[0] != 1).any()), not (penalised or "bias" in given)
+        self._given = upload(given, device) if given else {}
+        self._firm = self._given.pop("firm", None)
+        self.special = self._ends or any(budgets)
         """Whether what is done to a row depends on more than these lists: on its grammar's set, or on its thoughts."""
 
     def written(self, prompt: torch.Tensor | None, states: Sequence[Any]) -> Processing:
         """For the next step of the requests with these states, in the runner's order, which list the tokens so far;
         `prompt` is a table of theirs.
         """
-        if not self._reads_tokens:
-            more = self._shortest - [len(state.output_token_ids) for state in states]
-            return replace(self.processing(None, None), min_length=self._on(np.maximum(more, 0)))
-        known, rows = [_tokens(state) for state in states], len(states)
-        ends = np.cumsum([len(tokens) for tokens in known])
-        # Each part starts on 16 bytes, so that there is one kernel.
-        bounds = np.zeros((2, rows + rows % 2), np.int64)
-        bounds[:, :rows] = ends - [len(tokens) for tokens in known], ends
-        where = self._on(np.concatenate([bounds.ravel(), *known], dtype=np.int64))
-        return self.processing(prompt, (where[bounds.size :], where[:rows], where[bounds.shape[1] :][:rows]))
+        if self._reads_tokens:
+            known = upload({"output": _flat([_tokens(state) for state in states])}, self._device)
+            return self.processing(prompt, known["output"])
+        asked = self.processing(None, None)
+        if "stop" not in self._given:
+            return asked
+        more = self._shortest - [len(state.output_token_ids) for state in states]
+        return replace(asked, **upload({"min_length": np.maximum(more, 0)}, self._device))
 
     def processing(self, prompt: Any, output: Any) -> Processing:
         """For requests with these tokens so far."""
@@ -85,9 +109,6 @@ class Lists:
             final = torch.where(final.isneginf().all(1, keepdim=True), without, final)
         return final
 
-    def _on(self, array: np.ndarray) -> torch.Tensor:
-        return to_device(array, self._device)
-
 
 def to_host_memory(array: np.ndarray, device: Any) -> torch.Tensor:
     """An array as a tensor that can be copied without waiting for the device."""
@@ -100,16 +121,33 @@ def to_device(array: np.ndarray, device: Any) -> torch.Tensor:
     return to_host_memory(array, device).to(device, non_blocking=True)
 
 
+def upload(given: dict[str, Any], device: Any) -> dict[str, Any]:
+    """Arrays, and tuples of them, beside the logits, in one copy. Each starts on 16 bytes, so that there is one kernel.
+    """
+    parts = [part for value in given.values() for part in (value if isinstance(value, tuple) else (value,))]
+    starts = np.cumsum([0, *(-(-part.nbytes // 16) * 16 for part in parts)]).tolist()
+    host = np.zeros(starts[-1], np.uint8)
+    for part, start in zip(parts, starts, strict=False):
+        host[start : start + part.nbytes] = part.reshape(-1).view(np.uint8)
+    memory = to_device(host, device)
+    made = (
+        memory[start : start + part.nbytes].view(torch.from_numpy(part).dtype).view(part.shape)
+        for part, start in zip(parts, starts, strict=False)
+    )
+    return {
+        name: tuple(next(made) for _ in value) if isinstance(value, tuple) else next(made)
+        for name, value in given.items()
+    }
+
+
+def _flat(lists: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ids, starts, ends), as `Processing` takes them."""
+    sizes = np.array([len(ids) for ids in lists])
+    ends = np.cumsum(sizes)
+    return np.concatenate(lists, dtype=np.int64), ends - sizes, ends
+
+
 _NONE = np.empty(0, np.int32)
-
-
-def _table(lists: Sequence[Sequence[Any]], dtype: Any = np.int64, longest: int | None = None) -> np.ndarray:
-    """[Q, n], with -1 behind the end of each list."""
-    longest = max(map(len, lists)) if longest is None else longest
-    table = np.full((len(lists), longest), -1, dtype)
-    for row, values in zip(table, lists, strict=True):
-        row[: len(values)] = values
-    return table
 
 
 def _tokens(state: Any) -> np.ndarray:

@@ -15,7 +15,8 @@ from vllm.logger import init_logger
 
 import detsample
 from detsample import rollout
-from detsample.integrations.vllm.asking import Lists, to_device, to_host_memory
+from detsample.integrations.vllm import asking
+from detsample.integrations.vllm.asking import to_device, to_host_memory
 from detsample.sampler.status import describe
 
 logger = init_logger("vllm.detsample")
@@ -39,13 +40,13 @@ class Request(NamedTuple):
     drawn: bool
     """Whether detsample draws it."""
     plain: bool
-    """Whether its logits are final as they come: no penalty, bias, ban or forced token."""
+    """Whether its logits are final as they come."""
     told: bool
     """Whether it asks for log probabilities."""
     values: tuple[Any, ...]
     """In the order of `FIELDS`."""
-    params: Any = None
-    """vLLM's SamplingParams."""
+    asked: Any = None
+    """What it asks to be done to its logits."""
 
 
 NOBODY = Request(False, True, False, (0, 0, 1.0, 1.0, 0.0))
@@ -57,14 +58,10 @@ def read(params: Any, every: bool) -> Request:
     seed = params.seed
     if seed is None and every:
         seed = secrets.randbits(64) - (1 << 63)
-    plain = (
-        params.presence_penalty == 0.0 and params.frequency_penalty == 0.0 and params.repetition_penalty == 1.0
-        and not params.logit_bias and not params.allowed_token_ids and not params.min_tokens and not params.bad_words
-        and getattr(params, "thinking_token_budget", None) is None
-    )  # fmt: skip
+    asked = asking.read(params)
     told = params.logprobs is not None or bool(getattr(params, "logprob_token_ids", None))
     values = seed or 0, params.top_k, params.temperature, params.top_p, params.min_p
-    return Request(seed is not None, plain, told, values, params)
+    return Request(seed is not None, asked.plain, told, values, asked)
 
 
 class Rows:
@@ -85,9 +82,9 @@ class Rows:
             self.others = to_device(self.others_np, device)
 
     @cached_property
-    def lists(self) -> Lists:
+    def lists(self) -> asking.Lists:
         """What is to be done to the rows' logits."""
-        return Lists([request.params for request in self.requests], self._device)
+        return asking.Lists([request.asked for request in self.requests], self._device)
 
 
 def shared_filters(requests: list[Request]) -> dict[str, Any]:

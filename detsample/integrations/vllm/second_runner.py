@@ -15,7 +15,7 @@ import torch
 from vllm.v1.worker.gpu.input_batch import get_num_sampled_and_rejected
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
-from detsample.integrations.vllm.asking import to_device
+from detsample.integrations.vllm.asking import to_device, upload
 from detsample.integrations.vllm.drawing import NOBODY, Rows, Runner, derive, of_requests, read
 
 Base: Any = object  # vLLM's class, once `install` has derived one from both
@@ -64,8 +64,8 @@ class SecondRunner(Runner):
         if self._places[0] is not rows:
             slots = batch.idx_mapping_np.astype(np.int64)
             begin = slots * ids.shape[1]
-            behind = begin + states.prompt_len.np[slots]
-            self._places = rows, to_device(begin, self._device), to_device(behind, self._device)
+            places = upload({"begin": begin, "behind": begin + states.prompt_len.np[slots]}, self._device)
+            self._places = rows, places["begin"], places["behind"]
         _, begin, behind = self._places
         end, ids = begin + states.total_len.gpu.index_select(0, batch.idx_mapping), ids.view(-1)
         if self.verifying:
