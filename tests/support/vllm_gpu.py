@@ -191,7 +191,7 @@ class Probe:
             self.calls.append([len(due), int((bits[0] != bits[1]).sum()), int((bits[0] != bits[2]).sum())])
             return changed
 
-        Lists.change = change  # type: ignore[method-assign]
+        Lists.change, self.undo = change, lambda: setattr(Lists, "change", ours)  # type: ignore[method-assign]
         self.probe_start("asked")
 
     def probe_grammars(self, read: bool | None) -> None:
@@ -308,6 +308,7 @@ class Probe:
             return seen
         calls, self.calls = self.calls, []
         if mode == "asked":
+            self.undo()
             names = "rows", "not the reference's", "not vLLM's"
             return dict(zip(names, np.sum(calls, 0).tolist(), strict=True))
         if mode == "check":
@@ -652,9 +653,8 @@ class Engine:
     def asked(self) -> None:
         """Are logits with penalties, biases and bans the same as the reference's, and vLLM's own?"""
         self.rpc("probe_state", "installed")
-        self.rpc("probe_asked")
         for name, more in {"penalties, biases and bad words": ASKED, **BANS}.items():
-            self.rpc("probe_start", "asked")
+            self.rpc("probe_asked")
             self.ask(more, 16, 12, True)
             self.say(kind="asked", of=name, **self.rpc("probe_stop"))
 
