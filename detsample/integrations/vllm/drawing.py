@@ -105,29 +105,24 @@ class Columns:
 
     def __init__(self, device: Any, capacity: int) -> None:
         capacity = -(-capacity // 16) * 16  # so that each column starts on 16 bytes
-        self._bytes = sum(np.dtype(kind).itemsize for _, kind in FIELDS) * capacity + np.dtype(np.int64).itemsize
-        self._capacity, self._device = capacity, device
-        self._memory = torch.zeros(self._bytes, dtype=torch.uint8, device=device)
-        kinds = {np.int64: torch.int64, np.float32: torch.float32}
-        self._columns, start = {}, 0
-        for name, kind in FIELDS:
-            end = start + capacity * np.dtype(kind).itemsize
-            self._columns[name] = self._memory[start:end].view(kinds[kind])
-            start = end
-        self.draws = self._memory[start:].view(torch.int64)
+        self._kind = np.dtype([*((name, kind, capacity) for name, kind in FIELDS), ("draws", np.int64, 1)])
+        self._memory, self._device = torch.zeros(self._kind.itemsize, dtype=torch.uint8, device=device), device
+        self._columns = {
+            name: self._memory[start : start + kind.itemsize].view(getattr(torch, kind.base.name))
+            for name, (kind, start, *_) in self._kind.fields.items()  # type: ignore[union-attr]
+        }
+        self.draws = self._columns.pop("draws")
         """[1], how many draws there were; the kernel behind a draw counts on."""
 
     def load(self, requests: list[Request], draws: int) -> None:
         """Copy a batch's parameters to the device in one copy, after everything that still reads those of the last
         batch; and how many draws there were.
         """
-        host, start = np.zeros(self._bytes, np.uint8), 0
-        for index, (_, kind) in enumerate(FIELDS):
-            end = start + self._capacity * np.dtype(kind).itemsize
-            host[start:end].view(kind)[: len(requests)] = [r.values[index] for r in requests]
-            start = end
-        host[start:].view(np.int64)[0] = draws
-        self._memory.copy_(to_host_memory(host, self._device), non_blocking=True)
+        host = np.zeros(1, self._kind)
+        for index, (name, _) in enumerate(FIELDS):
+            host[name][0, : len(requests)] = [r.values[index] for r in requests]
+        host["draws"] = draws
+        self._memory.copy_(to_host_memory(host.view(np.uint8), self._device), non_blocking=True)
 
     def of(self, rows: int) -> dict[str, torch.Tensor]:
         """The columns of the first rows."""
@@ -275,11 +270,8 @@ class Drawer:
             self._look = self._begin_look()
 
     def _begin_look(self) -> tuple[torch.Tensor, Any]:
-        if not self._invalid.is_cuda:
-            seen, done = self._invalid.clone(), None
-        else:
-            seen = torch.empty(self._invalid.shape, dtype=torch.int32, pin_memory=True)
-            seen.copy_(self._invalid, non_blocking=True)
+        seen, done = self._invalid.to("cpu", non_blocking=True, copy=True), None
+        if self._invalid.is_cuda:
             done = torch.cuda.Event()
             done.record()
         self._invalid.zero_()

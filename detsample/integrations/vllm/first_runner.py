@@ -25,7 +25,6 @@ class FirstRunner(Runner):
         super().__init__(runner, every, torch.int32)
         self._runner = runner
         self._metadata: Any = None
-        self._others_metadata: Any = None
 
     def rows(self, metadata: Any) -> Rows | None:
         """The batch's rows, if detsample draws one of them; None for a batch that vLLM makes up to warm up."""
@@ -33,7 +32,7 @@ class FirstRunner(Runner):
         if metadata is not batch.sampling_metadata:
             return None
         if metadata is not self._metadata:
-            self._metadata, self._others_metadata, self._key = metadata, None, None
+            self._metadata, self._key = metadata, None
         return self._batch(True, lambda: [self._request(self._runner.requests[name]) for name in batch.req_ids])
 
     def _request(self, state: Any) -> Any:
@@ -42,12 +41,6 @@ class FirstRunner(Runner):
         if known is None:
             known = state._detsample = read(state.sampling_params, self._every)
         return known
-
-    def others_metadata(self, metadata: Any) -> Any:
-        """The metadata with which vLLM draws the other rows. It has no seeds, so vLLM draws as it does without any."""
-        if self._others_metadata is None:
-            self._others_metadata = replace(metadata, generators={})
-        return self._others_metadata
 
     def change(self, logits: torch.Tensor, metadata: Any, may: bool = False, **drafts: Any) -> torch.Tensor | None:
         """`Lists.change` for the batch; None where its requests ask for something of vLLM's alone."""
@@ -86,7 +79,7 @@ class FirstSampler(Base):
             tokens = ours.drawer.draw(final, ours.position[: rows.count])
             return SamplerOutput(sampled_token_ids=tokens.unsqueeze(-1), logprobs_tensors=None)
         with ours.asked(rows):
-            metadata = ours.others_metadata(sampling_metadata)
+            metadata = replace(sampling_metadata, generators={})  # so vLLM draws the other rows as without any seed
             return ours.told(super().forward(logits, metadata, *arguments, **keywords), rows)
 
     def apply_logits_processors(self, logits: torch.Tensor, sampling_metadata: Any, *arguments: Any) -> torch.Tensor:

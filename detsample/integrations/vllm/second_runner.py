@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,7 +41,8 @@ class SecondRunner(Runner):
         self.final: Any = None
         self.allowed: tuple[Any, Any] = None, None
         """A batch, and the sets of allowed tokens that its draw is to read."""
-        self._asked = self._judged = 0
+        self.asked_of = self.judged = 0
+        """How many of its rows, and how many of its requests, vLLM's rejection sampler has asked about."""
 
     def add(self, slot: int, params: Any) -> None:
         """Take a request into its slot, whoever had it before."""
@@ -74,21 +74,12 @@ class SecondRunner(Runner):
             drafts = {"draft_tokens": table, "row_offsets": offsets - start}
         return rows.lists.change(logits, rows.lists.processing((ids, begin, behind), (ids, behind, end)), may, **drafts)
 
-    @contextmanager
-    def judging(self, rows: Rows, batch: Any) -> Iterator[None]:
-        """Inside this context, vLLM's rejection sampler gets its verdict from here."""
-        self.verifying, self.batch, self._asked, self._judged = rows, batch, 0, 0
-        try:
-            yield
-        finally:
-            self.verifying = self.batch = self.final = None
-
     def whose(self, rows: int) -> tuple[int, torch.Tensor, torch.Tensor]:
         """Of the next rows of logits that vLLM asks about: the first, the row of the batch, the position to be drawn.
 
         vLLM asks about a part of the batch after the other, where all of it would take too much memory.
         """
-        start, self._asked = self._asked, self._asked + rows
+        start, self.asked_of = self.asked_of, self.asked_of + rows
         batch, here = self.batch, torch.arange(start, start + rows, device=self._device)
         owner = torch.searchsorted(batch.cu_num_logits, here.to(batch.cu_num_logits.dtype), right=True) - 1
         return start, owner, (batch.positions[batch.logits_indices[start : start + rows]] + 1).int()
@@ -101,12 +92,12 @@ class SecondRunner(Runner):
         if rows is None:
             return original(processed, *arguments, **keywords)
         _, drafts, offsets, pos, *_ = arguments
-        start, self._judged = self._judged, self._judged + offsets.shape[0] - 1
+        start, self.judged = self.judged, self.judged + offsets.shape[0] - 1
         ours = self.drawer.verify(self.final, drafts, offsets, pos, arguments[STEPS - 1], start)
         if rows.all_drawn:
             return ours
         theirs = original(processed, *arguments, **keywords)
-        drawn = rows.drawn[start : self._judged]
+        drawn = rows.drawn[start : self.judged]
         return torch.where(drawn[:, None], ours[0], theirs[0]), torch.where(drawn, ours[1], theirs[1])
 
 
@@ -228,11 +219,12 @@ class SecondRejection(Base):
     def __call__(self, logits: torch.Tensor, input_batch: Any, *arguments: Any, **keywords: Any) -> Any:
         """Called in each step with drafts."""
         ours = self.detsample
-        rows = ours.rows(input_batch.idx_mapping_np)
-        if rows is None:
+        ours.verifying, ours.batch = ours.rows(input_batch.idx_mapping_np), input_batch
+        ours.asked_of = ours.judged = 0
+        try:
             return super().__call__(logits, input_batch, *arguments, **keywords)
-        with ours.judging(rows, input_batch):
-            return super().__call__(logits, input_batch, *arguments, **keywords)
+        finally:
+            ours.verifying = ours.batch = ours.final = None
 
 
 def _others(value: Any, rows: Rows) -> Any:
