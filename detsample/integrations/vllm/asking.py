@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,47 +14,35 @@ from detsample.processing import Processing, apply
 PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
-class Asked(NamedTuple):
-    """What one request asks for."""
-
-    only: np.ndarray
-    stop: np.ndarray
-    bias: np.ndarray
-    bias_values: np.ndarray
-    bad_words: list[list[int]]
-    penalties: tuple[float, ...]
-    min_tokens: int
-    ends: bool
-    """Whether it has a grammar, which may end it before that."""
-    budget: bool
-    """Whether its thoughts are limited, which vLLM sees to."""
-
-    @property
-    def plain(self) -> bool:
-        """Whether its logits are final as they come."""
-        lists = self.only, self.stop, self.bias, self.bad_words
-        return not any(map(len, lists)) and self.penalties == (1.0, 0.0, 0.0) and not self.budget
+NOTHING = *[np.empty(0, np.int64)] * 3, np.empty(0, np.float32), [], (1.0, 0.0, 0.0), 0, False, False
 
 
-def read(params: Any) -> Asked:
-    """Read vLLM's SamplingParams."""
-    lists = params.allowed_token_ids or [], sorted(params.all_stop_token_ids) if params.min_tokens else []
-    bias = params.logit_bias or {}
-    return Asked(
-        *(np.array(ids, np.int64) for ids in (*lists, list(map(int, bias)))), np.array(list(bias.values()), np.float32),
-        params.bad_words_token_ids or [], tuple(getattr(params, name) for name in PENALTIES), params.min_tokens,
-        bool(params.structured_outputs), getattr(params, "thinking_token_budget", None) is not None,
-    )  # fmt: skip
+def read(params: Any) -> tuple[Any, ...] | None:
+    """What vLLM's SamplingParams ask for: the ids alone allowed, the stop tokens, the bias's ids and values, bad words,
+    penalties, the minimum length, whether a grammar may end it before that, and whether vLLM limits its thoughts. None
+    if the logits are final as they come.
+    """
+    only, bias, words = params.allowed_token_ids or [], params.logit_bias or {}, params.bad_words_token_ids or []
+    stop = sorted(params.all_stop_token_ids) if params.min_tokens else []
+    penalties = tuple(getattr(params, name) for name in PENALTIES)
+    limited = getattr(params, "thinking_token_budget", None) is not None
+    if not (only or stop or bias or words or limited) and penalties == (1.0, 0.0, 0.0):
+        return None
+    lists = (np.array(ids, np.int64) for ids in (only, stop, list(map(int, bias))))
+    values, early = np.array(list(bias.values()), np.float32), bool(params.structured_outputs)
+    return *lists, values, words, penalties, params.min_tokens, early, limited
 
 
 class Lists:
-    """The lists and numbers of a batch's requests, on the device as long as the batch is the same."""
+    """What `read` found of a batch's requests, on the device as long as the batch is the same."""
 
-    def __init__(self, asked: Iterable[Asked], device: Any) -> None:
+    def __init__(self, asked: Iterable[tuple[Any, ...] | None], device: Any) -> None:
         # vLLM's kernel for CUDA divides by the repetition penalty, as FastDeploy does; its other code multiplies.
         self._convention = "fastdeploy" if torch.device(device).type == "cuda" else "vllm"
         self._device = device
-        only, stop, bias, values, words, penalties, shortest, ends, budgets = zip(*asked, strict=True)
+        only, stop, bias, values, words, penalties, shortest, ends, limited = zip(
+            *(NOTHING if one is None else one for one in asked), strict=True
+        )
         numbers = np.array(penalties, np.float32).T.copy()
         penalised = bool((numbers != [[1], [0], [0]]).any())
         lists, self._ends = {"only": only, "stop": stop, "bias": bias}, any(ends) and any(map(len, stop))
@@ -77,7 +65,7 @@ class Lists:
         self._repeats, self._forbids_only = bool((numbers[0] != 1).any()), not (penalised or "bias" in given)
         self._given = upload(given, device) if given else {}
         self._firm = self._given.pop("firm", None)
-        self.special = self._ends or any(budgets)
+        self.special = self._ends or any(limited)
         """Whether what is done to a row depends on more than these lists: on its grammar's set, or on its thoughts."""
 
     def written(self, prompt: torch.Tensor | None, states: Sequence[Any]) -> Processing:

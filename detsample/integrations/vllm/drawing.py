@@ -39,17 +39,20 @@ class Request(NamedTuple):
 
     drawn: bool
     """Whether detsample draws it."""
-    plain: bool
-    """Whether its logits are final as they come."""
     told: bool
     """Whether it asks for log probabilities."""
     values: tuple[Any, ...]
     """In the order of `FIELDS`."""
-    asked: Any = None
+    asked: tuple[Any, ...] | None = None
     """What it asks to be done to its logits."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether its logits are final as they come."""
+        return self.asked is None
 
-NOBODY = Request(False, True, False, (0, 0, 1.0, 1.0, 0.0))
+
+NOBODY = Request(False, False, (0, 0, 1.0, 1.0, 0.0))
 """Stands for a row without a request."""
 
 
@@ -58,10 +61,9 @@ def read(params: Any, every: bool) -> Request:
     seed = params.seed
     if seed is None and every:
         seed = secrets.randbits(64) - (1 << 63)
-    asked = asking.read(params)
     told = params.logprobs is not None or bool(getattr(params, "logprob_token_ids", None))
     values = seed or 0, params.top_k, params.temperature, params.top_p, params.min_p
-    return Request(seed is not None, asked.plain, told, values, asked)
+    return Request(seed is not None, told, values, asking.read(params))
 
 
 class Rows:
