@@ -47,7 +47,7 @@ class Lists:
         penalised = bool((numbers != [[1], [0], [0]]).any())
         lists, self._ends = {"only": only, "stop": stop, "bias": bias}, any(ends) and any(map(len, stop))
         if self._ends:
-            lists["firm"] = [ids[:0] if early else ids for ids, early in zip(stop, ends, strict=True)]
+            lists["firm"] = tuple(ids[:0] if early else ids for ids, early in zip(stop, ends, strict=True))
         given: dict[str, Any] = {name: _flat(of) for name, of in lists.items() if any(map(len, of))}
         if "bias" in given:
             given["bias_values"] = np.concatenate(values)
