@@ -286,6 +286,7 @@ def test_second_runners_samplers_return_the_draws() -> None:
     assert all(check["drawn"] > 0 and check["wrong"] == 0 for check in found.values()), found
     asking = [check for name, check in found.items() if "asking" in name]
     assert all(check["rows"] > 0 == check["other logits"] for check in asking), found
+    assert all(check.get("kernels", 1) == 1 for check in asking), found
     assert all(check["accepted"] > 0 for name, check in found.items() if "drafts" in name), found
 
 

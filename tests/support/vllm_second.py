@@ -34,7 +34,7 @@ from vllm.v1.worker.gpu.states import RequestState  # noqa: E402
 
 import detsample  # noqa: E402
 from detsample.integrations.vllm import second_runner  # noqa: E402
-from detsample.integrations.vllm.asking import PENALTIES  # noqa: E402
+from detsample.integrations.vllm.asking import PENALTIES, Lists  # noqa: E402
 from detsample.integrations.vllm.drawing import ORDER  # noqa: E402
 from detsample.processing import Processing, apply  # noqa: E402
 
@@ -176,17 +176,25 @@ def plain(asked: list[dict[str, Any]], every: bool = False, **more: Any) -> dict
 
 
 def asking(count: int) -> dict[str, int]:
-    """All that can be asked for, of the first `count` requests, by the quick way and with log probabilities."""
-    found = {"drawn": 0, "wrong": 0, "rows": 0, "other logits": 0}
-    with vllm_engine.comparing(found):
-        for told in ({}, {"logprobs": 1}):
-            engine, logits = Engine([p | told for p in EVERY[:count]]), logits_of(count, 9)
-            out = engine.sampler(logits.clone(), engine.batch(engine.known, [[1]] * count))
-            for b in range(4):
+    """All that can be asked for, of the first `count` requests, by the quick way and with log probabilities; and of
+    each seeded one alone. All of these come to one kernel: to tokens of one type.
+    """
+    found, types, change = {"drawn": 0, "wrong": 0, "rows": 0, "other logits": 0}, set[Any](), Lists.change
+
+    def noting(lists: Any, logits: Any, asked: Any, *more: Any, **drafts: Any) -> Any:
+        types.add(tuple(x.dtype for x in (*asked.prompt, *asked.output)))
+        return change(lists, logits, asked, *more, **drafts)
+
+    several = [EVERY[:count], [p | {"logprobs": 1} for p in EVERY[:count]], *([p] for p in EVERY[:4])]
+    with vllm_engine.comparing(found), mock.patch.object(Lists, "change", noting):
+        for asked in several:
+            engine, logits = Engine(asked), logits_of(len(asked), 9)
+            out = engine.sampler(logits.clone(), engine.batch(engine.known, [[1]] * len(asked)))
+            for b in range(min(4, len(asked))):
                 due = int(engine.due(engine.final(logits[b], b, []), b, engine.known[b]).token_ids[0])
                 found["drawn"] += 1
                 found["wrong"] += int(out.sampled_token_ids[b, 0]) != due
-    return found
+    return found | {"kernels": len(types)}
 
 
 def told() -> dict[str, int]:

@@ -61,8 +61,10 @@ class Lists:
             given["min_length"] = self._shortest
         if penalised:
             given |= zip(PENALTIES, numbers, strict=True)
-        self.any, self._reads_tokens = bool(given), penalised or any(words)
-        self._repeats, self._forbids_only = bool((numbers[0] != 1).any()), not (penalised or "bias" in given)
+        self.any, self._forbids_only = bool(given), not (penalised or "bias" in given)
+        self._reads_tokens = penalised or any(words)
+        self.of_output, self.of_prompt = self._reads_tokens or "stop" in given, bool((numbers[0] != 1).any())
+        """Whether what is asked for depends on the generated tokens, or how many; whether on those of the prompt."""
         self._given = upload(given, device) if given else {}
         self._firm = self._given.pop("firm", None)
         self.special = self._ends or any(limited)
@@ -74,7 +76,7 @@ class Lists:
         """
         if self._reads_tokens:
             known = upload({"output": _flat([_tokens(state) for state in states])}, self._device)
-            return self.processing(prompt, known["output"])
+            return self.processing(prompt if self.of_prompt else None, known["output"])
         asked = self.processing(None, None)
         if "stop" not in self._given:
             return asked
@@ -83,10 +85,7 @@ class Lists:
 
     def processing(self, prompt: Any, output: Any) -> Processing:
         """For requests with these tokens so far."""
-        return Processing(
-            self._convention, prompt=prompt if self._repeats else None,
-            output=output if self._reads_tokens or "stop" in self._given else None, **self._given,
-        )  # fmt: skip
+        return Processing(self._convention, prompt=prompt, output=output, **self._given)
 
     def change(self, logits: torch.Tensor, asked: Processing, may: bool = False, **drafts: Any) -> torch.Tensor:
         """Logits with what is asked for: new ones, or, where `may` allows it and they can hold them, the same."""

@@ -59,7 +59,7 @@ class SecondRunner(Runner):
         """
         if rows.plain:
             return logits
-        batch, states, drafts = self.batch, self._sampler.req_states, {}
+        batch, states, lists, drafts = self.batch, self._sampler.req_states, rows.lists, {}
         ids = states.all_token_ids.gpu
         if self._places[0] is not rows:
             slots = batch.idx_mapping_np.astype(np.int64)
@@ -72,7 +72,10 @@ class SecondRunner(Runner):
             inputs, offsets = batch.input_ids[batch.logits_indices], batch.cu_num_logits.long()
             table = of_requests(inputs, offsets, self._sampler.num_speculative_tokens)
             drafts = {"draft_tokens": table, "row_offsets": offsets - start}
-        return rows.lists.change(logits, rows.lists.processing((ids, begin, behind), (ids, behind, end)), may, **drafts)
+        # Where none are asked about there are none, but in the same types, so that there is one kernel.
+        prompt, output = behind if lists.of_prompt else begin, end if lists.of_output else behind
+        asked = lists.processing((ids, begin, prompt), (ids, behind, output))
+        return lists.change(logits, asked, may, **drafts)
 
     def whose(self, rows: int) -> tuple[int, torch.Tensor, torch.Tensor]:
         """Of the next rows of logits that vLLM asks about: the first, the row of the batch, the position to be drawn.
