@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
@@ -30,8 +32,6 @@ def largest(logits, row_stride, vocab, part_tokens, result, BLOCK: tl.constexpr)
 
 def calls(inputs: list[Any], multiprocessors: int) -> list[list[Callable[[], Any]]]:
     """For each cut one call an input, which is a torch tensor [B, V] with a row stride divisible by 16."""
-    import torch
-
     rows, vocab = inputs[0].shape
     found: list[list[Callable[[], Any]]] = []
     for block, warps, each in CUTS:
@@ -39,14 +39,7 @@ def calls(inputs: list[Any], multiprocessors: int) -> list[list[Callable[[], Any
         part_tokens = triton.cdiv(triton.cdiv(vocab, parts), block) * block
         grid = (rows, triton.cdiv(vocab, part_tokens))
         result = torch.empty(grid, device=inputs[0].device)
-
-        def call(x: Any, grid: Any = grid, tokens: int = part_tokens, result: Any = result,
-                 block: int = block, warps: int = warps) -> Any:  # fmt: skip
-            return largest[grid](x, x.stride(0), x.shape[1], tokens, result, BLOCK=block, num_warps=warps)
-
-        found.append([_bound(call, x) for x in inputs])
+        sizes = (vocab, part_tokens, result)
+        start = functools.partial(largest[grid], BLOCK=block, num_warps=warps)
+        found.append([functools.partial(start, x, x.stride(0), *sizes) for x in inputs])
     return found
-
-
-def _bound(call: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
-    return lambda: call(x)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from detsample.bench.cases import TOKEN_ONLY
+import torch
+
+from detsample.bench.cases import OFF, TOKEN_ONLY, arguments
 
 
 def torch_sort(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
@@ -15,8 +17,6 @@ def torch_sort(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
         return None
 
     def call(x: Any) -> Any:
-        import torch
-
         values, order = torch.sort(x, dim=-1, descending=True)
         p = torch.softmax(values, dim=-1)
         p = torch.where(torch.cumsum(p, dim=-1) - p < setting["top_p"], p, 0.0)
@@ -26,43 +26,62 @@ def torch_sort(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
     return call
 
 
-def _sampling() -> Any:
-    """FlashInfer's samplers; None where it is not installed."""
+def flashinfer(setting: dict[str, Any], one_k: bool = False) -> Callable[[Any], Any] | None:
+    """FlashInfer's samplers, from logits; with `one_k` only its faster function for one top-k for all rows."""
     try:
         import flashinfer.sampling as sampling  # type: ignore[import-not-found]
     except ImportError:
         return None
-    return sampling
-
-
-def flashinfer(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
-    """FlashInfer's samplers, from logits."""
-    sampling = _sampling()
-    if sampling is None:
+    k, p, min_p = (setting.get(name) for name in ("top_k", "top_p", "min_p"))
+    if (k and min_p) or (one_k and not k):
         return None
-    if setting.get("top_k"):
-        import torch
-
+    if k:
         # Made and kept here, so that the graph that is timed does not make them.
-        per_row = cache(lambda rows: torch.full((rows,), setting["top_k"], dtype=torch.int32, device="cuda"))
-        return lambda x: sampling.top_k_top_p_sampling_from_logits(x, per_row(x.shape[0]), setting["top_p"])
-    if setting.get("top_p"):
-        return lambda x: sampling.top_p_sampling_from_probs(sampling.softmax(x), setting["top_p"])
-    if setting.get("min_p"):
-        return lambda x: sampling.min_p_sampling_from_probs(sampling.softmax(x), setting["min_p"])
-    return sampling.sampling_from_logits if setting == TOKEN_ONLY else None
+        per_row = cache(lambda rows: k if one_k else torch.full((rows,), k, dtype=torch.int32, device="cuda"))
+        return lambda x: sampling.top_k_top_p_sampling_from_logits(x.float(), per_row(len(x)), p or 1.0)
+    if p:
+        return lambda x: sampling.top_p_sampling_from_probs(sampling.softmax(x.float()), p)
+    if min_p:
+        return lambda x: sampling.min_p_sampling_from_probs(sampling.softmax(x.float()), min_p)
+    return (lambda x: sampling.sampling_from_logits(x.float())) if setting == TOKEN_ONLY else None
 
 
-def flashinfer_one_k(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
-    """FlashInfer's faster function, for a top-k that is one number for all rows."""
-    sampling = _sampling()
-    if sampling is None or not setting.get("top_k"):
+def vllm(setting: dict[str, Any]) -> Callable[[Any], Any] | None:
+    """vLLM's own kernels as its second runner calls them: filters that a row uses mask a copy of the logits, and making
+    the copy is part of the time; then Gumbel noise draws.
+    """
+    try:
+        from vllm.v1.sample.ops.topk_topp_triton import apply_top_k_top_p_triton
+        from vllm.v1.worker.gpu.sample.gumbel import gumbel_sample
+        from vllm.v1.worker.gpu.sample.min_p import apply_min_p
+    except ImportError:
         return None
-    return lambda x: sampling.top_k_top_p_sampling_from_logits(x, setting["top_k"], setting["top_p"])
+
+    @cache
+    def given(rows: int, vocab: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        every = arguments(setting, rows)
+        used = {name: every[name] if (every[name] != OFF[name]).any() else None for name in ("top_k", "top_p", "min_p")}
+        if used["top_k"] is not None:
+            used["top_k"] = used["top_k"].where(used["top_k"] > 0, vocab).int()
+        return every, used
+
+    def call(x: Any) -> Any:
+        every, used = given(*x.shape)
+        row = every["position"]
+        if any(value is not None for value in used.values()):
+            x = x.to(every["temperature"].dtype, copy=True)
+        if used["min_p"] is not None:
+            apply_min_p(x, row, used["min_p"])
+        if used["top_k"] is not None or used["top_p"] is not None:
+            x = apply_top_k_top_p_triton(x, used["top_k"], used["top_p"])
+        return gumbel_sample(x, row, every["temperature"], row, row, False, False)
+
+    return call
 
 
 PEERS: dict[str, Callable[[dict[str, Any]], Callable[[Any], Any] | None]] = {
     "torch sort": torch_sort,
     "flashinfer": flashinfer,
-    "flashinfer, one k": flashinfer_one_k,
+    "flashinfer, one k": partial(flashinfer, one_k=True),
+    "vllm, copy included": vllm,
 }

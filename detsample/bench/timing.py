@@ -1,4 +1,5 @@
-"""How times are measured: as medians of replays of CUDA graphs, over inputs that together do not fit in the L2 cache.
+"""How times are measured: as medians of replays of CUDA graphs that read each input once, which the cache is cleared of
+before.
 """
 
 from __future__ import annotations
@@ -8,19 +9,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 COLD_BYTES = 200_000_000
-"""Four times an H100's L2 cache."""
+"""More than three times an H200's L2 cache."""
 
 
 def copies_for(nbytes: int) -> int:
-    """How many inputs of this size to rotate through, so that none is found in the cache."""
-    return max(2, min(64, -(-COLD_BYTES // max(nbytes, 1))))
+    """How many inputs of this size to rotate through: enough to fill the cache, but 4 to 64."""
+    return max(4, min(64, -(-COLD_BYTES // max(nbytes, 1))))
 
 
 def microseconds(calls: Sequence[Callable[[], Any]], replays: int = 12) -> float:
     """Time of a call: the median over replays of one graph that makes each call once, by the GPU's own clock."""
-    import torch
-
     with torch.cuda.stream(torch.cuda.Stream()):
         for call in calls:
             call()
@@ -29,7 +30,9 @@ def microseconds(calls: Sequence[Callable[[], Any]], replays: int = 12) -> float
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # NCCL has a thread that asks about events
         kept = [call() for call in calls]
     times = []
+    others = torch.empty(COLD_BYTES, dtype=torch.uint8, device="cuda")
     for _ in range(replays):
+        others.zero_()  # takes the place of what the last replay left in the cache
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         graph.replay()
@@ -42,8 +45,6 @@ def microseconds(calls: Sequence[Callable[[], Any]], replays: int = 12) -> float
 
 def host_microseconds(call: Callable[[], Any], repeats: int = 200) -> float:
     """The time that an eager call takes the host: the median, with the GPU idle before each call."""
-    import torch
-
     times = []
     for _ in range(repeats):
         torch.cuda.synchronize()

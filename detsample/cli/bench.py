@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "other samplers that are installed. Needs torch with a GPU. Where bits differ no time is reported.",
     )
     parser.add_argument("--batches", default="1,8,64,128,256", help="batch sizes (default: %(default)s)")
-    parser.add_argument("--full", action="store_true", help="also worst cases, masks, bf16, growth and other samplers")
+    parser.add_argument("--full", action="store_true", help="also other rows, masks, bf16, growth and other samplers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the tables there, one number a line")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the growth over B and V there (with --full)")
@@ -51,9 +51,11 @@ def run(options: argparse.Namespace) -> int:
     if wrong:
         print(f"{wrong} outputs differ in bits from the reference: nothing is timed")
         return 1
-    found = {"machine": versions(), "bits": "equal", **report.everything(batches, options.full)}
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    found: dict[str, Any] = {"machine": versions(), "bits": "equal"}
+    for title, measure in report.tables(batches, options.full).items():
+        found[title] = measure()
+        if options.json:  # after each table: a run that is stopped leaves those before
+            options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.csv:
         write_csv(options.csv, found)
     if options.plot:

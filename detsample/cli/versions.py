@@ -9,7 +9,7 @@ from importlib import metadata
 
 import detsample
 
-PACKAGES = ("numpy", "triton", "paddlepaddle-gpu", "paddlepaddle", "torch", "flashinfer-python")
+PACKAGES = ("numpy", "triton", "paddlepaddle-gpu", "paddlepaddle", "torch", "flashinfer-python", "vllm")
 
 
 def versions() -> dict[str, str]:

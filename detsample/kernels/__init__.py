@@ -107,7 +107,7 @@ What the kernels of a draw leave for each other:
     list_token: int32 [B, pitch]. Tokens that were listed; unless a mask is asked for, in the memory of group_key.
     group_bound: fp32 [B, bounds]. What no score of a group exceeds, measured from the anchor.
     part_key, part_counts: int32 [B, parts]. The largest key of each part; how many tokens of it can be drawn.
-    row_pivots: fp32 [B, RUNGS]. The pivots of each row, and its reference; later a bracket.
+    row_pivots: fp32 [B, RUNGS]. The pivots of each row, and its reference.
     part_rungs: fp32 [B, parts, RUNGS]. Rough sums of what reaches each pivot, and of all tokens.
     scratch_code: int64 [B, SCRATCH]. Candidates, as key and token in one number; behind them, groups to gather from.
     attempt: int. Which launch of sum_weights this is, from 0.

@@ -1,11 +1,11 @@
 """The sequence of launches that serves a call on a GPU (or, for tests, in Triton's interpreter).
 
     summarize    (rows x parts)   one look at every logit: maxima, score bounds, validity, rough sums
-    settle       (rows x 3)       finishes rows that are invalid, without a filter or with few candidates; guesses the
+    settle       (rows x 2)       finishes rows that are invalid, without a filter or with few candidates; guesses the
                                   boundary of others
     sum_weights  (rows x parts)   exact sums, and the tokens around the boundary, for the rows that need them
     sum_weights  (fixed)          the same once more, for the rows where the guess was wrong; launched twice
-    finish       (rows x 2)       finishes the rows that are left
+    finish       (rows)           finishes the rows that are left
     masks        (rows x spans)   only if a mask is asked for
 
 There are six launches, because each needs what all parts of a row found in the one before. Nothing of size B x V is
@@ -259,7 +259,7 @@ class Prepared(NamedTuple):
     values: list[Any]
     """The values of the first arguments in `NAMES`, up to the results."""
     ways: int
-    """How many of the three ways through `settle` rows may go: all of them, or one."""
+    """How many programs a row has in `settle`: two, or one if no row may be in doubt."""
     needs_mass: bool
     retry_programs: int
     waits: bool
@@ -289,7 +289,7 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
-    ways = 3 if _may_be_in_doubt(parameters, vocab) else 1
+    ways = 2 if _may_be_in_doubt(parameters, vocab) else 1
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = can_overlap(framework.compute_capability(device))
     return Prepared(logits, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits)
@@ -340,7 +340,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
             for attempt in range(1, 1 + ATTEMPTS):
                 values[ATTEMPT] = attempt
                 start(steps.retry, (retry_programs,))
-        start(steps.finish, (rows, 2 if ways > 1 else 1))
+        start(steps.finish, (rows,))
         if wanted.mask is not None:
             records, maxima = as_argument(areas["records"], "int64"), as_argument(areas["group_key"], "int32")
             row = (*values[:4], of.vocab, records, maxima, cut.pitch, cut.quads, cut.segment_tiles)

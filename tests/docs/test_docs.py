@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import bench_tables
 import pytest
 from paths import ROOT
 
@@ -191,6 +192,13 @@ def test_every_named_defect_has_its_test_and_the_reverse() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "comparison.md").read_text(encoding="utf-8")))
     defects = (ROOT / "tests" / "contract" / "test_field_defects.py").read_text(encoding="utf-8")
     assert named == set(re.findall(r"^def (test_\w+)", defects, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", bench_tables.tables(), ids=lambda page: page.name)
+def test_times_are_those_that_were_measured(page: Path) -> None:
+    """Defect caught: a time that was copied wrongly, or left behind when the others were measured again."""
+    text = page.read_text(encoding="utf-8")
+    assert bench_tables.replaced(text, bench_tables.tables()[page]) == text, "run tests/support/bench_tables.py"
 
 
 def test_make_targets_exist() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
-    "none token": "no filter, token only", "none logz": "no filter, logprobs and log_z",
+    "none token": "no filter, token only", "none logz": "no filter",
     "k50p95m": "k=50 p=.95 min_p=.05", "p95": "p=.95", "minp": "min_p=.1", "mixed": "mixed",
 }  # fmt: skip
 """What results call the settings of `detsample.bench.cases`."""

@@ -46,7 +46,7 @@ KERNELS = {
     ),
     "sampling.sum_weights.sum_weights": (
         f"{CUT_STRETCHES} rows:i32 attempt:i32 every_row:i32 {SUMS} list_token:*i32 pitch:i32 "
-        "group_bound:*fp32 row_pivots:*fp32 ALIGNED:constexpr OVERLAP:constexpr ALLOWED:constexpr",
+        "group_bound:*fp32 ALIGNED:constexpr OVERLAP:constexpr ALLOWED:constexpr",
         4,
     ),
     "sampling.finish.finish": (

@@ -10,15 +10,16 @@ import triton.language as tl
 
 from detsample.kernels.contract.fraction import top_p_target
 from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.sampling.boundary.guess import first_interval, interval_of_tail, sum_rungs
+from detsample.kernels.sampling.boundary.guess import SPREAD, interval_of_sample, rough_total, sum_rungs
 from detsample.kernels.sampling.boundary.pivots import (
+    AT_SHARE,
     FLT_MAX,
     PIVOTS,
     RUNGS,
+    pick,
     quotient,
     rate_of,
     total_between,
-    wanted_share,
 )
 from detsample.kernels.sampling.candidates import MOST_SELECTED
 from detsample.kernels.sampling.draw import MOST_DRAWS, draw_from_groups
@@ -54,8 +55,6 @@ from detsample.kernels.sampling.settling import (
 )
 from detsample.kernels.sampling.tiles import groups_of_segment
 
-MOST_TOLD = tl.constexpr(1024.0)  # rows that keep as much as so many tokens of the largest weight have better pivots
-
 
 @triton.jit
 def draw_without_boundary(
@@ -87,19 +86,22 @@ def probable_interval(
     row_logits, vocab, row_pivots, part_rungs, row, parts, top_key, count, scale, top_k, top_p, share, lowest
 ):  # fmt: skip
     """The keys of an interval around the probable boundary, joined as a row's record holds them. The boundary must not
-    be below `lowest`. `share` is that of `total_weight`, or 0.
+    be below `lowest`. `share` is that of `total_weight`.
     """
-    top = value_of(top_key)
-    rate = rate_of(scale, top_k == 0)
-    high = tl.full([], float("inf"), tl.float32)
-    low = -high
-    has_pivots = tl.load(row_pivots + row * RUNGS + PIVOTS - 2) > -FLT_MAX
-    if has_pivots:
-        high, low = first_interval(
-            row_pivots, part_rungs, row, parts, top, count.to(tl.float32), rate, wanted_share(top_k, top_p, vocab)
-        )
-    if (share > 0.0) & ((share <= MOST_TOLD) | (has_pivots == 0)):
-        high, low = interval_of_tail(row_logits, vocab, top, quotient(share, top_p) - share, rate)
+    by_weight = top_k == 0
+    anchor = tl.full([], float("-inf"), tl.float32)
+    tokens = count.to(tl.float32)
+    missing = top_k.to(tl.float32) - tokens
+    if by_weight:
+        whole = rough_total(part_rungs, row, parts)
+        anchor = tl.load(row_pivots + row * RUNGS + AT_SHARE)
+        anchor = tl.where(share > 0.0, anchor, float("inf"))  # without a sum: one token outweighs what was sampled
+        reached = tl.where(anchor > float("-inf"), pick(sum_rungs(part_rungs, row, parts), AT_SHARE), whole)
+        wanted = tl.maximum(top_p, 1e-6)
+        missing = quotient(share, wanted) * (wanted - quotient(reached, whole))
+    high, low = interval_of_sample(
+        row_logits, vocab, value_of(top_key), anchor, missing, rate_of(scale, by_weight), 0, SPREAD
+    )
     low_key = tl.maximum(key_of(low), lowest)
     return join_words(low_key, tl.where(key_of(high) >= low_key, key_of(high), INF_KEY))
 
@@ -124,10 +126,10 @@ def aim_row(
         min_p_first = (mode & MIN_P_FIRST) != 0
         rate = rate_of(scale, top_k == 0)
         lightest, heaviest, share = total_weight(row_pivots, part_rungs, row, parts, largest, rate, chain, top_p)
-        share = tl.where((mode & BY_SHARE) != 0, share, 0.0)
+        of_all = tl.where((mode & BY_SHARE) != 0, share, 0.0)
         mode -= tl.where(tl.abs(largest * scale) <= FARTHEST, 0, mode & BOUNDED)
-        key, number = first_groups(group_keys, top_key, tl.full([], MOST_REACHING, tl.int32), share, rate)
-        drawn_first = is_drawn_first(mode, want, share, number)
+        key, number = first_groups(group_keys, top_key, tl.full([], MOST_REACHING, tl.int32), of_all, rate)
+        drawn_first = is_drawn_first(mode, want, of_all, number)
         is_drawn = drawn_first
         winner = tl.full([], -1, tl.int32)
         if drawn_first:
@@ -136,7 +138,7 @@ def aim_row(
                 scale, largest, rate, chain, top_p, lightest, heaviest, read_field(records, row, SEED),
                 read_field(records, row, POSITION),
             )  # fmt: skip
-        if (share > 0.0) & (number <= MOST_SELECTED):  # the way that tries to settle the row looks there, too
+        if (of_all > 0.0) & (number <= MOST_SELECTED):  # the way that tries to settle the row looks there, too
             note(records, row, INTERVAL, join_words(key, top_key * 0 + INF_KEY))
         elif is_drawn == 0:
             lowest = tl.full([], LOWEST_KEY, tl.int32)

@@ -1,4 +1,4 @@
-"""Kernel 4, grid (rows, 2): finishes the rows that `settle` left. Some only wait for a sum; of others the boundary is
+"""Kernel 4, grid (rows): finishes the rows that `settle` left. Some only wait for a sum; of others the boundary is
 still unknown.
 
 The boundary is searched by bisection between keys, among the tokens that `sum_weights` listed. If the guess was wrong
@@ -497,16 +497,11 @@ def boundary_of_row(
 
 
 @triton.jit
-def is_cut_by_list(records, sums, row, mode, top_key, top_k, top_p, min_weight):
-    """(yes, target, low, high, above count, above, reached count, reached): whether top-p alone cuts the row, and its
-    list holds all tokens of the interval that the boundary is in; the weight that top-p keeps at least; and what
-    `read_measured` says.
-    """
-    low, high, above_count, above, reached_count, reached = read_measured(records, sums, row, top_key)
-    target = top_p_target(top_p, read_sum(sums, row, TOTAL))
-    yes = (above < target) & (target <= reached) & (reached_count - above_count <= LIST) & (high - low > 1)
-    yes = yes & ((mode & IN_DOUBT) != 0) & (top_k == 0) & (min_weight == 0)  # no barrier so far: see `finish`
-    return yes, target, low, high, above_count, above, reached_count, reached
+def is_cut_by_list(mode, target, measured, top_k, min_weight):
+    """Whether top-p alone cuts the row, and its list holds all tokens of the interval that the boundary is in."""
+    low, high, above_count, above, reached_count, reached = measured
+    here = (above < target) & (target <= reached) & (reached_count - above_count <= LIST) & (high - low > 1)
+    return here & ((mode & IN_DOUBT) != 0) & (top_k == 0) & (min_weight == 0)
 
 
 @triton.jit
@@ -521,114 +516,99 @@ def has_bounds(records, row, mode, top_p, boundary_key):
 
 @triton.jit
 def finish_listed(
-    row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound,
-    token_ids, num_kept, status, logprobs, log_z,
+    row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, list_token, group_bound, mode, scale, top_p,
+    top_key, total, target, measured, token_ids, num_kept, status, logprobs, log_z,
 ):  # fmt: skip
     """Finishes a row for which `is_cut_by_list` holds. If its token alone is wanted, it is drawn before the boundary is
     known, from all that is above or in the interval. If what comes before it weighs too much, it is not kept, nor is
     any behind it, and the best of those before it is next.
     """
-    mode = read_field(records, row, MODE)
-    scale, top_p = read_floats(records, row)
-    top_key = read_field(records, row, TOP_KEY).to(tl.int32)
-    yes, target, low, high, above_count, above, reached_count, reached = is_cut_by_list(
-        records, sums, row, mode, top_key, read_field(records, row, TOP_K), top_p, read_field(records, row, MIN_WEIGHT)
-    )
-    if yes:
-        seed, position = read_field(records, row, SEED), read_field(records, row, POSITION)
-        largest = value_of(top_key)
-        number = (reached_count - above_count).to(tl.int32)
-        count, kept_weight = reached_count, reached
-        boundary_key, boundary_token = low.to(tl.int32), tl.full([], LAST_TOKEN, tl.int32)
-        known = (want & WANT_KEPT) != 0
-        if known:
-            boundary_key, boundary_token, count, kept_weight = cut_list(
-                row_logits, list_token, number, scale, largest, low, high, above_count, above, count, target, low < high
-            )
-            write_boundary(records, row, boundary_key, boundary_token)
-        winner = tl.full([], -1, tl.int32)
-        if (want & WANT_TOKEN) != 0:
-            bounded = has_bounds(records, row, mode, top_p, boundary_key)
-            shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
-            is_kept = number < 0
-            while is_kept == 0:
-                if above_count == 0:
-                    winner = draw_from_list(
-                        row_logits, list_token, number, scale, largest, seed, position, boundary_key, boundary_token
-                    )
-                else:
-                    winner, shift = draw(
-                        row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
-                        boundary_key, boundary_token, group_bound, bounded, shift, top_key,
-                    )  # fmt: skip
-                    bounded = vocab > 0
-                is_kept = known
-                if known == 0:
-                    key = key_of(tl.load(row_logits[0] + winner).to(tl.float32))
-                    before = weight_before(row_logits, list_token, number, scale, largest, key, winner)
-                    is_kept = above + before < target
-                    boundary_key, boundary_token = key, winner - 1
-        write_drawn(
-            row_logits, records, token_ids, num_kept, status, logprobs, log_z, row, winner, count, scale, largest,
-            kept_weight, read_sum(sums, row, TOTAL),
-        )  # fmt: skip
+    low, high, above_count, above, reached_count, reached = measured
+    seed, position = read_field(records, row, SEED), read_field(records, row, POSITION)
+    largest = value_of(top_key)
+    number = (reached_count - above_count).to(tl.int32)
+    count, kept_weight = reached_count, reached
+    boundary_key, boundary_token = low.to(tl.int32), tl.full([], LAST_TOKEN, tl.int32)
+    known = (want & WANT_KEPT) != 0
+    if known:
+        boundary_key, boundary_token, count, kept_weight = cut_list(
+            row_logits, list_token, number, scale, largest, low, high, above_count, above, count, target, low < high
+        )
+        write_boundary(records, row, boundary_key, boundary_token)
+    winner = tl.full([], -1, tl.int32)
+    if (want & WANT_TOKEN) != 0:
+        bounded = has_bounds(records, row, mode, top_p, boundary_key)
+        shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
+        is_kept = number < 0
+        while is_kept == 0:
+            if above_count == 0:
+                winner = draw_from_list(
+                    row_logits, list_token, number, scale, largest, seed, position, boundary_key, boundary_token
+                )
+            else:
+                winner, shift = draw(
+                    row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
+                    boundary_key, boundary_token, group_bound, bounded, shift, top_key,
+                )  # fmt: skip
+                bounded = vocab > 0
+            is_kept = known
+            if known == 0:
+                key = key_of(tl.load(row_logits[0] + winner).to(tl.float32))
+                before = weight_before(row_logits, list_token, number, scale, largest, key, winner)
+                is_kept = above + before < target
+                boundary_key, boundary_token = key, winner - 1
+    write_drawn(
+        row_logits, records, token_ids, num_kept, status, logprobs, log_z, row, winner, count, scale, largest,
+        kept_weight, total,
+    )  # fmt: skip
 
 
 @triton.jit
 def finish_row(
     row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound, scratch_code,
-    token_ids, num_kept, status, logprobs, log_z,
+    mode, scale, top_p, top_k, min_weight, top_key, total, measured, token_ids, num_kept, status, logprobs, log_z,
 ):  # fmt: skip
-    """Finishes a row that `settle` left, unless it is for `finish_listed`."""
-    mode = read_field(records, row, MODE)
-    scale, top_p = read_floats(records, row)
-    top_key = read_field(records, row, TOP_KEY).to(tl.int32)
-    top_k = read_field(records, row, TOP_K)
-    min_weight = read_field(records, row, MIN_WEIGHT)
-    listed, _target, low, high, above_count, above, reached_count, reached = is_cut_by_list(
-        records, sums, row, mode, top_key, top_k, top_p, min_weight
-    )
-    if listed == 0:
-        largest = value_of(top_key)
-        total = read_sum(sums, row, TOTAL)
-        count = read_field(records, row, COUNT)
-        kept_weight = read_field(records, row, KEPT)
-        kept_weight = tl.where(kept_weight == 0, total, kept_weight)
-        winner = read_field(records, row, WINNER).to(tl.int32)
-        if (mode & DRAWN) == 0:
-            seed = read_field(records, row, SEED)
-            position = read_field(records, row, POSITION)
-            boundary_key, boundary_token = read_boundary(records, row)
-            all_listed = count < 0
-            min_mass = read_sum(sums, row, MINIMUM)
-            whole = tl.where(((mode & MIN_P_FIRST) != 0) & (top_k == 0), min_mass, total)
-            if ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= top_p_target(top_p, whole)):
-                count = read_sum(sums, row, MINIMUM_COUNT)
-                kept_weight = min_mass
-            elif (top_k > 0) | (top_p < 1.0):
-                boundary_key, boundary_token, count, kept_weight, all_listed = boundary_of_row(
-                    row_logits, vocab, count, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
-                    min_weight, whole, low, high, above_count, above, reached_count, reached, scratch_code,
+    """Finishes any other row that `settle` left."""
+    low, high, above_count, above, reached_count, reached = measured
+    largest = value_of(top_key)
+    count = read_field(records, row, COUNT)
+    kept_weight = read_field(records, row, KEPT)
+    kept_weight = tl.where(kept_weight == 0, total, kept_weight)
+    winner = read_field(records, row, WINNER).to(tl.int32)
+    if (mode & DRAWN) == 0:
+        seed = read_field(records, row, SEED)
+        position = read_field(records, row, POSITION)
+        boundary_key, boundary_token = read_boundary(records, row)
+        all_listed = count < 0
+        min_mass = read_sum(sums, row, MINIMUM)
+        whole = tl.where(((mode & MIN_P_FIRST) != 0) & (top_k == 0), min_mass, total)
+        if ((mode & NEEDS_MINIMUM) != 0) & (min_mass <= top_p_target(top_p, whole)):
+            count = read_sum(sums, row, MINIMUM_COUNT)
+            kept_weight = min_mass
+        elif (top_k > 0) | (top_p < 1.0):
+            boundary_key, boundary_token, count, kept_weight, all_listed = boundary_of_row(
+                row_logits, vocab, count, sums, row, list_token, mode, scale, largest, top_key, top_k, top_p,
+                min_weight, whole, low, high, above_count, above, reached_count, reached, scratch_code,
+            )  # fmt: skip
+            write_boundary(records, row, boundary_key, boundary_token)
+        if (want & WANT_TOKEN) != 0:
+            if all_listed:
+                winner = draw_from_list(
+                    row_logits, list_token, reached_count.to(tl.int32), scale, largest, seed, position,
+                    boundary_key, boundary_token,
                 )  # fmt: skip
-                write_boundary(records, row, boundary_key, boundary_token)
-            if (want & WANT_TOKEN) != 0:
-                if all_listed:
-                    winner = draw_from_list(
-                        row_logits, list_token, reached_count.to(tl.int32), scale, largest, seed, position,
-                        boundary_key, boundary_token,
-                    )  # fmt: skip
-                else:
-                    shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
-                    winner, _shift = draw(
-                        row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
-                        boundary_key, boundary_token, group_bound, has_bounds(records, row, mode, top_p, boundary_key),
-                        shift, top_key,
-                    )  # fmt: skip
-        total = tl.where((mode & GREEDY) != 0, kept_weight, total)
-        write_drawn(
-            row_logits, records, token_ids, num_kept, status, logprobs, log_z,
-            row, winner, count, scale, largest, tl.maximum(kept_weight, 1), tl.maximum(total, 1),
-        )  # fmt: skip
+            else:
+                shift = tl.where((mode & BOUNDED) != 0, largest * scale, 0.0)
+                winner, _shift = draw(
+                    row_logits, vocab, quads, stretches, stretch_tiles, scale, largest, seed, position,
+                    boundary_key, boundary_token, group_bound, has_bounds(records, row, mode, top_p, boundary_key),
+                    shift, top_key,
+                )  # fmt: skip
+    total = tl.where((mode & GREEDY) != 0, kept_weight, total)
+    write_drawn(
+        row_logits, records, token_ids, num_kept, status, logprobs, log_z,
+        row, winner, count, scale, largest, tl.maximum(kept_weight, 1), tl.maximum(total, 1),
+    )  # fmt: skip
 
 
 NOT_SPECIALIZED = ["row_stride", "allowed_stride", "vocab", "quads", "stretch_tiles", "stretches", "want", "pitch"]
@@ -644,24 +624,30 @@ def finish(
     """Finishes the rows that `settle` left: finds the boundary, draws, and computes logarithms (spec sections 6, 8 and
     9).
 
-    Grid (rows, 2): a row has a program for each of two ways, one of which has nothing to do. A program has to fetch the
-    code of its own way only.
+    Grid (rows).
     """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     row_logits = logits_of_row(logits, row, row_stride, allowed, allowed_stride, ALIGNED, ALLOWED)
     list_token += row * pitch
     group_bound += row * stretches * groups_of_segment(quads)
-    if tl.program_id(1) == 0:
-        # The other way may finish its rows meanwhile, and only some warps may see it here. They part before any
-        # barrier, since `finish_row` does nothing for those rows.
-        if read_field(records, row, STATUS) == PENDING:
+    if read_field(records, row, STATUS) == PENDING:
+        mode = read_field(records, row, MODE)
+        scale, top_p = read_floats(records, row)
+        top_k = read_field(records, row, TOP_K)
+        min_weight = read_field(records, row, MIN_WEIGHT)
+        top_key = read_field(records, row, TOP_KEY).to(tl.int32)
+        total = read_sum(sums, row, TOTAL)
+        measured = read_measured(records, sums, row, top_key)
+        target = top_p_target(top_p, total)
+        if is_cut_by_list(mode, target, measured, top_k, min_weight):
+            finish_listed(
+                row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, list_token, group_bound, mode,
+                scale, top_p, top_key, total, target, measured, token_ids, num_kept, status, logprobs, log_z,
+            )  # fmt: skip
+        else:
             finish_row(
                 row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound,
-                scratch_code + row * SCRATCH, token_ids, num_kept, status, logprobs, log_z,
+                scratch_code + row * SCRATCH, mode, scale, top_p, top_k, min_weight, top_key, total, measured,
+                token_ids, num_kept, status, logprobs, log_z,
             )  # fmt: skip
-    elif (read_field(records, row, MODE) & IN_DOUBT) != 0:
-        finish_listed(
-            row, row_logits, vocab, quads, stretch_tiles, stretches, want, records, sums, list_token, group_bound,
-            token_ids, num_kept, status, logprobs, log_z,
-        )  # fmt: skip

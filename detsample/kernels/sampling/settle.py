@@ -1,4 +1,4 @@
-"""Kernel 2, grid (rows, 3): finishes or draws the rows for which the results of `summarize` are enough, and says what
+"""Kernel 2, grid (rows, 2): finishes or draws the rows for which the results of `summarize` are enough, and says what
 `sum_weights` has to measure of the others.
 
 Invalid rows end here. The groups' maxima give a threshold that the boundary cannot lie below. With top-k: if the maxima
@@ -95,102 +95,106 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 
 
 @triton.jit
+def what_is_known(records, row, group_key, groups, part_key, part_counts, parts):
+    """The groups' maxima, the row's parameters, its mode, the status of its parameters, its largest key and the number
+    of its tokens that can be drawn. All of it is loaded before any of it is waited for.
+    """
+    group_keys = load_maxima(group_key, groups)
+    scale, top_p = read_floats(records, row)
+    return (
+        group_keys, scale, top_p, read_field(records, row, TOP_K), read_field(records, row, MIN_WEIGHT),
+        read_field(records, row, SEED), read_field(records, row, POSITION), read_field(records, row, MODE),
+        (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32), largest_key(part_key, row, parts),
+        drawable_tokens(part_counts, row, parts),
+    )  # fmt: skip
+
+
+@triton.jit
 def settle_row(
     row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles, want,
-    every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots, part_rungs,
+    every_row, records, sums, missed, known, group_bound, row_pivots, part_rungs,
     scratch_code, token_ids, num_kept, status, logprobs, log_z, SHARED: tl.constexpr,
 ):  # fmt: skip
     """Settles a row if few tokens hold its kept set, or if it has no filter, and otherwise leaves what is to be
-    measured. It does nothing for rows of the other kind: if SHARED, it is for those whose top-p takes its share of the
-    weight of all tokens. Of these the ones for which `is_drawn_first` holds are left to `aim_row`.
+    measured. SHARED says whether top-p takes its share of the weight of all tokens. Of these rows the ones for which
+    `is_drawn_first` holds are left to `aim_row`.
     """
-    # Everything that rows need is loaded before any of it is waited for.
-    group_keys = load_maxima(group_key, groups)
-    scale, top_p = read_floats(records, row)
-    top_k = read_field(records, row, TOP_K)
-    min_weight = read_field(records, row, MIN_WEIGHT)
-    seed = read_field(records, row, SEED)
-    position = read_field(records, row, POSITION)
-    mode = read_field(records, row, MODE)
-    of_parameters = (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32)
-    top_key = largest_key(part_key, row, parts)
-    count = drawable_tokens(part_counts, row, parts)
+    group_keys, scale, top_p, top_k, min_weight, seed, position, mode, of_parameters, top_key, count = known
     shared = (mode & BY_SHARE) != 0
-    if (mode & BY_SHARE) == (BY_SHARE if SHARED else 0):  # the oldest interpreter makes no constant of one bit
-        reason = row_status(row_logits, vocab, top_key, of_parameters)
-        if reason != 0:
-            write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
-        else:
-            largest = value_of(top_key)
-            winner = tl.full([], -1, tl.int32)
-            kept_weight = tl.full([], 0, tl.int64)
-            is_drawn = min_weight < 0
-            wants_token = (want & WANT_TOKEN) != 0
-            if (want & WANT_LOG_Z) != 0:
-                mode |= tl.where((mode & GREEDY) != 0, 0, NEEDS_TOTAL)
-            shift = largest * scale
-            bounds_serve = tl.abs(shift) <= FARTHEST
-            mode -= tl.where(bounds_serve, 0, mode & BOUNDED)
-            in_doubt = (mode & AIMED) != 0
-            by_min_p = (top_k == 0) & (min_weight > 0)
-            unfiltered = (top_k == 0) & (min_weight == 0) & (in_doubt == 0)
-            by_gap = unfiltered & (bounds_serve == 0) & wants_token
+    reason = row_status(row_logits, vocab, top_key, of_parameters)
+    if reason != 0:
+        write_invalid(records, token_ids, num_kept, status, logprobs, log_z, row, reason)
+    else:
+        largest = value_of(top_key)
+        winner = tl.full([], -1, tl.int32)
+        kept_weight = tl.full([], 0, tl.int64)
+        is_drawn = min_weight < 0
+        wants_token = (want & WANT_TOKEN) != 0
+        if (want & WANT_LOG_Z) != 0:
+            mode |= tl.where((mode & GREEDY) != 0, 0, NEEDS_TOTAL)
+        shift = largest * scale
+        bounds_serve = tl.abs(shift) <= FARTHEST
+        mode -= tl.where(bounds_serve, 0, mode & BOUNDED)
+        in_doubt = (mode & AIMED) != 0
+        by_min_p = (top_k == 0) & (min_weight > 0)
+        unfiltered = (top_k == 0) & (min_weight == 0) & (in_doubt == 0)
+        by_gap = unfiltered & (bounds_serve == 0) & wants_token
 
-            threshold = tl.full([], LOWEST_KEY, tl.int32)
-            if by_min_p | by_gap:
-                threshold = lowest_key_of(scale, largest, top_key, min_weight)
-            lowest = threshold
-            lightest, heaviest = kept_weight, kept_weight
-            share = tl.full([], 0.0, tl.float32)
-            number = groups
-            rate = rate_of(scale, shared)
-            if SHARED:
-                lightest, heaviest, share = total_weight(
-                    row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, top_p
-                )
-                share = tl.where(top_k > 0, 0.0, share)
-            if (top_k > 0) | shared:
-                wanted = tl.minimum(tl.where(top_k > 0, top_k, MOST_REACHING), 2 * MOST_GROUPS).to(tl.int32)
-                first, number = first_groups(group_keys, top_key, wanted, share, rate)
-                threshold = tl.maximum(first, lowest)
-            drawn_first = is_drawn_first(mode, want, share, number)
-            if ((top_k > 0) | by_gap | by_min_p | shared) & (drawn_first == 0):
-                most_groups = tl.where((top_k > 0) | shared, MOST_SELECTED, MOST_REACHING)
-                filled = list_candidates(
-                    row_logits, vocab, quads, segment_tiles, group_keys, threshold,
-                    tl.where(top_k > MOST_K, 0, most_groups), sums, row, scratch_code,
+        threshold = tl.full([], LOWEST_KEY, tl.int32)
+        if by_min_p | by_gap:
+            threshold = lowest_key_of(scale, largest, top_key, min_weight)
+        lowest = threshold
+        lightest, heaviest = kept_weight, kept_weight
+        share = tl.full([], 0.0, tl.float32)
+        number = groups
+        rate = rate_of(scale, shared)
+        if SHARED:
+            lightest, heaviest, share = total_weight(
+                row_pivots, part_rungs, row, parts, largest, rate, segments_of_part * segment_tiles, top_p
+            )
+            share = tl.where(top_k > 0, 0.0, share)
+        if (top_k > 0) | shared:
+            wanted = tl.minimum(tl.where(top_k > 0, top_k, MOST_REACHING), 2 * MOST_GROUPS).to(tl.int32)
+            first, number = first_groups(group_keys, top_key, wanted, share, rate)
+            threshold = tl.maximum(first, lowest)
+        drawn_first = is_drawn_first(mode, want, share, number)
+        if ((top_k > 0) | by_gap | by_min_p | shared) & (drawn_first == 0):
+            most_groups = tl.where((top_k > 0) | shared, MOST_SELECTED, MOST_REACHING)
+            filled = list_candidates(
+                row_logits, vocab, quads, segment_tiles, group_keys, threshold,
+                tl.where(top_k > MOST_K, 0, most_groups), sums, row, scratch_code,
+            )  # fmt: skip
+            if filled <= CAPACITY:
+                is_drawn, winner, kept, weight_kept = draw_listed(
+                    records, row, filled, mode, lightest, heaviest, count, threshold,
+                    (top_k > 0) | (threshold == lowest), top_k, top_p, min_weight, scale, largest, seed, position,
+                    scratch_code, SHARED, (want & WANT_KEPT) == 0,
                 )  # fmt: skip
-                if filled <= CAPACITY:
-                    is_drawn, winner, kept, weight_kept = draw_listed(
-                        records, row, filled, mode, lightest, heaviest, count, threshold,
-                        (top_k > 0) | (threshold == lowest), top_k, top_p, min_weight, scale, largest, seed, position,
-                        scratch_code, SHARED, (want & WANT_KEPT) == 0,
-                    )  # fmt: skip
-                    count = tl.where(by_gap | (is_drawn == 0), count, kept)
-                    kept_weight = tl.where(by_gap | (is_drawn == 0), 0, weight_kept)
-            if (in_doubt | (top_k > 0)) & (is_drawn == 0):
-                mode |= tl.where(in_doubt & (top_k == 0), NEEDS_TOTAL, 0) | IN_DOUBT
-                mode |= tl.where(wants_token & ((mode & BOUNDED) == 0), BOUNDED_FROM, 0)
-                if in_doubt == 0:  # otherwise `aim_row` says where to look
-                    note(records, row, INTERVAL, join_words(threshold, lowest * 0 + INF_KEY))
-            if by_min_p & (is_drawn == 0):
-                mode |= tl.where(wants_token, BOUNDED_FROM, 0) | NEEDS_MINIMUM
-                write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
-            elif unfiltered:
-                write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))
-                is_drawn = is_drawn | (wants_token == 0)
-                if bounds_serve & wants_token:
-                    winner, is_drawn = draw_from_groups(
-                        row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound,
-                        shift, scale, largest, seed, position, LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
-                    )  # fmt: skip
-                if (want & WANT_LOGPROBS) != 0:
-                    mode |= NEEDS_TOTAL
-            if drawn_first == 0:
-                leave(
-                    row_logits, records, missed, token_ids, num_kept, status, logprobs, log_z, row, tl.num_programs(0),
-                    every_row, mode, is_drawn, top_key, count, kept_weight, winner, scale, largest,
+                count = tl.where(by_gap | (is_drawn == 0), count, kept)
+                kept_weight = tl.where(by_gap | (is_drawn == 0), 0, weight_kept)
+        if (in_doubt | (top_k > 0)) & (is_drawn == 0):
+            mode |= tl.where(in_doubt & (top_k == 0), NEEDS_TOTAL, 0) | IN_DOUBT
+            mode |= tl.where(wants_token & ((mode & BOUNDED) == 0), BOUNDED_FROM, 0)
+            if in_doubt == 0:  # otherwise `aim_row` says where to look
+                note(records, row, INTERVAL, join_words(threshold, lowest * 0 + INF_KEY))
+        if by_min_p & (is_drawn == 0):
+            mode |= tl.where(wants_token, BOUNDED_FROM, 0) | NEEDS_MINIMUM
+            write_boundary(records, row, lowest, tl.full([], LAST_TOKEN, tl.int32))
+        elif unfiltered:
+            write_boundary(records, row, tl.full([], LOWEST_KEY, tl.int32), tl.full([], LAST_TOKEN, tl.int32))
+            is_drawn = is_drawn | (wants_token == 0)
+            if bounds_serve & wants_token:
+                winner, is_drawn = draw_from_groups(
+                    row_logits, vocab, quads, stretch_tiles, stretches * groups_of_segment(quads), group_bound,
+                    shift, scale, largest, seed, position, LOWEST_KEY, LAST_TOKEN, MOST_DRAWS,
                 )  # fmt: skip
+            if (want & WANT_LOGPROBS) != 0:
+                mode |= NEEDS_TOTAL
+        if drawn_first == 0:
+            leave(
+                row_logits, records, missed, token_ids, num_kept, status, logprobs, log_z, row, tl.num_programs(0),
+                every_row, mode, is_drawn, top_key, count, kept_weight, winner, scale, largest,
+            )  # fmt: skip
 
 
 NOT_SPECIALIZED = [
@@ -210,10 +214,11 @@ def settle(
     """Finishes the rows with few candidates, and writes what is to be measured for the others (spec sections 3, 6, 8
     and 9).
 
-    Grid (rows, 3): two ways to settle a row, one of which has nothing to do, while the third program says where to look
-    if that fails. The code of each is in one piece, and a program has to fetch that of its own way only. None reads
-    what another one writes, but for fields and bits that are left as they are: warps of one program that read different
-    numbers would part at a barrier.
+    Grid (rows, 2): of a row's programs the last one settles it, and the first one says where to look if that fails. The
+    GPU starts them in this order; many rows are more than it can hold, and to say where to look takes longer where it
+    takes anything. Neither reads what the other one writes, but for fields and bits that are left as they are: warps of
+    one program that read different numbers would part at a barrier. The code of each way is in one piece, and a program
+    has to fetch that of its own way only.
     """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
@@ -221,19 +226,20 @@ def settle(
     group_key += row * pitch
     scratch_code += row * SCRATCH
     group_bound += row * stretches * groups_of_segment(quads)
-    way = tl.program_id(1)
-    if way == 0:
-        settle_row(
-            row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
-            want, every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots,
-            part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, False,
-        )  # fmt: skip
-    elif way == 1:
-        settle_row(
-            row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
-            want, every_row, records, sums, missed, group_key, group_bound, part_key, part_counts, row_pivots,
-            part_rungs, scratch_code, token_ids, num_kept, status, logprobs, log_z, True,
-        )  # fmt: skip
+    if tl.program_id(1) + 1 == tl.num_programs(1):
+        known = what_is_known(records, row, group_key, groups, part_key, part_counts, parts)
+        if (known[7] & BY_SHARE) == 0:
+            settle_row(
+                row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
+                want, every_row, records, sums, missed, known, group_bound, row_pivots, part_rungs, scratch_code,
+                token_ids, num_kept, status, logprobs, log_z, False,
+            )  # fmt: skip
+        else:
+            settle_row(
+                row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
+                want, every_row, records, sums, missed, known, group_bound, row_pivots, part_rungs, scratch_code,
+                token_ids, num_kept, status, logprobs, log_z, True,
+            )  # fmt: skip
     else:
         aim_row(
             row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,

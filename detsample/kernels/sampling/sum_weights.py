@@ -224,7 +224,7 @@ NOT_SPECIALIZED = [
 def sum_weights(
     logits, row_stride, allowed, allowed_stride,
     vocab, quads, stretch_tiles, parts, stretches, rows, attempt, every_row,
-    records, sums, missed, list_token, pitch, group_bound, row_pivots,
+    records, sums, missed, list_token, pitch, group_bound,
     ALIGNED: tl.constexpr, OVERLAP: tl.constexpr, ALLOWED: tl.constexpr,
 ):  # fmt: skip
     """Adds up exact weights, and lists the tokens around a boundary, for the rows in a list (spec sections 5 and 6).
@@ -263,7 +263,7 @@ def sum_weights(
                 )  # fmt: skip
             if (mode & IN_DOUBT) != 0:
                 measure(
-                    row_logits, vocab, first_tile, last_tile, tasks, records, sums, missed, row_pivots,
+                    row_logits, vocab, first_tile, last_tile, tasks, records, sums, missed,
                     list_token + row * pitch, row, rows, attempt,
                 )  # fmt: skip
             elif (mode & NEEDS_TOTAL) != 0:

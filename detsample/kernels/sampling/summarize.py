@@ -17,7 +17,6 @@ from detsample.kernels.sampling.boundary.pivots import (
     RUNGS,
     is_in_doubt,
     is_weighed,
-    no_pivots,
     pick,
     pivots_of_sample,
     rate_of,
@@ -25,7 +24,6 @@ from detsample.kernels.sampling.boundary.pivots import (
     reaching_lower,
     rough_weight,
     sample_of_row,
-    wanted_share,
 )
 from detsample.kernels.sampling.dependent_launch import wait_for_earlier
 from detsample.kernels.sampling.rows import (
@@ -49,6 +47,7 @@ from detsample.kernels.sampling.rows import (
     STATUS,
     SUMS,
     TOP_K,
+    WANT_KEPT,
     WANT_TOKEN,
     inverse_temperature,
     join_words,
@@ -168,18 +167,15 @@ def summarize(
     mode = order_mode(filter_order, top_k, top_p, min_weight)
     weighed = is_weighed(mode, top_k, top_p)
     in_doubt = is_in_doubt(top_k, top_p)
-    summed = weighed | in_doubt
     rate = rate_of(scale, weighed)
     reference = tl.full([], 0.0, tl.float32)
-    pivots = tl.zeros([PIVOTS], tl.float32)
+    pivots = tl.full([PIVOTS], float("-inf"), tl.float32)
     flat = top_p >= 1.0
-    if summed:
+    if weighed:
         values, measure, reference, whole, squares = sample_of_row(row_logits, vocab, rate)
         flat = in_doubt & (whole * whole >= squares * FLAT)
         if flat:
-            pivots = pivots_of_sample(values, measure, reference, whole, squares, wanted_share(top_k, top_p, vocab))
-        else:
-            pivots = no_pivots()
+            pivots = pivots_of_sample(values, measure, reference, whole, squares, top_p)
         if part == 0:
             tl.store(row_pivots + row * RUNGS + tl.arange(0, PIVOTS), pivots)
             tl.store(row_pivots + row * RUNGS + PIVOTS, reference)
@@ -187,6 +183,8 @@ def summarize(
     # not flat are drawn from a list.
     likely = (top_k == 0) & (min_weight == 0) & (top_p >= 0.5) & flat
     bounds_here = likely & (status == 0) & ((want & WANT_TOKEN) != 0)
+    flat = flat & weighed
+    drawn_first = flat & bounds_here & ((want & WANT_KEPT) == 0)
 
     if part == 0:
         mode |= tl.where(greedy, GREEDY, 0) | tl.where(bounds_here, BOUNDED, 0) | tl.where(in_doubt, AIMED, 0)
@@ -212,13 +210,14 @@ def summarize(
             count += drawable(x0) + drawable(x1) + drawable(x2) + drawable(x3)
             if bounds_here:
                 bound = tl.maximum(bound, tile_bound(x0, x1, x2, x3, start, 0.0, scale, seed, position))
-            if summed:
+            if weighed:
                 w = rough_weight(x, reference, rate)
                 rough += tl.sum(w, axis=1)
                 if flat:
+                    rough2 += reaching_lower(x, w, p2)
+                if drawn_first:
                     rough0 += reaching(x, w, p0)
                     rough1 += reaching(x, w, p1)
-                    rough2 += reaching_lower(x, w, p2)
                     rough3 += reaching_lower(x, w, p3)
             start += TILE
         store_groups(group_key + row * pitch, segment, key_of(largest), quads)
@@ -227,7 +226,7 @@ def summarize(
             store_groups(group_bound, segment // segments_of_stretch, bound, quads)
             bound = tl.full([LANES], float("-inf"), tl.float32)
         part_largest = tl.maximum(part_largest, largest, propagate_nan=tl.PropagateNan.ALL)
-    if summed:
+    if weighed:
         part_rungs += (row * parts + part) * RUNGS
         tl.store(part_rungs + PIVOTS, tl.sum(rough, axis=0))
         if flat:

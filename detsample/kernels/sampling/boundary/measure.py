@@ -11,8 +11,8 @@ import triton.language as tl
 from detsample.kernels.contract.fraction import top_p_target
 from detsample.kernels.contract.order import INF_KEY, key_of, value_of
 from detsample.kernels.contract.weight import gap, weight
-from detsample.kernels.sampling.boundary.guess import interval_keys, interval_of_list, next_interval
-from detsample.kernels.sampling.boundary.pivots import rate_of
+from detsample.kernels.sampling.boundary.guess import SPREAD_AGAIN, interval_keys, interval_of_list, interval_of_sample
+from detsample.kernels.sampling.boundary.pivots import FLT_MAX, rate_of
 from detsample.kernels.sampling.candidates import LIST
 from detsample.kernels.sampling.compaction import TILES_MARKED, list_marked, mark_tile, no_marks, number_marked
 from detsample.kernels.sampling.rows import (
@@ -102,15 +102,14 @@ def share_of(part, whole):
 
 
 @triton.jit
-def units_of(whole, top_k):
+def units_of(measure, top_k):
     """A number of tokens as it is, and a weight in units of the largest logit's, 2^40, as fp32."""
-    return (whole.to(tl.float64) * tl.where(top_k == 0, 9.094947017729282e-13, 1.0)).to(tl.float32)
+    return (measure.to(tl.float64) * tl.where(top_k == 0, 9.094947017729282e-13, 1.0)).to(tl.float32)
 
 
 @triton.jit
 def judge(
-    row_logits, records, sums, missed, row_pivots, list_token, row, rows, attempt, scale, top_p, low_key, high_key,
-    top_key,
+    row_logits, vocab, records, sums, missed, list_token, row, rows, attempt, scale, top_p, low_key, high_key, top_key
 ):  # fmt: skip
     """Decides about a row: either it is settled, or it gets another interval, and its number goes on the list of missed
     rows.
@@ -141,10 +140,15 @@ def judge(
         elif (above >= goal) & (above_count <= LIST):  # what lies above the interval fits a list
             interval = join_words(high_key, low_key * 0 + INF_KEY)
         else:
-            high, low = next_interval(
-                row_pivots, row, share_of(goal, whole), value_of(high_key), value_of(low_key), share_of(above, whole),
-                share_of(reached, whole), count, value_of(top_key), units_of(whole, top_k), rate_of(scale, top_k == 0),
+            # The boundary is on one side of the interval, and from the interval's end on the row is known.
+            too_high = above >= goal
+            end = value_of(tl.where(too_high, high_key, low_key))
+            high, low = interval_of_sample(
+                row_logits, vocab, value_of(top_key), end, units_of(goal - tl.where(too_high, above, reached), top_k),
+                rate_of(scale, top_k == 0), attempt + 1, SPREAD_AGAIN,
             )  # fmt: skip
+            high = tl.where(too_high, tl.where(high > end, high, float("inf")), tl.minimum(high, end))
+            low = tl.where(too_high, tl.maximum(low, end), tl.where(low < end, low, -FLT_MAX))
             interval = interval_keys(key_of(low), key_of(high), top_k)
         tl.store(records + row * RECORD + INTERVAL + attempt + 1, interval)
         list_row(missed, row, rows, attempt + 1)
@@ -152,8 +156,7 @@ def judge(
 
 @triton.jit
 def measure(
-    row_logits, vocab, first_tile, last_tile, programs, records, sums, missed, row_pivots, list_token, row, rows,
-    attempt,
+    row_logits, vocab, first_tile, last_tile, programs, records, sums, missed, list_token, row, rows, attempt
 ):  # fmt: skip
     """Adds the sums of some tiles for the interval number `attempt`, and lists its tokens. The last of the row's
     `programs` to get here judges the interval.
@@ -179,6 +182,6 @@ def measure(
     arrived = tl.atomic_add(sums + row * SUMS + around + ARRIVED, 1, sem="acq_rel")
     if (arrived == programs - 1) & (attempt < RETRIES):
         judge(
-            row_logits, records, sums, missed, row_pivots, list_token, row, rows, attempt, scale, top_p, low_key,
-            high_key, top_key,
+            row_logits, vocab, records, sums, missed, list_token, row, rows, attempt, scale, top_p, low_key, high_key,
+            top_key,
         )  # fmt: skip

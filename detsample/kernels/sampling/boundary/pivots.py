@@ -13,11 +13,12 @@ from detsample.kernels.sampling.rows import JOINT
 from detsample.kernels.sampling.tiles import forbid
 
 PIVOTS = tl.constexpr(4)
+AT_SHARE = tl.constexpr(2)  # the number of the pivot that the wanted share itself is expected to reach
 SAMPLE = tl.constexpr(512)
 FLAT = tl.constexpr(32.0)  # a row whose sample is as wide as so many equal tokens keeps thousands by a large top-p
 BISECTIONS = tl.constexpr(8)
-RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots and the reference; later a bracket, see `guess`),
-# and that a part keeps (what reaches each pivot, then all)
+RUNGS = tl.constexpr(8)  # fp32 numbers that a row keeps (the pivots, then the reference) and that a part keeps (what
+# reaches each pivot, then all)
 
 HIGHEST = tl.constexpr(59.0)  # in a useful sum the largest weight is at most 2 to this power times the reference's
 
@@ -35,15 +36,6 @@ def is_in_doubt(top_k, top_p):
 def is_weighed(mode, top_k, top_p):
     """Whether a row's rough weight is wanted: if top-p takes its share of all tokens, or of nearly all."""
     return (top_p < 1.0) & ((top_k == 0) | ((top_k <= MOST_K) & ((mode & JOINT) != 0)))
-
-
-@triton.jit
-def wanted_share(top_k, top_p, vocab):
-    """The share of the row that its kept prefix is expected to hold: of the tokens if top-k is on, of the weight
-    otherwise.
-    """
-    by_count = (top_k.to(tl.float64) / vocab.to(tl.float64)).to(tl.float32)
-    return tl.where(top_k > 0, by_count, tl.maximum(top_p, 0.0))
 
 
 @triton.jit
@@ -76,23 +68,9 @@ def quotient(x, y):
 
 
 @triton.jit
-def rough_log(x):
-    """ln of positive normal fp32 numbers, to about 3e-7 of it. x is m * 2^e with m around 1, and ln m is 2 artanh((m -
-    1) / (m + 1)). It takes a quarter of the instructions of the exact logarithm, and guesses need no more.
-    """
-    bits = x.to(tl.int32, bitcast=True)
-    exponent = (bits - 0x3F3504F3) >> 23  # sqrt(1/2): m lies between it and sqrt(2)
-    m = (bits - (exponent << 23)).to(tl.float32, bitcast=True)
-    s = quotient(m - 1.0, m + 1.0)
-    square = s * s
-    series = 1.0 + square * (0.33333334 + square * (0.2 + square * 0.14285715))
-    return exponent.to(tl.float32) * 0.6931472 + 2.0 * s * series
-
-
-@triton.jit
 def shares_around(share, whole, squares):
-    """[PIVOTS] shares on both sides of the wanted one, the smallest first. They are spread evenly in the logit of the
-    share, ln(s / (1 - s)), which is nearly a straight line over the value, both in the bulk and in the tails of a row.
+    """[PIVOTS] shares around the wanted one, the smallest first; number AT_SHARE is that itself. The distances are in
+    the logit of the share, ln(s / (1 - s)), and in deviations of what the sample says of it.
 
     A sample in which tokens have different weights is worth as many equal tokens as the square of the sum of its
     weights, divided by the sum of their squares.
@@ -101,7 +79,7 @@ def shares_around(share, whole, squares):
     rarer = tl.minimum(inside, 1.0 - inside)
     variance = quotient(squares, whole * whole) + 0.01 + quotient(rarer * 0.0 + 1.0, rarer * (2.0 * SAMPLE))
     pivot = tl.arange(0, PIVOTS)
-    away = tl.where(pivot < 2, tl.where(pivot == 0, -2.2, -0.6), tl.where(pivot == 2, 0.6, 2.2))
+    away = tl.where(pivot < 2, tl.where(pivot == 0, -2.2, -0.8), tl.where(pivot == 2, 0.0, 1.6))
     odds = inside * tl.exp2(away * tl.minimum(rough_root(variance), 1.0) * LOG2E)
     return quotient(odds, 1.0 - inside + odds)
 
@@ -138,15 +116,6 @@ def pivots_of_sample(x, measure, largest, whole, squares, share):
     """[PIVOTS] falling values: about `share` of the sample's measure reaches the middle ones."""
     goals = shares_around(share, whole, squares) * whole
     return values_reached(x, measure, goals, tl.min(x, axis=0), largest)
-
-
-@triton.jit
-def no_pivots():
-    """What the first look leaves of a row that is not flat, in place of pivots: a bracket that leaves everything open,
-    as `guess.write_bracket` writes them.
-    """
-    place = tl.arange(0, PIVOTS)
-    return tl.where(place < 2, tl.where(place == 0, FLT_MAX, 0.0), tl.where(place == 2, -FLT_MAX, 1.0))
 
 
 @triton.jit
