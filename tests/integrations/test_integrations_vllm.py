@@ -164,14 +164,14 @@ def test_tokens_that_are_on_their_way_are_read_again() -> None:
     lists = asking.Lists([asking.read(SamplingParams(seed=1, presence_penalty=1.0))], "cpu")
     for ids in ([5, -1], [5, 6], [5, 6, 7, -1], [5, 6, 7, 9], [4]):
         state.output_token_ids = ids
-        tokens, starts, ends = lists.written(None, [state]).output
+        tokens, starts, ends = lists.written(None, [state])[1]
         assert tokens[int(starts[0]) : int(ends[0])].tolist() == ids
 
 
 def test_penalties_divide_where_vllms_own_do() -> None:
     """Defect caught: logits of the first runner on a GPU that are vLLM's but for the last bit."""
     lists = [asking.Lists([asking.read(SamplingParams(seed=1))], device) for device in ("cpu", "cuda:0")]
-    assert [x.processing(None, None).convention for x in lists] == ["vllm", "fastdeploy"]
+    assert [x.convention for x in lists] == ["vllm", "fastdeploy"]
 
 
 def test_only_the_runners_own_batches_are_drawn() -> None:

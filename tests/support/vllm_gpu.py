@@ -167,10 +167,10 @@ class Probe:
 
         import torch
 
-        from detsample.integrations.vllm.asking import Lists
+        from detsample.integrations.vllm import asking
         from detsample.processing import apply
 
-        sampler, runner, ours = self.samplers["sampler"], self.model_runner, Lists.change
+        sampler, runner = self.samplers["sampler"], self.model_runner
         plain = type(sampler).__mro__[3]
 
         def here(value: Any) -> Any:
@@ -178,10 +178,10 @@ class Probe:
                 return tuple(map(here, value))
             return value.cpu() if isinstance(value, torch.Tensor) else value
 
-        def change(lists: Any, logits: Any, asked: Any, may: bool = False, **drafts: Any) -> Any:
+        def both(logits: Any, asked: Any, in_place: bool = False, **drafts: Any) -> Any:
             before, moved = logits.clone(), {field.name: here(getattr(asked, field.name)) for field in fields(asked)}
             due = apply(here(before), replace(asked, **moved), **{name: here(x) for name, x in drafts.items()})
-            changed = ours(lists, logits, asked, may, **drafts)
+            changed = apply(logits, asked, in_place=in_place, **drafts)
             theirs = changed
             if not self.second:
                 theirs = plain.apply_logits_processors(
@@ -191,7 +191,7 @@ class Probe:
             self.calls.append([len(due), int((bits[0] != bits[1]).sum()), int((bits[0] != bits[2]).sum())])
             return changed
 
-        Lists.change, self.undo = change, lambda: setattr(Lists, "change", ours)  # type: ignore[method-assign]
+        asking.apply = both
         self.probe_start("asked")
 
     def probe_grammars(self, read: bool | None) -> None:
@@ -308,7 +308,10 @@ class Probe:
             return seen
         calls, self.calls = self.calls, []
         if mode == "asked":
-            self.undo()
+            from detsample.integrations.vllm import asking
+            from detsample.processing import apply
+
+            asking.apply = apply
             names = "rows", "not the reference's", "not vLLM's"
             return dict(zip(names, np.sum(calls, 0).tolist(), strict=True))
         if mode == "check":

@@ -181,9 +181,9 @@ def asking(count: int) -> dict[str, int]:
     """
     found, types, change = {"drawn": 0, "wrong": 0, "rows": 0, "other logits": 0}, set[Any](), Lists.change
 
-    def noting(lists: Any, logits: Any, asked: Any, *more: Any, **drafts: Any) -> Any:
-        types.add(tuple(x.dtype for x in (*asked.prompt, *asked.output)))
-        return change(lists, logits, asked, *more, **drafts)
+    def noting(lists: Any, logits: Any, prompt: Any, output: Any, *more: Any, **drafts: Any) -> Any:
+        types.add(tuple(x.dtype for x in (*prompt, *output)))
+        return change(lists, logits, prompt, output, *more, **drafts)
 
     several = [EVERY[:count], [p | {"logprobs": 1} for p in EVERY[:count]], *([p] for p in EVERY[:4])]
     with vllm_engine.comparing(found), mock.patch.object(Lists, "change", noting):

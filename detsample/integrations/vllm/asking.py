@@ -38,7 +38,7 @@ class Lists:
 
     def __init__(self, asked: Iterable[tuple[Any, ...] | None], device: Any) -> None:
         # vLLM's kernel for CUDA divides by the repetition penalty, as FastDeploy does; its other code multiplies.
-        self._convention = "fastdeploy" if torch.device(device).type == "cuda" else "vllm"
+        self.convention = "fastdeploy" if torch.device(device).type == "cuda" else "vllm"
         self._device = device
         only, stop, bias, values, words, penalties, shortest, ends, limited = zip(
             *(NOTHING if one is None else one for one in asked), strict=True
@@ -56,39 +56,33 @@ class Lists:
             table = (word for of_one in words for word in of_one + [[]] * (most - len(of_one)))
             padded = np.array([word + [-1] * (longest - len(word)) for word in table])
             given["bad_words"] = padded.reshape(-1, most, longest)
-        self._shortest = np.array(shortest)
         if "stop" in given:
-            given["min_length"] = self._shortest
+            given["min_length"] = np.array(shortest)
         if penalised:
             given |= zip(PENALTIES, numbers, strict=True)
         self.any, self._forbids_only = bool(given), not (penalised or "bias" in given)
-        self._reads_tokens = penalised or any(words)
-        self.of_output, self.of_prompt = self._reads_tokens or "stop" in given, bool((numbers[0] != 1).any())
-        """Whether what is asked for depends on the generated tokens, or how many; whether on those of the prompt."""
+        self.of_output = penalised or "stop" in given or any(words)
+        """Whether what is asked for depends on the generated tokens."""
+        self.of_prompt = bool((numbers[0] != 1).any())
         self._given = upload(given, device) if given else {}
         self._firm = self._given.pop("firm", None)
         self.special = self._ends or any(limited)
         """Whether what is done to a row depends on more than these lists: on its grammar's set, or on its thoughts."""
 
-    def written(self, prompt: torch.Tensor | None, states: Sequence[Any]) -> Processing:
-        """For the next step of the requests with these states, in the runner's order, which list the tokens so far;
+    def written(self, prompt: torch.Tensor | None, states: Sequence[Any]) -> tuple[Any, Any]:
+        """Prompts and outputs of the requests with these states, in the runner's order, as far as they are asked about;
         `prompt` is a table of theirs.
         """
-        if self._reads_tokens:
-            known = upload({"output": _flat([_tokens(state) for state in states])}, self._device)
-            return self.processing(prompt if self.of_prompt else None, known["output"])
-        asked = self.processing(None, None)
-        if "stop" not in self._given:
-            return asked
-        more = self._shortest - [len(state.output_token_ids) for state in states]
-        return replace(asked, **upload({"min_length": np.maximum(more, 0)}, self._device))
+        if not self.of_output:
+            return None, None
+        known = upload({"output": _flat([_tokens(state) for state in states])}, self._device)
+        return prompt if self.of_prompt else None, known["output"]
 
-    def processing(self, prompt: Any, output: Any) -> Processing:
-        """For requests with these tokens so far."""
-        return Processing(self._convention, prompt=prompt, output=output, **self._given)
-
-    def change(self, logits: torch.Tensor, asked: Processing, may: bool = False, **drafts: Any) -> torch.Tensor:
+    def change(
+        self, logits: torch.Tensor, prompt: Any, output: Any, may: bool = False, **drafts: Any
+    ) -> torch.Tensor:
         """Logits with what is asked for: new ones, or, where `may` allows it and they can hold them, the same."""
+        asked = Processing(self.convention, prompt=prompt, output=output, **self._given)
         may = may and not self._ends and (self._forbids_only or logits.dtype == torch.float32)
         final = apply(logits, asked, in_place=may, **drafts)
         if self._ends:  # a grammar that leaves nothing but stop tokens ends a request before its time, as in vLLM
@@ -97,15 +91,10 @@ class Lists:
         return final
 
 
-def to_host_memory(array: np.ndarray, device: Any) -> torch.Tensor:
-    """An array as a tensor that can be copied without waiting for the device."""
-    tensor = torch.from_numpy(array)
-    return tensor if torch.device(device).type == "cpu" else tensor.pin_memory()
-
-
 def to_device(array: np.ndarray, device: Any) -> torch.Tensor:
     """An array beside the logits, without waiting for the device."""
-    return to_host_memory(array, device).to(device, non_blocking=True)
+    tensor = torch.from_numpy(array)
+    return tensor if torch.device(device).type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def upload(given: dict[str, Any], device: Any) -> dict[str, Any]:

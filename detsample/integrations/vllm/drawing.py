@@ -16,7 +16,7 @@ from vllm.logger import init_logger
 import detsample
 from detsample import rollout
 from detsample.integrations.vllm import asking
-from detsample.integrations.vllm.asking import to_device, to_host_memory
+from detsample.integrations.vllm.asking import to_device
 from detsample.sampler.status import describe
 
 logger = init_logger("vllm.detsample")
@@ -124,7 +124,7 @@ class Columns:
         for index, (name, _) in enumerate(FIELDS):
             host[name][0, : len(requests)] = [r.values[index] for r in requests]
         host["draws"] = draws
-        self._memory.copy_(to_host_memory(host.view(np.uint8), self._device), non_blocking=True)
+        self._memory.copy_(to_device(host.view(np.uint8), self._device))
 
     def of(self, rows: int) -> dict[str, torch.Tensor]:
         """The columns of the first rows."""
@@ -200,7 +200,9 @@ class Drawer:
         """As `draw`, with the kept sets, as log probabilities need them; `rows` [R] int64 are those of the batch that
         the rows of the logits are of, where they are not the same.
         """
-        of = self._columns.of(logits.shape[0]) if rows is None else self._spread(rows)
+        of = self._columns.of(logits.shape[0] if rows is None else len(self._invalid))
+        if rows is not None:
+            of = {name: column.index_select(0, rows.long()) for name, column in of.items()}
         out = detsample.sample(logits, position=position, return_mask="bits", **ORDER, **of)
         if rows is None:  # else `verify` draws the same requests
             self._collect(out.status, 0)
@@ -231,10 +233,6 @@ class Drawer:
         self._collect(out.status, start)
         self._look_at_status()
         return out.token_ids.clamp(min=0), out.num_accepted + 1
-
-    def _spread(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        every = self._columns.of(len(self._invalid))
-        return {name: column.index_select(0, rows.long()) for name, column in every.items()}
 
     def _captured(self, key: tuple[Any, ...], plan: detsample.Plan, logits: torch.Tensor) -> Any:
         """The graph of a call with logits at this address: vLLM's are at one or two, step after step."""

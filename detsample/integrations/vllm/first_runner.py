@@ -54,7 +54,7 @@ class FirstRunner(Runner):
         if not lists.any:
             return None
         states = [self._runner.requests[name] for name in self._runner.input_batch.req_ids]
-        return lists.change(logits, lists.written(metadata.prompt_token_ids, states), may, **drafts)
+        return lists.change(logits, *lists.written(metadata.prompt_token_ids, states), may, **drafts)
 
     @property
     def position(self) -> torch.Tensor:

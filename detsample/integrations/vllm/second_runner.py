@@ -14,7 +14,7 @@ import torch
 from vllm.v1.worker.gpu.input_batch import get_num_sampled_and_rejected
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
-from detsample.integrations.vllm.asking import to_device, upload
+from detsample.integrations.vllm.asking import to_device
 from detsample.integrations.vllm.drawing import NOBODY, Rows, Runner, derive, of_requests, read
 
 Base: Any = object  # vLLM's class, once `install` has derived one from both
@@ -32,8 +32,6 @@ class SecondRunner(Runner):
         self.zeros = torch.zeros_like(self.ones)
         self._slots = [NOBODY] * runner.max_num_reqs
         self._sampler, self._version = runner.sampler, 0
-        self._places: tuple[Rows | None, Any, Any] = None, None, None
-        """A batch, and where its rows' tokens begin, and those behind the prompts."""
         self.batch: Any = None
         """The one that vLLM's sampler is asked about."""
         self.verifying: Rows | None = None
@@ -60,22 +58,16 @@ class SecondRunner(Runner):
         if rows.plain:
             return logits
         batch, states, lists, drafts = self.batch, self._sampler.req_states, rows.lists, {}
-        ids = states.all_token_ids.gpu
-        if self._places[0] is not rows:
-            slots = batch.idx_mapping_np.astype(np.int64)
-            begin = slots * ids.shape[1]
-            places = upload({"begin": begin, "behind": begin + states.prompt_len.np[slots]}, self._device)
-            self._places = rows, places["begin"], places["behind"]
-        _, begin, behind = self._places
-        end, ids = begin + states.total_len.gpu.index_select(0, batch.idx_mapping), ids.view(-1)
+        ids, slots = states.all_token_ids.gpu, batch.idx_mapping
+        begin = slots.long() * ids.shape[1]
+        behind, end = (begin + length.gpu.index_select(0, slots) for length in (states.prompt_len, states.total_len))
         if self.verifying:
             inputs, offsets = batch.input_ids[batch.logits_indices], batch.cu_num_logits.long()
             table = of_requests(inputs, offsets, self._sampler.num_speculative_tokens)
             drafts = {"draft_tokens": table, "row_offsets": offsets - start}
         # Where none are asked about there are none, but in the same types, so that there is one kernel.
-        prompt, output = behind if lists.of_prompt else begin, end if lists.of_output else behind
-        asked = lists.processing((ids, begin, prompt), (ids, behind, output))
-        return lists.change(logits, asked, may, **drafts)
+        prompt = ids.view(-1), begin, behind if lists.of_prompt else begin
+        return lists.change(logits, prompt, (ids.view(-1), behind, end if lists.of_output else behind), may, **drafts)
 
     def whose(self, rows: int) -> tuple[int, torch.Tensor, torch.Tensor]:
         """Of the next rows of logits that vLLM asks about: the first, the row of the batch, the position to be drawn.
