@@ -10,15 +10,24 @@ import triton.language as tl
 
 from detsample.kernels.contract.fraction import top_p_target
 from detsample.kernels.contract.order import INF_KEY, LAST_TOKEN, LOWEST_KEY, MINUS_INF_KEY, key_of, value_of
-from detsample.kernels.sampling.boundary.guess import SPREAD, interval_of_sample, rough_total, sum_rungs
+from detsample.kernels.sampling.boundary.guess import (
+    NEAR,
+    SPREAD,
+    interval_near,
+    interval_of_sample,
+    rough_total,
+    spread_tokens,
+    sum_rungs,
+)
 from detsample.kernels.sampling.boundary.pivots import (
-    AT_SHARE,
+    ANCHOR,
     FLT_MAX,
     PIVOTS,
     RUNGS,
     pick,
     quotient,
     rate_of,
+    rough_weight,
     total_between,
 )
 from detsample.kernels.sampling.candidates import MOST_SELECTED
@@ -88,20 +97,31 @@ def probable_interval(
     """The keys of an interval around the probable boundary, joined as a row's record holds them. The boundary must not
     be below `lowest`. `share` is that of `total_weight`.
     """
+    top = value_of(top_key)
     by_weight = top_k == 0
-    anchor = tl.full([], float("-inf"), tl.float32)
+    rate = rate_of(scale, by_weight)
     tokens = count.to(tl.float32)
     missing = top_k.to(tl.float32) - tokens
+    anchor = tl.full([], float("-inf"), tl.float32)
+    first, last = anchor, anchor
+    near = count < 0
     if by_weight:
+        pivots = tl.load(row_pivots + row * RUNGS + tl.arange(0, PIVOTS))
+        anchor = pick(pivots, ANCHOR)
         whole = rough_total(part_rungs, row, parts)
-        anchor = tl.load(row_pivots + row * RUNGS + AT_SHARE)
-        anchor = tl.where(share > 0.0, anchor, float("inf"))  # without a sum: one token outweighs what was sampled
-        reached = tl.where(anchor > float("-inf"), pick(sum_rungs(part_rungs, row, parts), AT_SHARE), whole)
+        has_pivots = anchor > float("-inf")
+        reached = tl.where(has_pivots, pick(sum_rungs(part_rungs, row, parts), ANCHOR), whole)
         wanted = tl.maximum(top_p, 1e-6)
-        missing = quotient(share, wanted) * (wanted - quotient(reached, whole))
-    high, low = interval_of_sample(
-        row_logits, vocab, value_of(top_key), anchor, missing, rate_of(scale, by_weight), 0, SPREAD
-    )
+        further = wanted - quotient(reached, whole)
+        missing = quotient(share, wanted) * further
+        near = has_pivots & (tl.abs(missing) <= rough_weight(anchor, top, rate) * NEAR) & (missing != 0.0)
+        first, last = pick(pivots, 0), pick(pivots, PIVOTS - 1)
+        anchor = tl.where(share > 0.0, anchor, float("inf"))  # without a sum: one token outweighs what was sampled
+    x = spread_tokens(row_logits, vocab, 0, SPREAD)
+    if near:
+        high, low = interval_near(x, vocab, top, anchor, first, last, missing, rate)
+    else:
+        high, low = interval_of_sample(x, vocab, top, -FLT_MAX, FLT_MAX, anchor, missing, rate)
     low_key = tl.maximum(key_of(low), lowest)
     return join_words(low_key, tl.where(key_of(high) >= low_key, key_of(high), INF_KEY))
 

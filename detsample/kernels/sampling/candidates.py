@@ -19,7 +19,7 @@ SCRATCH = tl.constexpr(304)  # CAPACITY + MOST_SELECTED / 4: int64 words that a 
 MOST_K = tl.constexpr(128)  # the largest top_k whose candidates are expected to fit
 MOST_K_LISTED = tl.constexpr(1024)  # the largest top_k whose tokens are listed by the groups' maxima
 LIST = tl.constexpr(2048)  # how many tokens around an unknown boundary a row's list holds
-BATCH = tl.constexpr(16)  # how many candidates are compared with all others at a time
+BATCH = tl.constexpr(8)  # how many candidates are compared with all others at a time: more is longer code
 NO_CODE = tl.constexpr(-9223372036854775808)
 
 

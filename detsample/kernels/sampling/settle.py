@@ -214,11 +214,9 @@ def settle(
     """Finishes the rows with few candidates, and writes what is to be measured for the others (spec sections 3, 6, 8
     and 9).
 
-    Grid (rows, 2): of a row's programs the last one settles it, and the first one says where to look if that fails. The
-    GPU starts them in this order; many rows are more than it can hold, and to say where to look takes longer where it
-    takes anything. Neither reads what the other one writes, but for fields and bits that are left as they are: warps of
-    one program that read different numbers would part at a barrier. The code of each way is in one piece, and a program
-    has to fetch that of its own way only.
+    Grid (rows, 2): the second program says where to look if the row cannot be settled. Neither reads what the other
+    one writes, but for fields and bits that are left as they are: warps of one program that read different numbers
+    would part at a barrier. The code of each way is in one piece, and a program has to fetch that of its own way only.
     """
     wait_for_earlier(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
@@ -226,7 +224,7 @@ def settle(
     group_key += row * pitch
     scratch_code += row * SCRATCH
     group_bound += row * stretches * groups_of_segment(quads)
-    if tl.program_id(1) + 1 == tl.num_programs(1):
+    if tl.program_id(1) == 0:
         known = what_is_known(records, row, group_key, groups, part_key, part_counts, parts)
         if (known[7] & BY_SHARE) == 0:
             settle_row(

@@ -22,9 +22,10 @@ SPREAD = tl.constexpr(8192)  # how many tokens the first guess looks at
 SPREAD_AGAIN = tl.constexpr(2048)  # and each later one, by a program of a kernel with fewer registers
 RUN = tl.constexpr(16)  # of so many neighbours
 REACH = tl.constexpr(40.0)  # how many temperatures below the largest logit a boundary is looked for
-HALVINGS = tl.constexpr(12)
+HALVINGS = tl.constexpr(12)  # of the range of values, until some dozen tokens are left
 HALVINGS_OF_LIST = tl.constexpr(20)  # until the values are next to each other, or nearly
 AIMED_AT = tl.constexpr(700.0)  # how many tokens to list on either side of the guess
+NEAR = tl.constexpr(10000.0)  # at most how many tokens there are between a near boundary and its anchor
 EASY = tl.constexpr(1400.0)  # how many tokens to list in all, if everything from a value on is listed
 MOST_AIMED_AT = tl.constexpr(950.0)  # the most tokens to list on either side, so that both sides fit a list
 LAST_AIMED_AT = tl.constexpr(800.0)  # the same if the list is the last, and the sample a small part of the tokens
@@ -43,56 +44,78 @@ def spread_tokens(row_logits, vocab, attempt, SPREAD: tl.constexpr):
     """[SPREAD]: the logits of runs of RUN neighbouring tokens, at equal distances in the row. Each attempt has others.
     """
     place = tl.arange(0, SPREAD)
-    token = ((place // RUN).to(tl.int64) * vocab) // (SPREAD // RUN) + place % RUN + attempt * RUN
+    distance = tl.maximum(vocab // (SPREAD // RUN), 1)
+    token = place // RUN * distance + place % RUN + attempt * RUN
     return load_tokens(row_logits, token, token < vocab)
 
 
 @triton.jit
-def ends_around(x, worth, goal, low, high, HALVINGS: tl.constexpr):
-    """(value, next): two values close to each other, from `low` to `high`, of which at least `goal` of the tokens'
-    worth reaches the first, and not the second. If many tokens have one value, it is between them.
+def ends_of_interval(x, weight, goal, reach, lowest, highest, halvings):
+    """(middle, high, low): about the value that a weight of `goal` reaches, and two with `reach` tokens of the sample
+    between it and either, all from `lowest` to `highest`. If fewer reach it, `high` is infinite. If many tokens have
+    one of these values, it lies between `low` and `high`.
     """
-    for _ in range(HALVINGS):
-        middle = low * 0.5 + high * 0.5
-        enough = tl.sum(tl.where(x >= middle, worth, 0.0), axis=0) >= goal
-        low = tl.where(enough, middle, low)
-        high = tl.where(enough, high, middle)
-    return low, high
-
-
-@triton.jit
-def ends_of_interval(x, weight, goal, reach, lowest, top, HALVINGS: tl.constexpr):
-    """(middle, high, low): the value that a weight of `goal` reaches, and two with `reach` tokens of the sample between
-    it and either. If fewer reach it, `high` is infinite.
-    """
-    one = tl.full(x.shape, 1.0, tl.float32)
-    middle, _next = ends_around(x, weight, goal, lowest, top, HALVINGS)
-    before = tl.sum(tl.where(x >= middle, one, 0.0), axis=0)
-    low, _next = ends_around(x, one, before + reach, lowest, middle, HALVINGS)
-    _value, high = ends_around(x, one, tl.maximum(before - reach, 0.5), middle, top, HALVINGS)
+    middle, above = lowest, highest
+    for _ in range(halvings):
+        half = middle * 0.5 + above * 0.5
+        enough = tl.sum(tl.where(x >= half, weight, 0.0), axis=0) >= goal
+        middle = tl.where(enough, half, middle)
+        above = tl.where(enough, above, half)
+    before = tl.sum((x >= middle).to(tl.int32), axis=0).to(tl.float32)
+    fewest = tl.maximum(before - reach, 0.5)
+    low, below, high, inside = lowest, middle, highest, middle
+    for _ in range(halvings):
+        # Two numbers share one word, so that there is one sum for both searches.
+        half, other = low * 0.5 + below * 0.5, inside * 0.5 + high * 0.5
+        both = tl.sum(tl.where(x >= half, 1, 0) + tl.where(x >= other, 65536, 0), axis=0)
+        enough = (both & 0xFFFF).to(tl.float32) >= before + reach
+        low, below = tl.where(enough, half, low), tl.where(enough, below, half)
+        enough = (both >> 16).to(tl.float32) >= fewest
+        inside, high = tl.where(enough, other, inside), tl.where(enough, high, other)
     return middle, tl.where(before <= reach, float("inf"), high), low
 
 
 @triton.jit
-def interval_of_sample(row_logits, vocab, top, anchor, missing, rate, attempt, SPREAD: tl.constexpr):
-    """(high, low): values between which the boundary probably lies. The tokens that reach it have `missing` more of the
-    row's measure than those that reach `anchor`; this may be negative. The measure is weight, in units of the weight of
-    `top`, or the number of tokens if `rate` is 0. If all tokens from `low` on fit a list, `high` is infinite.
+def sound(high, low, top):
+    """The interval, made safe: one that ends at the largest logit gets no end, and one with infinities or NaN becomes
+    everything.
+    """
+    fine = (low <= high) & (low >= -FLT_MAX) & (low <= top)
+    return tl.where(fine & (high < top), high, float("inf")), tl.where(fine, low, -FLT_MAX)
+
+
+@triton.jit
+def interval_of_sample(x, vocab, top, least, most, anchor, missing, rate):
+    """(high, low): values between which the boundary probably lies, from a sample `x` of the row. The tokens that reach
+    it have `missing` more of the row's measure than those that reach `anchor`; this may be negative. The measure is
+    weight, in units of the weight of `top`, or the number of tokens if `rate` is 0. The boundary is looked for from
+    `least` to `most`. If all tokens from `low` on fit a list, `high` is infinite.
 
     The measure of light and many tokens is known from a sample to some percent. So the anchor is near the boundary, or
     it is -inf: what comes before the boundary may be a few heavy tokens, which no sample holds.
     """
-    x = spread_tokens(row_logits, vocab, attempt, SPREAD)
     there = x > float("-inf")
-    each = vocab.to(tl.float32) * (1.0 / SPREAD)
+    each = vocab.to(tl.float32) * (1.0 / x.shape[0])
     lowest = tl.min(tl.where(there, x, top), axis=0)
     lowest = tl.maximum(lowest, top - inverse(tl.minimum(tl.maximum(rate, 1e-30), 1e30)) * REACH)
     weight = tl.where(there, rough_weight(x, top, rate), 0.0)
     goal = tl.sum(tl.where(x >= anchor, weight, 0.0), axis=0) + missing * inverse(each)
-    _middle, high, low = ends_of_interval(x, weight, goal, inverse(each) * AIMED_AT, lowest, top, HALVINGS)
-    # One that ends at the largest logit gets no end, and one with infinities or NaN becomes everything.
-    fine = (low <= high) & (low >= -FLT_MAX) & (low <= top)
-    return tl.where(fine & (high < top), high, float("inf")), tl.where(fine, low, -FLT_MAX)
+    _middle, high, low = ends_of_interval(
+        x, weight, goal, inverse(each) * AIMED_AT, tl.maximum(lowest, least), tl.minimum(top, most), HALVINGS
+    )
+    return sound(high, low, top)
+
+
+@triton.jit
+def interval_near(x, vocab, top, anchor, first, last, missing, rate):
+    """The same as `interval_of_sample`, if at most about NEAR tokens lie between the boundary and `anchor`, and tokens
+    are weighed. How many tokens of a sample lie between the values `first` and `last` around it tells how far it is.
+    """
+    number = tl.sum(((x < first) & (x >= last)).to(tl.int32), axis=0) * (vocab.to(tl.float32) * (1.0 / x.shape[0]))
+    each = (first - last) * inverse(tl.maximum(number, 1.0))
+    away = missing * each * inverse(rough_weight(anchor, top, rate))
+    away = missing * each * inverse(rough_weight(anchor - away * 0.5, top, rate))
+    return sound(anchor - away + each * AIMED_AT, anchor - away - each * AIMED_AT, top)
 
 
 @triton.jit

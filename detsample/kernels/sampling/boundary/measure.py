@@ -11,7 +11,13 @@ import triton.language as tl
 from detsample.kernels.contract.fraction import top_p_target
 from detsample.kernels.contract.order import INF_KEY, key_of, value_of
 from detsample.kernels.contract.weight import gap, weight
-from detsample.kernels.sampling.boundary.guess import SPREAD_AGAIN, interval_keys, interval_of_list, interval_of_sample
+from detsample.kernels.sampling.boundary.guess import (
+    SPREAD_AGAIN,
+    interval_keys,
+    interval_of_list,
+    interval_of_sample,
+    spread_tokens,
+)
 from detsample.kernels.sampling.boundary.pivots import FLT_MAX, rate_of
 from detsample.kernels.sampling.candidates import LIST
 from detsample.kernels.sampling.compaction import TILES_MARKED, list_marked, mark_tile, no_marks, number_marked
@@ -143,12 +149,13 @@ def judge(
             # The boundary is on one side of the interval, and from the interval's end on the row is known.
             too_high = above >= goal
             end = value_of(tl.where(too_high, high_key, low_key))
+            least, most = tl.where(too_high, end, -FLT_MAX), tl.where(too_high, FLT_MAX, end)
             high, low = interval_of_sample(
-                row_logits, vocab, value_of(top_key), end, units_of(goal - tl.where(too_high, above, reached), top_k),
-                rate_of(scale, top_k == 0), attempt + 1, SPREAD_AGAIN,
+                spread_tokens(row_logits, vocab, attempt + 1, SPREAD_AGAIN), vocab, value_of(top_key), least, most, end,
+                units_of(goal - tl.where(too_high, above, reached), top_k), rate_of(scale, top_k == 0),
             )  # fmt: skip
             high = tl.where(too_high, tl.where(high > end, high, float("inf")), tl.minimum(high, end))
-            low = tl.where(too_high, tl.maximum(low, end), tl.where(low < end, low, -FLT_MAX))
+            low = tl.where(too_high, low, tl.where(low < end, low, -FLT_MAX))
             interval = interval_keys(key_of(low), key_of(high), top_k)
         tl.store(records + row * RECORD + INTERVAL + attempt + 1, interval)
         list_row(missed, row, rows, attempt + 1)

@@ -13,7 +13,7 @@ from detsample.kernels.sampling.rows import JOINT
 from detsample.kernels.sampling.tiles import forbid
 
 PIVOTS = tl.constexpr(4)
-AT_SHARE = tl.constexpr(2)  # the number of the pivot that the wanted share itself is expected to reach
+ANCHOR = tl.constexpr(2)  # the number of the pivot from which the boundary is looked for
 SAMPLE = tl.constexpr(512)
 FLAT = tl.constexpr(32.0)  # a row whose sample is as wide as so many equal tokens keeps thousands by a large top-p
 BISECTIONS = tl.constexpr(8)
@@ -69,8 +69,8 @@ def quotient(x, y):
 
 @triton.jit
 def shares_around(share, whole, squares):
-    """[PIVOTS] shares around the wanted one, the smallest first; number AT_SHARE is that itself. The distances are in
-    the logit of the share, ln(s / (1 - s)), and in deviations of what the sample says of it.
+    """[PIVOTS] shares on both sides of the wanted one, the smallest first. The distances are in the logit of the share,
+    ln(s / (1 - s)), and in deviations of what the sample says of it.
 
     A sample in which tokens have different weights is worth as many equal tokens as the square of the sum of its
     weights, divided by the sum of their squares.
@@ -79,7 +79,7 @@ def shares_around(share, whole, squares):
     rarer = tl.minimum(inside, 1.0 - inside)
     variance = quotient(squares, whole * whole) + 0.01 + quotient(rarer * 0.0 + 1.0, rarer * (2.0 * SAMPLE))
     pivot = tl.arange(0, PIVOTS)
-    away = tl.where(pivot < 2, tl.where(pivot == 0, -2.2, -0.8), tl.where(pivot == 2, 0.0, 1.6))
+    away = tl.where(pivot < 2, tl.where(pivot == 0, -2.2, -0.6), tl.where(pivot == 2, 0.6, 2.2))
     odds = inside * tl.exp2(away * tl.minimum(rough_root(variance), 1.0) * LOG2E)
     return quotient(odds, 1.0 - inside + odds)
 
