@@ -45,7 +45,8 @@ class Lists:
         )
         numbers = np.array(penalties, np.float32).T.copy()
         penalised = bool((numbers != [[1], [0], [0]]).any())
-        lists, self._ends = {"only": only, "stop": stop, "bias": bias}, any(ends) and any(map(len, stop))
+        lists = {"only": only, "stop": stop, "bias": bias}
+        self._ends = any(early and len(ids) for ids, early in zip(stop, ends, strict=True))
         if self._ends:
             lists["firm"] = tuple(ids[:0] if early else ids for ids, early in zip(stop, ends, strict=True))
         given: dict[str, Any] = {name: _flat(of) for name, of in lists.items() if any(map(len, of))}
