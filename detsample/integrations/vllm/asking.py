@@ -80,12 +80,12 @@ class Lists:
         return prompt if self.of_prompt else None, known["output"]
 
     def change(
-        self, logits: torch.Tensor, prompt: Any, output: Any, may: bool = False, **drafts: Any
+        self, logits: torch.Tensor, prompt: Any, output: Any, in_place: bool = False, **drafts: Any
     ) -> torch.Tensor:
-        """Logits with what is asked for: new ones, or, where `may` allows it and they can hold them, the same."""
+        """Logits with what is asked for: new ones, or, with `in_place`, the same where they can hold it."""
         asked = Processing(self.convention, prompt=prompt, output=output, **self._given)
-        may = may and not self._ends and (self._forbids_only or logits.dtype == torch.float32)
-        final = apply(logits, asked, in_place=may, **drafts)
+        in_place = in_place and not self._ends and (self._forbids_only or logits.dtype == torch.float32)
+        final = apply(logits, asked, in_place=in_place, **drafts)
         if self._ends:  # a grammar that leaves nothing but stop tokens ends a request before its time, as in vLLM
             without = apply(logits, replace(asked, stop=self._firm), **drafts)
             final = torch.where(final.isneginf().all(1, keepdim=True), without, final)

@@ -42,7 +42,7 @@ class FirstRunner(Runner):
             known = state._detsample = read(state.sampling_params, self._every)
         return known
 
-    def change(self, logits: torch.Tensor, metadata: Any, may: bool = False, **drafts: Any) -> torch.Tensor | None:
+    def change(self, logits: torch.Tensor, metadata: Any, in_place: bool = False, **drafts: Any) -> torch.Tensor | None:
         """`Lists.change` for the batch; None where its requests ask for something of vLLM's alone."""
         assert self._rows is not None
         holder = getattr(metadata, "thinking_budget_state_holder", None)
@@ -54,7 +54,7 @@ class FirstRunner(Runner):
         if not lists.any:
             return None
         states = [self._runner.requests[name] for name in self._runner.input_batch.req_ids]
-        return lists.change(logits, *lists.written(metadata.prompt_token_ids, states), may, **drafts)
+        return lists.change(logits, *lists.written(metadata.prompt_token_ids, states), in_place, **drafts)
 
     @property
     def position(self) -> torch.Tensor:

@@ -51,7 +51,7 @@ class SecondRunner(Runner):
         """The batch's rows, if detsample draws one of them."""
         return self._batch((self._version, slots.tobytes()), lambda: [self._slots[slot] for slot in slots])
 
-    def change(self, logits: torch.Tensor, rows: Rows, may: bool = False, start: int = 0) -> torch.Tensor:
+    def change(self, logits: torch.Tensor, rows: Rows, in_place: bool = False, start: int = 0) -> torch.Tensor:
         """`Lists.change` for the batch, or for the part of it whose logits begin with row `start`. The tokens so far
         are read on the device, where vLLM keeps them.
         """
@@ -67,7 +67,8 @@ class SecondRunner(Runner):
             drafts = {"draft_tokens": table, "row_offsets": offsets - start}
         # Where none are asked about there are none, but in the same types, so that there is one kernel.
         prompt = ids.view(-1), begin, behind if lists.of_prompt else begin
-        return lists.change(logits, prompt, (ids.view(-1), behind, end if lists.of_output else behind), may, **drafts)
+        output = ids.view(-1), behind, end if lists.of_output else behind
+        return lists.change(logits, prompt, output, in_place, **drafts)
 
     def whose(self, rows: int) -> tuple[int, torch.Tensor, torch.Tensor]:
         """Of the next rows of logits that vLLM asks about: the first, the row of the batch, the position to be drawn.
