@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import detsample
-from detsample.integrations.vllm.drawing import NOBODY, Drawer, Rows
+from detsample.integrations.vllm.drawing import NOBODY, Rows
 from detsample.processing import Processing, apply
 
 
@@ -42,12 +42,7 @@ def warm(runner: Any, ours: Any) -> None:
         if keeps:
             drawer.draw_and_keep(logits[:2], position[:2]).logprobs(2)  # of one row, a column lies like no other
         if drafts:
-            _verify(drawer, logits[: drafts + 1], drafts)
+            few, inputs = logits[: drafts + 1], bounds[: drafts + 1]
+            offsets = torch.tensor([0, len(few)], dtype=torch.int32, device=device)
+            drawer.verify(few, inputs, offsets, inputs, drafts)
     torch.cuda.synchronize(device)
-
-
-def _verify(drawer: Drawer, logits: torch.Tensor, drafts: int) -> None:
-    rows = logits.shape[0]
-    offsets = torch.tensor([0, rows], dtype=torch.int32, device=logits.device)
-    inputs = torch.zeros(rows, dtype=torch.int64, device=logits.device)
-    drawer.verify(logits, inputs, offsets, inputs, drafts)
