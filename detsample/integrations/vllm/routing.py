@@ -51,7 +51,8 @@ def register() -> None:
     settings = read()
     if settings.drawn == "off" or hasattr(SamplingParams.verify, ORIGINAL):
         return
-    for (owner, name), around in zip(REPLACED, (_installing, _checking, _numbering), strict=True):
+    around_them: tuple[Callable[..., Any], ...] = (_installing, _checking, _numbering)
+    for (owner, name), around in zip(REPLACED, around_them, strict=True):
         setattr(owner, name, _replaced(getattr(owner, name), around, settings))
 
 
