@@ -188,10 +188,10 @@ def asking(count: int) -> dict[str, int]:
     several = [EVERY[:count], [p | {"logprobs": 1} for p in EVERY[:count]], *([p] for p in EVERY[:4])]
     with vllm_engine.comparing(found), mock.patch.object(Lists, "change", noting):
         for asked in several:
-            engine, logits = Engine(asked), logits_of(len(asked), 9)
+            engine, logits = Engine(asked), logits_of(len(asked), 9).bfloat16()
             out = engine.sampler(logits.clone(), engine.batch(engine.known, [[1]] * len(asked)))
             for b in range(min(4, len(asked))):
-                due = int(engine.due(engine.final(logits[b], b, []), b, engine.known[b]).token_ids[0])
+                due = int(engine.due(engine.final(logits[b].float(), b, []), b, engine.known[b]).token_ids[0])
                 found["drawn"] += 1
                 found["wrong"] += int(out.sampled_token_ids[b, 0]) != due
     return found | {"kernels": len(types)}

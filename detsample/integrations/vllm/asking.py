@@ -61,7 +61,7 @@ class Lists:
             given["min_length"] = np.array(shortest)
         if penalised:
             given |= zip(PENALTIES, numbers, strict=True)
-        self.any, self._forbids_only = bool(given), not (penalised or "bias" in given)
+        self.any, self.forbids_only = bool(given), not (penalised or "bias" in given)
         self.of_output = penalised or "stop" in given or any(words)
         """Whether what is asked for depends on the generated tokens."""
         self.of_prompt = bool((numbers[0] != 1).any())
@@ -84,7 +84,7 @@ class Lists:
     ) -> torch.Tensor:
         """Logits with what is asked for: new ones, or, with `in_place`, the same where they can hold it."""
         asked = Processing(self.convention, prompt=prompt, output=output, **self._given)
-        in_place = in_place and not self._ends and (self._forbids_only or logits.dtype == torch.float32)
+        in_place = in_place and not self._ends and (self.forbids_only or logits.dtype == torch.float32)
         final = apply(logits, asked, in_place=in_place, **drafts)
         if self._ends:  # a grammar that leaves nothing but stop tokens ends a request before its time, as in vLLM
             without = apply(logits, replace(asked, stop=self._firm), **drafts)

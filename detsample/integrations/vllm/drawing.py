@@ -316,7 +316,7 @@ class Runner:
         self.processed_mode, self.exact_mode = mode.startswith("processed_"), mode == "processed_logprobs"
         stages = runner.parallel_config.pipeline_parallel_size
         self.drawer = Drawer(runner.device, runner.max_num_reqs, dtype, max(RING, stages + 2))
-        self._device, self._every = runner.device, every
+        self._device, self._every, self._most = runner.device, every, runner.max_num_reqs
         self._key: Any = None
         self._rows: Rows | None = None
         self.sets: torch.Tensor | None = None
@@ -324,6 +324,17 @@ class Runner:
         self.current: Rows | None = None
         """Set while vLLM's sampler is to ask for tokens."""
         self.kept: Kept | None = None
+        self._wide: torch.Tensor | None = None
+
+    def _held(self, logits: torch.Tensor, lists: asking.Lists, in_place: bool) -> torch.Tensor:
+        """Logits that may be changed in place, as fp32 in memory that stays, unless they can hold what comes of it: so
+        that the draw behind it finds them where its graph does.
+        """
+        if not in_place or lists.forbids_only or logits.dtype == torch.float32:
+            return logits
+        if self._wide is None:
+            self._wide = logits.new_empty((self._most, logits.shape[1]), dtype=torch.float32)
+        return self._wide[: len(logits)].copy_(logits)
 
     def _batch(self, key: Any, requests: Callable[[], Iterable[Request]]) -> Rows | None:
         """The rows of a batch that has another key than the last one, if detsample draws any of them."""

@@ -54,7 +54,8 @@ class FirstRunner(Runner):
         if not lists.any:
             return None
         states = [self._runner.requests[name] for name in self._runner.input_batch.req_ids]
-        return lists.change(logits, *lists.written(metadata.prompt_token_ids, states), in_place, **drafts)
+        written = lists.written(metadata.prompt_token_ids, states)
+        return lists.change(self._held(logits, lists, in_place), *written, in_place, **drafts)
 
     @property
     def position(self) -> torch.Tensor:

@@ -32,6 +32,9 @@ class SecondRunner(Runner):
         self.zeros = torch.zeros_like(self.ones)
         self._slots = [NOBODY] * runner.max_num_reqs
         self._sampler, self._version = runner.sampler, 0
+        self._placed: Rows | None = None
+        """The batch whose tokens begin at `_begin`, and behind the prompts at `_behind`."""
+        self._begin = self._behind = self.zeros
         self.batch: Any = None
         """The one that vLLM's sampler is asked about."""
         self.verifying: Rows | None = None
@@ -59,8 +62,10 @@ class SecondRunner(Runner):
             return logits
         batch, states, lists, drafts = self.batch, self._sampler.req_states, rows.lists, {}
         ids, slots = states.all_token_ids.gpu, batch.idx_mapping
-        begin = slots.long() * ids.shape[1]
-        behind, end = (begin + length.gpu.index_select(0, slots) for length in (states.prompt_len, states.total_len))
+        if self._placed is not rows:
+            self._placed, self._begin = rows, slots.long() * ids.shape[1]
+            self._behind = self._begin + states.prompt_len.gpu.index_select(0, slots)
+        begin, behind, end = self._begin, self._behind, self._begin + states.total_len.gpu.index_select(0, slots)
         if self.verifying:
             inputs, offsets = batch.input_ids[batch.logits_indices], batch.cu_num_logits.long()
             table = of_requests(inputs, offsets, self._sampler.num_speculative_tokens)
@@ -68,7 +73,7 @@ class SecondRunner(Runner):
         # Where none are asked about there are none, but in the same types, so that there is one kernel.
         prompt = ids.view(-1), begin, behind if lists.of_prompt else begin
         output = ids.view(-1), behind, end if lists.of_output else behind
-        return lists.change(logits, prompt, output, in_place, **drafts)
+        return lists.change(self._held(logits, lists, in_place), prompt, output, in_place, **drafts)
 
     def whose(self, rows: int) -> tuple[int, torch.Tensor, torch.Tensor]:
         """Of the next rows of logits that vLLM asks about: the first, the row of the batch, the position to be drawn.
