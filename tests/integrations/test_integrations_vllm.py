@@ -144,9 +144,13 @@ def test_log_probabilities_are_those_of_the_draw() -> None:
 def test_requests_keep_what_they_were_given() -> None:
     """Defect caught: a penalty, a bias or a ban that is skipped because the logits are taken for final."""
     assert read(SamplingParams(seed=1), False).plain
-    for more in ({"presence_penalty": 0.5}, {"frequency_penalty": 0.5}, {"repetition_penalty": 1.1}, {"min_tokens": 3},
-                 {"logit_bias": {3: 1.0}}, {"allowed_token_ids": [4]}, {"bad_words": ["no"]}):  # fmt: skip
+    for more in ({"presence_penalty": 0.5}, {"frequency_penalty": 0.5}, {"repetition_penalty": 1.1},
+                 {"logit_bias": {3: 1.0}},
+                 {"allowed_token_ids": [4]}, {"min_tokens": 3, "stop_token_ids": [7]}):  # fmt: skip
         assert not read(SamplingParams(seed=1, **more), False).plain
+    words = SamplingParams(seed=1, bad_words=["no"])
+    words._bad_words_token_ids = [[4]]  # as a tokenizer has it
+    assert not read(words, False).plain
     assert not read(SamplingParams(), False).drawn
     every = read(SamplingParams(), True)
     assert every.drawn
@@ -157,18 +161,17 @@ def test_requests_keep_what_they_were_given() -> None:
 def test_tokens_that_are_on_their_way_are_read_again() -> None:
     """Defect caught: a penalty for token -1, which vLLM writes for a token that the device has not sent yet."""
     state = types.SimpleNamespace(output_token_ids=[])
-    lists = asking.Lists([SamplingParams(seed=1, presence_penalty=1.0)], "cpu")
+    lists = asking.Lists([asking.read(SamplingParams(seed=1, presence_penalty=1.0))], "cpu")
     for ids in ([5, -1], [5, 6], [5, 6, 7, -1], [5, 6, 7, 9], [4]):
         state.output_token_ids = ids
-        tokens, starts, ends = lists.processing(None, [state]).output
+        tokens, starts, ends = lists.written(None, [state])[1]
         assert tokens[int(starts[0]) : int(ends[0])].tolist() == ids
 
 
 def test_penalties_divide_where_vllms_own_do() -> None:
     """Defect caught: logits of the first runner on a GPU that are vLLM's but for the last bit."""
-    state, params = types.SimpleNamespace(output_token_ids=[]), [SamplingParams(seed=1)]
-    asked = [asking.Lists(params, device).processing(None, [state]).convention for device in ("cpu", "cuda:0")]
-    assert asked == ["vllm", "fastdeploy"]
+    lists = [asking.Lists([asking.read(SamplingParams(seed=1))], device) for device in ("cpu", "cuda:0")]
+    assert [x.convention for x in lists] == ["vllm", "fastdeploy"]
 
 
 def test_only_the_runners_own_batches_are_drawn() -> None:
@@ -269,7 +272,9 @@ def test_register_twice_off_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.full("runs vLLM's kernels in Triton's interpreter")
 def test_second_runners_samplers_return_the_draws() -> None:
     """Defect caught: a hook that vLLM's second runner no longer calls, or whose arguments have moved; a draft, a bias
-    or a neighbour without a seed that changes a token; log probabilities and kept sets that are not the draw's.
+    or a neighbour without a seed that changes a token; penalties, biases and bans that have other bits than vLLM's own
+    kernels (which divide as detsample does in the interpreter), or miss the drafts before a row; log probabilities and
+    kept sets that are not the draw's.
     """
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(Path(vllm_engine.__file__).with_name("vllm_second.py"))]
@@ -277,9 +282,12 @@ def test_second_runners_samplers_return_the_draws() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found.pop("vllm")
-    assert len(found) == 7
+    assert len(found) == 11
     assert all(check["drawn"] > 0 and check["wrong"] == 0 for check in found.values()), found
-    assert found["drafts"]["accepted"] > 0
+    asking = [check for name, check in found.items() if "asking" in name]
+    assert all(check["rows"] > 0 == check["other logits"] for check in asking), found
+    assert all(check.get("kernels", 1) == 1 for check in asking), found
+    assert all(check["accepted"] > 0 for name, check in found.items() if "drafts" in name), found
 
 
 # ---- the real engine
@@ -356,14 +364,18 @@ def test_engine_requests_do_not_notice_being_preempted(model: Path) -> None:
 @pytest.mark.full("generates with a real model")
 def test_second_runners_grammars_are_read_by_the_draw_and_drafts_change_nothing(model: Path) -> None:
     """Defect caught: a set of allowed tokens that is not read, is another row's, or stays for a later step; a draft
-    that changes a token of a request with a grammar or penalties.
+    that changes a token of a request with a grammar or penalties; penalties with other bits than vLLM's own (which
+    divide as detsample does in the interpreter); a grammar that may not end before the minimum length.
     """
     plain, drafts = (with_second_runner(model, way) for way in ("plain", "drafts"))
-    assert plain["rows with sets"][0] > 0 == sum(plain["rows with sets"][1:])
+    assert min(plain["rows with sets"][:2]) > 0 == sum(plain["rows with sets"][2:])
     assert plain["against vLLM's own mask"]["requests_with_the_same_tokens_to_the_end"] == 10
     assert drafts["accepted"] > 0
     assert drafts["tokens"] == plain["tokens"]
     for found in (plain, drafts):
+        assert found["compared"]["rows"] > 0 == found["compared"]["other logits"]
+        assert found["tokens"][1] == found["tokens"][2]
+        assert all(text.endswith("<|im_end|>") for text in found["ended"])
         assert found["wrong"] == found["outside the grammar"] == []
 
 

@@ -161,6 +161,29 @@ def recording(served: Served) -> Iterator[None]:
             setattr(Drawer, name, original)
 
 
+@contextmanager
+def comparing(found: dict[str, int]) -> Iterator[None]:
+    """Count the rows that the second runner changes as their requests ask, and of them the logits that vLLM's own code
+    gives other bits.
+    """
+    import torch
+
+    from detsample.integrations.vllm.second_runner import UNSCALED, SecondSampler
+
+    ours = SecondSampler._final
+
+    def final(self: Any, logits: Any, rows: Any, start: int, *arguments: Any) -> Any:
+        changed, own = ours(self, logits, rows, start, *arguments), type(self).__mro__[2]
+        with mock.patch.object(self, "sampling_states", UNSCALED):
+            due = own.apply_sampling_params(self, logits.clone(), *arguments, skip_top_k_top_p=True)
+        found["rows"] += 0 if rows.plain else len(due)
+        found["other logits"] += int((due.view(torch.int32) != changed.view(torch.int32)).sum())
+        return changed
+
+    with mock.patch.object(SecondSampler, "_final", final):
+        yield
+
+
 def restricted(logits: Any, words: np.ndarray) -> Any:
     """Logits with -inf where int32 words have no bit."""
     import torch
@@ -318,7 +341,7 @@ def penalised(scratch: Path, drafts: bool) -> dict[str, Any]:
 
     def final(self: Any, metadata: Any, logits: Any, sampling: Any, drafted: Any, offsets: Any) -> Any:
         changed = behind(self, metadata, logits, sampling, drafted, offsets)
-        with mock.patch.object(FirstRunner, "processing", return_value=None):
+        with mock.patch.object(FirstRunner, "change", return_value=None):
             due = behind(self, metadata, logits, sampling, drafted, offsets)
         note(self.detsample, due, changed, offsets.tolist())
         return changed
@@ -371,9 +394,12 @@ def second_runner() -> None:
 
 def with_grammars(scratch: Path, drafts: bool) -> dict[str, Any]:
     """Requests on the second runner, half of them with a grammar, and the same ones with penalties: how detsample draws
-    them; without drafts, how it does where vLLM has written the grammars' sets into the logits first.
+    them, by itself and by way of vLLM's sampler; grammars that end before the minimum length; without drafts, how it
+    does where vLLM has written the grammars' sets into the logits first.
     """
     from vllm.sampling_params import StructuredOutputsParams
+
+    from detsample.integrations.vllm.second_runner import SecondSampler
 
     more = {"speculative_config": NGRAM} if drafts else {}
     llm, asked = start(model_folder(scratch), disable_log_stats=False, **more), requests(10, 3)
@@ -384,20 +410,33 @@ def with_grammars(scratch: Path, drafts: bool) -> dict[str, Any]:
         if i % 2:
             request.prompt[:] = tokenizer.encode(" and ".join(choice) + " and")
             request.params.update(structured_outputs=StructuredOutputsParams(choice=choice))
-    penalties = {"repetition_penalty": 1.2, "frequency_penalty": 0.3, "presence_penalty": -0.2, "min_tokens": 3}
-    penalised = [Asked(r.prompt, r.params | penalties | {"seed": 100 + i}) for i, r in enumerate(asked)]
-    ways = [(asked, serve(llm, asked, 0)), (penalised, serve(llm, penalised, 1))]
+    penalties = {"repetition_penalty": 1.2, "frequency_penalty": 0.3, "presence_penalty": -0.2}
+    stops = {"min_tokens": 3, "stop_token_ids": [28, 30]}
+    penalised = [
+        Asked(r.prompt, r.params | penalties | (stops if i % 2 == 0 else {}) | {"seed": 100 + i})
+        for i, r in enumerate(asked)
+    ]
+    soon = {"min_tokens": 8, "ignore_eos": False, "structured_outputs": StructuredOutputsParams(choice=["red", "blue"])}
+    ending = [Asked(r.prompt, r.params | soon) for r in penalised[1::2]]
+    ways = [(of, serve(llm, of, i)) for i, of in enumerate([asked, penalised])]
+    compared = {"rows": 0, "other logits": 0}
+    with comparing(compared):
+        ended = serve(llm, ending, 0).tokens.values()
+        with mock.patch.object(SecondSampler, "nothing_but_tokens", return_value=False):
+            ways.append((penalised, serve(llm, penalised, 2)))
     if not drafts:
         worker = llm.llm_engine.model_executor.driver_worker.worker.model_runner.structured_outputs_worker
         del worker.apply_grammar_bitmask
-        ways.append((asked, serve(llm, asked, 2)))
+        ways.append((asked, serve(llm, asked, 3)))
     text = [tokenizer.decode(served.tokens[i]).split("<")[0] for _, served in ways for i in range(1, 10, 2)]
     return {
-        "tokens": [[served.tokens[i] for i in range(10)] for _, served in ways[:2]],
+        "tokens": [[served.tokens[i] for i in range(10)] for _, served in ways[:3]],
+        "compared": compared,
+        "ended": [tokenizer.decode(tokens) for tokens in ended],
         "rows with sets": [served.rows_with_sets for _, served in ways],
         "wrong": [at for way in ways for at in wrong_tokens(*way)],
         "outside the grammar": [t for t in text if not any(c.startswith(t) for c in choice)],
-        "against vLLM's own mask": None if drafts else compare(asked, ways[0][1], ways[2][1]),
+        "against vLLM's own mask": None if drafts else compare(asked, ways[0][1], ways[3][1]),
         "accepted": sum(m.value for m in llm.get_metrics() if m.name == "vllm:spec_decode_num_accepted_tokens"),
     }
 

@@ -11,7 +11,8 @@ other. Each line of DIR/<engine>.jsonl is one measurement, so that what was meas
     first-drafting, second-drafting     with the n-gram drafter; vLLM 0.26 has none on the second runner: `Lookup` does
     first-telling, second-telling       with processed log probabilities, compared with those of each row alone
     first-all, second-all               with DETSAMPLE_VLLM=all: each row compared with `detsample.sample` of it alone
-    first-asking, second-asking         as the first two, of requests with penalties and biases
+    first-asking, second-asking         as the first two, of requests with penalties, biases, bad words and, but for
+                                        speed, bans and made-up grammars
     first-invariant, second-invariant   with vLLM's batch invariance: requests alone, together and among strangers
     first-strict, second-strict         whatever is compiled while they serve is an error; on the second runner with
                                         made-up grammars, too, which the draw reads or vLLM writes into the logits
@@ -49,7 +50,12 @@ CASES: dict[str, dict[str, Any]] = {
     "min_p=.1": {"min_p": 0.1},
 }
 ASKED: dict[str, Any] = {"repetition_penalty": 1.2, "frequency_penalty": 0.2, "presence_penalty": 0.1,
-                         "logit_bias": {100 + 3 * i: 2.0 for i in range(8)}}  # fmt: skip
+                         "logit_bias": {100 + 3 * i: 2.0 for i in range(8)},
+                         "words": [[100], [103, 106], [109, 112, 115]]}  # fmt: skip
+BANS: dict[str, dict[str, Any]] = {
+    "least tokens": ASKED | {"min_tokens": 12, "stop_token_ids": [*range(0, 3000, 30)]},
+    "these tokens": {"allowed_token_ids": [*range(1, 3000, 6)], "frequency_penalty": 0.3, "top_p": 0.95},
+}
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 1024, "intermediate_size": 2816,
     "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 64,
@@ -154,40 +160,66 @@ class Probe:
                 self.probe_state(("installed", "not installed")[len(self.calls) // BLOCK % 2])
 
     def probe_asked(self) -> None:
-        """From now on, count the logits that are not as vLLM's own code makes them where requests ask for something."""
+        """From now on, count the logits that are not as the reference makes them where requests ask for something, and,
+        on the first runner, not as vLLM's own code does.
+        """
+        from dataclasses import fields, replace
+
         import torch
 
-        kind = type(self.samplers["sampler"])
-        ours, theirs = kind.apply_logits_processors, kind.__mro__[3].apply_logits_processors
+        from detsample.integrations.vllm import asking
+        from detsample.processing import apply
 
-        def both(sampler: Any, logits: Any, metadata: Any, *arguments: Any) -> Any:
-            due = theirs(sampler, logits.clone(), metadata, *arguments)
-            changed = ours(sampler, logits, metadata, *arguments)
-            apart = (due.view(torch.int32) - changed.view(torch.int32)).abs()
-            self.calls.append([len(due), int((apart > 0).sum()), int((apart > 1).sum())])
+        sampler, runner = self.samplers["sampler"], self.model_runner
+        plain = type(sampler).__mro__[3]
+
+        def here(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(here, value))
+            return value.cpu() if isinstance(value, torch.Tensor) else value
+
+        def both(logits: Any, asked: Any, in_place: bool = False, **drafts: Any) -> Any:
+            before, moved = logits.clone(), {field.name: here(getattr(asked, field.name)) for field in fields(asked)}
+            due = apply(here(before), replace(asked, **moved), **{name: here(x) for name, x in drafts.items()})
+            changed = apply(logits, asked, in_place=in_place, **drafts)
+            theirs = changed
+            if not self.second:
+                theirs = plain.apply_logits_processors(
+                    sampler, before.float(), runner.input_batch.sampling_metadata, False
+                )
+            bits = [x.float().view(torch.int32) for x in (changed, due.to(changed.device), theirs)]
+            self.calls.append([len(due), int((bits[0] != bits[1]).sum()), int((bits[0] != bits[2]).sum())])
             return changed
 
-        kind.apply_logits_processors = both
+        asking.apply = both
         self.probe_start("asked")
 
-    def probe_grammars(self, read: bool) -> None:
-        """From now on, half of all requests have a grammar, which allows half of all tokens: a set for each seed."""
+    def probe_grammars(self, read: bool | None) -> None:
+        """From now on, half of the seeded requests have a grammar, which allows half of all tokens: a set for each
+        seed; with None, no longer. On the second runner, whether the draw reads the sets.
+        """
         from vllm.v1.core.sched.output import GrammarOutput
 
         runner = self.model_runner
-        states, worker = runner.sampler.sampling_states, runner.structured_outputs_worker
-        bits = np.random.default_rng(1).integers(-(1 << 31), 1 << 31, (256, worker.grammar_bitmask.shape[1]), np.int32)
-        if not read:
-            del worker.apply_grammar_bitmask
+        name = "sample" if self.second else "sample_tokens"
+        if read is None:
+            delattr(runner, name)
+            return
+        width = -(-runner.model_config.get_vocab_size() // 32)
+        bits = np.random.default_rng(1).integers(-(1 << 31), 1 << 31, (256, width), np.int32)
+        if read is False:
+            del runner.structured_outputs_worker.apply_grammar_bitmask
 
-        def sample(hidden: Any, batch: Any, grammar: Any) -> Any:
-            seeds = states.seeds.np[batch.idx_mapping_np]
-            odd = np.flatnonzero(seeds % 2)[::-1]
-            grammar = GrammarOutput([batch.req_ids[i] for i in odd], bits[seeds[odd] % 256])
-            call = lambda: type(runner).sample(runner, hidden, batch, grammar)  # noqa: E731
-            return self._time(call, hidden) if self.mode == "grammars" else call()
+        def sample(*arguments: Any) -> Any:
+            batch = arguments[1] if self.second else runner.input_batch
+            owners = self._owners((batch,), len(batch.req_ids))[0]
+            odd = [i for i, seed in enumerate(owners) if (seed or 0) % 2][::-1]
+            words = bits[[owners[i] % 256 for i in odd]]
+            grammar = GrammarOutput([batch.req_ids[i] for i in odd], words) if odd else None
+            call = lambda: getattr(type(runner), name)(runner, *arguments[:-1], grammar)  # noqa: E731
+            return self._time(call, arguments[0]) if self.mode == "grammars" else call()
 
-        runner.sample = sample
+        setattr(runner, name, sample)
 
     def _check(self, call: Any, logits: Any, lengths: list[int]) -> Any:
         """Compare each row's token with the one that the row gives alone."""
@@ -276,8 +308,11 @@ class Probe:
             return seen
         calls, self.calls = self.calls, []
         if mode == "asked":
-            del type(self.samplers["sampler"]).apply_logits_processors
-            names = "rows", "other bits", "by more than the last bit"
+            from detsample.integrations.vllm import asking
+            from detsample.processing import apply
+
+            asking.apply = apply
+            names = "rows", "not the reference's", "not vLLM's"
             return dict(zip(names, np.sum(calls, 0).tolist(), strict=True))
         if mode == "check":
             drawn = [c for c in calls if c[0]]
@@ -348,7 +383,11 @@ class Probe:
 def params(seed: int | None, count: int, more: dict[str, Any]) -> Any:
     from vllm import SamplingParams
 
-    return SamplingParams(temperature=T, seed=seed, max_tokens=count, ignore_eos=True, detokenize=False, **more)
+    given = {"temperature": T, "seed": seed, "max_tokens": count, "ignore_eos": True, "detokenize": False, **more}
+    words = given.pop("words", None)
+    made = SamplingParams(**given)
+    made._bad_words_token_ids = words  # there is no tokenizer
+    return made
 
 
 def give_weights(weights: dict[str, Any]) -> None:
@@ -509,7 +548,11 @@ class Engine:
     def neighbours(self, state: str, plan: tuple[str, ...], tokens: int, count: int, others: int) -> None:
         """The same requests, served in several ways; each way's tokens and digests go to a file of their own."""
         choose = random.Random(11)
-        kinds = list(self.cases.values())
+        asking = self.name.endswith("asking")
+        named = self.cases | (BANS if asking else {})
+        kinds = list(named.values())
+        if asking:
+            self.rpc("probe_grammars", state == "installed")
 
         def prompt() -> list[int]:
             pattern = [choose.randrange(3, self.vocab) for _ in range(choose.randint(3, 6))]
@@ -526,12 +569,14 @@ class Engine:
             began, before = time.time(), self.counters()
             served, digests = self.serve(*ways[way], tokens)
             kept = {"tokens": served, "digests": digests, "prompt": {s: len(p) for p, s, _ in asked},
-                    "case": {s: list(self.cases)[kinds.index(m)] for _, s, m in asked}}  # fmt: skip
+                    "case": {s: list(named)[kinds.index(m)] for _, s, m in asked}}  # fmt: skip
             name = f"served.{self.name}.{state}.{way}.json".replace(" ", "-")
             (self.out / name).write_text(json.dumps(kept))
             now = self.counters()
             self.say(kind="served", state=state, way=way, requests=count, tokens=tokens,
                      seconds=round(time.time() - began, 1), **{k: now[k] - before.get(k, 0) for k in now})  # fmt: skip
+        if asking:
+            self.rpc("probe_grammars", None)
 
     def told(self, count: int, tokens: int) -> None:
         """Seeded requests, and others among them: are the log probabilities those that each row gives alone?"""
@@ -576,7 +621,7 @@ class Engine:
         for state in () if self.speed_only else ("installed", "not installed"):
             ways = ("alone", "in 64", "among 192")[short:]
             self.attempt(f"neighbours {state}", lambda: self.neighbours(state, ways, *few))  # noqa: B023
-        if self.name == "first-asking":
+        if self.name.endswith("asking"):
             self.attempt("asked", self.asked)
         if short or self.name.endswith("invariant"):
             return
@@ -597,22 +642,24 @@ class Engine:
                 self.ask(more, batch, 8, True)
             self.say(kind="strict", batch=batch)
         read: dict[Any, Any] = {}
+        cases = self.cases | {"asking": ASKED}
         for way in ("read", "written") if self.name.startswith("second") else ():
             self.rpc("probe_grammars", way == "read")
-            for case, batch in ((case, batch) for case in self.cases for batch in self.batches):
+            for case, batch in ((case, batch) for case in cases for batch in self.batches):
                 self.rpc("probe_start", "grammars")
-                tokens = self.ask(self.cases[case], batch, 24, True)
+                tokens = self.ask(cases[case], batch, 24, True)
                 due = read.setdefault((case, batch), tokens)
                 apart = sum(a != b for both in zip(tokens, due, strict=True) for a, b in zip(*both, strict=True))
                 self.say(kind="grammars", way=way, case=case, batch=batch, tokens=sum(map(len, tokens)), apart=apart,
                          **self.rpc("probe_stop", batch))  # fmt: skip
 
     def asked(self) -> None:
-        """Are logits with penalties and biases the same as vLLM's own?"""
+        """Are logits with penalties, biases and bans the same as the reference's, and vLLM's own?"""
         self.rpc("probe_state", "installed")
-        self.rpc("probe_asked")
-        self.ask(ASKED, 16, 12, True)
-        self.say(kind="asked", **self.rpc("probe_stop"))
+        for name, more in {"penalties, biases and bad words": ASKED, **BANS}.items():
+            self.rpc("probe_asked")
+            self.ask(more, 16, 12, True)
+            self.say(kind="asked", of=name, **self.rpc("probe_stop"))
 
     def attempt(self, what: str, call: Any) -> None:
         if self.left() < 4:
@@ -689,6 +736,10 @@ def tables(out: Path) -> dict[str, Any]:
         base = next((out / name for name in names if (out / name).exists()), file)
         if file != base:
             served[f"{engine}, {state}, {way}"] = compare(json.loads(base.read_text()), json.loads(file.read_text()))
+        other = out / file.name.replace("first", "second")
+        if other != file and other.exists():
+            found = compare(json.loads(file.read_text()), json.loads(other.read_text()))
+            served[f"{engine}, {state}, {way}, against the second runner"] = found
     return {"speed": speed, "alone against": served, "starts": [x for x in lines if x["kind"] == "start"],
             "served": [x for x in lines if x["kind"] in ("served", "told", "all", "asked", "strict", "grammars")],
             "failed": [x for x in lines if x["kind"] in ("failed", "skipped")],

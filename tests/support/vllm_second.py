@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import types
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -24,14 +25,18 @@ platforms.vllm_version_matches_substr = lambda text: False
 import vllm.utils.torch_utils as memory  # noqa: E402
 import vllm.v1.sample.ops.topk_topp_sampler as filters  # noqa: E402
 import vllm.v1.worker.gpu.buffer_utils as buffers  # noqa: E402
+import vllm_engine  # noqa: E402
 from vllm.sampling_params import SamplingParams  # noqa: E402
 from vllm.v1.worker.gpu.sample.sampler import Sampler  # noqa: E402
+from vllm.v1.worker.gpu.spec_decode import rejection_sampler as verifying  # noqa: E402
 from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler  # noqa: E402
 from vllm.v1.worker.gpu.states import RequestState  # noqa: E402
 
 import detsample  # noqa: E402
 from detsample.integrations.vllm import second_runner  # noqa: E402
+from detsample.integrations.vllm.asking import PENALTIES, Lists  # noqa: E402
 from detsample.integrations.vllm.drawing import ORDER  # noqa: E402
+from detsample.processing import Processing, apply  # noqa: E402
 
 
 class Memory:
@@ -57,6 +62,16 @@ SEEDED: list[dict[str, Any]] = [
     {"seed": 11, "temperature": 1.3, "top_p": 0.4},
 ]
 OTHERS: list[dict[str, Any]] = [{"temperature": 1.0, "top_p": 0.5}, {"temperature": 0.7}]
+MORE: list[dict[str, Any]] = [
+    {"repetition_penalty": 1.3, "frequency_penalty": 0.7, "presence_penalty": -0.4, "logit_bias": {3: 9.0, 17: -2.5},
+     "bad_words": ["7", "1 2", "3 4"]},
+    {"min_tokens": 4, "stop_token_ids": [*range(0, 300, 3)], "repetition_penalty": 0.8},
+    {"allowed_token_ids": [*range(1, 300, 4)], "frequency_penalty": 0.3, "bad_words": ["5 9 13"]},
+    {"logit_bias": {5: 4.0}, "presence_penalty": 0.2},
+    {},
+    {"repetition_penalty": 1.7, "bad_words": ["8"]},
+]
+EVERY = [p | more for p, more in zip([*SEEDED, *OTHERS], MORE, strict=True)]
 
 
 class Engine:
@@ -82,13 +97,21 @@ class Engine:
         )
         self.ours = second_runner.install(self.runner, every)
         self.params = [SamplingParams(**p) for p in asked]
+        for params in self.params:  # in place of a tokenizer
+            params._bad_words_token_ids = [list(map(int, word.split())) for word in params.bad_words or []]
         self.slots = np.random.default_rng(1).permutation(SLOTS)[: len(asked)].astype(np.int32)
         for slot, params in zip(self.slots, self.params, strict=True):
-            self.states.prompt_len.np[slot] = self.states.prefill_len.np[slot] = PROMPT
+            self.states.prompt_len.np[slot] = PROMPT
             self.sampler.add_request(int(slot), params)
+        # As many tokens as a request had before it was preempted, few different ones.
+        self.known = [PROMPT + 1 + b for b in range(len(asked))]
+        self.states.prefill_len.np[self.slots] = self.known
+        self.states.all_token_ids.gpu.copy_(torch.from_numpy(np.random.default_rng(5).integers(0, 20, (SLOTS, 64))))
         self.states.prompt_len.copy_to_uva()
         self.states.prefill_len.copy_to_uva()
         self.sampler.apply_staged_writes()
+        self.states.prefill_len.np[self.slots] -= 1  # vLLM takes no drafts before it has drawn a token
+        self.states.prefill_len.copy_to_uva()
 
     def batch(self, lengths: list[int], inputs: list[list[int]]) -> Any:
         """A step in which each request has its last token, and its drafts, as input; `lengths` count all of them."""
@@ -98,6 +121,7 @@ class Engine:
         local = np.concatenate([np.arange(n) for n in counts]).astype(np.int32)
         positions = np.array([lengths[b] - counts[b] + i for b, i in zip(owner, local, strict=True)])
         slots = torch.from_numpy(self.slots)
+        self.states.total_len.gpu[slots.long()] = torch.tensor(lengths).int() - torch.tensor(counts).int() + 1
         return types.SimpleNamespace(
             num_reqs=len(counts), idx_mapping=slots, idx_mapping_np=self.slots, expanded_idx_mapping=slots[owner],
             expanded_local_pos=torch.from_numpy(local), cu_num_logits=torch.from_numpy(offsets),
@@ -112,6 +136,24 @@ class Engine:
         names = ("topp_seed", "top_k", "temperature", "top_p", "min_p")
         given = dict(zip(names, self.ours._slots[self.slots[b]].values, strict=True))
         return detsample.sample(row[None].numpy(), position=position, **given, **ORDER, **more)
+
+
+    def final(self, row: torch.Tensor, b: int, drafts: list[int]) -> torch.Tensor:
+        """A row's logits with what its request asks for, behind these drafts."""
+        params, tokens = self.params[b], self.states.all_token_ids.gpu[self.slots[b]].tolist()
+        bias = params.logit_bias or {}
+        lists = {"stop": sorted(params.all_stop_token_ids), "only": params.allowed_token_ids, "bias": list(bias),
+                 "prompt": tokens[:PROMPT], "output": tokens[PROMPT : self.known[b]] + drafts}  # fmt: skip
+        given: dict[str, Any] = {name: np.array([ids]) for name, ids in lists.items() if ids}
+        if bias:
+            given["bias_values"] = np.array([list(bias.values())], np.float32)
+        words = params.bad_words_token_ids or []
+        if words:
+            longest = max(map(len, words))
+            given["bad_words"] = np.array([[word + [-1] * (longest - len(word)) for word in words]])
+        numbers = {name: getattr(params, name) for name in PENALTIES}
+        asked = Processing("vllm", min_length=params.min_tokens, **given, **numbers)
+        return torch.from_numpy(apply(row[None].numpy(), asked)[0])
 
 
 def logits_of(rows: int, seed: int) -> torch.Tensor:
@@ -133,15 +175,26 @@ def plain(asked: list[dict[str, Any]], every: bool = False, **more: Any) -> dict
     return found
 
 
-def penalised() -> dict[str, int]:
-    """A bias: vLLM makes the logits final first."""
-    asked = [p | {"logit_bias": {3: 20.0}} for p in SEEDED]
-    engine, logits = Engine(asked), logits_of(4, 9)
-    lengths = [PROMPT + 1 + b for b in range(4)]
-    out = engine.sampler(logits.clone(), engine.batch(lengths, [[1]] * 4))
-    logits[:, 3] += 20
-    due = [int(engine.due(logits[b], b, lengths[b]).token_ids[0]) for b in range(4)]
-    return {"drawn": 4, "wrong": sum(a != b for a, b in zip(out.sampled_token_ids[:, 0].tolist(), due, strict=True))}
+def asking(count: int) -> dict[str, int]:
+    """All that can be asked for, of the first `count` requests, by the quick way and with log probabilities; and of
+    each seeded one alone. All of these come to one kernel: to tokens of one type.
+    """
+    found, types, change = {"drawn": 0, "wrong": 0, "rows": 0, "other logits": 0}, set[Any](), Lists.change
+
+    def noting(lists: Any, logits: Any, prompt: Any, output: Any, *more: Any, **drafts: Any) -> Any:
+        types.add(tuple(x.dtype for x in (*prompt, *output)))
+        return change(lists, logits, prompt, output, *more, **drafts)
+
+    several = [EVERY[:count], [p | {"logprobs": 1} for p in EVERY[:count]], *([p] for p in EVERY[:4])]
+    with vllm_engine.comparing(found), mock.patch.object(Lists, "change", noting):
+        for asked in several:
+            engine, logits = Engine(asked), logits_of(len(asked), 9).bfloat16()
+            out = engine.sampler(logits.clone(), engine.batch(engine.known, [[1]] * len(asked)))
+            for b in range(min(4, len(asked))):
+                due = int(engine.due(engine.final(logits[b].float(), b, []), b, engine.known[b]).token_ids[0])
+                found["drawn"] += 1
+                found["wrong"] += int(out.sampled_token_ids[b, 0]) != due
+    return found | {"kernels": len(types)}
 
 
 def told() -> dict[str, int]:
@@ -165,20 +218,27 @@ def kept_of(tensors: Any, row: int) -> list[int]:
     return [int(x) for x in np.flatnonzero(bits)]
 
 
-def drafted(asked: list[dict[str, Any]]) -> dict[str, int]:
-    """Drafts, some of them right, some wrong, some none."""
-    engine, found = Engine(asked, drafts=STEPS), {"drawn": 0, "wrong": 0, "accepted": 0}
+def drafted(asked: list[dict[str, Any]], parts: int = 1 << 20) -> dict[str, int]:
+    """Drafts, some of them right, some wrong, some none; vLLM verifies at most so many rows at once."""
+    engine, found = Engine(asked, drafts=STEPS), {"drawn": 0, "wrong": 0, "accepted": 0, "rows": 0, "other logits": 0}
     choose = np.random.default_rng(2)
     for step in range(4):
         counts = [int(choose.integers(1, STEPS + 2)) for _ in asked]
-        lengths = [PROMPT + 3 + step + b + n for b, n in enumerate(counts)]
+        lengths = [known + n - 1 for known, n in zip(engine.known, counts, strict=True)]
         logits, start = logits_of(sum(counts), 20 + step), np.cumsum([0, *counts])
-        due = [
-            [int(engine.due(logits[start[b] + i], b, lengths[b] - n + 1 + i).token_ids[0]) for i in range(n)]
-            for b, n in enumerate(counts)
-        ]
-        inputs = [[1, *[t if choose.random() < 0.6 else (t + 1) % VOCAB for t in row[:-1]]] for row in due]
-        out = engine.rejection_sampler(logits.clone(), engine.batch(lengths, inputs))
+        inputs: list[list[int]] = []
+        due: list[list[int]] = []
+        for b, n in enumerate(counts):
+            inputs.append([1])
+            due.append([])
+            for i in range(n):
+                final = engine.final(logits[start[b] + i], b, inputs[b][1:])
+                token = int(engine.due(final, b, engine.known[b] + i).token_ids[0])
+                due[b].append(token)
+                inputs[b].append(token if choose.random() < 0.6 else (token + 1) % VOCAB)
+        batch = engine.batch(lengths, [row[:-1] for row in inputs])
+        with vllm_engine.comparing(found), mock.patch.object(verifying, "get_max_chunk_logits", return_value=parts):
+            out = engine.rejection_sampler(logits.clone(), batch)
         for b, params in enumerate(engine.params):
             if params.seed is None:
                 continue
@@ -199,10 +259,14 @@ def main() -> None:
         "all seeded": plain(SEEDED),
         "in a mixed batch": plain([*SEEDED, *OTHERS]),
         "all drawn": plain([*SEEDED, *OTHERS], True),
-        "with a bias": penalised(),
+        "asking": asking(4),
+        "asking in a mixed batch": asking(6),
         "log probabilities and kept sets": told(),
         "drafts": drafted(SEEDED),
         "drafts in a mixed batch": drafted([*SEEDED, *OTHERS]),
+        "drafts, asking": drafted(EVERY[:4]),
+        "drafts, asking, in a mixed batch": drafted(EVERY),
+        "drafts, asking, in parts": drafted(EVERY[:4], STEPS + 2),
     }
     print(json.dumps(found), flush=True)
 

@@ -2,82 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from detsample.processing import Processing
+from detsample.processing import Processing, apply
 
 PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
-class Lists:
-    """The lists and numbers of a batch's requests, vLLM's SamplingParams, on the device as long as the batch is the
-    same.
+NOTHING = *[np.empty(0, np.int64)] * 3, np.empty(0, np.float32), [], (1.0, 0.0, 0.0), 0, False, False
+
+
+def read(params: Any) -> tuple[Any, ...] | None:
+    """What vLLM's SamplingParams ask for: the ids alone allowed, the stop tokens, the bias's ids and values, bad words,
+    penalties, the minimum length, whether a grammar may end it before that, and whether vLLM limits its thoughts. None
+    if the logits are final as they come.
     """
+    only, bias, words = params.allowed_token_ids or [], params.logit_bias or {}, params.bad_words_token_ids or []
+    stop = sorted(params.all_stop_token_ids) if params.min_tokens else []
+    penalties = tuple(getattr(params, name) for name in PENALTIES)
+    limited = getattr(params, "thinking_token_budget", None) is not None
+    if not (only or stop or bias or words or limited) and penalties == (1.0, 0.0, 0.0):
+        return None
+    lists = (np.array(ids, np.int64) for ids in (only, stop, list(map(int, bias))))
+    values, early = np.array(list(bias.values()), np.float32), bool(params.structured_outputs)
+    return *lists, values, words, penalties, params.min_tokens, early, limited
 
-    def __init__(self, params: Sequence[Any], device: Any) -> None:
-        self._device = device
+
+class Lists:
+    """What `read` found of a batch's requests, on the device as long as the batch is the same."""
+
+    def __init__(self, asked: Iterable[tuple[Any, ...] | None], device: Any) -> None:
         # vLLM's kernel for CUDA divides by the repetition penalty, as FastDeploy does; its other code multiplies.
-        self._convention = "fastdeploy" if torch.device(device).type == "cuda" else "vllm"
-        self.penalised = any(
-            p.repetition_penalty != 1.0 or p.frequency_penalty != 0.0 or p.presence_penalty != 0.0 for p in params
+        self.convention = "fastdeploy" if torch.device(device).type == "cuda" else "vllm"
+        self._device = device
+        only, stop, bias, values, words, penalties, shortest, ends, limited = zip(
+            *(NOTHING if one is None else one for one in asked), strict=True
         )
-        words = [p.bad_words_token_ids or [] for p in params]
-        biases = [p.logit_bias or {} for p in params]
-        stops = [sorted(p.all_stop_token_ids) if p.min_tokens else [] for p in params]
-        self._shortest = np.array([p.min_tokens for p in params])
-        self.needs_tokens = self.penalised or any(words)
-        lists: dict[str, Any] = {"only": [p.allowed_token_ids or [] for p in params], "stop": stops}
-        lists["bias"] = [list(map(int, b)) for b in biases]
-        self._given: dict[str, Any] = {name: self._on(_table(x)) for name, x in lists.items() if any(x)}
-        if any(biases):
-            self._given["bias_values"] = self._on(_table([list(b.values()) for b in biases], np.float32))
+        numbers = np.array(penalties, np.float32).T.copy()
+        penalised = bool((numbers != [[1], [0], [0]]).any())
+        lists = {"only": only, "stop": stop, "bias": bias}
+        self._ends = any(early and len(ids) for ids, early in zip(stop, ends, strict=True))
+        if self._ends:
+            lists["firm"] = tuple(ids[:0] if early else ids for ids, early in zip(stop, ends, strict=True))
+        given: dict[str, Any] = {name: _flat(of) for name, of in lists.items() if any(map(len, of))}
+        if "bias" in given:
+            given["bias_values"] = np.concatenate(values)
         if any(words):
-            most = max(map(len, words))
-            longest = max(len(word) for of_one in words for word in of_one)
-            flat = [word for of_one in words for word in of_one + [[]] * (most - len(of_one))]
-            self._given["bad_words"] = self._on(_table(flat, longest=longest).reshape(len(words), most, longest))
-        for name in PENALTIES if self.penalised else ():
-            self._given[name] = self._on(np.array([getattr(p, name) for p in params], np.float32))
-        self.any = bool(self._given)
-
-    def processing(self, prompt: torch.Tensor | None, states: Sequence[Any]) -> Processing:
-        """For the next step of the requests with these states, in the runner's order; `prompt` is a table of theirs."""
-        given = dict(self._given)
-        known = [_tokens(state) if self.needs_tokens else _NONE for state in states]
-        if self.needs_tokens:
-            rows = len(known)
-            ends = np.cumsum([len(tokens) for tokens in known])
-            # Each part starts on 16 bytes, so that there is one kernel.
-            bounds = np.zeros((2, rows + rows % 2), np.int64)
-            bounds[:, :rows] = ends - [len(tokens) for tokens in known], ends
-            where = self._on(np.concatenate([bounds.ravel(), *known], dtype=np.int64))
-            given["output"] = where[bounds.size :], where[:rows], where[bounds.shape[1] :][:rows]
+            most, longest = max(map(len, words)), max(len(word) for of_one in words for word in of_one)
+            table = (word for of_one in words for word in of_one + [[]] * (most - len(of_one)))
+            padded = np.array([word + [-1] * (longest - len(word)) for word in table])
+            given["bad_words"] = padded.reshape(-1, most, longest)
         if "stop" in given:
-            # Tokens that are counted, and not known here yet.
-            more = [len(state.output_token_ids) - len(tokens) for state, tokens in zip(states, known, strict=True)]
-            given["min_length"] = self._on(np.maximum(self._shortest - more, 0))
-        return Processing(self._convention, prompt=prompt if self.penalised else None, **given)
+            given["min_length"] = np.array(shortest)
+        if penalised:
+            given |= zip(PENALTIES, numbers, strict=True)
+        self.any, self.forbids_only = bool(given), not (penalised or "bias" in given)
+        self.of_output = penalised or "stop" in given or any(words)
+        """Whether what is asked for depends on the generated tokens."""
+        self.of_prompt = bool((numbers[0] != 1).any())
+        self._given = upload(given, device) if given else {}
+        self._firm = self._given.pop("firm", None)
+        self.special = self._ends or any(limited)
+        """Whether what is done to a row depends on more than these lists: on its grammar's set, or on its thoughts."""
 
-    def _on(self, array: np.ndarray) -> torch.Tensor:
-        from detsample.integrations.vllm.drawing import to_device
+    def written(self, prompt: torch.Tensor | None, states: Sequence[Any]) -> tuple[Any, Any]:
+        """Prompts and outputs of the requests with these states, in the runner's order, as far as they are asked about;
+        `prompt` is a table of theirs.
+        """
+        if not self.of_output:
+            return None, None
+        known = upload({"output": _flat([_tokens(state) for state in states])}, self._device)
+        return prompt if self.of_prompt else None, known["output"]
 
-        return to_device(array, self._device)
+    def change(
+        self, logits: torch.Tensor, prompt: Any, output: Any, in_place: bool = False, **drafts: Any
+    ) -> torch.Tensor:
+        """Logits with what is asked for: new ones, or, with `in_place`, the same where they can hold it."""
+        asked = Processing(self.convention, prompt=prompt, output=output, **self._given)
+        in_place = in_place and not self._ends and (self.forbids_only or logits.dtype == torch.float32)
+        final = apply(logits, asked, in_place=in_place, **drafts)
+        if self._ends:  # a grammar that leaves nothing but stop tokens ends a request before its time, as in vLLM
+            without = apply(logits, replace(asked, stop=self._firm), **drafts)
+            final = torch.where(final.isneginf().all(1, keepdim=True), without, final)
+        return final
+
+
+def to_device(array: np.ndarray, device: Any) -> torch.Tensor:
+    """An array beside the logits, without waiting for the device."""
+    tensor = torch.from_numpy(array)
+    return tensor if torch.device(device).type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def upload(given: dict[str, Any], device: Any) -> dict[str, Any]:
+    """Arrays, and tuples of them, beside the logits, in one copy. Each starts on 16 bytes, so that there is one kernel.
+    """
+    parts = [part for value in given.values() for part in (value if isinstance(value, tuple) else (value,))]
+    starts = np.cumsum([0, *(-(-part.nbytes // 16) * 16 for part in parts)]).tolist()
+    host = np.zeros(starts[-1], np.uint8)
+    for part, start in zip(parts, starts, strict=False):
+        host[start : start + part.nbytes] = part.reshape(-1).view(np.uint8)
+    memory = to_device(host, device)
+    made = (
+        memory[start : start + part.nbytes].view(torch.from_numpy(part).dtype).view(part.shape)
+        for part, start in zip(parts, starts, strict=False)
+    )
+    return {
+        name: tuple(next(made) for _ in value) if isinstance(value, tuple) else next(made)
+        for name, value in given.items()
+    }
+
+
+def _flat(lists: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ids, starts, ends), as `Processing` takes them."""
+    sizes = np.array([len(ids) for ids in lists])
+    ends = np.cumsum(sizes)
+    return np.concatenate(lists, dtype=np.int64), ends - sizes, ends
 
 
 _NONE = np.empty(0, np.int32)
-
-
-def _table(lists: Sequence[Sequence[Any]], dtype: Any = np.int64, longest: int | None = None) -> np.ndarray:
-    """[Q, n], with -1 behind the end of each list."""
-    longest = max(map(len, lists)) if longest is None else longest
-    table = np.full((len(lists), longest), -1, dtype)
-    for row, values in zip(table, lists, strict=True):
-        row[: len(values)] = values
-    return table
 
 
 def _tokens(state: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from vllm.logger import init_logger
 
 import detsample
 from detsample import rollout
+from detsample.integrations.vllm import asking
+from detsample.integrations.vllm.asking import to_device
 from detsample.sampler.status import describe
 
 logger = init_logger("vllm.detsample")
@@ -36,15 +39,20 @@ class Request(NamedTuple):
 
     drawn: bool
     """Whether detsample draws it."""
-    plain: bool
-    """Whether its logits are final as they come: no penalty, bias, ban or forced token."""
     told: bool
     """Whether it asks for log probabilities."""
     values: tuple[Any, ...]
     """In the order of `FIELDS`."""
+    asked: tuple[Any, ...] | None = None
+    """What it asks to be done to its logits."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether its logits are final as they come."""
+        return self.asked is None
 
 
-NOBODY = Request(False, True, False, (0, 0, 1.0, 1.0, 0.0))
+NOBODY = Request(False, False, (0, 0, 1.0, 1.0, 0.0))
 """Stands for a row without a request."""
 
 
@@ -53,33 +61,32 @@ def read(params: Any, every: bool) -> Request:
     seed = params.seed
     if seed is None and every:
         seed = secrets.randbits(64) - (1 << 63)
-    plain = (
-        params.presence_penalty == 0.0 and params.frequency_penalty == 0.0 and params.repetition_penalty == 1.0
-        and not params.logit_bias and not params.allowed_token_ids and not params.min_tokens and not params.bad_words
-        and getattr(params, "thinking_token_budget", None) is None
-    )  # fmt: skip
     told = params.logprobs is not None or bool(getattr(params, "logprob_token_ids", None))
-    return Request(
-        seed is not None, plain, told, (seed or 0, params.top_k, params.temperature, params.top_p, params.min_p)
-    )
+    values = seed or 0, params.top_k, params.temperature, params.top_p, params.min_p
+    return Request(seed is not None, told, values, asking.read(params))
 
 
 class Rows:
     """A batch of requests, a row each, as long as it stays the same."""
 
     def __init__(self, requests: Iterable[Request], device: Any) -> None:
-        self.requests = list(requests)
+        self.requests, self._device = list(requests), device
         drawn = np.array([r.drawn for r in self.requests], bool)
         self.count = len(drawn)
         self.any_drawn, self.all_drawn = bool(drawn.any()), bool(drawn.all())
         self.plain = all(r.plain for r in self.requests if r.drawn)
         self.told = any(r.told for r in self.requests)
-        self.simple = self.all_drawn and self.plain and not self.told
+        self.simple = self.all_drawn and not self.told
         self.shared = shared_filters([r for r in self.requests if r.drawn])
         self.others_np = np.flatnonzero(~drawn)
         if self.any_drawn and not self.all_drawn:
             self.drawn = to_device(drawn, device)
             self.others = to_device(self.others_np, device)
+
+    @cached_property
+    def lists(self) -> asking.Lists:
+        """What is to be done to the rows' logits."""
+        return asking.Lists([request.asked for request in self.requests], self._device)
 
 
 def shared_filters(requests: list[Request]) -> dict[str, Any]:
@@ -100,29 +107,24 @@ class Columns:
 
     def __init__(self, device: Any, capacity: int) -> None:
         capacity = -(-capacity // 16) * 16  # so that each column starts on 16 bytes
-        self._bytes = sum(np.dtype(kind).itemsize for _, kind in FIELDS) * capacity + np.dtype(np.int64).itemsize
-        self._capacity, self._device = capacity, device
-        self._memory = torch.zeros(self._bytes, dtype=torch.uint8, device=device)
-        kinds = {np.int64: torch.int64, np.float32: torch.float32}
-        self._columns, start = {}, 0
-        for name, kind in FIELDS:
-            end = start + capacity * np.dtype(kind).itemsize
-            self._columns[name] = self._memory[start:end].view(kinds[kind])
-            start = end
-        self.draws = self._memory[start:].view(torch.int64)
+        self._kind = np.dtype([*((name, kind, capacity) for name, kind in FIELDS), ("draws", np.int64, 1)])
+        self._memory, self._device = torch.zeros(self._kind.itemsize, dtype=torch.uint8, device=device), device
+        self._columns = {
+            name: self._memory[start : start + kind.itemsize].view(getattr(torch, kind.base.name))
+            for name, (kind, start, *_) in self._kind.fields.items()  # type: ignore[union-attr]
+        }
+        self.draws = self._columns.pop("draws")
         """[1], how many draws there were; the kernel behind a draw counts on."""
 
     def load(self, requests: list[Request], draws: int) -> None:
         """Copy a batch's parameters to the device in one copy, after everything that still reads those of the last
         batch; and how many draws there were.
         """
-        host, start = np.zeros(self._bytes, np.uint8), 0
-        for index, (_, kind) in enumerate(FIELDS):
-            end = start + self._capacity * np.dtype(kind).itemsize
-            host[start:end].view(kind)[: len(requests)] = [r.values[index] for r in requests]
-            start = end
-        host[start:].view(np.int64)[0] = draws
-        self._memory.copy_(to_host_memory(host, self._device), non_blocking=True)
+        host = np.zeros(1, self._kind)
+        for index, (name, _) in enumerate(FIELDS):
+            host[name][0, : len(requests)] = [r.values[index] for r in requests]
+        host["draws"] = draws
+        self._memory.copy_(to_device(host.view(np.uint8), self._device))
 
     def of(self, rows: int) -> dict[str, torch.Tensor]:
         """The columns of the first rows."""
@@ -198,7 +200,9 @@ class Drawer:
         """As `draw`, with the kept sets, as log probabilities need them; `rows` [R] int64 are those of the batch that
         the rows of the logits are of, where they are not the same.
         """
-        of = self._columns.of(logits.shape[0]) if rows is None else self._spread(rows)
+        of = self._columns.of(logits.shape[0] if rows is None else len(self._invalid))
+        if rows is not None:
+            of = {name: column.index_select(0, rows.long()) for name, column in of.items()}
         out = detsample.sample(logits, position=position, return_mask="bits", **ORDER, **of)
         if rows is None:  # else `verify` draws the same requests
             self._collect(out.status, 0)
@@ -229,10 +233,6 @@ class Drawer:
         self._collect(out.status, start)
         self._look_at_status()
         return out.token_ids.clamp(min=0), out.num_accepted + 1
-
-    def _spread(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        every = self._columns.of(len(self._invalid))
-        return {name: column.index_select(0, rows.long()) for name, column in every.items()}
 
     def _captured(self, key: tuple[Any, ...], plan: detsample.Plan, logits: torch.Tensor) -> Any:
         """The graph of a call with logits at this address: vLLM's are at one or two, step after step."""
@@ -270,11 +270,8 @@ class Drawer:
             self._look = self._begin_look()
 
     def _begin_look(self) -> tuple[torch.Tensor, Any]:
-        if not self._invalid.is_cuda:
-            seen, done = self._invalid.clone(), None
-        else:
-            seen = torch.empty(self._invalid.shape, dtype=torch.int32, pin_memory=True)
-            seen.copy_(self._invalid, non_blocking=True)
+        seen, done = self._invalid.to("cpu", non_blocking=True, copy=True), None
+        if self._invalid.is_cuda:
             done = torch.cuda.Event()
             done.record()
         self._invalid.zero_()
@@ -319,7 +316,7 @@ class Runner:
         self.processed_mode, self.exact_mode = mode.startswith("processed_"), mode == "processed_logprobs"
         stages = runner.parallel_config.pipeline_parallel_size
         self.drawer = Drawer(runner.device, runner.max_num_reqs, dtype, max(RING, stages + 2))
-        self._device, self._every = runner.device, every
+        self._device, self._every, self._most = runner.device, every, runner.max_num_reqs
         self._key: Any = None
         self._rows: Rows | None = None
         self.sets: torch.Tensor | None = None
@@ -327,6 +324,17 @@ class Runner:
         self.current: Rows | None = None
         """Set while vLLM's sampler is to ask for tokens."""
         self.kept: Kept | None = None
+        self._wide: torch.Tensor | None = None
+
+    def _held(self, logits: torch.Tensor, lists: asking.Lists, in_place: bool) -> torch.Tensor:
+        """Logits that may be changed in place, as fp32 in memory that stays, unless they can hold what comes of it: so
+        that the draw behind it finds them where its graph does.
+        """
+        if not in_place or lists.forbids_only or logits.dtype == torch.float32:
+            return logits
+        if self._wide is None:
+            self._wide = logits.new_empty((self._most, logits.shape[1]), dtype=torch.float32)
+        return self._wide[: len(logits)].copy_(logits)
 
     def _batch(self, key: Any, requests: Callable[[], Iterable[Request]]) -> Rows | None:
         """The rows of a batch that has another key than the last one, if detsample draws any of them."""
@@ -374,14 +382,3 @@ def derive(sampler: Any, mixin: type, ours: Runner) -> None:
     kind = type(sampler)
     sampler.detsample = ours
     sampler.__class__ = type(f"{mixin.__name__}Of{kind.__name__}", (mixin, kind), {})
-
-
-def to_host_memory(array: np.ndarray, device: Any) -> torch.Tensor:
-    """An array as a tensor that can be copied without waiting for the device."""
-    tensor = torch.from_numpy(array)
-    return tensor if torch.device(device).type == "cpu" else tensor.pin_memory()
-
-
-def to_device(array: np.ndarray, device: Any) -> torch.Tensor:
-    """An array beside the logits, without waiting for the device."""
-    return to_host_memory(array, device).to(device, non_blocking=True)

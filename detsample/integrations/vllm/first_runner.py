@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from vllm.v1.outputs import SamplerOutput
 
-from detsample.integrations.vllm.asking import Lists
 from detsample.integrations.vllm.drawing import Rows, Runner, derive, of_requests, read
-from detsample.processing import Processing, apply
 
 PROCESSORS = ("LogitBiasLogitsProcessor", "MinTokensLogitsProcessor")
 """vLLM's own processors, whose requests are read from their parameters."""
@@ -27,8 +25,6 @@ class FirstRunner(Runner):
         super().__init__(runner, every, torch.int32)
         self._runner = runner
         self._metadata: Any = None
-        self._others_metadata: Any = None
-        self._lists: Lists | None = None
 
     def rows(self, metadata: Any) -> Rows | None:
         """The batch's rows, if detsample draws one of them; None for a batch that vLLM makes up to warm up."""
@@ -36,7 +32,7 @@ class FirstRunner(Runner):
         if metadata is not batch.sampling_metadata:
             return None
         if metadata is not self._metadata:
-            self._metadata, self._others_metadata, self._key, self._lists = metadata, None, None, None
+            self._metadata, self._key = metadata, None
         return self._batch(True, lambda: [self._request(self._runner.requests[name]) for name in batch.req_ids])
 
     def _request(self, state: Any) -> Any:
@@ -46,23 +42,20 @@ class FirstRunner(Runner):
             known = state._detsample = read(state.sampling_params, self._every)
         return known
 
-    def others_metadata(self, metadata: Any) -> Any:
-        """The metadata with which vLLM draws the other rows. It has no seeds, so vLLM draws as it does without any."""
-        if self._others_metadata is None:
-            self._others_metadata = replace(metadata, generators={})
-        return self._others_metadata
-
-    def processing(self, metadata: Any) -> Processing | None:
-        """What the batch's requests ask to be done to their logits; None where that is something of vLLM's alone."""
+    def change(self, logits: torch.Tensor, metadata: Any, in_place: bool = False, **drafts: Any) -> torch.Tensor | None:
+        """`Lists.change` for the batch; None where its requests ask for something of vLLM's alone."""
+        assert self._rows is not None
         holder = getattr(metadata, "thinking_budget_state_holder", None)
         if holder is not None and holder.has_tracked_requests():
             return None
         if not all(type(p).__name__ in PROCESSORS for p in metadata.logitsprocs.non_argmax_invariant):
             return None
+        lists = self._rows.lists
+        if not lists.any:
+            return None
         states = [self._runner.requests[name] for name in self._runner.input_batch.req_ids]
-        if self._lists is None:
-            self._lists = Lists([state.sampling_params for state in states], self._device)
-        return self._lists.processing(metadata.prompt_token_ids, states) if self._lists.any else None
+        written = lists.written(metadata.prompt_token_ids, states)
+        return lists.change(self._held(logits, lists, in_place), *written, in_place, **drafts)
 
     @property
     def position(self) -> torch.Tensor:
@@ -82,19 +75,19 @@ class FirstSampler(Base):
         rows = ours.rows(sampling_metadata)
         if rows is None:
             return super().forward(logits, sampling_metadata, *arguments, **keywords)
-        if rows.simple:
-            tokens = ours.drawer.draw(logits, ours.position[: rows.count])
+        final = (logits if rows.plain else ours.change(logits, sampling_metadata, True)) if rows.simple else None
+        if final is not None:
+            tokens = ours.drawer.draw(final, ours.position[: rows.count])
             return SamplerOutput(sampled_token_ids=tokens.unsqueeze(-1), logprobs_tensors=None)
         with ours.asked(rows):
-            metadata = ours.others_metadata(sampling_metadata)
+            metadata = replace(sampling_metadata, generators={})  # so vLLM draws the other rows as without any seed
             return ours.told(super().forward(logits, metadata, *arguments, **keywords), rows)
 
     def apply_logits_processors(self, logits: torch.Tensor, sampling_metadata: Any, *arguments: Any) -> torch.Tensor:
         """Called by vLLM's `forward` with logits of fp32, for what requests ask to be done to them."""
-        asked = None if self.detsample.current is None else self.detsample.processing(sampling_metadata)
-        if asked is None:
-            return super().apply_logits_processors(logits, sampling_metadata, *arguments)
-        return apply(logits, asked, in_place=True)
+        ours = self.detsample
+        final = None if ours.current is None else ours.change(logits, sampling_metadata, True)
+        return super().apply_logits_processors(logits, sampling_metadata, *arguments) if final is None else final
 
     def sample(self, logits: torch.Tensor, sampling_metadata: Any, *arguments: Any, **keywords: Any) -> Any:
         """Called by vLLM's `forward` with final logits: before temperature and filters."""
@@ -163,10 +156,10 @@ class FirstRejection(Base):
         self, metadata: Any, logits: torch.Tensor, sampling_metadata: Any, drafts: torch.Tensor, offsets: torch.Tensor
     ) -> torch.Tensor:
         """All rows' logits with what their requests ask for; a row sees the drafts before it."""
-        asked = self.detsample.processing(sampling_metadata)
-        if asked is not None:
-            table = of_requests(drafts, offsets, metadata.max_spec_len)
-            return apply(logits, asked, draft_tokens=table, row_offsets=offsets.long())
+        table = of_requests(drafts, offsets, metadata.max_spec_len)
+        known = self.detsample.change(logits, sampling_metadata, draft_tokens=table, row_offsets=offsets.long())
+        if known is not None:
+            return known
         targets, bonus = metadata.target_logits_indices.long(), metadata.bonus_logits_indices.long()
         final = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
         final[targets] = self.apply_logits_processors(logits[targets].float(), sampling_metadata, metadata)

@@ -23,6 +23,9 @@ from detsample.integrations.vllm.settings import DRAWN, Settings, read
 logger = init_logger("vllm.detsample")
 
 ORIGINAL = "_detsample_original"
+REPLACED: tuple[tuple[Any, str], ...] = (
+    (WorkerWrapperBase, "init_device"), (SamplingParams, "verify"), (ParentRequest, "_get_child_sampling_params"),
+)  # fmt: skip
 
 
 def register() -> None:
@@ -48,11 +51,8 @@ def register() -> None:
     settings = read()
     if settings.drawn == "off" or hasattr(SamplingParams.verify, ORIGINAL):
         return
-    for owner, name, around in (
-        (WorkerWrapperBase, "init_device", _installing),
-        (SamplingParams, "verify", _checking),
-        (ParentRequest, "_get_child_sampling_params", _numbering),
-    ):
+    around_them: tuple[Callable[..., Any], ...] = (_installing, _checking, _numbering)
+    for (owner, name), around in zip(REPLACED, around_them, strict=True):
         setattr(owner, name, _replaced(getattr(owner, name), around, settings))
 
 
@@ -66,9 +66,7 @@ def unregister() -> None:
     >>> hasattr(SamplingParams.verify, "_detsample_original")
     False
     """
-    for owner, name in (
-        (WorkerWrapperBase, "init_device"), (SamplingParams, "verify"), (ParentRequest, "_get_child_sampling_params"),
-    ):  # fmt: skip
+    for owner, name in REPLACED:
         setattr(owner, name, getattr(getattr(owner, name), ORIGINAL, getattr(owner, name)))
 
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,12 @@ import torch
 from vllm.v1.worker.gpu.input_batch import get_num_sampled_and_rejected
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
-from detsample.integrations.vllm.drawing import NOBODY, Rows, Runner, derive, read, to_device
+from detsample.integrations.vllm.asking import to_device
+from detsample.integrations.vllm.drawing import NOBODY, Rows, Runner, derive, of_requests, read
 
 Base: Any = object  # vLLM's class, once `install` has derived one from both
+UNSCALED = SimpleNamespace(apply_temperature=lambda *_: None, apply_min_p=lambda *_: None)
+"""In place of vLLM's sampling states, without effect on logits."""
 STEPS = 10  # where `rejection_sample` has the number of speculative steps
 
 
@@ -28,15 +31,19 @@ class SecondRunner(Runner):
         self.ones = torch.ones(runner.max_num_reqs, dtype=torch.int32, device=runner.device)
         self.zeros = torch.zeros_like(self.ones)
         self._slots = [NOBODY] * runner.max_num_reqs
-        self._version = 0
-        self.position: Any = None
+        self._sampler, self._version = runner.sampler, 0
+        self._placed: Rows | None = None
+        """The batch whose tokens begin at `_begin`, and behind the prompts at `_behind`."""
+        self._begin = self._behind = self.zeros
+        self.batch: Any = None
+        """The one that vLLM's sampler is asked about."""
         self.verifying: Rows | None = None
         """Set while vLLM's rejection sampler is to ask for its verdict."""
         self.final: Any = None
         self.allowed: tuple[Any, Any] = None, None
         """A batch, and the sets of allowed tokens that its draw is to read."""
-        self._judging: Any = None
-        self._asked = self._judged = 0
+        self.asked_of = self.judged = 0
+        """How many of its rows, and how many of its requests, vLLM's rejection sampler has asked about."""
 
     def add(self, slot: int, params: Any) -> None:
         """Take a request into its slot, whoever had it before."""
@@ -47,24 +54,36 @@ class SecondRunner(Runner):
         """The batch's rows, if detsample draws one of them."""
         return self._batch((self._version, slots.tobytes()), lambda: [self._slots[slot] for slot in slots])
 
-    @contextmanager
-    def judging(self, rows: Rows, batch: Any) -> Iterator[None]:
-        """Inside this context, vLLM's rejection sampler gets its verdict from here."""
-        self.verifying, self._judging, self._asked, self._judged = rows, batch, 0, 0
-        try:
-            yield
-        finally:
-            self.verifying = self._judging = self.final = None
+    def change(self, logits: torch.Tensor, rows: Rows, in_place: bool = False, start: int = 0) -> torch.Tensor:
+        """`Lists.change` for the batch, or for the part of it whose logits begin with row `start`. The tokens so far
+        are read on the device, where vLLM keeps them.
+        """
+        if rows.plain:
+            return logits
+        batch, states, lists, drafts = self.batch, self._sampler.req_states, rows.lists, {}
+        ids, slots = states.all_token_ids.gpu, batch.idx_mapping
+        if self._placed is not rows:
+            self._placed, self._begin = rows, slots.long() * ids.shape[1]
+            self._behind = self._begin + states.prompt_len.gpu.index_select(0, slots)
+        begin, behind, end = self._begin, self._behind, self._begin + states.total_len.gpu.index_select(0, slots)
+        if self.verifying:
+            inputs, offsets = batch.input_ids[batch.logits_indices], batch.cu_num_logits.long()
+            table = of_requests(inputs, offsets, self._sampler.num_speculative_tokens)
+            drafts = {"draft_tokens": table, "row_offsets": offsets - start}
+        # Where none are asked about there are none, but in the same types, so that there is one kernel.
+        prompt = ids.view(-1), begin, behind if lists.of_prompt else begin
+        output = ids.view(-1), behind, end if lists.of_output else behind
+        return lists.change(self._held(logits, lists, in_place), prompt, output, in_place, **drafts)
 
-    def whose(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the next rows of logits that vLLM asks about: the row of the batch, and the position to be drawn.
+    def whose(self, rows: int) -> tuple[int, torch.Tensor, torch.Tensor]:
+        """Of the next rows of logits that vLLM asks about: the first, the row of the batch, the position to be drawn.
 
         vLLM asks about a part of the batch after the other, where all of it would take too much memory.
         """
-        start, self._asked = self._asked, self._asked + rows
-        batch, here = self._judging, torch.arange(start, start + rows, device=self._device)
+        start, self.asked_of = self.asked_of, self.asked_of + rows
+        batch, here = self.batch, torch.arange(start, start + rows, device=self._device)
         owner = torch.searchsorted(batch.cu_num_logits, here.to(batch.cu_num_logits.dtype), right=True) - 1
-        return owner, (batch.positions[batch.logits_indices[start : start + rows]] + 1).int()
+        return start, owner, (batch.positions[batch.logits_indices[start : start + rows]] + 1).int()
 
     def verdict(
         self, original: Callable[..., Any], processed: torch.Tensor, *arguments: Any, **keywords: Any
@@ -74,12 +93,12 @@ class SecondRunner(Runner):
         if rows is None:
             return original(processed, *arguments, **keywords)
         _, drafts, offsets, pos, *_ = arguments
-        start, self._judged = self._judged, self._judged + offsets.shape[0] - 1
+        start, self.judged = self.judged, self.judged + offsets.shape[0] - 1
         ours = self.drawer.verify(self.final, drafts, offsets, pos, arguments[STEPS - 1], start)
         if rows.all_drawn:
             return ours
         theirs = original(processed, *arguments, **keywords)
-        drawn = rows.drawn[start : self._judged]
+        drawn = rows.drawn[start : self.judged]
         return torch.where(drawn[:, None], ours[0], theirs[0]), torch.where(drawn, ours[1], theirs[1])
 
 
@@ -88,6 +107,7 @@ class SecondSampler(Base):
 
     detsample: SecondRunner
     sampling_states: Any
+    logits_processors: list[Any]
 
     def add_request(self, req_idx: int, *arguments: Any) -> None:
         """Called when a request enters a slot; its parameters come last, whatever stands between."""
@@ -97,29 +117,30 @@ class SecondSampler(Base):
     def __call__(self, logits: torch.Tensor, input_batch: Any) -> Any:
         """Called in each step without drafts."""
         ours = self.detsample
-        if self.nothing_but_tokens(logits, input_batch):
-            of, allowed = ours.allowed
-            position = input_batch.seq_lens[: len(logits)]
-            tokens = ours.drawer.draw(logits, position, allowed if of is input_batch else None)
-            return self._all_drawn(tokens, input_batch)
-        rows = ours.rows(input_batch.idx_mapping_np)
+        rows, ours.batch = ours.rows(input_batch.idx_mapping_np), input_batch
         if rows is None or rows.count != logits.shape[0]:
             return super().__call__(logits, input_batch)
-        ours.position = input_batch.seq_lens[: rows.count]
+        if self.nothing_but_tokens(logits, input_batch):
+            of, allowed = ours.allowed
+            final, position = ours.change(logits, rows, True), input_batch.seq_lens[: rows.count]
+            tokens = ours.drawer.draw(final, position, allowed if of is input_batch else None)
+            return self._all_drawn(tokens, input_batch)
         with ours.asked(rows):
             return ours.told(super().__call__(logits, input_batch), rows)
 
     def nothing_but_tokens(self, logits: torch.Tensor, batch: Any) -> bool:
-        """Whether a step is nothing but tokens, a row each, that detsample draws from the logits as they are."""
+        """Whether a step is nothing but tokens, a row each, that detsample draws, and needs no mask in the logits."""
         rows = self.detsample.rows(batch.idx_mapping_np)
         if rows is None or rows.count != logits.shape[0] or not rows.simple:
             return False
+        if not rows.plain and rows.lists.special:
+            return False
         replayed, masked = getattr(self, "trace_replay_state", None), getattr(self, "return_sampling_mask", False)
-        return not self.compute_nans and replayed is None and not masked and len(self._processors()) == 0
+        return not self.compute_nans and replayed is None and not masked and not self._processors()
 
-    def _processors(self) -> list[Any]:
-        """The custom logits processors: those behind vLLM's own three."""
-        return getattr(self, "logits_processors", [])[3:]
+    def _processors(self) -> list[Any] | None:
+        """The custom logits processors: those behind vLLM's own three; None in vLLM 0.26, which knows none."""
+        return self.logits_processors[3:] if hasattr(self, "logits_processors") else None
 
     def _all_drawn(self, tokens: torch.Tensor, batch: Any) -> Any:
         prefilling = getattr(batch, "is_prefilling_np", None)
@@ -141,13 +162,13 @@ class SecondSampler(Base):
         if not rows.all_drawn:
             ours.current = None
             theirs = super().sample(*(_others(x, rows) for x in (logits, *arguments)), **keywords)
-        final = self._final(logits, *arguments) if self._changes(rows) else logits
-        processed = final
+        processed = final = self._final(logits, rows, 0, *arguments)
+        position = ours.batch.seq_lens[: rows.count]
         if self._keeps(rows):
-            ours.kept = ours.drawer.draw_and_keep(final, ours.position)
+            ours.kept = ours.drawer.draw_and_keep(final, position)
             tokens, processed = ours.kept.tokens, ours.kept.processed()
         else:
-            tokens = ours.drawer.draw(final, ours.position)
+            tokens = ours.drawer.draw(final, position)
         if theirs is not None:
             tokens.index_copy_(0, rows.others, theirs[0])
             if ours.kept is not None:
@@ -159,10 +180,10 @@ class SecondSampler(Base):
         ours, rows = self.detsample, self.detsample.verifying
         if rows is None:
             return super().apply_sampling_params(logits, *arguments, **keywords)
-        own = logits if rows.all_drawn else logits.clone()  # vLLM scales them in place for the other requests
-        ours.final = self._final(own, *arguments) if self._changes(rows) else own
-        owner, position = ours.whose(logits.shape[0])
-        processed = ours.final
+        # vLLM scales them in place for the other requests.
+        own = logits.clone() if rows.plain and not rows.all_drawn else logits
+        start, owner, position = ours.whose(logits.shape[0])
+        processed = ours.final = self._final(own, rows, start, *arguments)
         if self._keeps(rows):
             processed = ours.drawer.draw_and_keep(ours.final, position, owner).processed()
         if rows.all_drawn:
@@ -176,17 +197,19 @@ class SecondSampler(Base):
         """Whether kept sets are asked for."""
         return getattr(self, "return_sampling_mask", False) or (rows.told and self.detsample.processed_mode)
 
-    def _changes(self, rows: Rows) -> bool:
-        """Whether vLLM changes the logits of a row that is drawn here, other than by temperature and filters."""
-        return not rows.plain or len(self._processors()) > 0
-
-    def _final(self, logits: torch.Tensor, *arguments: Any) -> torch.Tensor:
-        """The logits with everything that vLLM does to them but temperature and filters."""
-        states, self.sampling_states = self.sampling_states, Unscaled(self.sampling_states)
+    def _final(self, logits: torch.Tensor, rows: Rows, start: int, *arguments: Any) -> torch.Tensor:
+        """The logits, from row `start` on, with all that is done to them but temperature and filters. Behind what
+        requests ask for come custom processors and thinking budgets, by vLLM's own code.
+        """
+        final, custom = self.detsample.change(logits, rows, start=start), self._processors()
+        if custom is None or not (custom or (not rows.plain and rows.lists.special)):
+            return final
+        known = self.sampling_states, self.logits_processors
+        self.sampling_states, self.logits_processors = UNSCALED, custom
         try:
-            return super().apply_sampling_params(logits, *arguments, skip_top_k_top_p=True)
+            return super().apply_sampling_params(final, *arguments, skip_top_k_top_p=True)
         finally:
-            self.sampling_states = states
+            self.sampling_states, self.logits_processors = known
 
 
 class SecondRejection(Base):
@@ -197,27 +220,12 @@ class SecondRejection(Base):
     def __call__(self, logits: torch.Tensor, input_batch: Any, *arguments: Any, **keywords: Any) -> Any:
         """Called in each step with drafts."""
         ours = self.detsample
-        rows = ours.rows(input_batch.idx_mapping_np)
-        if rows is None:
+        ours.verifying, ours.batch = ours.rows(input_batch.idx_mapping_np), input_batch
+        ours.asked_of = ours.judged = 0
+        try:
             return super().__call__(logits, input_batch, *arguments, **keywords)
-        with ours.judging(rows, input_batch):
-            return super().__call__(logits, input_batch, *arguments, **keywords)
-
-
-class Unscaled:
-    """vLLM's sampling states, without effect on logits."""
-
-    def __init__(self, states: Any) -> None:
-        self._states = states
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._states, name)
-
-    def apply_temperature(self, *arguments: Any) -> None:
-        """Change nothing."""
-
-    def apply_min_p(self, *arguments: Any) -> None:
-        """Change nothing."""
+        finally:
+            ours.verifying = ours.batch = ours.final = None
 
 
 def _others(value: Any, rows: Rows) -> Any:

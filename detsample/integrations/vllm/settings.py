@@ -30,11 +30,8 @@ def read() -> Settings:
     >>> read()
     Settings(drawn='seeded', samples='add')
     """
-    return Settings(_choice(DRAWN), _choice(SAMPLES))
-
-
-def _choice(name: str) -> str:
-    value = os.environ.get(name, CHOICES[name][0])
-    if value not in CHOICES[name]:
-        raise ValueError(f"{name} must be one of {', '.join(CHOICES[name])}, got {value!r}")
-    return value
+    values = {name: os.environ.get(name, known[0]) for name, known in CHOICES.items()}
+    for name, value in values.items():
+        if value not in CHOICES[name]:
+            raise ValueError(f"{name} must be one of {', '.join(CHOICES[name])}, got {value!r}")
+    return Settings(*values.values())

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import detsample
-from detsample.integrations.vllm.drawing import NOBODY, Drawer, Rows
+from detsample.integrations.vllm.drawing import NOBODY, Rows
 from detsample.processing import Processing, apply
 
 
@@ -31,20 +31,18 @@ def warm(runner: Any, ours: Any) -> None:
     rows = runner.max_num_reqs
     drawer.load(Rows([NOBODY] * rows, device))
     position = torch.zeros(rows, dtype=torch.int32, device=device)
+    bounds = torch.zeros(rows, dtype=torch.int64, device=device)
+    tokens = bounds.to(torch.int64 if ours.sets is None else torch.int32), bounds, bounds  # as the runners have them
+    asked = Processing(prompt=tokens, output=tokens)
     for dtype in {runner.dtype, torch.float32}:
         logits = torch.zeros((rows, vocab), dtype=dtype, device=device)
+        apply(logits, asked, in_place=True)
         for sets in (None, ours.sets):
             drawer.draw(logits, position, sets)
         if keeps:
             drawer.draw_and_keep(logits[:2], position[:2]).logprobs(2)  # of one row, a column lies like no other
         if drafts:
-            _verify(drawer, logits[: drafts + 1], drafts)
-    apply(torch.zeros((1, vocab), dtype=torch.float32, device=device), Processing(), in_place=True)
+            few, inputs = logits[: drafts + 1], bounds[: drafts + 1]
+            offsets = torch.tensor([0, len(few)], dtype=torch.int32, device=device)
+            drawer.verify(few, inputs, offsets, inputs, drafts)
     torch.cuda.synchronize(device)
-
-
-def _verify(drawer: Drawer, logits: torch.Tensor, drafts: int) -> None:
-    rows = logits.shape[0]
-    offsets = torch.tensor([0, rows], dtype=torch.int32, device=logits.device)
-    inputs = torch.zeros(rows, dtype=torch.int64, device=logits.device)
-    drawer.verify(logits, inputs, offsets, inputs, drafts)
