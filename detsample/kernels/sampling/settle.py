@@ -96,14 +96,14 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 
 @triton.jit
 def what_is_known(records, row, group_key, groups, part_key, part_counts, parts):
-    """The groups' maxima, the row's parameters, its mode, the status of its parameters, its largest key and the number
+    """The row's mode; then the groups' maxima, the row's parameters, the status of these, its largest key and the number
     of its tokens that can be drawn. All of it is loaded before any of it is waited for.
     """
     group_keys = load_maxima(group_key, groups)
     scale, top_p = read_floats(records, row)
     return (
-        group_keys, scale, top_p, read_field(records, row, TOP_K), read_field(records, row, MIN_WEIGHT),
-        read_field(records, row, SEED), read_field(records, row, POSITION), read_field(records, row, MODE),
+        read_field(records, row, MODE), group_keys, scale, top_p, read_field(records, row, TOP_K),
+        read_field(records, row, MIN_WEIGHT), read_field(records, row, SEED), read_field(records, row, POSITION),
         (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32), largest_key(part_key, row, parts),
         drawable_tokens(part_counts, row, parts),
     )  # fmt: skip
@@ -119,7 +119,7 @@ def settle_row(
     measured. SHARED says whether top-p takes its share of the weight of all tokens. Of these rows the ones for which
     `is_drawn_first` holds are left to `aim_row`.
     """
-    group_keys, scale, top_p, top_k, min_weight, seed, position, mode, of_parameters, top_key, count = known
+    mode, group_keys, scale, top_p, top_k, min_weight, seed, position, of_parameters, top_key, count = known
     shared = (mode & BY_SHARE) != 0
     reason = row_status(row_logits, vocab, top_key, of_parameters)
     if reason != 0:
@@ -226,7 +226,7 @@ def settle(
     group_bound += row * stretches * groups_of_segment(quads)
     if tl.program_id(1) == 0:
         known = what_is_known(records, row, group_key, groups, part_key, part_counts, parts)
-        if (known[7] & BY_SHARE) == 0:
+        if (known[0] & BY_SHARE) == 0:
             settle_row(
                 row, row_logits, vocab, quads, segment_tiles, segments_of_part, groups, parts, stretches, stretch_tiles,
                 want, every_row, records, sums, missed, known, group_bound, row_pivots, part_rungs, scratch_code,
