@@ -96,14 +96,16 @@ def row_status(row_logits, vocab, top_key, of_parameters):
 
 @triton.jit
 def what_is_known(records, row, group_key, groups, part_key, part_counts, parts):
-    """The row's mode; then the groups' maxima, the row's parameters, the status of these, its largest key and the number
-    of its tokens that can be drawn. All of it is loaded before any of it is waited for.
+    """The row's mode; then the groups' maxima, the row's parameters, their status, its largest key and the number of
+    its tokens that can be drawn. All of it is loaded before any of it is waited for.
     """
     group_keys = load_maxima(group_key, groups)
     scale, top_p = read_floats(records, row)
+    top_k, min_weight = read_field(records, row, TOP_K), read_field(records, row, MIN_WEIGHT)
+    seed, position = read_field(records, row, SEED), read_field(records, row, POSITION)
+    mode = read_field(records, row, MODE)
     return (
-        read_field(records, row, MODE), group_keys, scale, top_p, read_field(records, row, TOP_K),
-        read_field(records, row, MIN_WEIGHT), read_field(records, row, SEED), read_field(records, row, POSITION),
+        mode, group_keys, scale, top_p, top_k, min_weight, seed, position,
         (read_field(records, row, STATUS) & 0xFFFF).to(tl.int32), largest_key(part_key, row, parts),
         drawable_tokens(part_counts, row, parts),
     )  # fmt: skip
