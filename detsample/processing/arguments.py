@@ -144,9 +144,9 @@ def read(logits: Any, framework: Framework, asked: Processing, drafts: Any, pare
     if (values is None) != (asked.bias is None):
         raise ValueError("bias and bias_values must be given together, got one of them")
     if values is not None:
-        _check(each, "bias_values", values, ("float32",), framework.shape(lists["bias"].ids))
-        if framework.strides(values) != framework.strides(lists["bias"].ids) and 0 not in framework.shape(values):
-            raise ValueError(f"bias_values must have the strides of bias, got {list(framework.strides(values))}")
+        found, strides = _check(each, "bias_values", values, ("float32",), framework.shape(lists["bias"].ids))
+        if strides != framework.strides(lists["bias"].ids) and 0 not in found:
+            raise ValueError(f"bias_values must have the strides of bias, got {list(strides)}")
     words = asked.bad_words
     if words is not None:
         found = framework.shape(words) if framework.is_tensor(words) else ()
@@ -217,27 +217,37 @@ def _requests(of: Logits, shape: tuple[int, ...], drafts: Any, parents: Any, off
 
 def _ids(of: Logits, name: str, given: Any) -> Ids:
     if not isinstance(given, tuple):
-        framework = of.framework
-        found = framework.shape(given) if framework.is_tensor(given) else ()
-        _check(of, name, given, INTEGER_TYPES, (of.rows, found[1]) if len(found) == 2 else (of.rows, 0))
-        step = framework.strides(given)[0] if of.rows > 1 and found[1] else found[1]
+        found, strides = _check(of, name, given, INTEGER_TYPES, None)
+        if len(found) != 2 or found[0] != of.rows:
+            width = found[1] if len(found) == 2 else "n"
+            raise ValueError(f"{name} must have shape [{of.rows}, {width}], got {list(found)}")
+        step = strides[0] if of.rows > 1 and found[1] else found[1]
         return Ids(given, None, None, integer(step), found[1], 0)
     if len(given) != 3:
         raise ValueError(f"{name} must be a table or a triple (ids, starts, ends), got {len(given)} tensors")
     ids, starts, ends = given
-    _check(of, name, ids, INTEGER_TYPES, None)
-    if len(of.framework.shape(ids)) != 1:
-        raise ValueError(f"{name} must have ids of shape [N] in a triple, got {list(of.framework.shape(ids))}")
+    found, _ = _check(of, name, ids, INTEGER_TYPES, None)
+    if len(found) != 1:
+        raise ValueError(f"{name} must have ids of shape [N] in a triple, got {list(found)}")
     for bounds in (starts, ends):
         _check(of, name, bounds, INTEGER_TYPES, (of.rows,))
-    return Ids(ids, starts, ends, 0, -1, of.framework.shape(ids)[0])
+    return Ids(ids, starts, ends, 0, -1, found[0])
 
 
-def _check(of: Logits, name: str, tensor: Any, types: tuple[str, ...], shape: tuple[int, ...] | None) -> None:
-    """A tensor like the logits, of one of these types and of this shape, whose last axis is contiguous."""
-    check_like(of.framework, of.device, name, tensor, types)
-    found, _, device, strides, _ = described(name, tensor, of.framework)
+def _check(
+    of: Logits, name: str, tensor: Any, types: tuple[str, ...], shape: tuple[int, ...] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape and strides of a tensor like the logits, of one of these types and of this shape, whose last axis is
+    contiguous.
+    """
+    framework = of.framework
+    if not framework.is_tensor(tensor):
+        check_like(framework, of.device, name, tensor, types)
+    found, dtype, device, strides, _ = described(name, tensor, framework)
+    if dtype not in types or device != of.device:
+        check_like(framework, of.device, name, tensor, types)
     if shape is not None and tuple(found) != shape:
         raise ValueError(f"{name} must have shape {list(shape)}, got {list(found)}")
     if device[0] == "gpu" and 0 not in found and found[-1] > 1 and strides[-1] != 1:
         raise ValueError(f"{name} on a GPU must have its last axis contiguous, got strides {list(strides)}")
+    return found, strides
