@@ -258,7 +258,7 @@ class Prepared(NamedTuple):
     laid: Layout
     values: list[Any]
     """The values of the first arguments in `NAMES`, up to the results."""
-    ways: int
+    settle_programs: int
     """How many programs a row has in `settle`: two, or one if no row may be in doubt."""
     needs_mass: bool
     retry_programs: int
@@ -289,10 +289,12 @@ def prepare(logits: Logits, parameters: Parameters, wanted: Wanted, tuning: Tuni
     values.append(int(wanted.log_z or rows == 1))
     # Without rows nothing would set the number of missed rows, and the programs of `retry` would read it all the same.
     needs_mass = rows > 0 and _may_need_sums(parameters, wanted, vocab)
-    ways = 2 if _may_be_in_doubt(parameters, vocab) else 1
+    settle_programs = 2 if _may_be_in_doubt(parameters, vocab) else 1
     retry_programs = max(RETRY_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, rows)
     waits = can_overlap(framework.compute_capability(device))
-    return Prepared(logits, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits)
+    return Prepared(
+        logits, parameters, wanted, tuning, cut, laid, values, settle_programs, needs_mass, retry_programs, waits
+    )
 
 
 def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
@@ -310,7 +312,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
     SampleOutput
         Tensors of the logits' framework on the logits' device, not yet computed: nothing waits for the device.
     """
-    of, parameters, wanted, tuning, cut, laid, values, ways, needs_mass, retry_programs, waits = prepared
+    of, parameters, wanted, tuning, cut, laid, values, settle_programs, needs_mass, retry_programs, waits = prepared
     framework, device, rows = of.framework, of.device, of.rows
     with framework.launching(device):
         areas = addresses(framework, device, laid)
@@ -334,7 +336,7 @@ def launch(prepared: Prepared, logits: Argument) -> SampleOutput:
         steps = _steps(aligned, of.allowed is not None, waits, tuning)
         start = step_launcher(device, NAMES, values)
         start(steps.summarize, (rows, cut.parts))
-        start(steps.settle, (rows, ways))
+        start(steps.settle, (rows, settle_programs))
         if needs_mass:
             start(steps.sum_weights, (rows * cut.parts,))
             for attempt in range(1, 1 + ATTEMPTS):
