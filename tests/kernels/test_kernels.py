@@ -222,9 +222,11 @@ def test_a_share_that_the_rough_weight_cannot_tell() -> None:
 
 
 def misleading(V: int, value: float, scale: float = 1.0) -> np.ndarray:
-    """A row whose tokens at equal distances, from which pivots are guessed, are all alike and unlike the rest."""
+    """A row whose tokens in runs at equal distances, from which a boundary is first guessed, are all alike and unlike
+    the rest.
+    """
     row = randn(V, scale)
-    row[0, (np.arange(512) * V) // 512] = value
+    row[0, np.arange(V) % (V // 512) < 16] = value
     return row
 
 
@@ -233,16 +235,16 @@ def misleading(V: int, value: float, scale: float = 1.0) -> np.ndarray:
 @pytest.mark.parametrize("params", [{"top_p": 0.95}, {"top_p": 0.5, "min_p": 0.01}, {"top_k": 1500, "top_p": 0.9}])
 def test_guesses_that_miss(value: float, params: dict[str, Any]) -> None:
     """Catches a result that trusts the sample: here it is of values that no other token has."""
-    compare(misleading(3000, value), {"topp_seed": 3, "position": 5, **params})
+    compare(misleading(17000, value), {"topp_seed": 3, "position": 5, **params})
 
 
-@pytest.mark.full("fifteen rows of 5,000 tokens in the interpreter")
+@pytest.mark.full("twelve rows of 5,000 and 17,000 tokens in the interpreter")
 def test_every_attempt_at_a_boundary_is_reached() -> None:
     """Catches tests that no longer reach the retries."""
     if GPU:
         pytest.skip("looks into the kernels' memory, which is on the host in the interpreter alone")
     attempts = set()
-    for logits in (randn(5000), flat(5000, 1.0), misleading(3000, 40.0), misleading(9000, -30.0, 0.1)):
+    for logits in (randn(5000), flat(5000, 1.0), misleading(17000, 8.0), misleading(17000, -30.0)):
         for filters in ({"top_p": 0.5}, {"top_p": 0.9}, {"top_k": 1500}):
             with kernel_path.records_kept() as records:
                 compare(logits, {"topp_seed": 3, **filters})
@@ -363,7 +365,7 @@ def test_a_token_settled_by_a_list(top_p: float) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1e-45, 1e-8, 0.02])
 def test_the_token_alone_at_low_temperatures(temperature: float) -> None:
     """Catches a shortcut that trusts rough sums, or bounds, that mean nothing at such a temperature."""
-    rows = np.concatenate([randn(3000), randn(3000) + F32(1e6), levels(3000, 3), misleading(3000, 40.0)])
+    rows = np.concatenate([randn(3000), randn(3000) + F32(1e6), levels(3000, 3), raised(3000, 512)])
     for top_p in (0.5, 0.999):
         given = {"topp_seed": np.arange(4), "top_p": top_p, "temperature": F32(temperature)}
         compare_token(rows, given)
