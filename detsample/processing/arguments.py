@@ -241,6 +241,7 @@ def _check(
     contiguous.
     """
     framework = of.framework
+    # The tensor is looked at once. `check_like` asks one thing after the other, and has the words for what is wrong.
     if not framework.is_tensor(tensor):
         check_like(framework, of.device, name, tensor, types)
     found, dtype, device, strides, _ = described(name, tensor, framework)

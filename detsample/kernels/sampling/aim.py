@@ -1,5 +1,5 @@
-"""The third way through `settle`, for rows whose boundary may lie among thousands of tokens: rows with top-p, or with
-a large top-k. It says where `sum_weights` has to look, in case the row is not settled.
+"""The second program that a row has in `settle`, for rows whose boundary may lie among thousands of tokens: rows with
+top-p, or with a large top-k. It says where `sum_weights` has to look, in case the row is not settled.
 
 If the token alone is wanted of a flat row with top-p, the boundary need not be known. The row's token is the best of
 all that may be kept, if it is surely kept itself.

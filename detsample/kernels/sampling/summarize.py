@@ -214,7 +214,7 @@ def summarize(
                 w = rough_weight(x, reference, rate)
                 rough += tl.sum(w, axis=1)
                 if flat:
-                    rough2 += reaching_lower(x, w, p2)
+                    rough2 += reaching_lower(x, w, p2)  # the pivot number ANCHOR, from which guesses start
                 if drawn_first:
                     rough0 += reaching(x, w, p0)
                     rough1 += reaching(x, w, p1)

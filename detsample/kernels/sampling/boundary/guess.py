@@ -40,11 +40,11 @@ def inverse(x):
 
 
 @triton.jit
-def spread_tokens(row_logits, vocab, attempt, SPREAD: tl.constexpr):
-    """[SPREAD]: the logits of runs of RUN neighbouring tokens, at equal distances in the row. Each attempt has others.
+def spread_tokens(row_logits, vocab, attempt, SIZE: tl.constexpr):
+    """[SIZE]: the logits of runs of RUN neighbouring tokens, at equal distances in the row. Each attempt has others.
     """
-    place = tl.arange(0, SPREAD)
-    distance = tl.maximum(vocab // (SPREAD // RUN), 1)
+    place = tl.arange(0, SIZE)
+    distance = tl.maximum(vocab // (SIZE // RUN), 1)
     token = place // RUN * distance + place % RUN + attempt * RUN
     return load_tokens(row_logits, token, token < vocab)
 
